@@ -1,0 +1,234 @@
+//! What a tier offers to whoever uses it: the seam that Global, a Local and the client all implement.
+//!
+//! Global answers from its journal and index, a Local from its cache or by asking Global, the client by
+//! asking either over gRPC. One contract suite runs against all of them.
+
+use bytes::Bytes;
+use dstore_shared::{Blob, BlobHash, Born, Entry, Error, Name, RequestId, Result, Revision, SetOutcome};
+use futures_util::stream::{self, Stream, StreamExt};
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+/// Which tier knew the answer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Tier {
+    /// The node, under its lease.
+    Local,
+    /// The authority.
+    Global,
+}
+
+/// Where an answer came from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Provenance {
+    /// Which tier knew the answer. For an occupied SET, `Local` says that the node held the name, under its
+    /// lease, when the command came (Global was asked all the same).
+    pub tier: Tier,
+    /// The node holds the name now.
+    pub cached: bool,
+    /// The revision as of which the answer holds.
+    pub revision: Revision,
+}
+
+/// A part of a blob.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Slice {
+    /// The first byte.
+    pub offset: u64,
+    /// How many bytes; `None` = to the end. A slice past the end is cut.
+    pub len: Option<u64>,
+}
+
+impl Slice {
+    /// The whole blob.
+    pub const ALL: Self = Self { offset: 0, len: None };
+
+    /// The bytes that this selects of a blob of `size` bytes.
+    ///
+    /// # Errors
+    /// `Invalid` if it begins past the end.
+    pub fn within(self, size: u64) -> Result<std::ops::Range<u64>> {
+        if self.offset > size {
+            let offset = self.offset;
+            return Err(Error::invalid(format!(
+                "offset `{offset}` is past the end: the blob has `{size}` bytes"
+            )));
+        }
+        let len = self.len.unwrap_or(u64::MAX).min(size - self.offset);
+        Ok(self.offset..self.offset + len)
+    }
+}
+
+/// What to read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// The blob that a name is bound to.
+    Name(Name),
+    /// The blob with a hash, named or not.
+    Hash(BlobHash),
+}
+
+/// The bytes of a blob or of a slice of it, every one verified before it is passed on.
+pub enum Body {
+    /// All at once: a whole blob.
+    Blob(Blob),
+    /// All at once: a slice of a verified blob.
+    Bytes(Bytes),
+    /// In order, in pieces of at most [`CHUNK_BYTES`](dstore_shared::limits::CHUNK_BYTES). An error ends the
+    /// stream; a stream that ends early has one. Dropping it stops the transfer.
+    Stream(BodyStream),
+}
+
+/// A stream of pieces.
+pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
+
+impl Body {
+    /// The pieces, whatever the form.
+    pub fn into_stream(self) -> BodyStream {
+        match self {
+            Self::Blob(blob) => pieces(blob.bytes().clone()),
+            Self::Bytes(bytes) => pieces(bytes),
+            Self::Stream(stream) => stream,
+        }
+    }
+
+    /// Gathers the bytes.
+    ///
+    /// # Errors
+    /// `TooLarge` beyond `max` bytes; whatever ended the stream.
+    pub async fn collect(self, max: u64) -> Result<Bytes> {
+        let over = || Error::too_large(format!("the value has more than `{max}` bytes: read it as a stream"));
+        let mut stream = match self {
+            Self::Blob(blob) if blob.size() <= max => return Ok(blob.bytes().clone()),
+            Self::Bytes(bytes) if bytes.len() as u64 <= max => return Ok(bytes),
+            Self::Stream(stream) => stream,
+            _ => return Err(over()),
+        };
+        let mut all = Vec::new();
+        while let Some(piece) = stream.next().await {
+            let piece = piece?;
+            if (all.len() + piece.len()) as u64 > max {
+                return Err(over());
+            }
+            all.extend_from_slice(&piece);
+        }
+        Ok(all.into())
+    }
+}
+
+fn pieces(bytes: Bytes) -> BodyStream {
+    let chunk = dstore_shared::limits::CHUNK_BYTES;
+    let starts = (0..bytes.len()).step_by(chunk);
+    Box::pin(stream::iter(starts.map(move |at| Ok(bytes.slice(at..bytes.len().min(at + chunk))))))
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Blob(blob) => blob.fmt(f),
+            Self::Bytes(bytes) => write!(f, "Bytes({} B)", bytes.len()),
+            Self::Stream(_) => f.write_str("Stream"),
+        }
+    }
+}
+
+/// A blob that was found.
+#[derive(Debug)]
+pub struct Found {
+    /// Hash and size of the whole blob; `bind_rev` of its name, 0 if it was asked for by hash.
+    pub entry: Entry,
+    /// Where the answer came from.
+    pub from: Provenance,
+    /// The bytes asked for.
+    pub body: Body,
+}
+
+/// What is known of a name or blob without its bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stat {
+    /// Hash and size of the blob; `bind_rev` of the name, 0 if it was asked for by hash.
+    pub entry: Entry,
+    /// Where the answer came from.
+    pub from: Provenance,
+}
+
+/// What became of a SET, and where it was decided.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SetReply {
+    /// What became of it; never `NeedBlob`.
+    pub outcome: SetOutcome,
+    /// Where it was decided.
+    pub from: Provenance,
+}
+
+/// What became of a DEL.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeleteReply {
+    /// For each name, whether it was bound.
+    pub removed: Vec<bool>,
+    /// The revision at which they were unbound.
+    pub revision: Revision,
+}
+
+/// How a tier is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Status {
+    /// Which tier answers.
+    pub tier: Tier,
+    /// Its version, as in `0.1.0`.
+    pub version: String,
+    /// Whether it serves: at a Local, whether its lease is valid.
+    pub serving: bool,
+    /// The newest of Global's clock that it has seen; a client stamps its requests with it. `None` = none yet.
+    pub born: Option<Born>,
+    /// The newest revision it knows.
+    pub revision: Revision,
+    /// The lease length in force.
+    pub lease: Duration,
+    /// Further facts for people, as `name` and `value`, in a stable order.
+    pub facts: Vec<(String, String)>,
+}
+
+/// What a tier offers. Every call ends by the deadline that the caller sets around it (dropping the future);
+/// a change whose caller went away goes on and its outcome is kept under its id.
+pub trait Store: Send + Sync + 'static {
+    /// Reads a blob or a slice of it. `Ok(None)`: no such name or blob.
+    ///
+    /// # Errors
+    /// `Unavailable` when Global is needed and away, `Corrupt` when the bytes do not match their hash,
+    /// `Invalid` for a slice past the end.
+    fn get(&self, target: Target, slice: Slice) -> impl Future<Output = Result<Option<Found>>> + Send;
+
+    /// Stores a blob and, if `name` is given, binds it, unless the name is bound to another.
+    /// Without `name` the blob is kept for a grace only (one hour), and `Stored` has `bind_rev` 0.
+    ///
+    /// # Errors
+    /// `TooLarge`, `Exhausted`, `Unavailable` (the message says if the outcome is unknown), `Closed` if the
+    /// id is too old. An occupied name is an outcome, not an error.
+    fn set(
+        &self,
+        id: RequestId,
+        name: Option<Name>,
+        body: Body,
+    ) -> impl Future<Output = Result<SetReply>> + Send;
+
+    /// Unbinds names atomically; when it returns, no GET anywhere returns what they were bound to.
+    ///
+    /// # Errors
+    /// `Invalid` for no name, `TooLarge` for too many, `Unavailable`, `Closed` as for `set`.
+    fn delete(&self, id: RequestId, names: Vec<Name>) -> impl Future<Output = Result<DeleteReply>> + Send;
+
+    /// What a name is bound to, or whether a blob is there, without its bytes.
+    ///
+    /// # Errors
+    /// `Unavailable` when Global is needed and away.
+    fn stat(&self, target: Target) -> impl Future<Output = Result<Option<Stat>>> + Send;
+
+    /// How the tier is.
+    ///
+    /// # Errors
+    /// `Unavailable` when it cannot be reached.
+    fn status(&self) -> impl Future<Output = Result<Status>> + Send;
+}

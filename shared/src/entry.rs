@@ -1,0 +1,69 @@
+//! What a name is bound to, and what a command did.
+
+use crate::{Blob, BlobHash, Name, Revision};
+
+/// The binding of a name to a blob.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// The blob's hash.
+    pub hash: BlobHash,
+    /// The blob's length in bytes.
+    pub size: u64,
+    /// Revision of the last committed change of this entry (rule 9).
+    pub bind_rev: Revision,
+    /// Journal time, in milliseconds since 1970, at which the name expires; `None` = never.
+    pub expires_at: Option<u64>,
+}
+
+/// A change asked of Global.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Bind `name` to a blob, unless it is bound to another.
+    Set {
+        /// The name to bind.
+        name: Name,
+        /// The blob's hash.
+        hash: BlobHash,
+        /// The blob's length in bytes.
+        size: u64,
+        /// The bytes, if they travel with the command; otherwise Global must hold the blob already.
+        carried: Option<Blob>,
+    },
+    /// Unbind all of `names`, atomically.
+    Delete {
+        /// The names, at least one; duplicates are allowed and answered alike.
+        names: Vec<Name>,
+    },
+}
+
+/// What became of a [`Command`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// Of a `Set`.
+    Set(SetOutcome),
+    /// Of a `Delete`.
+    Delete(DeleteOutcome),
+}
+
+/// What became of a SET.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SetOutcome {
+    /// The name is now bound to the blob.
+    Stored(Entry),
+    /// The name was bound to the same blob already; nothing was written.
+    Unchanged(Entry),
+    /// The name is bound to another blob, this one.
+    Occupied(Entry),
+    /// Global does not hold the blob that the command names; nothing was done. Upload it, then ask again
+    /// with the same id.
+    NeedBlob,
+}
+
+/// What became of a DEL.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeleteOutcome {
+    /// For each name of the command, whether it was bound.
+    pub removed: Vec<bool>,
+    /// The revision at which all of them were unbound; the head revision if none was bound.
+    pub revision: Revision,
+}

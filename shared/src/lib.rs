@@ -1,0 +1,25 @@
+//! The vocabulary that every part of dstore speaks: names, blobs, revisions, errors, limits and the
+//! messages of the two coherence machines.
+//!
+//! Invariants: a [`Blob`] exists only hashed or verified; a [`Key`] or [`Namespace`] only within its limits.
+//! This crate does no I/O, reads no clock and knows neither tonic nor an index engine.
+
+mod blob;
+mod entry;
+mod error;
+pub mod frame;
+mod ids;
+pub mod limits;
+mod moment;
+mod name;
+mod outline;
+
+pub use blob::{Blob, BlobHash, BlobHasher, ParseHashError};
+pub use entry::{Command, DeleteOutcome, Entry, Outcome, SetOutcome};
+pub use error::{Error, Kind, Result};
+pub use ids::{
+    Born, ClientId, Epoch, FlightId, HistoryId, Incarnation, LocalId, RegSeq, RequestId, Revision,
+};
+pub use moment::Moment;
+pub use name::{Key, Name, Namespace};
+pub use outline::{GROUP_BYTES, Outline, OutlineBuilder};

@@ -1,0 +1,39 @@
+//! Every bound that both tiers must agree on, each with its reason.
+
+use std::time::Duration;
+
+/// Longest key in bytes: long enough for a path or a digest, short enough to keep a million in memory.
+pub const KEY_BYTES_MAX: usize = 1024;
+/// Longest namespace name in bytes: it is repeated in every packed name.
+pub const NAMESPACE_BYTES_MAX: usize = 64;
+/// Default largest blob: 1 GiB.
+pub const BLOB_BYTES_MAX: u64 = 1 << 30;
+/// Largest gRPC message in either direction: bounds what one frame can make a peer buffer.
+pub const FRAME_BYTES_MAX: usize = 1 << 20;
+/// Payload bytes of one chunk of a stream: leaves room for a chunk's header within a frame, and is one
+/// group of a blob's [`Outline`](crate::Outline), so that each chunk can be verified by itself.
+pub const CHUNK_BYTES: usize = crate::GROUP_BYTES;
+/// Largest value that travels inside a batched request or reply; larger ones go over the bulk connection.
+pub const CARRIED_BYTES_MAX: usize = 64 << 10;
+/// Largest value that Global keeps inside its index instead of in a file of its own.
+pub const INLINE_BYTES_MAX: usize = 16 << 10;
+/// Largest value that unary `Get` and `Set` accept; larger ones are streamed.
+pub const UNARY_BYTES_MAX: usize = 768 << 10;
+/// Names in one DEL of several keys.
+pub const DELETE_NAMES_MAX: usize = 10_000;
+/// Bytes of names in one DEL of several keys: the command must fit a frame.
+pub const DELETE_NAME_BYTES_MAX: usize = 512 << 10;
+/// Requests or replies in one batch of the tier link.
+pub const BATCH_LEN_MAX: usize = 256;
+/// Payload bytes after which a batch of the tier link is cut.
+pub const BATCH_BYTES_MAX: usize = 512 << 10;
+/// Names in one SUMMARY or DROP frame.
+pub const SUMMARY_LEN_MAX: usize = 512;
+/// How long the outcome of a request is remembered.
+pub const OUTCOME_TTL: Duration = Duration::from_secs(600);
+/// Outcomes remembered for one client; also the largest number of its requests that may be in flight.
+pub const OUTCOMES_PER_CLIENT: u64 = 1024;
+/// Default lease length D.
+pub const LEASE: Duration = Duration::from_secs(2);
+/// Bound ρ on the error of a clock's rate, in parts per thousand.
+pub const CLOCK_RATE_ERROR_PER_MILLE: u64 = 5;

@@ -1,0 +1,137 @@
+//! The machine's own file system.
+
+use super::{DirEntry, Disk, DiskFile, Lock, Open};
+use rustix::fs::{FallocateFlags, FlockOperation};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+/// The machine's own file system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealDisk;
+
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+impl Disk for RealDisk {
+    fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn DiskFile>> {
+        let mut options = OpenOptions::new();
+        options.read(true).mode(0o600);
+        match how {
+            Open::Read => {}
+            Open::Write => _ = options.write(true),
+            Open::Create => _ = options.write(true).create_new(true),
+        }
+        Ok(Box::new(RealFile(options.open(path)?)))
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(path)? {
+            let entry = entry?;
+            let meta = entry.metadata()?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            found.push(DirEntry { name, len: meta.len(), is_dir: meta.is_dir() });
+        }
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        path.try_exists()
+    }
+
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(path)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Box::new(RealLock(file)))
+    }
+}
+
+#[derive(Debug)]
+struct RealLock(#[expect(dead_code, reason = "held for its lock")] File);
+
+impl Lock for RealLock {}
+
+#[derive(Debug)]
+struct RealFile(File);
+
+impl DiskFile for RealFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(buf, offset)
+    }
+
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(buf, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn preallocate(&self, len: u64) -> io::Result<()> {
+        let mut at = self.len()?;
+        if at < len {
+            match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), at, len - at) {
+                Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        while at < len {
+            let n = ZEROS.len().min((len - at) as usize);
+            self.0.write_all_at(&ZEROS[..n], at)?;
+            at += n as u64;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_read_back_what_was_written_and_a_lock_is_exclusive() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("a");
+        let file = RealDisk.open(&path, Open::Create).expect("created");
+        file.preallocate(100_000).expect("preallocated");
+        file.write_all_at(b"hello", 99_000).expect("written");
+        file.sync().expect("synced");
+        assert_eq!(file.len().expect("len"), 100_000);
+        assert_eq!(&RealDisk.read(&path, 1 << 20).expect("read")[99_000..99_005], b"hello");
+        assert!(RealDisk.read(&path, 10).is_err());
+        assert!(RealDisk.open(&path, Open::Create).is_err());
+        assert_eq!(RealDisk.list(dir.path()).expect("list").len(), 1);
+        let lock = dir.path().join("LOCK");
+        let held = RealDisk.lock(&lock).expect("locked");
+        assert_eq!(RealDisk.lock(&lock).expect_err("held").kind(), io::ErrorKind::WouldBlock);
+        drop(held);
+        assert!(RealDisk.lock(&lock).is_ok());
+    }
+}
