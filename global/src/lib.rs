@@ -1,1 +1,3 @@
-//! stub
+//! The Global tier of dstore: the authority over names, and where they are durable.
+
+pub mod sessions;

@@ -1,0 +1,344 @@
+//! The coherence machine of Global: sessions, leases, holders, busy names, drains, request outcomes.
+//!
+//! Pure: events in, actions out; no I/O, no clock. The authority holds it under one lock a shard, reads the
+//! clock after it has the lock, and carries the actions out in order before it lets go. What each rule means
+//! and why is in docs/PROTOCOL.md; the numbers here are that page's.
+//!
+//! ```text
+//! submit --FIFO a name--> mark busy, fix who is waited for, send INVs        (ops.rs; rules 5, 6)
+//!        --acks, leases that ran out, end of grace--> Action::Commit         (rules 3, 17, 18, 29)
+//!        --journal--> finish: bits cleared, requester registered, Action::Answer   (rules 8, 23, 25)
+//! begin_read --index, outside the lock--> end_read: may the reader cache it?  (rule 7)
+//! hello, keep, ack, summarized, drop_names, bye, tick                         (session.rs; rules 11-20)
+//! ```
+//! Invariants: a name between its mark and `finish` registers nobody; a session is released only by `bye`, or
+//! by a clock past its `lease_end`; whoever may serve a name is registered for it or a wildcard.
+//! It must never release a session because its stream broke.
+
+mod holders;
+mod ops;
+mod requests;
+mod session;
+#[cfg(test)]
+mod tests;
+
+use dstore_shared::frame::Down;
+use dstore_shared::{
+    Born, Epoch, Error, HistoryId, LocalId, Moment, Name, Outcome, RegSeq, RequestId, Result, Revision,
+};
+use holders::Holders;
+use ops::Op;
+use requests::Requests;
+use session::Session;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
+
+/// Numbers a (Local, incarnation) that has or had a session; never reused in a boot.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SessionNo(pub u64);
+
+/// Numbers a session stream; given by the server.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct StreamId(pub u64);
+
+/// Numbers an op in the order of its arrival.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct OpNo(pub u64);
+
+/// The bounds and terms of the machine.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// Lease length D.
+    pub lease: Duration,
+    /// Longest time that an invalidation may go unacknowledged while the lease is still renewed (A).
+    pub ack_max: Duration,
+    /// Sessions, those that wait for the end of their lease included.
+    pub sessions_max: usize,
+    /// Registrations in the holder index; beyond it a session becomes a wildcard.
+    pub holdings_max: usize,
+    /// Ops queued, draining or committing.
+    pub ops_max: usize,
+    /// Outcomes remembered, over all clients.
+    pub outcomes_max: usize,
+}
+
+impl Terms {
+    /// The terms for a lease of `lease`, with A = min(0.25 s, D/4) and bounds for a machine of a few GiB.
+    pub fn for_lease(lease: Duration) -> Self {
+        Self {
+            lease,
+            ack_max: (lease / 4).min(Duration::from_millis(250)),
+            // 10,000 Locals, and as many that were cut off and are waited for.
+            sessions_max: 20_000,
+            // About 100 bytes each.
+            holdings_max: 8_000_000,
+            ops_max: 65_536,
+            // About 250 bytes each.
+            outcomes_max: 500_000,
+        }
+    }
+}
+
+/// What this boot of Global starts from.
+#[derive(Clone, Copy, Debug)]
+pub struct Boot {
+    /// The history.
+    pub history: HistoryId,
+    /// The boot number, durable already (rule 11).
+    pub number: u64,
+    /// The newest visible revision.
+    pub head: Revision,
+    /// When the boot began.
+    pub at: Moment,
+    /// How long leases of earlier boots may still run; zero for a new directory or after a clean stop
+    /// (rule 29).
+    pub grace: Duration,
+}
+
+/// What is to be done, in this order. `J` is the work of an op, `R` somebody who waits for its outcome.
+#[derive(Debug)]
+pub enum Action<J, R> {
+    /// Queue a frame on a session stream. If there is no room: close the stream and report `stream_lost`.
+    Send(StreamId, Down),
+    /// End a session stream, telling why.
+    Close(StreamId, Error),
+    /// The names are drained: commit the work, then call `finish` or `fail`.
+    Commit(OpNo, J),
+    /// Tell a waiting requester.
+    Answer(R, Result<Answered>),
+}
+
+/// What a requester learns.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Answered {
+    /// What the change did.
+    pub outcome: Outcome,
+    /// The requester was registered as holder of the name it SET, in this epoch (rule 23).
+    pub cacheable: Option<Epoch>,
+}
+
+/// Who asked for a change, if it wants to cache what it SETs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Caller {
+    /// The session it had when it asked.
+    pub epoch: Epoch,
+    /// The registration it asks for.
+    pub reg_seq: RegSeq,
+}
+
+/// A registration made for a read that is under way; give it to `end_read`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Registration {
+    session: SessionNo,
+    epoch: u64,
+    mark: Mark,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Mark {
+    /// Registered in this generation.
+    Indexed(u64),
+    /// A wildcard without a bit of its own: valid while no op has finished since.
+    Wild { finished: u64 },
+}
+
+/// The coherence machine of Global.
+#[derive(Debug)]
+pub struct Sessions<J, R> {
+    terms: Terms,
+    boot: Boot,
+    head: Revision,
+    grace_end: Moment,
+    retiring: bool,
+
+    by_no: BTreeMap<SessionNo, Session>,
+    /// The newest incarnation of each Local.
+    by_local: HashMap<LocalId, SessionNo>,
+    /// Current epochs, by counter; a fenced session has none.
+    by_epoch: HashMap<u64, SessionNo>,
+    by_stream: HashMap<StreamId, SessionNo>,
+    lease_ends: BTreeSet<(Moment, SessionNo)>,
+    wildcards: BTreeSet<SessionNo>,
+    holders: Holders,
+
+    ops: BTreeMap<OpNo, Op<J, R>>,
+    /// The ops that want a name, in order of arrival; the first has it, and if marked, the name is busy.
+    queues: HashMap<Name, VecDeque<OpNo>>,
+    requests: Requests,
+
+    next_session: u64,
+    next_epoch: u64,
+    next_op: u64,
+    finished: u64,
+    actions: Vec<Action<J, R>>,
+}
+
+impl<J, R> Sessions<J, R> {
+    /// The machine as a boot begins.
+    pub fn new(terms: Terms, boot: Boot) -> Self {
+        let born = Born { history: boot.history, boot: boot.number, at_ms: 0 };
+        let requests = Requests::new(born, terms.outcomes_max);
+        Self {
+            holders: Holders::new(terms.holdings_max),
+            grace_end: if boot.grace.is_zero() { Moment::ZERO } else { boot.at + boot.grace },
+            head: boot.head,
+            terms,
+            boot,
+            retiring: false,
+            by_no: BTreeMap::new(),
+            by_local: HashMap::new(),
+            by_epoch: HashMap::new(),
+            by_stream: HashMap::new(),
+            lease_ends: BTreeSet::new(),
+            wildcards: BTreeSet::new(),
+            ops: BTreeMap::new(),
+            queues: HashMap::new(),
+            requests,
+            next_session: 0,
+            next_epoch: 0,
+            next_op: 0,
+            finished: 0,
+            actions: Vec::new(),
+        }
+    }
+
+    /// What is to be done now, in order; the caller carries it out before the next event.
+    pub fn take_actions(&mut self) -> Vec<Action<J, R>> {
+        std::mem::take(&mut self.actions)
+    }
+
+    /// Takes back an outcome that the journal or a checkpoint kept.
+    pub fn restore_outcome(&mut self, id: RequestId, outcome: Outcome) {
+        self.requests.restore(id, outcome);
+    }
+
+    /// Global's clock, as told to everybody.
+    pub fn born(&self, now: Moment) -> Born {
+        let at_ms = now.since(self.boot.at).as_millis() as u64;
+        Born { history: self.boot.history, boot: self.boot.number, at_ms }
+    }
+
+    /// The newest visible revision.
+    pub fn head(&self) -> Revision {
+        self.head
+    }
+
+    /// Whether leases of an earlier boot may still run.
+    pub fn in_grace(&self, now: Moment) -> bool {
+        now < self.grace_end
+    }
+
+    /// Whether `name` is between a mark and its visibility (rule 7).
+    pub fn is_busy(&self, name: &Name) -> bool {
+        let first = self.queues.get(name).and_then(VecDeque::front);
+        first.is_some_and(|op| self.ops.get(op).is_some_and(Op::is_marked))
+    }
+
+    /// The first half of a Resolve or of one name of a SUMMARY: registers the reader before the read.
+    /// `None` = answer, but it must not be cached (rules 7, 13).
+    pub fn begin_read(
+        &mut self,
+        now: Moment,
+        epoch: Epoch,
+        name: &Name,
+        reg_seq: RegSeq,
+    ) -> Option<Registration> {
+        self.expire(now);
+        if self.in_grace(now) || self.retiring || self.is_busy(name) {
+            return None;
+        }
+        let session = self.live(epoch)?;
+        let mark = match self.register(session, name, reg_seq) {
+            Some(generation) => Mark::Indexed(generation),
+            None => Mark::Wild { finished: self.finished },
+        };
+        Some(Registration { session, epoch: epoch.counter, mark })
+    }
+
+    /// The second half: the visible state has been read since. `found`: it is what the reader would hold.
+    /// Gives the epoch in which it may be cached, if the registration was not broken in between.
+    pub fn end_read(&mut self, now: Moment, name: &Name, made: Registration, found: bool) -> Option<Epoch> {
+        self.expire(now);
+        let unbroken = match made.mark {
+            Mark::Indexed(generation) => {
+                if !found {
+                    self.holders.unregister(name, made.session, |h| h.generation == generation);
+                }
+                self.holders.get(name, made.session).is_some_and(|h| h.generation == generation)
+            }
+            Mark::Wild { finished } => finished == self.finished,
+        };
+        let current = self.by_no.get(&made.session).is_some_and(|s| s.is_current(made.epoch));
+        let cacheable = found && unbroken && current && !self.is_busy(name);
+        cacheable.then(|| self.epoch(made.epoch))
+    }
+
+    /// Registers a session; `None` if the index is full: the session is then a wildcard.
+    fn register(&mut self, session: SessionNo, name: &Name, reg_seq: RegSeq) -> Option<u64> {
+        let state = self.by_no.get_mut(&session)?;
+        if state.overflowed {
+            return None;
+        }
+        let generation = self.holders.register(name, session, reg_seq);
+        if generation.is_none() {
+            state.overflowed = true;
+            self.wildcards.insert(session);
+        }
+        generation
+    }
+
+    /// The session that `epoch` is current for, if its lease has not run out. [`Self::expire`] went before.
+    fn live(&self, epoch: Epoch) -> Option<SessionNo> {
+        let same = epoch.history == self.boot.history && epoch.boot == self.boot.number;
+        self.by_epoch.get(&epoch.counter).copied().filter(|_| same)
+    }
+
+    fn epoch(&self, counter: u64) -> Epoch {
+        Epoch { history: self.boot.history, boot: self.boot.number, counter }
+    }
+
+    /// When [`Self::tick`] is due at the latest; `None` = when something has happened.
+    pub fn next_deadline(&self) -> Option<Moment> {
+        let lease = self.lease_ends.first().map(|(at, _)| *at);
+        let grace = (self.grace_end > Moment::ZERO).then_some(self.grace_end);
+        lease.into_iter().chain(grace).min()
+    }
+
+    /// Time passes: ends sessions and the grace, sweeps a little. Returns whether there is more to sweep.
+    pub fn tick(&mut self, now: Moment) -> bool {
+        self.expire(now);
+        self.requests.expire(self.born(now).at_ms);
+        self.holders.sweep()
+    }
+
+    /// Counts for status and metrics.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            sessions: self.by_no.len(),
+            wildcards: self.wildcards.len(),
+            registrations: self.holders.registrations(),
+            ops: self.ops.len(),
+            outcomes: self.requests.len(),
+        }
+    }
+}
+
+/// How much the machine remembers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Counts {
+    /// Sessions whose lease has not run out.
+    pub sessions: usize,
+    /// Those treated as holders of every name.
+    pub wildcards: usize,
+    /// Registrations in the holder index, void ones not yet swept included.
+    pub registrations: usize,
+    /// Ops queued, draining or committing.
+    pub ops: usize,
+    /// Outcomes remembered.
+    pub outcomes: usize,
+}
+
+/// A duration lengthened by the bound on clock rate error.
+fn lengthened(d: Duration) -> Duration {
+    d + d * dstore_shared::limits::CLOCK_RATE_ERROR_PER_MILLE as u32 / 1000
+}

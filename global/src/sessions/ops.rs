@@ -1,0 +1,249 @@
+//! Changes on their way: first come first served a name, drain, commit (rules 5 to 8, 23 to 26).
+
+use super::requests::Admission;
+use super::{Action, Answered, Caller, OpNo, SessionNo, Sessions};
+use dstore_shared::{Epoch, Error, Moment, Name, Outcome, RequestId, Result, Revision, SetOutcome};
+use std::collections::{BTreeSet, HashSet};
+
+/// Attempts of one request that may wait for it together: more is a client gone wild.
+const RESPONDERS_MAX: usize = 64;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// An earlier op has one of its names.
+    Queued,
+    /// Its names are busy; acks or lease ends are outstanding, or the restart grace.
+    Draining,
+    /// Its names are busy; the work is with the committer.
+    Committing,
+}
+
+/// One change on its way.
+#[derive(Debug)]
+pub(super) struct Op<J, R> {
+    pub names: Vec<Name>,
+    id: RequestId,
+    job: Option<J>,
+    responders: Vec<R>,
+    caller: Option<Caller>,
+    drains: bool,
+    stage: Stage,
+    /// How many of its names an earlier op has.
+    blocked: usize,
+    pub marked_at: Moment,
+    /// Every binding that existed at the mark has a revision up to this.
+    pub upto: Revision,
+    /// The sessions waited for.
+    pub waits: BTreeSet<SessionNo>,
+}
+
+impl<J, R> Op<J, R> {
+    /// Whether its names are busy.
+    pub fn is_marked(&self) -> bool {
+        self.stage != Stage::Queued
+    }
+}
+
+/// A change as it is submitted.
+#[derive(Debug)]
+pub struct Submission<J, R> {
+    /// Names the change over all its attempts.
+    pub id: RequestId,
+    /// The names that it changes.
+    pub names: Vec<Name>,
+    /// Whether holders must be waited for: true for everything but a SET that can only bind an absent name.
+    pub drains: bool,
+    /// The work for the committer.
+    pub job: J,
+    /// Who asks, if it would cache what it SETs.
+    pub caller: Option<Caller>,
+    /// Who is told the outcome.
+    pub responder: R,
+}
+
+impl<J, R> Sessions<J, R> {
+    /// Takes a change. It is answered by `Action::Answer`, now or later.
+    pub fn submit(&mut self, now: Moment, change: Submission<J, R>) {
+        self.expire(now);
+        match self.requests.admit(change.id, self.born(now).at_ms) {
+            Ok(Admission::New) => self.enqueue(now, change),
+            Ok(Admission::Join(op)) => {
+                match self.ops.get_mut(&op).filter(|op| op.responders.len() < RESPONDERS_MAX) {
+                    Some(op) => op.responders.push(change.responder),
+                    None => {
+                        let e = Error::exhausted(
+                            "too many attempts of one request are waiting: wait for one of them",
+                        );
+                        self.actions.push(Action::Answer(change.responder, Err(e)));
+                    }
+                }
+            }
+            Ok(Admission::Done(outcome)) => {
+                let answered = Answered { outcome, cacheable: None };
+                self.actions.push(Action::Answer(change.responder, Ok(answered)));
+            }
+            Err(e) => self.actions.push(Action::Answer(change.responder, Err(e))),
+        }
+    }
+
+    fn enqueue(&mut self, now: Moment, change: Submission<J, R>) {
+        if self.ops.len() >= self.terms.ops_max || self.retiring {
+            let e = if self.retiring {
+                Error::unavailable("global is stopping: try again").retry_after(self.terms.lease)
+            } else {
+                Error::exhausted(format!("`{}` changes are waiting already: try again later", self.ops.len()))
+                    .retry_after(self.terms.ack_max)
+            };
+            return self.actions.push(Action::Answer(change.responder, Err(e)));
+        }
+        self.next_op += 1;
+        let no = OpNo(self.next_op);
+        let mut seen = HashSet::new();
+        let names: Vec<Name> = change.names.into_iter().filter(|name| seen.insert(name.clone())).collect();
+        let mut blocked = 0;
+        for name in &names {
+            let queue = self.queues.entry(name.clone()).or_default();
+            blocked += usize::from(!queue.is_empty());
+            queue.push_back(no);
+        }
+        self.requests.start(change.id, no);
+        let op = Op {
+            names,
+            id: change.id,
+            job: Some(change.job),
+            responders: vec![change.responder],
+            caller: change.caller,
+            drains: change.drains,
+            stage: Stage::Queued,
+            blocked,
+            marked_at: now,
+            upto: self.head,
+            waits: BTreeSet::new(),
+        };
+        self.ops.insert(no, op);
+        self.start_if_free(now, no);
+    }
+
+    /// Marks the op's names busy, fixes who is waited for and queues the INVs, in one step (rule 6).
+    fn start_if_free(&mut self, now: Moment, no: OpNo) {
+        let head = self.head;
+        let Some(op) = self.ops.get_mut(&no).filter(|op| op.blocked == 0 && op.stage == Stage::Queued) else {
+            return;
+        };
+        (op.stage, op.marked_at, op.upto) = (Stage::Draining, now, head);
+        if op.drains {
+            self.fan_out(no);
+        }
+        self.commit_if_drained(now, no);
+    }
+
+    fn fan_out(&mut self, no: OpNo) {
+        let (names, upto) = (self.ops[&no].names.clone(), self.ops[&no].upto);
+        let mut last = std::collections::BTreeMap::new();
+        for name in names {
+            let holders = self.holders.of(&name).iter().map(|h| h.session);
+            let told: BTreeSet<SessionNo> = holders.chain(self.wildcards.iter().copied()).collect();
+            for session in told {
+                // A dead session's bits are void and swept later.
+                if self.by_no.contains_key(&session) {
+                    last.insert(session, self.invalidate_one(session, name.clone(), upto));
+                }
+            }
+        }
+        for (session, seq) in last {
+            self.wait_for(session, no, seq);
+        }
+    }
+
+    /// A session acknowledged, or is over.
+    pub(super) fn release(&mut self, now: Moment, session: SessionNo, no: OpNo) {
+        if let Some(op) = self.ops.get_mut(&no) {
+            op.waits.remove(&session);
+            self.commit_if_drained(now, no);
+        }
+    }
+
+    pub(super) fn commit_if_drained(&mut self, now: Moment, no: OpNo) {
+        let grace = self.in_grace(now);
+        let Some(op) = self.ops.get_mut(&no) else { return };
+        if op.stage == Stage::Draining && op.waits.is_empty() && !(op.drains && grace) {
+            op.stage = Stage::Committing;
+            let job = op.job.take().expect("an op commits once");
+            self.actions.push(Action::Commit(no, job));
+        }
+    }
+
+    /// The committer is done with an op, and what it did is durable and visible as of `head`. In this one
+    /// step the holders' bits go, the requester is registered, the names are free again (rules 8, 23).
+    ///
+    /// `Err`: nothing was done, and the same request may come again.
+    pub fn finish(&mut self, now: Moment, no: OpNo, result: &Result<Outcome>, head: Revision) {
+        self.expire(now);
+        let Some(op) = self.ops.remove(&no) else { return };
+        self.head = self.head.max(head);
+        self.finished += 1;
+        let stored = matches!(result, Ok(Outcome::Set(SetOutcome::Stored(_))));
+        if op.drains && result.is_ok() || stored {
+            op.names.iter().for_each(|name| self.holders.clear(name));
+        }
+        let cacheable =
+            op.caller.filter(|_| stored).and_then(|caller| self.register_own(now, caller, &op.names));
+        match result {
+            Ok(Outcome::Set(SetOutcome::NeedBlob)) | Err(_) => self.requests.forget(op.id),
+            Ok(outcome) => self.requests.finish(op.id, outcome.clone()),
+        }
+        self.answer_all(op.responders, result, cacheable);
+        self.pass_on(now, no, &op.names);
+    }
+
+    /// Registers who SET a name as its holder (rule 23).
+    fn register_own(&mut self, now: Moment, caller: Caller, names: &[Name]) -> Option<Epoch> {
+        let name = names.first()?;
+        if self.in_grace(now) || self.retiring {
+            return None;
+        }
+        let session = self.live(caller.epoch)?;
+        // A full index makes the session a wildcard, which is a holder too.
+        self.register(session, name, caller.reg_seq);
+        Some(caller.epoch)
+    }
+
+    /// The outcome may be shared; only the first responder asked to cache.
+    fn answer_all(&mut self, responders: Vec<R>, result: &Result<Outcome>, mut cacheable: Option<Epoch>) {
+        for responder in responders {
+            let answer = result.clone().map(|outcome| Answered { outcome, cacheable: cacheable.take() });
+            self.actions.push(Action::Answer(responder, answer));
+        }
+    }
+
+    /// Gives the names to whoever is next.
+    fn pass_on(&mut self, now: Moment, no: OpNo, names: &[Name]) {
+        let mut next = BTreeSet::new();
+        for name in names {
+            let Some(queue) = self.queues.get_mut(name) else { continue };
+            debug_assert_eq!(queue.front(), Some(&no), "an op finishes as first of its queues");
+            queue.pop_front();
+            match queue.front() {
+                Some(op) => _ = next.insert(*op),
+                None => _ = self.queues.remove(name),
+            }
+            if let Some(op) =
+                self.queues.get(name).and_then(|q| q.front()).and_then(|no| self.ops.get_mut(no))
+            {
+                op.blocked -= 1;
+            }
+        }
+        for op in next {
+            self.start_if_free(now, op);
+        }
+    }
+
+    /// The journal failed under an op: its outcome is unknown, and its names stay busy until the process
+    /// ends, so that nobody caches what a restart may show otherwise.
+    pub fn fail(&mut self, no: OpNo, error: &Error) {
+        if let Some(op) = self.ops.get_mut(&no) {
+            let responders = std::mem::take(&mut op.responders);
+            self.answer_all(responders, &Err(error.clone()), None);
+        }
+    }
+}

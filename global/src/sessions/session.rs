@@ -1,0 +1,341 @@
+//! The life of a session: HELLO, renewal, acknowledgement, SUMMARY, end (rules 11 to 20, 29).
+
+use super::{Action, OpNo, SessionNo, Sessions, StreamId, lengthened};
+use dstore_shared::frame::{Down, Hello, Resumption};
+use dstore_shared::{Epoch, Error, HistoryId, Incarnation, Kind, LocalId, Moment, Name, RegSeq, Result};
+use std::collections::BTreeMap;
+
+/// One incarnation of a Local that holds names or may still serve some.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub local_id: LocalId,
+    pub incarnation: Incarnation,
+    pub label: String,
+    /// The counter of its current epoch.
+    pub epoch: u64,
+    pub stream: Option<StreamId>,
+    /// A newer incarnation exists: waited for until `lease_end`, spoken to no more (rule 12).
+    pub fenced: bool,
+    /// Later than the Local's `valid_until` at every moment (rule 3).
+    pub lease_end: Moment,
+    /// INVs sent in this epoch.
+    pub seq: u64,
+    /// INVs acknowledged in this epoch.
+    pub acked: u64,
+    /// Drains that wait for its ack, by the last INV each sent it.
+    pub owed: BTreeMap<u64, OpNo>,
+    /// The holder index was full: a wildcard to its end.
+    pub overflowed: bool,
+    /// A name of the SUMMARY round under way was refused (rule 19).
+    pub refused: bool,
+}
+
+impl Session {
+    /// Whether `epoch` is its session's and frames of it count.
+    pub fn is_current(&self, epoch: u64) -> bool {
+        self.epoch == epoch && !self.fenced
+    }
+}
+
+impl<J, R> Sessions<J, R> {
+    /// A Local opens a session on `stream`. Gives the new epoch.
+    ///
+    /// # Errors
+    /// `Closed` if a newer incarnation of the Local has a session, or Global is stopping; `Exhausted` if
+    /// there are too many sessions.
+    pub fn hello(&mut self, now: Moment, stream: StreamId, hello: &Hello) -> Result<Epoch> {
+        self.expire(now);
+        if self.retiring {
+            return Err(Error::unavailable("global is stopping: try again").retry_after(self.terms.lease));
+        }
+        let (no, taken_over) = self.seat(hello)?;
+        self.next_epoch += 1;
+        let epoch = self.epoch(self.next_epoch);
+        let session = self.by_no.get_mut(&no).expect("seat gave a session");
+        let old_stream = session.stream.replace(stream);
+        let old_epoch = std::mem::replace(&mut session.epoch, epoch.counter);
+        (session.seq, session.acked, session.refused) = (0, 0, false);
+        let owed = std::mem::take(&mut session.owed);
+        self.by_epoch.remove(&old_epoch);
+        self.by_epoch.insert(epoch.counter, no);
+        self.by_stream.insert(stream, no);
+        if let Some(old) = old_stream {
+            self.drop_stream(old, "the local opened another session stream");
+        }
+        if !taken_over && hello.last_epoch.is_some() {
+            // Its registrations were swept or lost with a restart, but it may still hold names (rule 16).
+            self.wildcards.insert(no);
+        }
+
+        let known = hello.history == self.boot.history || hello.history == HistoryId::default();
+        let resumption = if known { Resumption::Compacted } else { Resumption::NewHistory };
+        let (head, lease, born) = (self.head, self.terms.lease, self.born(now));
+        self.send(no, |epoch| Down::Welcome { epoch, head, resumption, lease, born });
+        self.repeat_running_drains(no, &owed.into_values().collect::<Vec<_>>());
+        // A Local without a lease to take over owes nothing, so this grants (rules 14, 17).
+        self.renew(now, no, 0);
+        Ok(epoch)
+    }
+
+    /// Finds or makes the session of a HELLO; true if it takes over an unexpired one (rules 12, 15, 16).
+    fn seat(&mut self, hello: &Hello) -> Result<(SessionNo, bool)> {
+        if let Some(&no) = self.by_local.get(&hello.local_id) {
+            let session = &self.by_no[&no];
+            if session.incarnation == hello.incarnation {
+                return Ok((no, true));
+            }
+            if session.incarnation > hello.incarnation {
+                return Err(Error::new(
+                    Kind::Denied,
+                    "a newer process with the same local id has a session: give each local an identity of its own",
+                ));
+            }
+            self.fence(no);
+        }
+        if self.by_no.len() >= self.terms.sessions_max {
+            let n = self.terms.sessions_max;
+            return Err(Error::exhausted(format!("there are `{n}` sessions already: try again later"))
+                .retry_after(self.terms.lease));
+        }
+        self.next_session += 1;
+        let no = SessionNo(self.next_session);
+        let session = Session {
+            local_id: hello.local_id,
+            incarnation: hello.incarnation,
+            label: hello.label.chars().take(128).collect(),
+            epoch: 0,
+            stream: None,
+            fenced: false,
+            lease_end: Moment::ZERO,
+            seq: 0,
+            acked: 0,
+            owed: BTreeMap::new(),
+            overflowed: false,
+            refused: false,
+        };
+        self.by_no.insert(no, session);
+        self.by_local.insert(hello.local_id, no);
+        Ok((no, false))
+    }
+
+    /// Speaks to an older incarnation no more, and goes on waiting for it (rule 12).
+    fn fence(&mut self, no: SessionNo) {
+        let Some(session) = self.by_no.get_mut(&no) else { return };
+        session.fenced = true;
+        self.by_epoch.remove(&session.epoch);
+        if let Some(stream) = session.stream.take() {
+            self.drop_stream(stream, "a newer process with the same local id has a session");
+        }
+    }
+
+    fn drop_stream(&mut self, stream: StreamId, why: &str) {
+        self.by_stream.remove(&stream);
+        self.actions.push(Action::Close(stream, Error::closed(why)));
+    }
+
+    /// INVs of every name that is busy now, so that none is missed that was marked before this session
+    /// could be told (rule 14). Drains that waited for the old session now wait for these (rule 15).
+    fn repeat_running_drains(&mut self, no: SessionNo, owed: &[OpNo]) {
+        let running: Vec<OpNo> =
+            self.ops.iter().filter(|(_, op)| op.is_marked()).map(|(no, _)| *no).collect();
+        for op in running {
+            let last = self.invalidate(no, op);
+            if owed.contains(&op) {
+                self.wait_for(no, op, last);
+            }
+        }
+    }
+
+    /// Queues the INVs of all of an op's names; gives the last `seq`.
+    pub(super) fn invalidate(&mut self, no: SessionNo, op: OpNo) -> u64 {
+        let (names, upto) = {
+            let op = &self.ops[&op];
+            (op.names.clone(), op.upto)
+        };
+        names.into_iter().fold(0, |_, name| self.invalidate_one(no, name, upto))
+    }
+
+    /// Queues one INV; gives its `seq`. Without a stream it is counted all the same, and repeated by HELLO.
+    pub(super) fn invalidate_one(&mut self, no: SessionNo, name: Name, upto: dstore_shared::Revision) -> u64 {
+        let Some(session) = self.by_no.get_mut(&no) else { return 0 };
+        session.seq += 1;
+        let seq = session.seq;
+        self.send(no, |epoch| Down::Inv { epoch, seq, name, upto });
+        seq
+    }
+
+    pub(super) fn wait_for(&mut self, no: SessionNo, op: OpNo, seq: u64) {
+        if let (Some(session), Some(running)) = (self.by_no.get_mut(&no), self.ops.get_mut(&op)) {
+            session.owed.insert(seq, op);
+            running.waits.insert(no);
+        }
+    }
+
+    fn send(&mut self, no: SessionNo, frame: impl FnOnce(Epoch) -> Down) {
+        let Some(session) = self.by_no.get(&no) else { return };
+        if let Some(stream) = session.stream {
+            let frame = frame(self.epoch(session.epoch));
+            self.actions.push(Action::Send(stream, frame));
+        }
+    }
+
+    /// The session whose current stream and epoch these are; any other frame is dropped (rule 13).
+    fn speaker(&self, stream: StreamId, epoch: Epoch) -> Option<SessionNo> {
+        let no = self.live(epoch)?;
+        (self.by_stream.get(&stream) == Some(&no)).then_some(no)
+    }
+
+    /// A KEEP: counts its ack, then renews the lease unless an ack is overdue (rule 17).
+    pub fn keep(&mut self, now: Moment, stream: StreamId, epoch: Epoch, n: u64, acked: u64) {
+        self.expire(now);
+        if let Some(no) = self.speaker(stream, epoch) {
+            self.count_ack(now, no, acked);
+            if n > 0 {
+                self.renew(now, no, n);
+            }
+        }
+    }
+
+    /// Extends the lease, before the frame that says so is queued (rule 3).
+    fn renew(&mut self, now: Moment, no: SessionNo, n: u64) {
+        let Some(session) = self.by_no.get(&no) else { return };
+        let oldest = session.owed.values().filter_map(|op| self.ops.get(op)).map(|op| op.marked_at).min();
+        let overdue = oldest.is_some_and(|mark| now.since(mark) >= self.terms.ack_max);
+        if overdue || self.retiring {
+            return;
+        }
+        let end = session.lease_end.max(now + lengthened(self.terms.lease));
+        self.lease_ends.remove(&(session.lease_end, no));
+        self.lease_ends.insert((end, no));
+        if let Some(session) = self.by_no.get_mut(&no) {
+            session.lease_end = end;
+        }
+        let (lease, through, born) = (self.terms.lease, self.head, self.born(now));
+        self.send(no, |epoch| Down::Lease { epoch, n, lease, through, born });
+    }
+
+    /// An ACK: every INV up to `seq` of this epoch has been applied (rule 13).
+    pub fn ack(&mut self, now: Moment, stream: StreamId, epoch: Epoch, seq: u64) {
+        self.expire(now);
+        if let Some(no) = self.speaker(stream, epoch) {
+            self.count_ack(now, no, seq);
+        }
+    }
+
+    fn count_ack(&mut self, now: Moment, no: SessionNo, seq: u64) {
+        let Some(session) = self.by_no.get_mut(&no) else { return };
+        session.acked = session.acked.max(seq.min(session.seq));
+        let unacked = session.owed.split_off(&(session.acked + 1));
+        let acked = std::mem::replace(&mut session.owed, unacked);
+        for op in acked.into_values() {
+            self.release(now, no, op);
+        }
+    }
+
+    /// A name of a SUMMARY batch goes through `begin_read` and `end_read`; then this answers the batch.
+    /// The wildcard ends with a round in which nothing was refused (rule 19).
+    pub fn summarized(
+        &mut self,
+        now: Moment,
+        stream: StreamId,
+        epoch: Epoch,
+        batch: u64,
+        refused: Vec<u32>,
+        last: bool,
+    ) {
+        self.expire(now);
+        let Some(no) = self.speaker(stream, epoch) else { return };
+        let Some(session) = self.by_no.get_mut(&no) else { return };
+        session.refused |= !refused.is_empty();
+        if last {
+            let clean = !std::mem::replace(&mut session.refused, false);
+            if clean && !session.overflowed {
+                self.wildcards.remove(&no);
+            }
+        }
+        self.send(no, |epoch| Down::Summarized { epoch, batch, refused });
+    }
+
+    /// The Local no longer holds a name (rule 20).
+    pub fn drop_name(&mut self, now: Moment, stream: StreamId, epoch: Epoch, name: &Name, reg_seq: RegSeq) {
+        self.expire(now);
+        if let Some(no) = self.speaker(stream, epoch) {
+            self.holders.unregister(name, no, |h| h.reg_seq == reg_seq);
+        }
+    }
+
+    /// The Local has stopped serving names (rule 18).
+    pub fn bye(&mut self, now: Moment, stream: StreamId, epoch: Epoch) {
+        self.expire(now);
+        if let Some(no) = self.speaker(stream, epoch) {
+            self.end(now, no, "goodbye");
+        }
+    }
+
+    /// A stream broke. Releases nobody (rule 18).
+    pub fn stream_lost(&mut self, stream: StreamId) {
+        if let Some(no) = self.by_stream.remove(&stream)
+            && let Some(session) = self.by_no.get_mut(&no)
+            && session.stream == Some(stream)
+        {
+            session.stream = None;
+        }
+    }
+
+    /// Ends what has run out by `now`: first of every event, so that no event sees a session past its lease.
+    pub(super) fn expire(&mut self, now: Moment) {
+        while let Some(&(end, no)) = self.lease_ends.first()
+            && end <= now
+        {
+            self.end(now, no, "the lease ran out: say hello again");
+        }
+        if self.grace_end > Moment::ZERO && now >= self.grace_end {
+            self.grace_end = Moment::ZERO;
+            let waiting: Vec<OpNo> = self.ops.keys().copied().collect();
+            for op in waiting {
+                self.commit_if_drained(now, op);
+            }
+        }
+    }
+
+    /// The session is over for good.
+    fn end(&mut self, now: Moment, no: SessionNo, why: &str) {
+        let Some(session) = self.by_no.remove(&no) else { return };
+        self.lease_ends.remove(&(session.lease_end, no));
+        self.wildcards.remove(&no);
+        self.holders.void(no);
+        if !session.fenced {
+            self.by_epoch.remove(&session.epoch);
+        }
+        if self.by_local.get(&session.local_id) == Some(&no) {
+            self.by_local.remove(&session.local_id);
+        }
+        if let Some(stream) = session.stream {
+            self.drop_stream(stream, why);
+        }
+        for op in session.owed.into_values() {
+            self.release(now, no, op);
+        }
+    }
+
+    /// Global is about to stop: grants no more, and asks every Local to stop serving (rule 29).
+    pub fn retire(&mut self, now: Moment) {
+        self.expire(now);
+        self.retiring = true;
+        let all: Vec<SessionNo> = self.by_no.keys().copied().collect();
+        for no in all {
+            self.send(no, |epoch| Down::Retire { epoch });
+        }
+    }
+
+    /// Whether no lease is outstanding, of this boot or an earlier one.
+    pub fn is_quiet(&self, now: Moment) -> bool {
+        self.by_no.is_empty() && !self.in_grace(now)
+    }
+
+    /// Who a drain is waiting for, as the labels of their HELLOs; for the message of an op that takes long.
+    pub fn waited_for(&self, op: OpNo) -> Vec<String> {
+        let waits = self.ops.get(&op).into_iter().flat_map(|op| op.waits.iter());
+        waits.filter_map(|no| self.by_no.get(no)).map(|s| s.label.clone()).collect()
+    }
+}
