@@ -1,1 +1,3 @@
-//! stub
+//! The Local tier of dstore: the node's cache, its session with Global, its doors and the REPL.
+
+pub mod coherence;

@@ -68,14 +68,13 @@ impl<J, R> Sessions<J, R> {
         match self.requests.admit(change.id, self.born(now).at_ms) {
             Ok(Admission::New) => self.enqueue(now, change),
             Ok(Admission::Join(op)) => {
-                match self.ops.get_mut(&op).filter(|op| op.responders.len() < RESPONDERS_MAX) {
-                    Some(op) => op.responders.push(change.responder),
-                    None => {
-                        let e = Error::exhausted(
-                            "too many attempts of one request are waiting: wait for one of them",
-                        );
-                        self.actions.push(Action::Answer(change.responder, Err(e)));
-                    }
+                if let Some(op) = self.ops.get_mut(&op).filter(|op| op.responders.len() < RESPONDERS_MAX) {
+                    op.responders.push(change.responder);
+                } else {
+                    let e = Error::exhausted(
+                        "too many attempts of one request are waiting: wait for one of them",
+                    );
+                    self.actions.push(Action::Answer(change.responder, Err(e)));
                 }
             }
             Ok(Admission::Done(outcome)) => {

@@ -1,0 +1,328 @@
+//! Outstanding upstream requests: who may share one, who is served by its reply, what may be installed
+//! (rules 10, 21 to 24).
+
+use super::{Action, Coherence, NameTable, Waiter};
+use dstore_shared::frame::{Ask, Request, Resolved};
+use dstore_shared::{
+    BlobHash, Command, Entry, Epoch, Error, FlightId, Moment, Name, Outcome, RegSeq, RequestId, Result,
+    Revision, SetOutcome,
+};
+
+#[derive(Debug)]
+enum State {
+    /// Not sent: a lapsed Local has at most one sent flight a name.
+    Waiting,
+    /// Sent, perhaps again on a new stream.
+    Sent,
+    /// A Resolve was answered with this binding; its blob is on the way. True: it may be cached, unless
+    /// poisoned.
+    Found(Entry, bool),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Sort {
+    /// A GET that may be shared and installed.
+    Get,
+    /// A question whose answer is neither shared nor installed.
+    Look,
+    /// A SET or DEL.
+    Change,
+}
+
+/// An outstanding upstream request.
+#[derive(Debug)]
+pub(super) struct Flight<W> {
+    sort: Sort,
+    /// The name whose INVs poison it.
+    name: Option<Name>,
+    state: State,
+    /// The session at its first sending.
+    epoch: Option<Epoch>,
+    reg_seq: RegSeq,
+    /// INVs of its name that came while it was out covered bindings up to this.
+    poison: Option<Revision>,
+    /// Kept to be sent again.
+    request: Request,
+    /// Joined before the first sending: served by any reply.
+    early: Vec<W>,
+    /// Joined after: served by a cacheable reply only.
+    late: Vec<W>,
+}
+
+impl<W> Flight<W> {
+    fn clears_poison(&self, r: Revision) -> bool {
+        self.poison.is_none_or(|upto| r > upto)
+    }
+}
+
+impl<T: NameTable, W: Waiter> Coherence<T, W> {
+    /// A GET missed: joins a flight or starts one. The waiter is handed back by `complete`, `Action::Absent`
+    /// or `failed`. `have`: a blob the node holds that the name was bound to last.
+    ///
+    /// # Errors
+    /// `Exhausted`, with the waiter, if there are too many flights or waiters.
+    pub fn read(
+        &mut self,
+        now: Moment,
+        name: &Name,
+        have: Option<BlobHash>,
+        waiter: W,
+    ) -> Result<(), (Error, W)> {
+        if let Some(flight) = self.joinable(now, name) {
+            let flight = self.flights.get_mut(&flight).expect("an indexed flight");
+            if flight.early.len() + flight.late.len() >= self.bounds.waiters_max {
+                return Err((Error::exhausted("too many callers wait for one name: try again"), waiter));
+            }
+            // To join a binding that was found, registered and not poisoned, while the lease is valid, is as
+            // good as a hit.
+            let late = matches!(flight.state, State::Sent);
+            (if late { &mut flight.late } else { &mut flight.early }).push(waiter);
+            return Ok(());
+        }
+        let ask = Ask::Resolve { name: name.clone(), have, cache: true, carry: true };
+        // Rule 21: a lapsed Local shares nothing sent, so it sends one at a time.
+        let wait = !self.is_valid(now) && self.out(name).any(|f| matches!(f.state, State::Sent));
+        self.start(Sort::Get, Some(name.clone()), ask, vec![waiter], wait).map_err(the_only)
+    }
+
+    /// Asks Global what `name` is bound to, for an answer that is not cached.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn look(&mut self, name: &Name, waiter: W) -> Result<(), (Error, W)> {
+        let ask = Ask::Resolve { name: name.clone(), have: None, cache: false, carry: false };
+        self.start(Sort::Look, None, ask, vec![waiter], false).map_err(the_only)
+    }
+
+    /// Sends a change. A SET is poisoned by INVs of its name like a GET (rule 23).
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn change(&mut self, id: RequestId, command: Command, waiter: W) -> Result<(), (Error, W)> {
+        let name = match &command {
+            Command::Set { name, .. } => Some(name.clone()),
+            Command::Delete { .. } => None,
+        };
+        self.start(Sort::Change, name, Ask::Change { id, command }, vec![waiter], false).map_err(the_only)
+    }
+
+    fn start(
+        &mut self,
+        sort: Sort,
+        name: Option<Name>,
+        ask: Ask,
+        early: Vec<W>,
+        wait: bool,
+    ) -> Result<(), (Error, Vec<W>)> {
+        if self.flights.len() >= self.bounds.flights_max {
+            let e = Error::exhausted(format!("`{}` requests are under way: try again", self.flights.len()));
+            return Err((e, early));
+        }
+        self.next_flight += 1;
+        let (id, reg_seq) = (FlightId(self.next_flight), self.next_reg());
+        if let Some(name) = &name {
+            self.by_name.entry(name.clone()).or_default().push(id);
+        }
+        let request = Request { flight: id, epoch: Epoch::default(), reg_seq, ask };
+        let (state, epoch, late) = (State::Waiting, None, Vec::new());
+        self.flights
+            .insert(id, Flight { sort, name, state, epoch, reg_seq, poison: None, request, early, late });
+        if !wait {
+            self.send_flight(id);
+        }
+        Ok(())
+    }
+
+    fn send_flight(&mut self, id: FlightId) {
+        let epoch = self.epoch;
+        if let Some(flight) = self.flights.get_mut(&id) {
+            flight.state = State::Sent;
+            flight.epoch = epoch;
+            flight.request.epoch = epoch.unwrap_or_default();
+            self.actions.push(Action::Ask(flight.request.clone()));
+        }
+    }
+
+    fn out(&self, name: &Name) -> impl Iterator<Item = &Flight<W>> {
+        self.by_name.get(name).into_iter().flatten().filter_map(|id| self.flights.get(id))
+    }
+
+    /// The flight that a GET may join (rule 21): one not sent yet; else one of the current epoch that is not
+    /// poisoned, while the lease is valid.
+    fn joinable(&self, now: Moment, name: &Name) -> Option<FlightId> {
+        let gets = || self.out(name).filter(|f| f.sort == Sort::Get);
+        let unsent = gets().find(|f| matches!(f.state, State::Waiting));
+        let shared = || {
+            let current = |f: &&Flight<W>| f.epoch.is_some() && f.epoch == self.epoch && f.poison.is_none();
+            gets().filter(current).find(|f| matches!(f.state, State::Sent | State::Found(_, true)))
+        };
+        let lease = self.is_valid(now);
+        unsent.or_else(|| lease.then(shared).flatten()).map(|f| f.request.flight)
+    }
+
+    pub(super) fn poison(&mut self, name: &Name, upto: Revision) {
+        for id in self.by_name.get(name).into_iter().flatten() {
+            if let Some(flight) = self.flights.get_mut(id) {
+                flight.poison = flight.poison.max(Some(upto));
+            }
+        }
+    }
+
+    /// A Resolve was answered. Early waiters are served; late ones only by an answer that may be cached,
+    /// while the lease is valid; the others share a new flight (rule 22).
+    pub fn resolved(&mut self, now: Moment, id: FlightId, answer: Resolved) {
+        let epoch = self.epoch;
+        let valid = self.is_valid(now);
+        let Some(flight) = self.flights.get_mut(&id) else { return };
+        if !matches!(flight.state, State::Sent) || flight.sort == Sort::Change {
+            return;
+        }
+        let registered = answer.cacheable.is_some() && answer.cacheable == epoch && flight.epoch == epoch;
+        let mut again = Vec::new();
+        if registered && valid {
+            flight.early.append(&mut flight.late);
+        } else {
+            again = std::mem::take(&mut flight.late);
+        }
+        let name = flight.name.clone();
+        match answer.entry {
+            Some(entry) => {
+                flight.state = State::Found(entry, registered && flight.clears_poison(entry.bind_rev));
+                self.actions.push(Action::Found(id, entry, answer.carried));
+            }
+            None => {
+                if let Some(flight) = self.remove(id) {
+                    self.actions.push(Action::Absent(flight.early, answer.head));
+                }
+            }
+        }
+        if let Some(name) = name {
+            again.retain(|w| !w.is_gone());
+            self.read_again(&name, again);
+            self.send_waiting(&name);
+        }
+    }
+
+    /// One flight for all of `waiters`, joined before it is sent.
+    fn read_again(&mut self, name: &Name, waiters: Vec<W>) {
+        if waiters.is_empty() {
+            return;
+        }
+        let waiting = self.out(name).find(|f| matches!(f.state, State::Waiting)).map(|f| f.request.flight);
+        if let Some(flight) = waiting.and_then(|id| self.flights.get_mut(&id)) {
+            return flight.early.extend(waiters);
+        }
+        let ask = Ask::Resolve { name: name.clone(), have: None, cache: true, carry: true };
+        if let Err((e, waiters)) = self.start(Sort::Get, Some(name.clone()), ask, waiters, false) {
+            self.actions.push(Action::Refused(waiters, e));
+        }
+    }
+
+    /// Sends the flight of `name` that waited for the one just answered.
+    fn send_waiting(&mut self, name: &Name) {
+        let waiting = self.out(name).find(|f| matches!(f.state, State::Waiting)).map(|f| f.request.flight);
+        if let Some(id) = waiting
+            && !self.out(name).any(|f| f.sort == Sort::Get && matches!(f.state, State::Sent))
+        {
+            self.send_flight(id);
+        }
+    }
+
+    /// The blob of a found binding is at hand. If the answer may still be cached, `install` is called with
+    /// the registration and the era, and says whether the node holds the name now (rule 10). Gives back who
+    /// waited, and whether it is held.
+    pub fn complete(&mut self, id: FlightId, install: impl FnOnce(RegSeq, u64) -> bool) -> (Vec<W>, bool) {
+        let Some(flight) = self.remove(id) else { return (Vec::new(), false) };
+        let State::Found(entry, registered) = flight.state else { return (flight.early, false) };
+        let current = registered && flight.epoch == self.epoch;
+        let installed = current && flight.clears_poison(entry.bind_rev) && install(flight.reg_seq, self.era);
+        self.drop_unless(installed, current, flight.name, flight.reg_seq);
+        (flight.early, installed)
+    }
+
+    fn drop_unless(&mut self, installed: bool, registered: bool, name: Option<Name>, reg_seq: RegSeq) {
+        if let Some(name) = name.filter(|_| registered && !installed) {
+            self.dropped(vec![(name, reg_seq)]);
+        }
+    }
+
+    /// A change was answered. If it was a SET that this Local may cache, `install` is called as for
+    /// [`Self::complete`]. Gives back who waited, and whether the name is held.
+    pub fn changed(
+        &mut self,
+        id: FlightId,
+        outcome: &Outcome,
+        cacheable: Option<Epoch>,
+        install: impl FnOnce(&Entry, RegSeq, u64) -> bool,
+    ) -> (Vec<W>, bool) {
+        if !self.flights.get(&id).is_some_and(|f| f.sort == Sort::Change) {
+            return (Vec::new(), false);
+        }
+        let Some(flight) = self.remove(id) else { return (Vec::new(), false) };
+        let Outcome::Set(SetOutcome::Stored(entry)) = outcome else { return (flight.early, false) };
+        let current = cacheable.is_some() && cacheable == self.epoch && flight.epoch == self.epoch;
+        let installed =
+            current && flight.clears_poison(entry.bind_rev) && install(entry, flight.reg_seq, self.era);
+        self.drop_unless(installed, current, flight.name, flight.reg_seq);
+        (flight.early, installed)
+    }
+
+    /// A flight failed, at Global or on the way to the blob. Gives back everybody who waited.
+    pub fn failed(&mut self, id: FlightId) -> Vec<W> {
+        let Some(flight) = self.remove(id) else { return Vec::new() };
+        if let Some(name) = &flight.name {
+            self.send_waiting(name);
+        }
+        if let (State::Found(_, true), Some(name)) = (&flight.state, flight.name) {
+            self.dropped(vec![(name, flight.reg_seq)]);
+        }
+        flight.early.into_iter().chain(flight.late).collect()
+    }
+
+    /// The request stream broke and is open again: everything that was sent and not answered goes out again,
+    /// with the epoch and ids it had. Reads that nobody waits for any more are forgotten instead.
+    pub fn send_again(&mut self) {
+        self.forget_abandoned();
+        let mut sent: Vec<&Flight<W>> =
+            self.flights.values().filter(|f| matches!(f.state, State::Sent)).collect();
+        sent.sort_by_key(|f| f.request.flight);
+        let asks = sent.into_iter().map(|f| Action::Ask(f.request.clone()));
+        self.actions.extend(asks);
+    }
+
+    /// Forgets requests that nobody waits for any more: to be called now and then while Global is away. A
+    /// change that Global has begun goes on there; its outcome is kept under its id.
+    pub fn forget_abandoned(&mut self) {
+        let gone = |f: &Flight<W>| f.early.iter().chain(&f.late).all(Waiter::is_gone);
+        let unanswered = |f: &Flight<W>| !matches!(f.state, State::Found(..));
+        let ids: Vec<FlightId> =
+            self.flights.values().filter(|f| unanswered(f) && gone(f)).map(|f| f.request.flight).collect();
+        for id in ids {
+            if let Some(name) = self.remove(id).and_then(|f| f.name) {
+                self.send_waiting(&name);
+            }
+        }
+    }
+
+    /// Whether a request for `name` is out that may still be installed.
+    pub(super) fn is_out(&self, name: &Name) -> bool {
+        self.by_name.contains_key(name)
+    }
+
+    fn remove(&mut self, id: FlightId) -> Option<Flight<W>> {
+        let flight = self.flights.remove(&id)?;
+        if let Some(name) = &flight.name
+            && let Some(ids) = self.by_name.get_mut(name)
+        {
+            ids.retain(|other| *other != id);
+            if ids.is_empty() {
+                self.by_name.remove(name);
+            }
+        }
+        Some(flight)
+    }
+}
+
+fn the_only<W>((error, mut waiters): (Error, Vec<W>)) -> (Error, W) {
+    (error, waiters.pop().expect("a flight starts for somebody"))
+}

@@ -1,0 +1,211 @@
+//! The coherence machine of a Local: lease, session, invalidations, flights.
+//!
+//! Pure: events in, actions out; no I/O, no clock. The node holds it under one lock, reads the clock after it
+//! has the lock, and carries the actions out in order before it lets go; names are removed and installed
+//! under that lock, frames are queued after (rule 13). A hit does not come here: it loads `valid_until`,
+//! looks the name up and reads the clock (rule 1). What each rule means and why is in docs/PROTOCOL.md.
+//!
+//! ```text
+//! read   -> joins a flight, or Action::Ask(Resolve) ... resolved -> Action::Found ... complete -> waiters
+//! change -> Action::Ask(Change) ... changed -> waiter
+//! connected -> HELLO; down: WELCOME, INV, LEASE, ...; keep -> KEEP; lost
+//! ```
+//! Invariants: `valid_until` rises only by a LEASE that answers a known KEEP of this stream (rule 2); a reply
+//! is installed only if its epoch is current and no INV met its flight that covers it (rule 10); nobody is
+//! served by a reply to a question sent before he asked, unless it is cacheable (rule 22).
+
+mod flights;
+mod session;
+#[cfg(test)]
+mod tests;
+
+use dstore_shared::frame::{Request, Up};
+use dstore_shared::limits::SUMMARY_LEN_MAX;
+use dstore_shared::{
+    Blob, Born, Entry, Epoch, Error, FlightId, HistoryId, Incarnation, LocalId, Moment, Name, RegSeq,
+    Revision,
+};
+use flights::Flight;
+use session::{Stream, Summary};
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+/// The names that the node holds, as the machine changes them.
+pub trait NameTable {
+    /// Where a listing of stale names goes on.
+    type Cursor: Default + Send + std::fmt::Debug;
+
+    /// Removes `name` if it is bound at or before `upto`.
+    fn remove_upto(&self, name: &Name, upto: Revision);
+    /// Makes a name of an older era servable in `era` if it is bound at exactly `bind_rev`. Gives whether the
+    /// name is servable in `era` now, by this or by an install in between.
+    fn validate(&self, name: &Name, bind_rev: Revision, reg_seq: RegSeq, era: u64) -> bool;
+    /// Removes `name` if it is of an older era than `era`.
+    fn drop_unvalidated(&self, name: &Name, era: u64);
+    /// Removes all names; blobs stay.
+    fn drop_all(&self);
+    /// The next names of an older era than `era`, at most `limit`; none = all were listed.
+    fn stale(&self, era: u64, cursor: &mut Self::Cursor, limit: usize) -> Vec<(Name, Revision)>;
+}
+
+/// Somebody who waits for a flight.
+pub trait Waiter {
+    /// Whether he has gone away, so that the flight need not be kept for him.
+    fn is_gone(&self) -> bool;
+}
+
+/// Who this Local is.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The Local, over restarts.
+    pub local_id: LocalId,
+    /// This life of its process.
+    pub incarnation: Incarnation,
+    /// For people.
+    pub label: String,
+}
+
+/// The bounds of the machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Flights at a time.
+    pub flights_max: usize,
+    /// Waiters of one flight.
+    pub waiters_max: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        // A flight is a few hundred bytes, and a waiter less than a hundred.
+        Self { flights_max: 65_536, waiters_max: 65_536 }
+    }
+}
+
+/// What is to be done, in this order.
+#[derive(Debug)]
+pub enum Action<W> {
+    /// Publish `valid_until` for hits.
+    ValidUntil(Moment),
+    /// Publish the era: names of an older one are not servable.
+    Era(u64),
+    /// Queue a frame on the session stream.
+    Send(Up),
+    /// Queue a request.
+    Ask(Request),
+    /// A Resolve found a binding. Get the blob, then call `complete`.
+    Found(FlightId, Entry, Option<Blob>),
+    /// A Resolve found that the name is not bound, as of this revision. Tell them.
+    Absent(Vec<W>, Revision),
+    /// These could not be served: too much is under way. Tell them.
+    Refused(Vec<W>, Error),
+    /// The other side broke the protocol: close the session stream and connect again.
+    Reconnect(&'static str),
+}
+
+/// The coherence machine of a Local.
+#[derive(Debug)]
+pub struct Coherence<T: NameTable, W> {
+    identity: Identity,
+    bounds: Bounds,
+
+    /// Names may be served while the clock is before this.
+    valid_until: Moment,
+    epoch: Option<Epoch>,
+    era: u64,
+    history: HistoryId,
+    applied: Revision,
+    lease: Duration,
+    born: Option<Born>,
+
+    stream: Stream,
+    /// KEEPs of this stream not yet answered, with the moment each was made; HELLO is number 0.
+    keeps: VecDeque<(u64, Moment)>,
+    next_keep: u64,
+    acked: u64,
+    ack_due: bool,
+    summary: Option<Summary<T::Cursor>>,
+    retired: bool,
+
+    flights: HashMap<FlightId, Flight<W>>,
+    by_name: HashMap<Name, Vec<FlightId>>,
+    next_flight: u64,
+    next_reg: u64,
+
+    actions: Vec<Action<W>>,
+}
+
+impl<T: NameTable, W: Waiter> Coherence<T, W> {
+    /// A Local that has never had a session.
+    pub fn new(identity: Identity, bounds: Bounds) -> Self {
+        Self {
+            identity,
+            bounds,
+            valid_until: Moment::ZERO,
+            epoch: None,
+            era: 0,
+            history: HistoryId::default(),
+            applied: Revision(0),
+            lease: dstore_shared::limits::LEASE,
+            born: None,
+            stream: Stream::None,
+            keeps: VecDeque::new(),
+            next_keep: 1,
+            acked: 0,
+            ack_due: false,
+            summary: None,
+            retired: false,
+            flights: HashMap::new(),
+            by_name: HashMap::new(),
+            next_flight: 0,
+            next_reg: 0,
+            actions: Vec::new(),
+        }
+    }
+
+    /// What is to be done now, in order; the caller carries it out before the next event.
+    pub fn take_actions(&mut self) -> Vec<Action<W>> {
+        std::mem::take(&mut self.actions)
+    }
+
+    /// Whether a name could be served at `now`.
+    pub fn is_valid(&self, now: Moment) -> bool {
+        now < self.valid_until
+    }
+
+    /// The lease length in force.
+    pub fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    /// The newest of Global's clock that was seen; requests are stamped with it.
+    pub fn born(&self) -> Option<Born> {
+        self.born
+    }
+
+    /// Notes Global's clock from a reply.
+    pub fn saw(&mut self, born: Born) {
+        if born.boot > 0 && self.born.is_none_or(|seen| born.newer_than(&seen)) {
+            self.born = Some(born);
+        }
+    }
+
+    /// The newest revision up to which every change was applied.
+    pub fn applied(&self) -> Revision {
+        self.applied
+    }
+
+    /// The session, if there is one.
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.epoch
+    }
+
+    /// How many flights there are.
+    pub fn flights(&self) -> usize {
+        self.flights.len()
+    }
+
+    fn next_reg(&mut self) -> RegSeq {
+        self.next_reg += 1;
+        RegSeq(self.next_reg)
+    }
+}

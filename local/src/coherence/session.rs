@@ -1,0 +1,223 @@
+//! The session as a Local lives it: lease, invalidations, listing of held names (rules 2, 4, 10, 13, 19, 31).
+
+use super::{Action, Coherence, NameTable, SUMMARY_LEN_MAX, Waiter};
+use dstore_shared::frame::{Down, Hello, Listed, Resumption, Up};
+use dstore_shared::limits::CLOCK_RATE_ERROR_PER_MILLE;
+use dstore_shared::{Epoch, Moment, Name, RegSeq, Revision};
+use std::time::Duration;
+
+/// KEEPs that may be unanswered; older ones are forgotten, and their LEASEs then ignored.
+const KEEPS_MAX: usize = 16;
+
+/// How far the session stream is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stream {
+    /// There is none.
+    None,
+    /// HELLO was sent, WELCOME has not come.
+    Greeting,
+    /// WELCOME has come.
+    Open,
+}
+
+/// A listing of held names under way: one batch is outstanding at a time.
+#[derive(Debug)]
+pub(super) struct Summary<C> {
+    cursor: C,
+    batch: u64,
+    listed: Vec<Listed>,
+    last: bool,
+    refused: bool,
+}
+
+impl<T: NameTable, W: Waiter> Coherence<T, W> {
+    /// A new session stream is open, and every earlier one is gone. Says HELLO.
+    pub fn connected(&mut self, now: Moment) {
+        self.lost();
+        self.stream = Stream::Greeting;
+        self.keeps.push_back((0, now));
+        self.actions.push(Action::Send(Up::Hello(Hello {
+            local_id: self.identity.local_id,
+            incarnation: self.identity.incarnation,
+            last_epoch: self.epoch,
+            history: self.history,
+            applied_rev: self.applied,
+            label: self.identity.label.clone(),
+        })));
+    }
+
+    /// The session stream broke. Names stay servable until the lease runs out; KEEPs are forgotten (rule 2).
+    pub fn lost(&mut self) {
+        self.stream = Stream::None;
+        self.keeps.clear();
+        self.summary = None;
+        self.ack_due = false;
+    }
+
+    /// Whether WELCOME has come on the present stream.
+    pub fn is_open(&self) -> bool {
+        self.stream == Stream::Open
+    }
+
+    /// A frame of the session stream, in order.
+    pub fn down(&mut self, now: Moment, frame: Down, names: &T) {
+        match (self.stream, frame) {
+            (Stream::Greeting, Down::Welcome { epoch, head: _, resumption, lease, born }) => {
+                self.saw(born);
+                self.lease = lease;
+                self.welcome(epoch, resumption, names);
+            }
+            (Stream::Greeting, _) | (_, Down::Welcome { .. }) => self.reconnect("frames out of order"),
+            // Rule 13: a frame of another epoch is dropped.
+            (_, frame) if Some(frame.epoch()) != self.epoch => {}
+            (_, Down::Inv { seq, name, upto, .. }) => self.invalidate(seq, &name, upto, names),
+            (_, Down::Lease { n, lease, through, born, .. }) => {
+                self.saw(born);
+                self.extend(now, n, lease, through);
+            }
+            (_, Down::Summarized { batch, refused, .. }) => self.summarized(batch, &refused, names),
+            (_, Down::Retire { .. }) => self.leave(),
+        }
+    }
+
+    fn reconnect(&mut self, why: &'static str) {
+        self.actions.push(Action::Reconnect(why));
+    }
+
+    /// A session begins. That alone ends no lapse (rule 4); what was held may not be served before it was
+    /// listed and registered (rule 31). The era is published before any LEASE of this epoch.
+    fn welcome(&mut self, epoch: Epoch, resumption: Resumption, names: &T) {
+        self.stream = Stream::Open;
+        self.epoch = Some(epoch);
+        self.history = epoch.history;
+        self.acked = 0;
+        self.retired = false;
+        if resumption == Resumption::NewHistory {
+            names.drop_all();
+            self.applied = Revision(0);
+        }
+        if resumption != Resumption::Resume {
+            self.era += 1;
+            self.actions.push(Action::Era(self.era));
+            self.list(T::Cursor::default(), 1, false, names);
+        }
+    }
+
+    /// Removes and poisons; the acknowledgement follows when the frames at hand are done (rules 10, 13).
+    fn invalidate(&mut self, seq: u64, name: &Name, upto: Revision, names: &T) {
+        if seq != self.acked + 1 {
+            return self.reconnect("an invalidation is missing");
+        }
+        names.remove_upto(name, upto);
+        self.poison(name, upto);
+        self.acked = seq;
+        self.ack_due = true;
+    }
+
+    /// Extends the lease from the moment at which that very KEEP was made (rule 2).
+    fn extend(&mut self, now: Moment, n: u64, lease: Duration, through: Revision) {
+        let Some(at) = self.keeps.iter().position(|(keep, _)| *keep == n) else { return };
+        if self.retired {
+            return;
+        }
+        let (_, made) = self.keeps[at];
+        self.keeps.drain(..=at);
+        self.lease = lease;
+        self.applied = self.applied.max(through);
+        let until = made + shortened(lease);
+        if until > self.valid_until {
+            self.valid_until = until;
+            self.actions.push(Action::ValidUntil(until));
+        }
+        debug_assert!(made <= now, "a KEEP is made before it is answered");
+    }
+
+    /// The acknowledgement of the INVs applied since the last one, if any: to be called when the frames at
+    /// hand are done, so that a burst is acknowledged once.
+    pub fn flush_ack(&mut self) {
+        if let Some(epoch) = self.epoch.filter(|_| self.ack_due && self.stream == Stream::Open) {
+            self.ack_due = false;
+            self.actions.push(Action::Send(Up::Ack { epoch, seq: self.acked }));
+        }
+    }
+
+    /// Asks for a renewal; due every third of the lease.
+    pub fn keep(&mut self, now: Moment) {
+        let Some(epoch) = self.epoch.filter(|_| self.stream == Stream::Open && !self.retired) else { return };
+        if self.keeps.len() == KEEPS_MAX {
+            self.keeps.pop_front();
+        }
+        let n = self.next_keep;
+        self.next_keep += 1;
+        self.keeps.push_back((n, now));
+        self.actions.push(Action::Send(Up::Keep { epoch, n, acked: self.acked }));
+    }
+
+    /// Serves no name from now on and says BYE (rules 18, 29): when Global asks for it, or this Local stops.
+    /// A hit that loaded `valid_until` before goes on: it began before any change that follows.
+    pub fn leave(&mut self) {
+        self.valid_until = Moment::ZERO;
+        self.retired = true;
+        self.actions.push(Action::ValidUntil(Moment::ZERO));
+        if let Some(epoch) = self.epoch.filter(|_| self.stream == Stream::Open) {
+            self.actions.push(Action::Send(Up::Bye { epoch }));
+        }
+    }
+
+    /// Sends the next batch of held names, or the empty batch that ends the round (rule 19).
+    fn list(&mut self, mut cursor: T::Cursor, batch: u64, refused: bool, names: &T) {
+        let Some(epoch) = self.epoch else { return };
+        let stale = names.stale(self.era, &mut cursor, SUMMARY_LEN_MAX);
+        let last = stale.is_empty();
+        let listed: Vec<Listed> = stale
+            .into_iter()
+            .map(|(name, bind_rev)| Listed { name, bind_rev, reg_seq: self.next_reg() })
+            .collect();
+        self.actions.push(Action::Send(Up::Summary { epoch, batch, names: listed.clone(), last }));
+        self.summary = Some(Summary { cursor, batch, listed, last, refused });
+    }
+
+    /// Serves again what was registered, drops what was refused, and lists on. A round with a refusal is
+    /// followed by an empty one, which tells that the refused names are gone.
+    fn summarized(&mut self, batch: u64, refused: &[u32], names: &T) {
+        let Some(summary) = self.summary.take().filter(|s| s.batch == batch) else { return };
+        let mut gone = Vec::new();
+        for (i, listed) in summary.listed.into_iter().enumerate() {
+            if refused.contains(&(i as u32)) {
+                names.drop_unvalidated(&listed.name, self.era);
+            } else if !names.validate(&listed.name, listed.bind_rev, listed.reg_seq, self.era) {
+                gone.push((listed.name, listed.reg_seq));
+            }
+        }
+        self.dropped(gone);
+        let any_refused = summary.refused || !refused.is_empty();
+        if !summary.last {
+            self.list(summary.cursor, batch + 1, any_refused, names);
+        } else if any_refused {
+            self.list(T::Cursor::default(), batch + 1, false, names);
+        }
+    }
+
+    /// Names were evicted, or never installed though registered: Global need not wait for this Local.
+    ///
+    /// Nothing is said while another request for the name is out: it may be registered with a smaller
+    /// `reg_seq` than the one dropped, and its answer be installed after. To stay registered costs an INV.
+    pub fn dropped(&mut self, names: Vec<(Name, RegSeq)>) {
+        let Some(epoch) = self.epoch.filter(|_| self.stream == Stream::Open) else { return };
+        let mut names = names
+            .into_iter()
+            .filter(|(name, _)| !self.is_out(name))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .peekable();
+        while names.peek().is_some() {
+            let names = names.by_ref().take(SUMMARY_LEN_MAX).collect();
+            self.actions.push(Action::Send(Up::Drop { epoch, names }));
+        }
+    }
+}
+
+/// A duration shortened by the bound on clock rate error.
+fn shortened(d: Duration) -> Duration {
+    d.saturating_sub(d * CLOCK_RATE_ERROR_PER_MILLE as u32 / 1000)
+}
