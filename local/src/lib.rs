@@ -1,1 +1,4 @@
 //! stub
+
+pub mod blob_flight;
+pub mod cache;
