@@ -47,8 +47,9 @@ impl Evictable for Resident {
     }
 
     fn fingerprint(&self) -> u64 {
-        let [a, b, c, d, e, f, g, h, ..] = *self.blob.id().as_bytes();
-        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+        let hash = self.blob.id();
+        let (first, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
+        u64::from_le_bytes(*first)
     }
 
     fn uses(&self) -> &Uses {

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 const ROOMY: CacheConfig = CacheConfig { bytes: 1 << 20 };
 
-fn name(key: impl ToString) -> Name {
-    Name::of(key.to_string()).unwrap()
+fn name(key: impl std::fmt::Display) -> Name {
+    Name::of(format!("{key}")).unwrap()
 }
 
 fn blob(n: u64, size: usize) -> Blob {
@@ -308,8 +308,8 @@ fn sized(n: u8) -> Blob {
 /// What the cache should hold: blob, revision, registration and era of each name.
 type Model = HashMap<Name, (u8, u64, u64, u64)>;
 
-fn apply(cache: &Cache, model: &mut Model, step: Step) {
-    match step {
+fn apply(cache: &Cache, model: &mut Model, step: &Step) {
+    match *step {
         Step::Install { key, blob, rev, reg, era } => {
             // One revision is one binding, so revision and blob go together.
             let (key, rev) = (name(key), rev * 60 + u64::from(blob));
@@ -394,7 +394,7 @@ proptest! {
     ) {
         let (cache, mut model) = (Cache::new(CacheConfig { bytes: 20_000 }), Model::new());
         for step in steps {
-            apply(&cache, &mut model, step);
+            apply(&cache, &mut model, &step);
             audit(&cache);
             let held: HashMap<_, _> = cache.names.all().into_iter().map(|(n, hash, _)| (n, hash)).collect();
             let expected: HashMap<_, _> = model.iter().map(|(n, h)| (n.clone(), sized(h.0).id())).collect();
