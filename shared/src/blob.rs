@@ -95,6 +95,15 @@ impl Blob {
         Ok(blob)
     }
 
+    /// The same blob in an allocation of its own, for whoever keeps it long: bytes that came in a frame share,
+    /// and keep alive, the whole frame. Clones of it do not allocate.
+    #[must_use]
+    pub fn compact(&self) -> Self {
+        let own = Self { bytes: Bytes::copy_from_slice(&self.bytes), hash: self.hash };
+        drop(own.clone()); // the first clone allocates the reference count
+        own
+    }
+
     /// The bytes.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
@@ -154,6 +163,16 @@ mod tests {
         let good = Blob::hash("hello");
         assert!(Blob::verify("hello", good.id()).is_ok());
         assert_eq!(Blob::verify("hellO", good.id()).expect_err("flipped").kind(), Kind::Corrupt);
+    }
+
+    #[test]
+    fn a_compact_blob_shares_nothing_with_the_frame_it_came_in() {
+        let frame = Bytes::from(vec![7; 1000]);
+        let blob = Blob::hash(frame.slice(10..20));
+        let own = blob.compact();
+        assert_eq!((own.bytes(), own.id()), (blob.bytes(), blob.id()));
+        drop(blob);
+        assert!(frame.is_unique() && own.bytes().is_unique());
     }
 
     #[test]

@@ -132,6 +132,13 @@ impl Name {
         self.0.clone()
     }
 
+    /// The same name in an allocation of its own, for whoever keeps it long: bytes that came in a frame
+    /// share, and keep alive, the whole frame.
+    #[must_use]
+    pub fn compact(&self) -> Self {
+        Self(Bytes::copy_from_slice(&self.0))
+    }
+
     /// The namespace.
     pub fn namespace(&self) -> Namespace {
         Namespace(self.0.slice(..self.separator()))

@@ -1,0 +1,142 @@
+//! Owns the copies of blobs, shared by all names that bind them: `BlobHash -> bytes`.
+//!
+//! Invariants: a copy is found only under its own hash; its holders are the slots of exactly the names whose
+//! entry has that hash. Copies are immutable, so nothing here is ever stale, whatever becomes of a session.
+//! A guard of the table never leaves this file.
+
+use super::SHARDS;
+use super::eviction::{Evictable, Uses};
+use dashmap::DashMap;
+use dstore_shared::{Blob, BlobHash};
+use std::mem::size_of;
+use std::sync::Arc;
+
+/// Copies up to this many bytes get an allocation of their own when they are admitted: they came in a frame
+/// with others. Larger ones were assembled by themselves, and copying them again would cost more than it saves.
+const COMPACT_BYTES_MAX: u64 = dstore_shared::limits::CARRIED_BYTES_MAX as u64;
+
+/// What a copy costs beyond its bytes: its row in the table (which is between 7/16 and 7/8 full: counted
+/// twice), the resident and its reference counts, the bytes' own reference count and allocation header,
+/// the holders' list at its smallest, one place in a queue and one ghost (8 bytes in line, about 16 in a set).
+pub(super) const BLOB_OVERHEAD: u64 =
+    (2 * (size_of::<(BlobHash, Row)>() + 1) + size_of::<Resident>() + 2 * 8 + 48 + 4 * 8 + 16 + 8 + 24)
+        as u64;
+
+/// A copy in the cache.
+#[derive(Debug)]
+pub(super) struct Resident {
+    blob: Blob,
+    uses: Uses,
+}
+
+impl Resident {
+    /// The blob, noting that it was asked for.
+    pub(super) fn hit(&self) -> Blob {
+        self.uses.note();
+        self.blob.clone()
+    }
+
+    pub(super) fn hash(&self) -> BlobHash {
+        self.blob.id()
+    }
+}
+
+impl Evictable for Resident {
+    fn charge(&self) -> u64 {
+        charge(&self.blob)
+    }
+
+    fn fingerprint(&self) -> u64 {
+        let hash = self.blob.id();
+        let (first, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
+        u64::from_le_bytes(*first)
+    }
+
+    fn uses(&self) -> &Uses {
+        &self.uses
+    }
+}
+
+/// What `blob` costs in the cache, names apart.
+pub(super) fn charge(blob: &Blob) -> u64 {
+    BLOB_OVERHEAD + blob.size()
+}
+
+/// `blob` as the cache keeps it: pinning nothing else, and cloned without an allocation.
+pub(super) fn compact(blob: &Blob) -> Blob {
+    if blob.size() <= COMPACT_BYTES_MAX { blob.compact() } else { blob.clone() }
+}
+
+#[derive(Debug)]
+struct Row {
+    resident: Arc<Resident>,
+    /// The slots of the names that hold it, in no order.
+    holders: Vec<usize>,
+}
+
+/// The table.
+#[derive(Debug)]
+pub(super) struct Blobs(DashMap<BlobHash, Row, foldhash::fast::RandomState>);
+
+impl Blobs {
+    pub(super) fn new() -> Self {
+        Self(DashMap::with_hasher_and_shard_amount(foldhash::fast::RandomState::default(), SHARDS))
+    }
+
+    pub(super) fn get(&self, hash: &BlobHash) -> Option<Arc<Resident>> {
+        self.0.view(hash, |_, row| Arc::clone(&row.resident))
+    }
+
+    pub(super) fn hit(&self, hash: &BlobHash) -> Option<Blob> {
+        self.0.view(hash, |_, row| row.resident.hit())
+    }
+
+    /// Takes a blob that is not there yet.
+    pub(super) fn insert(&self, blob: Blob) -> Arc<Resident> {
+        let resident = Arc::new(Resident { blob, uses: Uses::default() });
+        let row = Row { resident: Arc::clone(&resident), holders: Vec::new() };
+        self.0.insert(resident.hash(), row);
+        resident
+    }
+
+    pub(super) fn remove(&self, hash: &BlobHash) {
+        self.0.remove(hash);
+    }
+
+    /// Adds the name in `slot`, and gives its place among the holders.
+    pub(super) fn attach(&self, hash: &BlobHash, slot: usize) -> usize {
+        let mut row = self.0.get_mut(hash).expect("a blob that is given a holder is resident");
+        row.holders.push(slot);
+        row.holders.len() - 1
+    }
+
+    /// Removes the holder at `place`, and gives the slot that has its place now, if any.
+    pub(super) fn detach(&self, hash: &BlobHash, place: usize) -> Option<usize> {
+        let mut row = self.0.get_mut(hash).expect("a blob that is held is resident");
+        row.holders.swap_remove(place);
+        row.holders.get(place).copied()
+    }
+
+    /// One of the holders, as `dice` falls.
+    pub(super) fn any_holder(&self, hash: &BlobHash, dice: usize) -> Option<usize> {
+        self.0.view(hash, |_, row| row.holders.get(dice % row.holders.len().max(1)).copied())?
+    }
+
+    /// Forgets all holders.
+    pub(super) fn detach_all(&self) {
+        self.0.alter_all(|_, row| Row { holders: Vec::new(), ..row });
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The copies with their holders, for counting anew.
+    #[cfg(test)]
+    pub(super) fn all(&self) -> Vec<(BlobHash, u64, Vec<usize>)> {
+        let row = |r: dashmap::mapref::multiple::RefMulti<'_, BlobHash, Row>| {
+            (*r.key(), r.resident.charge(), r.holders.clone())
+        };
+        self.0.iter().map(row).collect()
+    }
+}

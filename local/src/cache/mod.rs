@@ -1,0 +1,381 @@
+//! Owns what a node remembers: names, and the blobs that they are bound to.
+//!
+//! ```text
+//! names   Name -> { entry, registration, era } --+     leased: removed by INV, unservable in an older era
+//!                                                v
+//! blobs   BlobHash -> bytes, a use count, holders      immutable: never stale, kept until evicted
+//!                                                ^
+//! ledger  bytes, S3-FIFO queues, slots ----------+     one lock for every change; a hit takes none of it
+//! ```
+//!
+//! Invariants: every name held has a resident blob with its entry's hash. The bytes in use are the sum
+//! of the charges of all names and blobs held, and never exceed the budget. Changes are exact and
+//! in the order of the ledger's lock, so whoever drives the coherence machine under a lock of its own gets
+//! what it orders. Lock order: ledger, then one row of a table.
+//! It must never ask a clock, wait for anything, or call back.
+
+mod blobs;
+mod eviction;
+mod names;
+
+use blobs::{Blobs, Resident};
+use dstore_shared::{Blob, BlobHash, Entry, Name, RegSeq, Revision};
+use eviction::Eviction;
+pub use names::Cursor;
+use names::{Comparison, Held, Names, Slots};
+use parking_lot::Mutex;
+use std::fmt;
+use std::sync::Arc;
+
+/// Locks that each table is divided among: many more than cores, so that two hits seldom meet at one.
+const SHARDS: usize = 128;
+/// A blob is not admitted if it takes more than one part in this many of the budget: it would empty the cache
+/// for the sake of one value. It streams through.
+const OVERSIZE_PART: u64 = 4;
+/// Names that a victim loses at a time: bounds what one eviction does when very many names share a blob.
+const SHED_MAX: usize = 64;
+/// Slots looked at in one batch of a listing: bounds how long it holds the lock.
+const SCAN_MAX: usize = 1024;
+
+/// How much a cache may hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CacheConfig {
+    /// Bytes of blobs, names and what it costs to keep them.
+    pub bytes: u64,
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        // A node shares its machine with the workers it serves.
+        Self { bytes: 1 << 30 }
+    }
+}
+
+/// A name found.
+#[derive(Clone, Debug)]
+pub struct Hit {
+    /// What it is bound to.
+    pub entry: Entry,
+    /// The bytes; `blob.id() == entry.hash`.
+    pub blob: Blob,
+}
+
+/// Names that an admission pushed out, each with the registration it had: Global is to be told by DROP.
+pub type Evicted = Vec<(Name, RegSeq)>;
+
+/// What became of something that was to be kept.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[must_use = "evicted names are still registered at Global"]
+pub enum Admission {
+    /// It is held now.
+    Installed {
+        /// What had to go for it.
+        evicted: Evicted,
+    },
+    /// It is not held, and nothing had to go.
+    Refused(Refusal),
+}
+
+/// Why something is not kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// The name is held with a newer binding, of this revision, and keeps it.
+    Older(Revision),
+    /// It takes more than a quarter of the budget. A registration made for it is to be given back by DROP.
+    Oversize,
+    /// The blob is not the one that the entry names. A registration made for it is to be given back by DROP.
+    Mismatch,
+}
+
+/// Some of the names that may not be served until they are validated.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StaleNames {
+    /// Each with the binding held.
+    pub names: Vec<(Name, Revision)>,
+    /// Where to go on; `None` = these were the last. A batch may be empty and still not be the last.
+    pub next: Option<Cursor>,
+}
+
+/// What a cache holds and did. Hits and misses are counted by the node.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct CacheStats {
+    /// Names held = `names_installed - names_removed - names_evicted`.
+    pub names: u64,
+    /// Blobs held = `blobs_admitted - blobs_evicted`.
+    pub blobs: u64,
+    /// Bytes charged to names = sum over names held of (packed length + overhead).
+    pub name_bytes: u64,
+    /// Bytes charged to blobs = sum over blobs held of (size + overhead).
+    pub blob_bytes: u64,
+    /// The budget; `bytes() <= bytes_max`.
+    pub bytes_max: u64,
+    /// Names that came to be held, rebound ones included, renewed ones not.
+    pub names_installed: u64,
+    /// Names that went because they were deleted, rebound, refused or dropped.
+    pub names_removed: u64,
+    /// Names that went for want of room = sum of the lengths of all [`Evicted`].
+    pub names_evicted: u64,
+    /// Blobs that came to be held.
+    pub blobs_admitted: u64,
+    /// Blobs that went for want of room.
+    pub blobs_evicted: u64,
+    /// Admissions refused = older + oversize + mismatch.
+    pub refused: u64,
+}
+
+impl CacheStats {
+    /// Bytes in use = `name_bytes + blob_bytes`.
+    pub fn bytes(&self) -> u64 {
+        self.name_bytes + self.blob_bytes
+    }
+}
+
+/// The cache of one node.
+pub struct Cache {
+    names: Names,
+    blobs: Blobs,
+    ledger: Mutex<Ledger>,
+    bytes_max: u64,
+}
+
+/// What every change must see and leave consistent.
+struct Ledger {
+    slots: Slots,
+    eviction: Eviction<Resident>,
+    stats: CacheStats,
+    /// Chooses among the names of a victim that has many.
+    dice: usize,
+}
+
+impl Cache {
+    /// An empty cache.
+    pub fn new(config: CacheConfig) -> Self {
+        let stats = CacheStats { bytes_max: config.bytes, ..CacheStats::default() };
+        let ledger = Ledger { slots: Slots::default(), eviction: Eviction::new(), stats, dice: 0 };
+        Self { names: Names::new(), blobs: Blobs::new(), ledger: Mutex::new(ledger), bytes_max: config.bytes }
+    }
+
+    /// What the name is bound to, if it is held and of `era`. One lookup, no allocation, no waiting but for a
+    /// change of a row nearby. The caller has loaded `valid_until` before, and reads the clock after (rule 1).
+    pub fn hit(&self, packed_name: &[u8], era: u64) -> Option<Hit> {
+        self.names.view(packed_name, |held| (held.era == era).then(|| Hit::of(held)))?
+    }
+
+    /// What the name was bound to, of whatever era: only for answers that say they may be stale.
+    pub fn stale_hit(&self, packed_name: &[u8]) -> Option<Hit> {
+        self.names.view(packed_name, Hit::of)
+    }
+
+    /// The blob, if there is a copy: held by a name or not.
+    pub fn have(&self, hash: &BlobHash) -> Option<Blob> {
+        self.blobs.hit(hash)
+    }
+
+    /// The size of the largest blob that is admitted under a name of 1,024 bytes.
+    pub fn blob_bytes_max(&self) -> u64 {
+        let key_max = dstore_shared::limits::KEY_BYTES_MAX + dstore_shared::limits::NAMESPACE_BYTES_MAX + 1;
+        let overhead = blobs::BLOB_OVERHEAD + names::NAME_OVERHEAD + key_max as u64;
+        (self.bytes_max / OVERSIZE_PART).saturating_sub(overhead)
+    }
+
+    /// Holds `name` with its binding, to be served in `era`, unless a newer binding is held. If the very
+    /// binding is held already, the newer registration and era count (rules 10 and 20).
+    pub fn install(&self, name: &Name, entry: Entry, blob: &Blob, reg_seq: RegSeq, era: u64) -> Admission {
+        let kept = blobs::compact(blob);
+        let mut ledger = self.ledger.lock();
+        if (blob.id(), blob.size()) != (entry.hash, entry.size) {
+            return ledger.refuse(Refusal::Mismatch);
+        }
+        match self.names.compare(name, &entry, reg_seq, era) {
+            Comparison::Older(held) => return ledger.refuse(Refusal::Older(held)),
+            Comparison::Same => return Admission::Installed { evicted: Evicted::new() },
+            Comparison::Newer => self.remove(&mut ledger, name, |_| true),
+        };
+        if self.is_oversize(blobs::charge(blob) + names::charge(name)) {
+            return ledger.refuse(Refusal::Oversize);
+        }
+        let mut evicted = Evicted::new();
+        let resident = self.lodge(&mut ledger, kept, names::charge(name), &mut evicted);
+        self.bind(&mut ledger, name.compact(), resident, |resident, slot| Held {
+            entry,
+            resident,
+            reg_seq,
+            era,
+            slot,
+        });
+        Admission::Installed { evicted }
+    }
+
+    /// Keeps a copy of `blob` that no name holds, for reads by hash.
+    pub fn admit(&self, blob: &Blob) -> Admission {
+        let kept = blobs::compact(blob);
+        let mut ledger = self.ledger.lock();
+        if self.is_oversize(blobs::charge(blob)) {
+            return ledger.refuse(Refusal::Oversize);
+        }
+        let mut evicted = Evicted::new();
+        self.lodge(&mut ledger, kept, 0, &mut evicted);
+        Admission::Installed { evicted }
+    }
+
+    /// Evicts until `bytes` more would fit, or `victims_max` blobs have been looked at. Whoever is about to
+    /// admit a large blob calls it, again and again while it gives `true` and with pauses, so that the
+    /// admission itself has little to do. Gives what had to go, and whether there is more to do.
+    pub fn make_room(&self, bytes: u64, victims_max: usize) -> (Evicted, bool) {
+        let (mut evicted, bytes) = (Evicted::new(), bytes.min(self.bytes_max));
+        let mut ledger = self.ledger.lock();
+        for _ in 0..victims_max {
+            if self.fits(&ledger, bytes) || !self.evict(&mut ledger, &mut evicted) {
+                break;
+            }
+        }
+        (evicted, !self.fits(&ledger, bytes))
+    }
+
+    /// Removes the name if its binding is not newer than `upto`, whatever its era (rule 10). Its blob stays.
+    pub fn remove_upto(&self, name: &Name, upto: Revision) -> bool {
+        self.remove(&mut self.ledger.lock(), name, |held| held.entry.bind_rev <= upto)
+    }
+
+    /// Makes the name servable in `era` under a new registration, if it still has the binding of `bind_rev`.
+    pub fn validate(&self, name: &Name, bind_rev: Revision, reg_seq: RegSeq, era: u64) -> bool {
+        let _exact = self.ledger.lock();
+        self.names.validate(name, bind_rev, reg_seq, era)
+    }
+
+    /// Removes a name that Global refused to validate, unless it came to be held anew in `era` meanwhile (rule 19).
+    pub fn drop_unvalidated(&self, name: &Name, era: u64) -> bool {
+        self.remove(&mut self.ledger.lock(), name, |held| held.era < era)
+    }
+
+    /// Removes all names; the blobs stay (rule 31). Takes time in proportion to their number.
+    pub fn drop_all_names(&self) {
+        let mut ledger = self.ledger.lock();
+        self.names.clear();
+        self.blobs.detach_all();
+        ledger.stats.names_removed += ledger.slots.len() as u64;
+        ledger.stats.name_bytes = 0;
+        ledger.slots.clear();
+    }
+
+    /// Lists, from `from` on, names of an era before `before_era`: at most `limit` of them, which is at least
+    /// one. A name held from the first batch to the last is in exactly one of them.
+    pub fn stale_names(&self, before_era: u64, from: Cursor, limit: usize) -> StaleNames {
+        let ledger = self.ledger.lock();
+        let (slots, next) = ledger.slots.scan(from, limit.clamp(1, SCAN_MAX));
+        let stale = |held: &Held| (held.era < before_era).then_some(held.entry.bind_rev);
+        let listed = |name: &Name| Some((name.clone(), self.names.view(name.as_bytes(), stale)??));
+        StaleNames { names: slots.filter_map(listed).collect(), next }
+    }
+
+    /// What the cache holds and did.
+    pub fn stats(&self) -> CacheStats {
+        let ledger = self.ledger.lock();
+        CacheStats { names: ledger.slots.len() as u64, blobs: self.blobs.len() as u64, ..ledger.stats }
+    }
+
+    fn is_oversize(&self, charge: u64) -> bool {
+        charge > self.bytes_max / OVERSIZE_PART
+    }
+
+    fn fits(&self, ledger: &Ledger, bytes: u64) -> bool {
+        ledger.stats.bytes() + bytes <= self.bytes_max
+    }
+
+    /// Sees to it that `blob` is resident and that `extra` bytes beside it are free: room is made first, so
+    /// the budget is kept even while a value comes in. An eviction may hit the blob's present copy; then it
+    /// comes anew.
+    fn lodge(&self, ledger: &mut Ledger, blob: Blob, extra: u64, evicted: &mut Evicted) -> Arc<Resident> {
+        loop {
+            let resident = self.blobs.get(&blob.id());
+            let need = if resident.is_some() { extra } else { extra + blobs::charge(&blob) };
+            if self.fits(ledger, need) || !self.evict(ledger, evicted) {
+                return resident.unwrap_or_else(|| self.insert(ledger, blob));
+            }
+        }
+    }
+
+    fn insert(&self, ledger: &mut Ledger, blob: Blob) -> Arc<Resident> {
+        ledger.stats.blob_bytes += blobs::charge(&blob);
+        ledger.stats.blobs_admitted += 1;
+        let resident = self.blobs.insert(blob);
+        ledger.eviction.admit(Arc::clone(&resident));
+        resident
+    }
+
+    fn bind(
+        &self,
+        ledger: &mut Ledger,
+        name: Name,
+        resident: Arc<Resident>,
+        held: impl FnOnce(Arc<Resident>, usize) -> Held,
+    ) {
+        ledger.stats.name_bytes += names::charge(&name);
+        ledger.stats.names_installed += 1;
+        let slot = ledger.slots.take(name.clone());
+        let place = self.blobs.attach(&resident.hash(), slot);
+        ledger.slots.set_place(slot, place);
+        self.names.insert(name, held(resident, slot));
+    }
+
+    fn remove(&self, ledger: &mut Ledger, name: &Name, doomed: impl FnOnce(&Held) -> bool) -> bool {
+        let Some(held) = self.names.remove_if(name, doomed) else { return false };
+        self.release(ledger, name, &held);
+        ledger.stats.names_removed += 1;
+        true
+    }
+
+    /// Settles the accounts of a name that left the table.
+    fn release(&self, ledger: &mut Ledger, name: &Name, held: &Held) {
+        let place = ledger.slots.free(held.slot);
+        if let Some(moved) = self.blobs.detach(&held.resident.hash(), place) {
+            ledger.slots.set_place(moved, place);
+        }
+        ledger.stats.name_bytes -= names::charge(name);
+    }
+
+    /// Removes one blob with the names that hold it, or, if very many do, some of those. `false`: the cache
+    /// is empty.
+    fn evict(&self, ledger: &mut Ledger, evicted: &mut Evicted) -> bool {
+        let Some(victim) = ledger.eviction.victim() else { return false };
+        for _ in 0..SHED_MAX {
+            ledger.dice = ledger.dice.wrapping_add(0x9E37_79B1);
+            let Some(slot) = self.blobs.any_holder(&victim.hash(), ledger.dice) else {
+                self.blobs.remove(&victim.hash());
+                ledger.stats.blob_bytes -= eviction::Evictable::charge(&*victim);
+                ledger.stats.blobs_evicted += 1;
+                return true;
+            };
+            let name = ledger.slots.name(slot).clone();
+            let held = self.names.remove_if(&name, |_| true).expect("a name with a slot is held");
+            self.release(ledger, &name, &held);
+            ledger.stats.names_evicted += 1;
+            evicted.push((name, held.reg_seq));
+        }
+        ledger.eviction.spare(victim);
+        true
+    }
+}
+
+impl Hit {
+    fn of(held: &Held) -> Self {
+        Self { entry: held.entry, blob: held.resident.hit() }
+    }
+}
+
+impl Ledger {
+    fn refuse(&mut self, why: Refusal) -> Admission {
+        self.stats.refused += 1;
+        Admission::Refused(why)
+    }
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cache({:?})", self.stats())
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;
