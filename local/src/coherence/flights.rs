@@ -4,7 +4,7 @@
 use super::{Action, Coherence, NameTable, Waiter};
 use dstore_shared::frame::{Ask, Request, Resolved};
 use dstore_shared::{
-    BlobHash, Command, Entry, Epoch, Error, FlightId, Moment, Name, Outcome, RegSeq, RequestId, Result,
+    Blob, BlobHash, Command, Entry, Epoch, Error, FlightId, Moment, Name, Outcome, RegSeq, RequestId, Result,
     Revision, SetOutcome,
 };
 
@@ -43,6 +43,8 @@ pub(super) struct Flight<W> {
     poison: Option<Revision>,
     /// Kept to be sent again.
     request: Request,
+    /// Of a SET: the blob to be kept under its name.
+    own: Option<Blob>,
     /// Joined before the first sending: served by any reply.
     early: Vec<W>,
     /// Joined after: served by a cacheable reply only.
@@ -56,7 +58,7 @@ impl<W> Flight<W> {
 }
 
 impl<T: NameTable, W: Waiter> Coherence<T, W> {
-    /// A GET missed: joins a flight or starts one. The waiter is handed back by `complete`, `Action::Absent`
+    /// A GET missed: joins a flight or starts one. The waiter is handed back by `complete`, `Action::Tell`
     /// or `failed`. `have`: a blob the node holds that the name was bound to last.
     ///
     /// # Errors
@@ -94,16 +96,38 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         self.start(Sort::Look, None, ask, vec![waiter], false).map_err(the_only)
     }
 
-    /// Sends a change. A SET is poisoned by INVs of its name like a GET (rule 23).
+    /// Sends a change. A SET is poisoned by INVs of its name like a GET (rule 23); `own` is its blob, if the
+    /// node would keep it.
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub fn change(&mut self, id: RequestId, command: Command, waiter: W) -> Result<(), (Error, W)> {
+    pub fn change(
+        &mut self,
+        id: RequestId,
+        command: Command,
+        own: Option<Blob>,
+        waiter: W,
+    ) -> Result<(), (Error, W)> {
         let name = match &command {
             Command::Set { name, .. } => Some(name.clone()),
             Command::Delete { .. } => None,
         };
-        self.start(Sort::Change, name, Ask::Change { id, command }, vec![waiter], false).map_err(the_only)
+        let keep = name.is_some() && own.is_some();
+        let flight =
+            self.prepare(Sort::Change, name, Ask::Change { id, command }, vec![waiter]).map_err(the_only)?;
+        if let Some(flight) = self.flights.get_mut(&flight) {
+            flight.own = own;
+            if !keep {
+                flight.request.reg_seq = RegSeq(0);
+            }
+        }
+        self.send_flight(flight);
+        Ok(())
+    }
+
+    /// The name that a GET's flight asks for.
+    pub fn name_of(&self, id: FlightId) -> Option<Name> {
+        self.flights.get(&id)?.name.clone()
     }
 
     fn start(
@@ -114,6 +138,20 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         early: Vec<W>,
         wait: bool,
     ) -> Result<(), (Error, Vec<W>)> {
+        let id = self.prepare(sort, name, ask, early)?;
+        if !wait {
+            self.send_flight(id);
+        }
+        Ok(())
+    }
+
+    fn prepare(
+        &mut self,
+        sort: Sort,
+        name: Option<Name>,
+        ask: Ask,
+        early: Vec<W>,
+    ) -> Result<FlightId, (Error, Vec<W>)> {
         if self.flights.len() >= self.bounds.flights_max {
             let e = Error::exhausted(format!("`{}` requests are under way: try again", self.flights.len()));
             return Err((e, early));
@@ -125,12 +163,10 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         }
         let request = Request { flight: id, epoch: Epoch::default(), reg_seq, ask };
         let (state, epoch, late) = (State::Waiting, None, Vec::new());
-        self.flights
-            .insert(id, Flight { sort, name, state, epoch, reg_seq, poison: None, request, early, late });
-        if !wait {
-            self.send_flight(id);
-        }
-        Ok(())
+        let flight =
+            Flight { sort, name, state, epoch, reg_seq, poison: None, request, own: None, early, late };
+        self.flights.insert(id, flight);
+        Ok(id)
     }
 
     fn send_flight(&mut self, id: FlightId) {
@@ -186,13 +222,13 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         }
         let name = flight.name.clone();
         match answer.entry {
-            Some(entry) => {
+            Some(entry) if flight.sort == Sort::Get => {
                 flight.state = State::Found(entry, registered && flight.clears_poison(entry.bind_rev));
                 self.actions.push(Action::Found(id, entry, answer.carried));
             }
-            None => {
+            entry => {
                 if let Some(flight) = self.remove(id) {
-                    self.actions.push(Action::Absent(flight.early, answer.head));
+                    self.actions.push(Action::Tell(flight.early, entry, answer.head));
                 }
             }
         }
@@ -253,7 +289,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         id: FlightId,
         outcome: &Outcome,
         cacheable: Option<Epoch>,
-        install: impl FnOnce(&Entry, RegSeq, u64) -> bool,
+        install: impl FnOnce(&Name, &Entry, &Blob, RegSeq, u64) -> bool,
     ) -> (Vec<W>, bool) {
         if !self.flights.get(&id).is_some_and(|f| f.sort == Sort::Change) {
             return (Vec::new(), false);
@@ -261,8 +297,12 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         let Some(flight) = self.remove(id) else { return (Vec::new(), false) };
         let Outcome::Set(SetOutcome::Stored(entry)) = outcome else { return (flight.early, false) };
         let current = cacheable.is_some() && cacheable == self.epoch && flight.epoch == self.epoch;
-        let installed =
-            current && flight.clears_poison(entry.bind_rev) && install(entry, flight.reg_seq, self.era);
+        let installed = match (&flight.name, &flight.own) {
+            (Some(name), Some(own)) if current && flight.clears_poison(entry.bind_rev) => {
+                install(name, entry, own, flight.reg_seq, self.era)
+            }
+            _ => false,
+        };
         self.drop_unless(installed, current, flight.name, flight.reg_seq);
         (flight.early, installed)
     }

@@ -94,8 +94,8 @@ pub enum Action<W> {
     Ask(Request),
     /// A Resolve found a binding. Get the blob, then call `complete`.
     Found(FlightId, Entry, Option<Blob>),
-    /// A Resolve found that the name is not bound, as of this revision. Tell them.
-    Absent(Vec<W>, Revision),
+    /// Tell them what the name is bound to, as of this revision: not bound, or all they wanted to know.
+    Tell(Vec<W>, Option<Entry>, Revision),
     /// These could not be served: too much is under way. Tell them.
     Refused(Vec<W>, Error),
     /// The other side broke the protocol: close the session stream and connect again.

@@ -1,0 +1,38 @@
+//! How a Local is set up; plain data.
+
+use dstore_sys::net::Address;
+use std::time::Duration;
+
+/// The settings of a Local.
+#[derive(Clone, Debug)]
+pub struct LocalConfig {
+    /// Where Global is.
+    pub global: Address,
+    /// Where clients are served; none = embedded only.
+    pub listen: Vec<Address>,
+    /// Bytes that names and blobs may take in memory.
+    pub cache_bytes: u64,
+    /// How long a call waits for Global.
+    pub deadline: Duration,
+    /// Shortest and longest pause between attempts to reach Global, before jitter.
+    pub back_off: (Duration, Duration),
+    /// For people: shown at Global.
+    pub label: String,
+}
+
+impl LocalConfig {
+    /// The defaults, for a Global at `global`.
+    pub fn new(global: Address) -> Self {
+        Self {
+            global,
+            listen: Vec::new(),
+            // A node runs other things too; small values by the million still fit.
+            cache_bytes: 256 << 20,
+            // A little less than a person or a client waits (5 s), so that he gets the node's own words.
+            deadline: Duration::from_millis(4_500),
+            // A restart of Global takes well under a second; 10,000 Locals must not return at once.
+            back_off: (Duration::from_millis(20), Duration::from_secs(2)),
+            label: String::new(),
+        }
+    }
+}

@@ -1,0 +1,506 @@
+//! What the node's parts share: the coherence machine under its one lock, the cache, and the queues to Global.
+//!
+//! ```text
+//! event -> lock -> clock -> machine -> actions, in order:
+//!     publish valid_until / era, queue frames and requests, install, wake waiters -> unlock
+//! ```
+//! Invariants: names are installed and removed under the machine's lock only (rule 13); `valid_until` and
+//! `era` are published before any later action of the same event. The lock is never held across an await,
+//! and hits do not take it.
+
+use crate::blob_flight::{BlobFlights, FlightLimits};
+use crate::cache::{Admission, Cache, CacheConfig, Cursor, Evicted, Hit};
+use crate::coherence::{Action, Bounds, Coherence, Identity, NameTable, Waiter};
+use dstore_proto::link::LinkClient;
+use dstore_proto::store::Slice;
+use dstore_shared::frame::{Answer, Down, Reply, Request, Resolved, Up};
+use dstore_shared::{
+    Blob, BlobHash, Born, Command, Entry, Epoch, Error, FlightId, Moment, Name, Outcome, RegSeq, RequestId, Result,
+    Revision,
+};
+use dstore_sys::Sys;
+use dstore_sys::tasks::Tasks;
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// Session frames that wait to be sent; more means that Global does not read, and the stream is closed.
+const SESSION_QUEUE: usize = 8192;
+/// How often a name is resolved again because its blob was swept before it could be fetched.
+const RESOLVES_MAX: usize = 3;
+
+/// What a Resolve came to.
+#[derive(Clone, Debug)]
+pub(crate) struct Looked {
+    /// The binding.
+    pub entry: Option<Entry>,
+    /// Its bytes, unless they are too many to be kept.
+    pub blob: Option<Blob>,
+    /// The node holds the name now.
+    pub cached: bool,
+    /// Global's revision at the read.
+    pub head: Revision,
+}
+
+/// What a change came to.
+#[derive(Clone, Debug)]
+pub(crate) struct Changed {
+    pub outcome: Outcome,
+    /// The node holds the name that was SET now.
+    pub cached: bool,
+}
+
+/// Somebody who waits for a flight.
+#[derive(Debug)]
+pub(crate) enum Waiting {
+    Look(oneshot::Sender<Result<Looked>>),
+    Change(oneshot::Sender<Result<Changed>>),
+}
+
+impl Waiter for Waiting {
+    fn is_gone(&self) -> bool {
+        match self {
+            Self::Look(to) => to.is_closed(),
+            Self::Change(to) => to.is_closed(),
+        }
+    }
+}
+
+impl Waiting {
+    fn fail(self, error: &Error) {
+        // Whoever has gone away is not told.
+        match self {
+            Self::Look(to) => _ = to.send(Err(error.clone())),
+            Self::Change(to) => _ = to.send(Err(error.clone())),
+        }
+    }
+
+    fn tell(self, looked: &Looked) {
+        if let Self::Look(to) = self {
+            let _ = to.send(Ok(looked.clone()));
+        }
+    }
+}
+
+/// The words that a hit reads, alone on their cache lines.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Published {
+    valid_until: AtomicU64,
+    era: AtomicU64,
+}
+
+struct Machine {
+    coherence: Coherence<Cache, Waiting>,
+    session: Option<mpsc::Sender<Up>>,
+    requests: Option<mpsc::Sender<Request>>,
+}
+
+/// What the node's parts share.
+pub(crate) struct Core {
+    pub sys: Sys,
+    pub tasks: Tasks,
+    pub link: LinkClient,
+    pub cache: Cache,
+    published: Published,
+    machine: Mutex<Machine>,
+    blobs: BlobFlights,
+    myself: Weak<Core>,
+}
+
+impl Core {
+    pub fn new(sys: Sys, tasks: Tasks, link: LinkClient, cache_bytes: u64, identity: Identity) -> Arc<Self> {
+        Arc::new_cyclic(|myself| Self {
+            sys,
+            tasks,
+            link,
+            cache: Cache::new(CacheConfig { bytes: cache_bytes }),
+            published: Published::default(),
+            machine: Mutex::new(Machine {
+                coherence: Coherence::new(identity, Bounds::default()),
+                session: None,
+                requests: None,
+            }),
+            blobs: BlobFlights::new(FlightLimits::default()),
+            myself: myself.clone(),
+        })
+    }
+
+    /// A name under a valid lease (rule 1): load `valid_until`, look up, read the clock.
+    ///
+    /// The order of the loads matters. An era is published before the LEASE that follows it, so whoever sees
+    /// the new `valid_until` sees the new era, and whoever sees the old one is held by the old lease.
+    pub fn hit(&self, name: &[u8]) -> Option<Hit> {
+        let valid_until = Moment::from_nanos(self.published.valid_until.load(Ordering::Acquire));
+        let era = self.published.era.load(Ordering::Acquire);
+        let hit = self.cache.hit(name, era)?;
+        (self.sys.clock.now() < valid_until).then_some(hit)
+    }
+
+    /// Whether hits are served now.
+    pub fn is_serving(&self) -> bool {
+        self.sys.clock.now().as_nanos() < self.published.valid_until.load(Ordering::Acquire)
+    }
+
+    /// What status tells of the session.
+    pub fn standing(&self) -> (Option<Born>, Revision, Duration, Option<Epoch>) {
+        let machine = self.machine.lock();
+        let c = &machine.coherence;
+        (c.born(), c.applied(), c.lease(), c.epoch())
+    }
+
+    /// Global's clock, to stamp requests with.
+    pub fn born(&self) -> Option<Born> {
+        self.machine.lock().coherence.born()
+    }
+
+    /// A GET missed: resolve the name, with its blob if it can be kept. The receiver is answered once.
+    ///
+    /// # Errors
+    /// `Exhausted` if too much is under way.
+    pub fn read(&self, name: &Name) -> Result<oneshot::Receiver<Result<Looked>>> {
+        let (to, answer) = oneshot::channel();
+        let have = self.cache.stale_hit(name.as_bytes()).map(|hit| hit.entry.hash);
+        self.event(|c, now| c.read(now, name, have, Waiting::Look(to))).map_err(|(e, _)| e)?;
+        Ok(answer)
+    }
+
+    /// Asks what a name is bound to, without its bytes; nothing is kept.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn look(&self, name: &Name) -> Result<oneshot::Receiver<Result<Looked>>> {
+        let (to, answer) = oneshot::channel();
+        self.event(|c, _| c.look(name, Waiting::Look(to))).map_err(|(e, _)| e)?;
+        Ok(answer)
+    }
+
+    /// Sends a change; of a SET, `own` is the blob to keep under its name if Global agrees.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn change(&self, id: RequestId, command: Command, own: Option<Blob>) -> Result<oneshot::Receiver<Result<Changed>>> {
+        let (to, answer) = oneshot::channel();
+        self.event(|c, _| c.change(id, command, own, Waiting::Change(to))).map_err(|(e, _)| e)?;
+        Ok(answer)
+    }
+
+    /// A session stream is opened; gives what is to be sent on it. Ends when the machine wants another one.
+    pub fn session_opened(&self) -> mpsc::Receiver<Up> {
+        let (to, frames) = mpsc::channel(SESSION_QUEUE);
+        self.machine.lock().session = Some(to);
+        self.event(|c, now| c.connected(now));
+        frames
+    }
+
+    /// Frames that came together; they are acknowledged together.
+    pub fn session_frames(&self, frames: Vec<Down>) {
+        self.event(|c, now| {
+            for frame in frames {
+                c.down(now, frame, &self.cache);
+            }
+            c.flush_ack();
+        });
+    }
+
+    /// Whether WELCOME has come on the present stream.
+    pub fn is_welcome(&self) -> bool {
+        self.machine.lock().coherence.is_open()
+    }
+
+    pub fn session_lost(&self) {
+        self.machine.lock().session = None;
+        self.event(|c, _| c.lost());
+    }
+
+    /// Asks for a renewal of the lease.
+    pub fn keep(&self) {
+        self.event(|c, now| c.keep(now));
+    }
+
+    /// Stops serving names and says so to Global.
+    pub fn leave(&self) {
+        self.event(|c, _| c.leave());
+    }
+
+    /// A request stream is opened; gives what is to be sent on it, what was not answered first.
+    pub fn requests_opened(&self) -> mpsc::Receiver<Request> {
+        // Every flight fits twice: once sent again, once new.
+        let (to, requests) = mpsc::channel(2 * Bounds::default().flights_max);
+        self.machine.lock().requests = Some(to);
+        self.event(|c, _| c.send_again());
+        requests
+    }
+
+    pub fn requests_lost(&self) {
+        self.machine.lock().requests = None;
+    }
+
+    /// To be called now and then while Global is away.
+    pub fn forget_abandoned(&self) {
+        self.event(|c, _| c.forget_abandoned());
+    }
+
+    /// Replies that came together.
+    pub fn replies(&self, replies: Vec<Reply>) {
+        self.event(|c, now| {
+            let mut settled = Vec::with_capacity(replies.len());
+            for reply in replies {
+                c.saw(reply.born);
+                match reply.answer {
+                    Answer::Resolved(resolved) => c.resolved(now, reply.flight, resolved),
+                    Answer::Changed { outcome, cacheable } => settled.push((reply.flight, Ok((outcome, cacheable)))),
+                    Answer::Failed(error) => settled.push((reply.flight, Err(error))),
+                }
+            }
+            settled
+        })
+        .into_iter()
+        .for_each(|(flight, answer)| self.settle(flight, answer));
+    }
+
+    /// Ends a flight that needs no blob.
+    fn settle(&self, flight: FlightId, answer: Result<(Outcome, Option<Epoch>)>) {
+        match answer {
+            Err(error) => self.give_up(flight, &error),
+            Ok((outcome, cacheable)) => {
+                let (waiters, cached) = self.event(|c, _| {
+                    let mut evicted = Evicted::new();
+                    let done = c.changed(flight, &outcome, cacheable, |name, entry, blob, reg_seq, era| {
+                        self.install(name, *entry, blob, (reg_seq, era), &mut evicted)
+                    });
+                    c.dropped(evicted);
+                    done
+                });
+                for waiter in waiters {
+                    if let Waiting::Change(to) = waiter {
+                        let _ = to.send(Ok(Changed { outcome: outcome.clone(), cached }));
+                    }
+                }
+            }
+        }
+    }
+
+    fn give_up(&self, flight: FlightId, error: &Error) {
+        for waiter in self.event(|c, _| c.failed(flight)) {
+            waiter.fail(error);
+        }
+    }
+
+    fn install(
+        &self,
+        name: &Name,
+        entry: Entry,
+        blob: &Blob,
+        (reg_seq, era): (RegSeq, u64),
+        evicted: &mut Evicted,
+    ) -> bool {
+        match self.cache.install(name, entry, blob, reg_seq, era) {
+            Admission::Installed { evicted: gone } => {
+                evicted.extend(gone);
+                true
+            }
+            Admission::Refused(_) => false,
+        }
+    }
+
+    /// The name of a flight is resolved and its blob at hand, or too large to be kept.
+    fn complete(&self, flight: FlightId, name: &Name, entry: Entry, blob: Option<&Blob>) {
+        let (waiters, cached) = self.event(|c, _| {
+            let mut evicted = Evicted::new();
+            let done = c.complete(flight, |reg_seq, era| {
+                blob.is_some_and(|blob| self.install(name, entry, blob, (reg_seq, era), &mut evicted))
+            });
+            c.dropped(evicted);
+            done
+        });
+        let looked = Looked { entry: Some(entry), blob: blob.cloned(), cached, head: entry.bind_rev };
+        for waiter in waiters {
+            waiter.tell(&looked);
+        }
+    }
+
+    /// A binding was found: its blob came along, is held already, is on its way, or is too large to be kept.
+    fn found(&self, flight: FlightId, name: Name, entry: Entry, carried: Option<Blob>) {
+        let carried = carried.filter(|blob| blob.id() == entry.hash);
+        if entry.size > self.cache.blob_bytes_max() {
+            return self.complete(flight, &name, entry, None);
+        }
+        if let Some(blob) = carried.or_else(|| self.cache.have(&entry.hash)) {
+            return self.complete(flight, &name, entry, Some(&blob));
+        }
+        let Some(core) = self.myself.upgrade() else { return };
+        self.tasks.spawn("fetch", async move {
+            match core.blob(entry.hash).await {
+                Ok(Some(blob)) => core.complete(flight, &name, entry, Some(&blob)),
+                Ok(None) => core.resolve_again(flight, &name).await,
+                Err(error) => core.give_up(flight, &error),
+            }
+        });
+    }
+
+    /// A blob was swept between the look at its name and its fetch, so the name is bound otherwise by now.
+    async fn resolve_again(&self, flight: FlightId, name: &Name) {
+        let mut outcome = Err(Error::unavailable("the value changes faster than it can be fetched: try again"));
+        for _ in 0..RESOLVES_MAX {
+            let Ok(answer) = self.look(name) else { break };
+            match answer.await {
+                Ok(Ok(looked)) => match looked.entry {
+                    Some(entry) => {
+                        if let Ok(Some(blob)) = self.blob(entry.hash).await {
+                            outcome = Ok(Looked { blob: Some(blob), ..looked });
+                            break;
+                        }
+                    }
+                    None => {
+                        outcome = Ok(looked);
+                        break;
+                    }
+                },
+                Ok(Err(e)) => {
+                    outcome = Err(e);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        for waiter in self.event(|c, _| c.failed(flight)) {
+            match &outcome {
+                Ok(looked) => waiter.tell(looked),
+                Err(e) => waiter.fail(e),
+            }
+        }
+    }
+
+    /// A blob by its hash: held, or fetched once for all who want it, verified, and kept if it fits.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`, `TooLarge` beyond what the cache may keep; `Ok(None)` = Global has none.
+    pub async fn blob(&self, hash: BlobHash) -> Result<Option<Blob>> {
+        if let Some(blob) = self.cache.have(&hash) {
+            return Ok(Some(blob));
+        }
+        let Some(core) = self.myself.upgrade() else { return Err(stopped()) };
+        let fetch = move || async move {
+            let Some(fetched) = core.link.fetch(hash, Slice::ALL).await? else {
+                return Err(Error::closed(GONE));
+            };
+            if fetched.size > core.cache.blob_bytes_max() {
+                return Err(Error::too_large("the blob does not fit the cache: read it as a stream"));
+            }
+            let bytes = dstore_proto::store::Body::Stream(fetched.body).collect(fetched.size).await?;
+            let blob = Blob::verify(bytes, hash)?;
+            if let Admission::Installed { evicted } = core.cache.admit(&blob) {
+                core.event(|c, _| c.dropped(evicted));
+            }
+            Ok(blob)
+        };
+        match self.blobs.get(hash, fetch).await {
+            Ok(blob) => Ok(Some(blob)),
+            Err(e) if e.message() == GONE => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// One event of the machine, and what follows from it.
+    fn event<O>(&self, event: impl FnOnce(&mut Coherence<Cache, Waiting>, Moment) -> O) -> O {
+        let mut machine = self.machine.lock();
+        // Read after the lock is held, so that events see a clock that never goes back.
+        let now = self.sys.clock.now();
+        let done = event(&mut machine.coherence, now);
+        let found = self.carry_out(&mut machine);
+        drop(machine);
+        for (flight, name, entry, carried) in found {
+            self.found(flight, name, entry, carried);
+        }
+        done
+    }
+
+    /// Carries actions out in order. Gives back what needs a blob, which takes the lock again.
+    fn carry_out(&self, machine: &mut MutexGuard<'_, Machine>) -> Vec<(FlightId, Name, Entry, Option<Blob>)> {
+        let mut found = Vec::new();
+        for action in machine.coherence.take_actions() {
+            match action {
+                Action::ValidUntil(at) => self.published.valid_until.store(at.as_nanos(), Ordering::Release),
+                Action::Era(era) => self.published.era.store(era, Ordering::Release),
+                Action::Send(frame) => {
+                    // Without room the stream is closed, by dropping its queue: nothing is lost silently.
+                    if machine.session.as_ref().is_some_and(|to| to.try_send(frame).is_err()) {
+                        machine.session = None;
+                    }
+                }
+                // Without a stream the request goes out when there is one: see `send_again`.
+                Action::Ask(request) => {
+                    if machine.requests.as_ref().is_some_and(|to| to.try_send(request).is_err()) {
+                        machine.requests = None;
+                    }
+                }
+                Action::Found(flight, entry, carried) => {
+                    if let Some(name) = machine.coherence.name_of(flight) {
+                        found.push((flight, name, entry, carried));
+                    }
+                }
+                Action::Tell(waiters, entry, head) => {
+                    let looked = Looked { entry, blob: None, cached: false, head };
+                    waiters.into_iter().for_each(|waiter| waiter.tell(&looked));
+                }
+                Action::Refused(waiters, error) => waiters.into_iter().for_each(|waiter| waiter.fail(&error)),
+                Action::Reconnect(why) => {
+                    tracing::warn!(why, "closing the session stream");
+                    machine.session = None;
+                }
+            }
+        }
+        found
+    }
+}
+
+/// Marks, within a blob flight, that Global has no such blob.
+const GONE: &str = "global has no such blob";
+
+pub(crate) fn stopped() -> Error {
+    Error::closed("the local is stopping")
+}
+
+/// Where a listing of stale names goes on.
+#[derive(Debug, Default)]
+pub struct Listing {
+    at: Cursor,
+    done: bool,
+}
+
+impl NameTable for Cache {
+    type Cursor = Listing;
+
+    fn remove_upto(&self, name: &Name, upto: Revision) {
+        Cache::remove_upto(self, name, upto);
+    }
+
+    fn validate(&self, name: &Name, bind_rev: Revision, reg_seq: RegSeq, era: u64) -> bool {
+        Cache::validate(self, name, bind_rev, reg_seq, era) || self.hit(name.as_bytes(), era).is_some()
+    }
+
+    fn drop_unvalidated(&self, name: &Name, era: u64) {
+        Cache::drop_unvalidated(self, name, era);
+    }
+
+    fn drop_all(&self) {
+        self.drop_all_names();
+    }
+
+    fn stale(&self, era: u64, listing: &mut Listing, limit: usize) -> Vec<(Name, Revision)> {
+        while !listing.done {
+            let batch = self.stale_names(era, listing.at, limit);
+            match batch.next {
+                Some(next) => listing.at = next,
+                None => listing.done = true,
+            }
+            if !batch.names.is_empty() {
+                return batch.names;
+            }
+        }
+        Vec::new()
+    }
+}
