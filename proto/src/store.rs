@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use dstore_shared::{Blob, BlobHash, Born, Entry, Error, Name, RequestId, Result, Revision, SetOutcome};
-use futures_util::stream::{self, Stream, StreamExt};
+use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -191,6 +191,9 @@ pub struct Status {
     pub facts: Vec<(String, String)>,
 }
 
+/// Names that [`Store::exists`] asks for side by side.
+const STATS_AT_A_TIME: usize = 32;
+
 /// What a tier offers. Every call ends by the deadline that the caller sets around it (dropping the future);
 /// a change whose caller went away goes on and its outcome is kept under its id.
 pub trait Store: Send + Sync + 'static {
@@ -225,6 +228,18 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// `Unavailable` when Global is needed and away.
     fn stat(&self, target: Target) -> impl Future<Output = Result<Option<Stat>>> + Send;
+
+    /// Whether each of `names` is bound. The answers need not be of one revision.
+    ///
+    /// # Errors
+    /// As [`Store::stat`].
+    fn exists(&self, names: Vec<Name>) -> impl Future<Output = Result<Vec<bool>>> + Send {
+        async move {
+            let asked = names.into_iter().map(|name| self.stat(Target::Name(name)));
+            let answers = stream::iter(asked).buffered(STATS_AT_A_TIME);
+            answers.map_ok(|stat| stat.is_some()).try_collect().await
+        }
+    }
 
     /// How the tier is.
     ///

@@ -1,0 +1,189 @@
+//! The messages of the `Store` service.
+
+use super::{Packer, need};
+use crate::store::{DeleteReply, Provenance, SetReply, Slice, Stat, Status, Target, Tier};
+use crate::wire;
+use bytes::Bytes;
+use dstore_shared::limits::{DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX};
+use dstore_shared::{BlobHash, Born, Error, Key, Name, Namespace, Result, Revision, SetOutcome};
+use std::time::Duration;
+
+impl TryFrom<wire::Name> for Name {
+    type Error = Error;
+
+    fn try_from(name: wire::Name) -> Result<Self> {
+        let namespace = match name.namespace.as_str() {
+            "" => Namespace::default(),
+            given => Namespace::new(Bytes::copy_from_slice(given.as_bytes()))?,
+        };
+        Ok(Self::new(&namespace, &Key::new(name.key)?))
+    }
+}
+
+impl From<&Name> for wire::Name {
+    fn from(name: &Name) -> Self {
+        Self { namespace: name.namespace().to_string(), key: name.key().into_bytes() }
+    }
+}
+
+/// The names of one request, within the limits of a DEL.
+pub(crate) fn names_from(names: Vec<wire::Name>) -> Result<Vec<Name>> {
+    let n = names.len();
+    if n == 0 {
+        return Err(Error::invalid("the request names no key: name at least one"));
+    }
+    let bytes: usize = names.iter().map(|name| name.key.len() + name.namespace.len() + 1).sum();
+    if n > DELETE_NAMES_MAX || bytes > DELETE_NAME_BYTES_MAX {
+        return Err(Error::too_large(format!(
+            "the request names `{n}` keys of `{bytes}` bytes: send at most {DELETE_NAMES_MAX} keys and \
+             {DELETE_NAME_BYTES_MAX} bytes at a time"
+        )));
+    }
+    names.into_iter().map(Name::try_from).collect()
+}
+
+pub(crate) fn names_to(names: &[Name]) -> Vec<wire::Name> {
+    names.iter().map(wire::Name::from).collect()
+}
+
+pub(crate) fn target_from(target: Option<wire::Target>) -> Result<Target> {
+    Ok(match need(target.and_then(|t| t.target), "target")? {
+        wire::target::Target::Name(name) => Target::Name(name.try_into()?),
+        wire::target::Target::Hash(hash) => Target::Hash(BlobHash::from_slice(&hash)?),
+    })
+}
+
+pub(crate) fn target_to(target: &Target) -> wire::Target {
+    let target = match target {
+        Target::Name(name) => wire::target::Target::Name(name.into()),
+        Target::Hash(hash) => wire::target::Target::Hash(Bytes::copy_from_slice(hash.as_bytes())),
+    };
+    wire::Target { target: Some(target) }
+}
+
+impl From<&wire::GetRequest> for Slice {
+    fn from(request: &wire::GetRequest) -> Self {
+        Self { offset: request.offset, len: request.len }
+    }
+}
+
+impl From<Provenance> for wire::Provenance {
+    fn from(from: Provenance) -> Self {
+        let tier = wire::Tier::from(from.tier).into();
+        Self { tier, cached: from.cached, revision: from.revision.0 }
+    }
+}
+
+impl TryFrom<wire::Provenance> for Provenance {
+    type Error = Error;
+
+    fn try_from(from: wire::Provenance) -> Result<Self> {
+        let tier = from.tier().try_into()?;
+        Ok(Self { tier, cached: from.cached, revision: Revision(from.revision) })
+    }
+}
+
+impl From<Tier> for wire::Tier {
+    fn from(tier: Tier) -> Self {
+        match tier {
+            Tier::Local => Self::Local,
+            Tier::Global => Self::Global,
+        }
+    }
+}
+
+impl TryFrom<wire::Tier> for Tier {
+    type Error = Error;
+
+    fn try_from(tier: wire::Tier) -> Result<Self> {
+        match tier {
+            wire::Tier::Local => Ok(Self::Local),
+            wire::Tier::Global => Ok(Self::Global),
+            wire::Tier::Unspecified => Err(Error::invalid("the answer does not say which tier gave it")),
+        }
+    }
+}
+
+impl From<&SetReply> for wire::SetResponse {
+    fn from(reply: &SetReply) -> Self {
+        let (result, entry) = match &reply.outcome {
+            SetOutcome::Stored(entry) => (wire::SetResult::Stored, Some(entry)),
+            SetOutcome::Unchanged(entry) => (wire::SetResult::Unchanged, Some(entry)),
+            SetOutcome::Occupied(entry) => (wire::SetResult::Occupied, Some(entry)),
+            SetOutcome::NeedBlob => (wire::SetResult::Unspecified, None),
+        };
+        let entry = entry.map(|e| Packer::new(32).entry(e));
+        Self { result: result.into(), entry, from: Some(reply.from.into()) }
+    }
+}
+
+impl TryFrom<wire::SetResponse> for SetReply {
+    type Error = Error;
+
+    fn try_from(reply: wire::SetResponse) -> Result<Self> {
+        let result = reply.result();
+        let entry = need(reply.entry, "entry")?.try_into()?;
+        let outcome = match result {
+            wire::SetResult::Stored => SetOutcome::Stored(entry),
+            wire::SetResult::Unchanged => SetOutcome::Unchanged(entry),
+            wire::SetResult::Occupied => SetOutcome::Occupied(entry),
+            wire::SetResult::Unspecified => return Err(Error::invalid("the reply to a set has no result")),
+        };
+        Ok(Self { outcome, from: need(reply.from, "from")?.try_into()? })
+    }
+}
+
+impl From<DeleteReply> for wire::DeleteResponse {
+    fn from(reply: DeleteReply) -> Self {
+        Self { removed: reply.removed, revision: reply.revision.0 }
+    }
+}
+
+impl From<&Stat> for wire::StatResponse {
+    fn from(stat: &Stat) -> Self {
+        let entry = Some(Packer::new(32).entry(&stat.entry));
+        Self { found: true, entry, from: Some(stat.from.into()) }
+    }
+}
+
+impl TryFrom<wire::StatResponse> for Option<Stat> {
+    type Error = Error;
+
+    fn try_from(stat: wire::StatResponse) -> Result<Self> {
+        if !stat.found {
+            return Ok(None);
+        }
+        let from = need(stat.from, "from")?.try_into()?;
+        Ok(Some(Stat { entry: need(stat.entry, "entry")?.try_into()?, from }))
+    }
+}
+
+impl From<Status> for wire::StatusResponse {
+    fn from(status: Status) -> Self {
+        Self {
+            tier: wire::Tier::from(status.tier).into(),
+            version: status.version,
+            serving: status.serving,
+            born: status.born.map(|b| Packer::new(16).born(b)),
+            revision: status.revision.0,
+            lease_ms: u64::try_from(status.lease.as_millis()).unwrap_or(u64::MAX),
+            facts: status.facts.into_iter().map(|(name, value)| wire::Fact { name, value }).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::StatusResponse> for Status {
+    type Error = Error;
+
+    fn try_from(status: wire::StatusResponse) -> Result<Self> {
+        Ok(Self {
+            tier: status.tier().try_into()?,
+            version: status.version,
+            serving: status.serving,
+            born: status.born.map(Born::try_from).transpose()?,
+            revision: Revision(status.revision),
+            lease: Duration::from_millis(status.lease_ms),
+            facts: status.facts.into_iter().map(|fact| (fact.name, fact.value)).collect(),
+        })
+    }
+}

@@ -1,0 +1,265 @@
+//! A Local's side of the tier link.
+
+use super::{Frames, cut, frames};
+use crate::convert::{down_from, pack_requests, read_replies, up_to};
+use crate::dial::{Channel, Dial};
+use crate::remote_store::{in_time, send_all};
+use crate::store::{Body, BodyStream, Slice};
+use crate::transfer::Outgoing;
+use crate::wire;
+use crate::wire::link_client::LinkClient as Grpc;
+use bytes::{Bytes, BytesMut};
+use dstore_shared::frame::{Down, Reply, Request, Up};
+use dstore_shared::{BlobHash, Error, GROUP_BYTES, Outline, Result};
+use dstore_sys::Sys;
+use dstore_sys::net::Address;
+use dstore_sys::tasks::Tasks;
+use futures_util::stream::{self, Stream, TryStreamExt};
+use std::future::Future;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tonic::{Response, Status, Streaming};
+
+/// Session frames that wait to be sent before their sender waits.
+const UP_AHEAD: usize = 64;
+/// Batches of requests that wait to be sent before their sender waits.
+const BATCHES_AHEAD: usize = 16;
+const GROUP: u64 = GROUP_BYTES as u64;
+
+/// What a Local asks of Global: three connections, made when first used, so that neither requests nor bulk
+/// delay the session.
+#[derive(Clone, Debug)]
+pub struct LinkClient {
+    session: Grpc<Channel>,
+    requests: Grpc<Channel>,
+    bulk: Grpc<Channel>,
+    call: Duration,
+    idle: Duration,
+}
+
+impl LinkClient {
+    /// A link to the Global at `address`; nothing is sent yet. `tasks` owns its connections.
+    pub fn new(sys: &Sys, tasks: &Tasks, address: &Address, dial: &Dial) -> Self {
+        let grpc = || {
+            Grpc::new(Channel::new(sys, tasks, address, dial))
+                .max_decoding_message_size(dial.frame_bytes)
+                .max_encoding_message_size(dial.frame_bytes)
+        };
+        let (session, requests, bulk) = (grpc(), grpc(), grpc());
+        Self { session, requests, bulk, call: dial.call, idle: dial.transfer_idle }
+    }
+
+    /// Opens a session stream, on which HELLO must be sent first. Returns at once; the call begins when the
+    /// stream is first polled, and its failure is the stream's first item. Dropping either half ends it.
+    pub fn open_session(&self) -> (UpSink, Frames<Down>) {
+        let (sink, queue) = mpsc::channel(UP_AHEAD);
+        let mut client = self.session.clone();
+        let open = async move { client.session(queued(queue)).await };
+        (UpSink(sink), frames(self.opened(open), down_from))
+    }
+
+    /// Opens a stream of requests. As [`LinkClient::open_session`].
+    pub fn open_requests(&self) -> (RequestSink, Frames<Vec<Reply>>) {
+        let (sink, queue) = mpsc::channel(BATCHES_AHEAD);
+        let mut client = self.requests.clone();
+        let open = async move { client.requests(queued(queue)).await };
+        (RequestSink(sink), frames(self.opened(open), read_replies))
+    }
+
+    /// The messages of a call, which must begin in time.
+    fn opened<M: Send + 'static>(
+        &self,
+        open: impl Future<Output = Result<Response<Streaming<M>>, Status>> + Send + 'static,
+    ) -> impl Stream<Item = Result<M, Status>> + Send + 'static {
+        let limit = self.call;
+        let open = async move {
+            let late = |_| Err(Status::unavailable(format!("global does not answer within `{limit:?}`")));
+            tokio::time::timeout(limit, open).await.unwrap_or_else(late).map(Response::into_inner)
+        };
+        stream::once(open).try_flatten()
+    }
+
+    /// Stages a blob at Global, where it is pinned for ten minutes, and gives its hash and length.
+    ///
+    /// # Errors
+    /// `Unavailable`, `TooLarge`, `Exhausted`, `Corrupt` if Global received other bytes, or what ended `body`.
+    ///
+    /// # Cancel safety
+    /// Dropping it aborts the upload; Global keeps nothing of it.
+    pub async fn stage(&self, body: Body) -> Result<(BlobHash, u64)> {
+        let (size, expected) = match &body {
+            Body::Blob(blob) => (Some(blob.size()), Some(blob.id())),
+            Body::Bytes(bytes) => (Some(bytes.len() as u64), None),
+            Body::Stream(_) => (None, None),
+        };
+        let first = wire::StageChunk { size, data: Bytes::new() };
+        let message = |data| wire::StageChunk { size: None, data };
+        let mut client = self.bulk.clone();
+        let send = move |chunks| async move { client.stage(chunks).await };
+        let staged: wire::StageResponse = send_all(self.idle, first, body, message, send).await?;
+        let hash = BlobHash::from_slice(&staged.hash)?;
+        if expected.is_some_and(|expected| expected != hash) {
+            return Err(Error::corrupt(format!("global received blake3:{hash} instead: stage it again")));
+        }
+        Ok((hash, staged.size))
+    }
+
+    /// Fetches a blob or a slice of it. `Ok(None)`: Global has no such blob. What is asked of Global is
+    /// widened to whole groups, so that each can be verified before any of it is passed on.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt` if bytes do not match, `Invalid` for a slice past the end. After the header
+    /// such errors end the body.
+    pub async fn fetch(&self, hash: BlobHash, slice: Slice) -> Result<Option<Fetched>> {
+        let offset = slice.offset - slice.offset % GROUP;
+        let end = slice.len.and_then(|len| slice.offset.checked_add(len)).map(|end| end.div_ceil(GROUP));
+        let len = end.and_then(|groups| groups.checked_mul(GROUP)).map(|end| end - offset);
+        let request = wire::FetchRequest { hash: Bytes::copy_from_slice(hash.as_bytes()), offset, len };
+        let mut client = self.bulk.clone();
+        let (chunks, first) = in_time(self.call, async {
+            let mut chunks = client.fetch(request).await?.into_inner();
+            let first = chunks.message().await?;
+            Ok((chunks, first))
+        })
+        .await?;
+        let header = crate::convert::need(first.and_then(|chunk| chunk.header), "header")?;
+        if !header.found {
+            return Ok(None);
+        }
+        let outline = Outline::verify(&header.outline, header.size, hash)?;
+        let wanted = slice.within(header.size)?;
+        let groups =
+            Groups { chunks, outline: outline.clone(), hash, next: offset / GROUP, rest: BytesMut::new() };
+        let body = groups.verified(wanted, self.idle);
+        Ok(Some(Fetched { size: header.size, outline, body }))
+    }
+}
+
+/// A blob that is being fetched.
+pub struct Fetched {
+    /// Length of the whole blob in bytes.
+    pub size: u64,
+    /// Of the whole blob; verified, unless the blob has one group.
+    pub outline: Outline,
+    /// The bytes asked for, each verified. A stream that ends early ends with an error.
+    pub body: BodyStream,
+}
+
+/// Takes whole groups from a stream of chunks.
+struct Groups {
+    chunks: Streaming<wire::FetchChunk>,
+    outline: Outline,
+    hash: BlobHash,
+    next: u64,
+    rest: BytesMut,
+}
+
+impl Groups {
+    /// The bytes `wanted`, group by group.
+    fn verified(self, wanted: std::ops::Range<u64>, idle: Duration) -> BodyStream {
+        Box::pin(stream::unfold(Some(self), move |groups| {
+            let wanted = wanted.clone();
+            async move {
+                let mut groups = groups?;
+                let start = groups.next * GROUP;
+                // An empty blob has one group too: its hash is checked all the same.
+                if start >= wanted.end && (groups.outline.size() > 0 || groups.next > 0) {
+                    return None;
+                }
+                match groups.group(idle).await {
+                    Err(e) => Some((Err(e), None)),
+                    Ok(group) => {
+                        let from = wanted.start.saturating_sub(start).min(group.len() as u64) as usize;
+                        let to = (wanted.end - start).min(group.len() as u64) as usize;
+                        Some((Ok(group.slice(from.min(to)..to)), Some(groups)))
+                    }
+                }
+            }
+        }))
+    }
+
+    /// The next group, verified.
+    async fn group(&mut self, idle: Duration) -> Result<Bytes> {
+        let due = (self.outline.size().saturating_sub(self.next * GROUP)).min(GROUP) as usize;
+        let mut whole = Bytes::new();
+        while whole.is_empty() && self.rest.len() < due {
+            let ended = || Error::unavailable("the fetch ended early: fetch it again");
+            let piece = in_time(idle, self.chunks.message()).await?.ok_or_else(ended)?.data;
+            if self.rest.is_empty() && piece.len() == due {
+                whole = piece; // the common case, without a copy
+            } else if self.rest.len() + piece.len() > due + GROUP_BYTES {
+                return Err(Error::invalid("a fetch has longer pieces than a group: report this"));
+            } else {
+                self.rest.extend_from_slice(&piece);
+            }
+        }
+        let group = if whole.is_empty() { self.rest.split_to(due).freeze() } else { whole };
+        if !self.outline.matches(self.next, &group, self.hash) {
+            let (next, hash) = (self.next, self.hash);
+            return Err(Error::corrupt(format!(
+                "group `{next}` of blake3:{hash} is damaged: set the value again"
+            )));
+        }
+        self.next += 1;
+        Ok(group)
+    }
+}
+
+fn queued<M: Send + 'static>(mut queue: mpsc::Receiver<M>) -> Outgoing<M> {
+    Outgoing::new(stream::poll_fn(move |cx| queue.poll_recv(cx)))
+}
+
+/// Sends session frames in order.
+#[derive(Clone, Debug)]
+pub struct UpSink(mpsc::Sender<wire::SessionUp>);
+
+impl UpSink {
+    /// Hands a frame over, waiting while 64 are waiting.
+    ///
+    /// # Errors
+    /// `Closed` when the stream has ended.
+    ///
+    /// # Cancel safety
+    /// A cancelled call has handed nothing over.
+    pub async fn send(&self, frame: Up) -> Result<()> {
+        self.0.send(up_to(frame)).await.map_err(|_| ended())
+    }
+
+    /// Hands a frame over if there is room.
+    ///
+    /// # Errors
+    /// `Exhausted` when 64 are waiting, `Closed` when the stream has ended.
+    pub fn try_send(&self, frame: Up) -> Result<()> {
+        self.0.try_send(up_to(frame)).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => Error::exhausted("the session stream is full"),
+            mpsc::error::TrySendError::Closed(_) => ended(),
+        })
+    }
+}
+
+/// Sends batches of requests.
+#[derive(Clone, Debug)]
+pub struct RequestSink(mpsc::Sender<wire::RequestBatch>);
+
+impl RequestSink {
+    /// Hands a batch of any length over, waiting while 16 are waiting. It is packed here, by the caller, and
+    /// cut if it does not fit a frame.
+    ///
+    /// # Errors
+    /// `Closed` when the stream has ended; `TooLarge` if a request carries more bytes than may travel with
+    /// one: then that request's part of the batch and what follows is not sent.
+    ///
+    /// # Cancel safety
+    /// A cancelled call may have handed over the first parts of a batch that had to be cut, never a part of a
+    /// request.
+    pub async fn send(&self, batch: Vec<Request>) -> Result<()> {
+        for part in cut(batch) {
+            self.0.send(pack_requests(part)?).await.map_err(|_| ended())?;
+        }
+        Ok(())
+    }
+}
+
+fn ended() -> Error {
+    Error::closed("the stream to global has ended: open another")
+}

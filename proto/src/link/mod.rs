@@ -1,0 +1,110 @@
+//! The tier link as typed streams: [`LinkHost`] is what Global offers, [`LinkClient`] what a Local holds.
+//!
+//! Invariants: every queue is bounded, a slow reader slows its writer; a stream ends after its first error; a
+//! peer of another protocol version is refused before anything else; bytes of a fetch are passed on only
+//! verified.
+
+mod client;
+mod host;
+
+pub use client::{Fetched, LinkClient, RequestSink, UpSink};
+pub use host::{Fetch, LinkHost};
+
+pub(crate) use host::LinkService;
+
+use crate::status::from_status;
+use dstore_shared::Result;
+use dstore_shared::frame::{Answer, Ask, Reply, Request};
+use dstore_shared::limits::{BATCH_BYTES_MAX, BATCH_LEN_MAX};
+use dstore_shared::{Command, Outcome};
+use futures_util::stream::{self, Stream, StreamExt};
+use std::pin::Pin;
+use tonic::Status;
+
+/// A stream of frames; its first error is its end.
+pub type Frames<T> = Pin<Box<dyn Stream<Item = Result<T>> + Send>>;
+
+/// Reads each message with `read`, and ends after the first error.
+fn frames<W: Send + 'static, T: Send + 'static>(
+    wire: impl Stream<Item = Result<W, Status>> + Send + 'static,
+    read: fn(W) -> Result<T>,
+) -> Frames<T> {
+    until_error(wire.map(move |message| message.map_err(|s| from_status(&s)).and_then(read)))
+}
+
+fn until_error<T: Send + 'static>(all: impl Stream<Item = Result<T>> + Send + 'static) -> Frames<T> {
+    let mut failed = false;
+    Box::pin(all.take_while(move |frame| {
+        let before = failed;
+        failed |= frame.is_err();
+        std::future::ready(!before)
+    }))
+}
+
+/// Payload of a request or reply besides what every one has.
+trait Weight {
+    fn weight(&self) -> usize;
+}
+
+/// What every request or reply has at most, besides names and payload.
+const WEIGHT: usize = 256;
+
+impl Weight for Request {
+    fn weight(&self) -> usize {
+        WEIGHT
+            + match &self.ask {
+                Ask::Resolve { name, .. } => name.as_bytes().len(),
+                Ask::Change { command: Command::Set { name, carried, .. }, .. } => {
+                    name.as_bytes().len() + carried.as_ref().map_or(0, |b| b.bytes().len())
+                }
+                Ask::Change { command: Command::Delete { names }, .. } => {
+                    names.iter().map(|n| n.as_bytes().len() + 4).sum()
+                }
+            }
+    }
+}
+
+impl Weight for Reply {
+    fn weight(&self) -> usize {
+        WEIGHT
+            + match &self.answer {
+                Answer::Resolved(resolved) => resolved.carried.as_ref().map_or(0, |b| b.bytes().len()),
+                Answer::Changed { outcome: Outcome::Delete(outcome), .. } => outcome.removed.len(),
+                Answer::Changed { .. } => 0,
+                Answer::Failed(error) => error.message().len(),
+            }
+    }
+}
+
+/// Cuts a batch so that each part fits a frame; most fit as they are.
+fn cut<T: Weight>(mut batch: Vec<T>) -> Vec<Vec<T>> {
+    let mut parts = Vec::with_capacity(1);
+    let (mut weight, mut len) = (0, 0);
+    let mut at = 0;
+    while at < batch.len() {
+        let next = batch[at].weight();
+        if len > 0 && (len == BATCH_LEN_MAX || weight + next > BATCH_BYTES_MAX) {
+            let rest = batch.split_off(at);
+            parts.push(std::mem::replace(&mut batch, rest));
+            (weight, len, at) = (0, 0, 0);
+        }
+        (weight, len, at) = (weight + next, len + 1, at + 1);
+    }
+    if !batch.is_empty() {
+        parts.push(batch);
+    }
+    parts
+}
+
+/// The parts of each batch, one after another.
+fn cut_all<T: Weight + Send + 'static>(batches: Frames<Vec<T>>) -> impl Stream<Item = Result<Vec<T>>> + Send {
+    batches.flat_map(|batch| {
+        stream::iter(match batch {
+            Ok(batch) => cut(batch).into_iter().map(Ok).collect(),
+            Err(e) => vec![Err(e)],
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,247 @@
+//! A [`Store`] that is somewhere else: asks a node or Global over gRPC.
+//!
+//! Invariants: every call has a deadline; a whole blob is compared with its hash before its last piece is
+//! passed on, a slice is as the node verified it; nothing is retried here.
+
+use crate::convert::{Packer, detach, names_to, need, target_to};
+use crate::dial::{Channel, Dial};
+use crate::status::from_status;
+use crate::store::{
+    Body, BodyStream, DeleteReply, Found, SetReply, Slice, Stat, Status as TierStatus, Store, Target,
+};
+use crate::transfer;
+use crate::wire::store_client::StoreClient;
+use crate::wire::{self};
+use bytes::Bytes;
+use dstore_shared::limits::UNARY_BYTES_MAX;
+use dstore_shared::{Blob, BlobHash, BlobHasher, Entry, Error, Name, RequestId, Result};
+use futures_util::stream::{self, StreamExt};
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tonic::{Response, Status, Streaming};
+
+/// A [`Store`] over a channel. Clones share the connection.
+#[derive(Clone, Debug)]
+pub struct RemoteStore {
+    client: StoreClient<Channel>,
+    call: Duration,
+    idle: Duration,
+}
+
+impl RemoteStore {
+    /// A store over `channel`; nothing is sent yet.
+    pub fn new(channel: Channel, dial: &Dial) -> Self {
+        let client = StoreClient::new(channel)
+            .max_decoding_message_size(dial.frame_bytes)
+            .max_encoding_message_size(dial.frame_bytes);
+        Self { client, call: dial.call, idle: dial.transfer_idle }
+    }
+
+    async fn unary<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T> {
+        in_time(self.call, call).await.map(Response::into_inner)
+    }
+
+    async fn download(&self, target: Target, slice: Slice) -> Result<Option<Found>> {
+        let Slice { offset, len } = slice;
+        let request = wire::GetRequest { target: Some(target_to(&target)), offset, len };
+        let mut client = self.client.clone();
+        let (mut chunks, first) = in_time(self.call, async {
+            let mut chunks = client.download(request).await?.into_inner();
+            let first = chunks.message().await?;
+            Ok((chunks, first))
+        })
+        .await?;
+        let wire::DownloadChunk { header, data } = need(first, "header")?;
+        let header = need(header, "header")?;
+        if !header.found {
+            self.end(&mut chunks).await?;
+            return Ok(None);
+        }
+        let entry: Entry = need(header.entry, "entry")?.try_into()?;
+        if matches!(target, Target::Hash(hash) if hash != entry.hash) {
+            return Err(Error::internal("another blob was sent than was asked for"));
+        }
+        let range = slice.within(entry.size)?;
+        if range.end - range.start != header.len || data.len() as u64 > header.len {
+            return Err(Error::internal("another slice was sent than was asked for"));
+        }
+        let whole = header.len == entry.size;
+        let body = if data.len() as u64 == header.len {
+            self.end(&mut chunks).await?;
+            let data = detach(data);
+            if whole { Body::Blob(Blob::verify(data, entry.hash)?) } else { Body::Bytes(data) }
+        } else {
+            let pieces = pieces(chunks, data, self.idle);
+            let pieces = transfer::exactly(pieces, header.len);
+            Body::Stream(if whole { verified(pieces, entry.hash) } else { pieces })
+        };
+        Ok(Some(Found { entry, from: need(header.from, "from")?.try_into()?, body }))
+    }
+
+    /// Waits for the answer's end, so that the call is not reset.
+    async fn end(&self, chunks: &mut Streaming<wire::DownloadChunk>) -> Result<()> {
+        match in_time(self.call, chunks.message()).await? {
+            None => Ok(()),
+            Some(_) => Err(Error::internal("more was sent than announced")),
+        }
+    }
+
+    async fn upload(&self, id: RequestId, name: Option<Name>, body: Body) -> Result<SetReply> {
+        let (size, hash) = match &body {
+            Body::Blob(blob) => (Some(blob.size()), Bytes::copy_from_slice(blob.id().as_bytes())),
+            Body::Bytes(bytes) => (Some(bytes.len() as u64), Bytes::new()),
+            Body::Stream(_) => (None, Bytes::new()),
+        };
+        let id = Some(Packer::new(64).request_id(&id));
+        let header = wire::UploadHeader { id, name: name.as_ref().map(Into::into), size, hash, ttl_ms: 0 };
+        let first = wire::UploadChunk { header: Some(header), data: Bytes::new() };
+        let message = |data| wire::UploadChunk { header: None, data };
+        let mut client = self.client.clone();
+        let send = move |chunks| async move { client.upload(chunks).await };
+        send_all(self.idle, first, body, message, send).await?.try_into()
+    }
+}
+
+/// `call`, or `Unavailable` after `limit`.
+pub(crate) async fn in_time<T>(limit: Duration, call: impl Future<Output = Result<T, Status>>) -> Result<T> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(answer) => answer.map_err(|status| from_status(&status)),
+        Err(_) => {
+            Err(Error::unavailable(format!("no answer within `{limit:?}`: outcome unknown, try again")))
+        }
+    }
+}
+
+/// `first`, then the payload of each message, each in time.
+fn pieces(chunks: Streaming<wire::DownloadChunk>, first: Bytes, idle: Duration) -> BodyStream {
+    let rest = stream::unfold(Some(chunks), move |chunks| async move {
+        let mut chunks = chunks?;
+        match in_time(idle, chunks.message()).await {
+            Ok(Some(chunk)) => Some((Ok(chunk.data), Some(chunks))),
+            Ok(None) => None,
+            Err(e) => Some((Err(e), None)),
+        }
+    });
+    Box::pin(stream::iter([Ok(first)]).chain(rest))
+}
+
+/// The pieces of a whole blob; the last one only if all of them have `hash`.
+fn verified(body: BodyStream, hash: BlobHash) -> BodyStream {
+    let state = Some((body, BlobHasher::new(), None::<Bytes>));
+    Box::pin(stream::unfold(state, move |state| async move {
+        let (mut body, mut hasher, mut held) = state?;
+        loop {
+            match body.next().await {
+                Some(Ok(piece)) => {
+                    hasher.update(&piece);
+                    if let Some(ready) = held.replace(piece) {
+                        return Some((Ok(ready), Some((body, hasher, held))));
+                    }
+                }
+                Some(Err(e)) => return Some((Err(e), None)),
+                None if hasher.finish() == hash => return held.map(|last| (Ok(last), None)),
+                None => {
+                    let found = hasher.finish();
+                    let e = Error::corrupt(format!(
+                        "the bytes that came for blake3:{hash} are blake3:{found}: read it again"
+                    ));
+                    return Some((Err(e), None));
+                }
+            }
+        }
+    }))
+}
+
+/// Sends `first` and the pieces of `body` by `send`, and gives its answer. Ends with the error of `body`, or
+/// `Unavailable` when nothing moved for `idle`; then the call is reset, and the receiver knows that it is not
+/// whole.
+pub(crate) async fn send_all<M, T, F>(
+    idle: Duration,
+    first: M,
+    body: Body,
+    message: fn(Bytes) -> M,
+    send: impl FnOnce(transfer::Outgoing<M>) -> F,
+) -> Result<T>
+where
+    M: Send + 'static,
+    F: Future<Output = Result<Response<T>, Status>>,
+{
+    let moved = Arc::new(AtomicU64::new(0));
+    let (failed, failure) = oneshot::channel();
+    let chunks = transfer::outgoing(first, body.into_stream(), message, moved.clone(), failed);
+    let stalled = async {
+        let mut before = u64::MAX;
+        while before != moved.load(Ordering::Relaxed) {
+            before = moved.load(Ordering::Relaxed);
+            tokio::time::sleep(idle).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        Ok(e) = failure => Err(e),
+        answer = send(chunks) => answer.map(Response::into_inner).map_err(|s| from_status(&s)),
+        () = stalled => Err(Error::unavailable(format!(
+            "the upload did not move for `{idle:?}`: outcome unknown, try again"
+        ))),
+    }
+}
+
+impl Store for RemoteStore {
+    async fn get(&self, target: Target, slice: Slice) -> Result<Option<Found>> {
+        self.download(target, slice).await
+    }
+
+    async fn set(&self, id: RequestId, name: Option<Name>, body: Body) -> Result<SetReply> {
+        let data = match &body {
+            Body::Blob(blob) => Some(blob.bytes()),
+            Body::Bytes(bytes) => Some(bytes),
+            Body::Stream(_) => None,
+        };
+        let Some(data) = data.filter(|data| data.len() <= UNARY_BYTES_MAX) else {
+            return self.upload(id, name, body).await;
+        };
+        let id = Some(Packer::new(64).request_id(&id));
+        let name = name.as_ref().map(Into::into);
+        let request = wire::SetRequest { id, name, data: data.clone(), ttl_ms: 0 };
+        self.unary(self.client.clone().set(request)).await?.try_into()
+    }
+
+    async fn delete(&self, id: RequestId, names: Vec<Name>) -> Result<DeleteReply> {
+        let id = Some(Packer::new(64).request_id(&id));
+        let asked = names.len();
+        let request = wire::DeleteRequest { id, names: names_to(&names) };
+        let wire::DeleteResponse { removed, revision } =
+            self.unary(self.client.clone().delete(request)).await?;
+        same_length(removed.len(), asked)?;
+        Ok(DeleteReply { removed, revision: dstore_shared::Revision(revision) })
+    }
+
+    async fn stat(&self, target: Target) -> Result<Option<Stat>> {
+        let request = wire::StatRequest { target: Some(target_to(&target)) };
+        self.unary(self.client.clone().stat(request)).await?.try_into()
+    }
+
+    async fn exists(&self, names: Vec<Name>) -> Result<Vec<bool>> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let request = wire::ExistsRequest { names: names_to(&names) };
+        let exists = self.unary(self.client.clone().exists(request)).await?.exists;
+        same_length(exists.len(), names.len())?;
+        Ok(exists)
+    }
+
+    async fn status(&self) -> Result<TierStatus> {
+        self.unary(self.client.clone().status(wire::StatusRequest {})).await?.try_into()
+    }
+}
+
+fn same_length(answers: usize, asked: usize) -> Result<()> {
+    if answers == asked {
+        return Ok(());
+    }
+    Err(Error::internal(format!("`{answers}` answers came for `{asked}` keys: report this")))
+}

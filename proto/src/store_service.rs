@@ -1,0 +1,242 @@
+//! A [`Store`] as the gRPC service `Store`: checks what comes in, sets the deadlines, cuts into frames.
+//!
+//! It decides nothing about data. Invariants: a unary call ends by the handler deadline; a transfer ends when
+//! nothing moves; memory for a transfer is a few chunks whatever its length.
+
+use crate::convert::{Packer, detach, names_from, target_from};
+use crate::serve::Limits;
+use crate::status::{from_status, to_status};
+use crate::store::{Body, Found, Slice, Stat, Store};
+use crate::transfer::{self, Expected, WireStream};
+use crate::wire::{self, store_server};
+use bytes::Bytes;
+use dstore_shared::limits::UNARY_BYTES_MAX;
+use dstore_shared::{Blob, BlobHash, Error, Name, RequestId, Result, SetOutcome};
+use dstore_sys::tasks::Tasks;
+use futures_util::stream;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Names changes whose caller gave them no id.
+pub trait IdSource: Send + Sync + 'static {
+    /// The next id.
+    ///
+    /// # Errors
+    /// `Unavailable` if Global's clock is not known yet.
+    fn next_id(&self) -> Result<RequestId>;
+}
+
+impl<F: Fn() -> Result<RequestId> + Send + Sync + 'static> IdSource for F {
+    fn next_id(&self) -> Result<RequestId> {
+        self()
+    }
+}
+
+pub(crate) struct StoreService<S> {
+    store: Arc<S>,
+    ids: Arc<dyn IdSource>,
+    tasks: Tasks,
+    handler: Duration,
+    idle: Duration,
+}
+
+impl<S: Store> StoreService<S> {
+    pub(crate) fn new(store: Arc<S>, ids: Arc<dyn IdSource>, tasks: Tasks, limits: &Limits) -> Self {
+        Self { store, ids, tasks, handler: limits.handler, idle: limits.transfer_idle }
+    }
+
+    async fn within<T>(&self, call: impl Future<Output = Result<T>>) -> Result<Response<T>, Status> {
+        let limit = self.handler;
+        let late =
+            |_| Err(Error::unavailable(format!("no answer within `{limit:?}`: outcome unknown, try again")));
+        let answer = tokio::time::timeout(limit, call).await.unwrap_or_else(late);
+        answer.map(Response::new).map_err(|e| to_status(&e))
+    }
+
+    fn id(&self, given: Option<wire::RequestId>) -> Result<RequestId> {
+        given.map_or_else(|| self.ids.next_id(), RequestId::try_from)
+    }
+
+    async fn read(&self, request: wire::GetRequest) -> Result<wire::GetResponse> {
+        let slice = Slice::from(&request);
+        let Some(found) = self.store.get(target_from(request.target)?, slice).await? else {
+            return Ok(wire::GetResponse::default());
+        };
+        let len = len_of(&found, slice)?;
+        if len > UNARY_BYTES_MAX as u64 {
+            return Err(Error::too_large(format!(
+                "`{len}` bytes are too many for Get: use Download, or slices"
+            )));
+        }
+        let (entry, from) = (Packer::new(32).entry(&found.entry), found.from.into());
+        let data = found.body.collect(len).await?;
+        if data.len() as u64 != len {
+            return Err(Error::internal("a blob has another length than its entry says"));
+        }
+        Ok(wire::GetResponse { found: true, entry: Some(entry), from: Some(from), data })
+    }
+
+    async fn begin_download(&self, request: wire::GetRequest) -> Result<WireStream<wire::DownloadChunk>> {
+        let slice = Slice::from(&request);
+        let Some(found) = self.store.get(target_from(request.target)?, slice).await? else {
+            let header = Some(wire::DownloadHeader::default());
+            return Ok(one(wire::DownloadChunk { header, data: Bytes::new() }));
+        };
+        let len = len_of(&found, slice)?;
+        let entry = Some(Packer::new(32).entry(&found.entry));
+        let header = Some(wire::DownloadHeader { found: true, entry, from: Some(found.from.into()), len });
+        // What is at hand and fits goes with the header: one message, as cheap as Get.
+        let at_hand = match &found.body {
+            Body::Blob(blob) => Some(blob.bytes()),
+            Body::Bytes(bytes) => Some(bytes),
+            Body::Stream(_) => None,
+        };
+        if let Some(data) = at_hand.filter(|b| b.len() as u64 == len && b.len() <= UNARY_BYTES_MAX) {
+            return Ok(one(wire::DownloadChunk { header, data: data.clone() }));
+        }
+        let first = wire::DownloadChunk { header, data: Bytes::new() };
+        let body = transfer::exactly(found.body.into_stream(), len);
+        let message = |data| wire::DownloadChunk { header: None, data };
+        Ok(transfer::pump(&self.tasks, self.idle, first, body, message))
+    }
+
+    async fn write(&self, request: wire::SetRequest) -> Result<wire::SetResponse> {
+        no_ttl(request.ttl_ms)?;
+        let n = request.data.len();
+        if n > UNARY_BYTES_MAX {
+            return Err(Error::too_large(format!("`{n}` bytes are too many for Set: use Upload")));
+        }
+        let name = request.name.map(Name::try_from).transpose()?;
+        let id = self.id(request.id)?;
+        let reply = self.store.set(id, name, Body::Blob(Blob::hash(detach(request.data)))).await?;
+        answer_set(&reply)
+    }
+
+    /// The change runs in a task of its own: when the caller goes away the store gets a body that ends with
+    /// an error, instead of being dropped in the middle of it.
+    async fn receive(&self, mut chunks: Streaming<wire::UploadChunk>) -> Result<wire::SetResponse> {
+        let first = tokio::time::timeout(self.idle, chunks.message()).await;
+        let first = first.map_err(|_| Error::unavailable("no header came: send it first"))?;
+        let first = first.map_err(|s| from_status(&s))?;
+        let (header, data) = first.map_or((None, Bytes::new()), |first| (first.header, first.data));
+        let Some(header) = header else {
+            return Err(Error::invalid("the upload does not begin with a header: send it first"));
+        };
+        no_ttl(header.ttl_ms)?;
+        let hash = if header.hash.is_empty() { None } else { Some(BlobHash::from_slice(&header.hash)?) };
+        let (id, name) = (self.id(header.id)?, header.name.map(Name::try_from).transpose()?);
+        let expected = Expected { size: header.size, hash };
+        let (body, sent) = transfer::upload(data, chunks, |chunk| chunk.data, expected, self.idle);
+        let (done, result) = oneshot::channel();
+        let store = self.store.clone();
+        self.tasks.spawn("upload", async move {
+            _ = done.send(store.set(id, name, Body::Stream(body)).await);
+        });
+        answer_set(&self.finished(sent, result).await?)
+    }
+
+    async fn finished<T>(
+        &self,
+        sent: oneshot::Receiver<()>,
+        result: oneshot::Receiver<Result<T>>,
+    ) -> Result<T> {
+        let stopped = || Error::unavailable("this tier is stopping: outcome unknown, try again");
+        // Each piece has its deadline; once all are there the change has its own.
+        _ = sent.await;
+        match tokio::time::timeout(self.handler, result).await {
+            Ok(result) => result.map_err(|_| stopped())?,
+            Err(_) => Err(Error::unavailable("the change takes long: outcome unknown, try again")),
+        }
+    }
+}
+
+fn one<M: Send + 'static>(message: M) -> WireStream<M> {
+    Box::pin(stream::iter([Ok(message)]))
+}
+
+/// How many bytes of it were asked for.
+fn len_of(found: &Found, slice: Slice) -> Result<u64> {
+    slice.within(found.entry.size).map(|range| range.end - range.start)
+}
+
+fn no_ttl(ttl_ms: u64) -> Result<()> {
+    if ttl_ms == 0 { Ok(()) } else { Err(Error::invalid("`ttl_ms` is reserved: leave it 0")) }
+}
+
+fn answer_set(reply: &crate::store::SetReply) -> Result<wire::SetResponse> {
+    match reply.outcome {
+        SetOutcome::NeedBlob => Err(Error::internal("a store asked its user for a blob: report this")),
+        _ => Ok(reply.into()),
+    }
+}
+
+#[tonic::async_trait]
+impl<S: Store> store_server::Store for StoreService<S> {
+    type DownloadStream = WireStream<wire::DownloadChunk>;
+
+    async fn get(&self, request: Request<wire::GetRequest>) -> Result<Response<wire::GetResponse>, Status> {
+        self.within(self.read(request.into_inner())).await
+    }
+
+    async fn download(
+        &self,
+        request: Request<wire::GetRequest>,
+    ) -> Result<Response<Self::DownloadStream>, Status> {
+        self.within(self.begin_download(request.into_inner())).await
+    }
+
+    async fn set(&self, request: Request<wire::SetRequest>) -> Result<Response<wire::SetResponse>, Status> {
+        self.within(self.write(request.into_inner())).await
+    }
+
+    async fn upload(
+        &self,
+        request: Request<Streaming<wire::UploadChunk>>,
+    ) -> Result<Response<wire::SetResponse>, Status> {
+        self.receive(request.into_inner()).await.map(Response::new).map_err(|e| to_status(&e))
+    }
+
+    async fn delete(
+        &self,
+        request: Request<wire::DeleteRequest>,
+    ) -> Result<Response<wire::DeleteResponse>, Status> {
+        let request = request.into_inner();
+        self.within(async {
+            let names = names_from(request.names)?;
+            Ok(self.store.delete(self.id(request.id)?, names).await?.into())
+        })
+        .await
+    }
+
+    async fn stat(
+        &self,
+        request: Request<wire::StatRequest>,
+    ) -> Result<Response<wire::StatResponse>, Status> {
+        self.within(async {
+            let stat: Option<Stat> = self.store.stat(target_from(request.into_inner().target)?).await?;
+            Ok(stat.as_ref().map(Into::into).unwrap_or_default())
+        })
+        .await
+    }
+
+    async fn exists(
+        &self,
+        request: Request<wire::ExistsRequest>,
+    ) -> Result<Response<wire::ExistsResponse>, Status> {
+        self.within(async {
+            let exists = self.store.exists(names_from(request.into_inner().names)?).await?;
+            Ok(wire::ExistsResponse { exists })
+        })
+        .await
+    }
+
+    async fn status(
+        &self,
+        _: Request<wire::StatusRequest>,
+    ) -> Result<Response<wire::StatusResponse>, Status> {
+        self.within(async { Ok(self.store.status().await?.into()) }).await
+    }
+}
