@@ -4,8 +4,10 @@
 //! simulated disk. Every call blocks; async code reaches it through [`Blocking`](crate::tasks::Blocking).
 
 mod real;
+mod sim;
 
 pub use real::RealDisk;
+pub use sim::{Call, Fault, SimDisk, Survival};
 
 use std::fmt::Debug;
 use std::io;

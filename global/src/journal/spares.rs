@@ -1,0 +1,321 @@
+//! Keeps segments ready ahead of need, so that zeroing 64 MiB is never on the way of a commit.
+//!
+//! A worker on a thread of its own (in simulation: in place) makes new segments, takes retired ones back into
+//! use under a new salt, and removes what is too many. Its jobs are done in order, each durably before the next.
+//!
+//! Invariants: a segment is handed out only when its zeros, its header and its name are durable; a file is
+//! overwritten only when it has durably lost the name under which it was read; at most `spare_segments` are
+//! ready or being made, and as many retired files kept.
+
+use super::JournalConfig;
+use super::format::{DATA_START, SegmentHeader};
+use super::recovery::Stale;
+use super::segment::{Role, Segment};
+use dstore_sys::Sys;
+use dstore_sys::disk::{Disk, Lock, Open};
+use dstore_sys::rng::Rng;
+use dstore_sys::tasks::{Blocking, Lane};
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+
+/// Jobs that wait for the worker; more wait with us, one for each file that exists.
+const JOBS_MAX: usize = 16;
+
+#[derive(Debug)]
+enum Job {
+    Prepare { sequence: u64, salt: u64 },
+    Retire(Stale),
+}
+
+#[derive(Debug)]
+enum Done {
+    Ready(Segment),
+    /// There is no space for another segment.
+    Full,
+    Retired,
+    Failed(io::Error),
+}
+
+/// Whether a full disk, or a quota, is the reason.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// The journal's side.
+#[derive(Debug)]
+pub(super) struct Spares {
+    place: Place,
+    rng: Arc<dyn Rng>,
+    ready: VecDeque<Segment>,
+    retired: VecDeque<Stale>,
+    /// Segments that the worker was asked for.
+    preparing: usize,
+    /// Jobs that the worker has, those included.
+    outstanding: usize,
+    target: usize,
+    next_sequence: u64,
+    full: bool,
+}
+
+#[derive(Debug)]
+enum Place {
+    Here(Box<Worker>),
+    Thread { lane: Option<Lane<Job>>, done: Receiver<Done> },
+}
+
+impl Spares {
+    /// Starts the worker. It holds `lock` until it has ended.
+    pub(super) fn start(
+        sys: &Sys,
+        config: &JournalConfig,
+        lock: Arc<dyn Lock>,
+        next_sequence: u64,
+        retired: impl IntoIterator<Item = Stale>,
+    ) -> Self {
+        let worker = Worker { disk: sys.disk.clone(), config: config.clone(), free: Vec::new(), _lock: lock };
+        let place = match sys.blocking {
+            Blocking::Inline { .. } => Place::Here(Box::new(worker)),
+            Blocking::Threads => Place::thread(sys.blocking, worker),
+        };
+        Self {
+            place,
+            rng: sys.rng.clone(),
+            ready: VecDeque::new(),
+            retired: retired.into_iter().collect(),
+            preparing: 0,
+            outstanding: 0,
+            target: config.spare_segments,
+            next_sequence,
+            full: false,
+        }
+    }
+
+    /// Segments that can be taken at once.
+    pub(super) fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Whether the last attempt to make a segment met a full disk.
+    pub(super) fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// A file whose batches nobody needs any more.
+    pub(super) fn retire(&mut self, stale: Stale) {
+        self.retired.push_back(stale);
+    }
+
+    /// Takes in what the worker has done and gives it what there is to do. Does not wait for a thread.
+    ///
+    /// # Errors
+    /// The worker's failure, unless the disk was merely full: the journal must not go on.
+    pub(super) fn pump(&mut self) -> io::Result<()> {
+        self.collect()?;
+        while let Some(stale) = self.retired.pop_front() {
+            if let Some(Job::Retire(stale)) = self.hand_over(Job::Retire(stale))? {
+                self.retired.push_front(stale);
+                return Ok(());
+            }
+        }
+        while self.ready.len() + self.preparing < self.target {
+            let job = Job::Prepare { sequence: self.next_sequence, salt: self.rng.next_u64() };
+            self.preparing += 1;
+            self.next_sequence += 1;
+            if self.hand_over(job)?.is_some() {
+                self.preparing -= 1;
+                break;
+            }
+            if self.full {
+                break; // one attempt at a time while there is no space
+            }
+        }
+        Ok(())
+    }
+
+    /// The next segment, waiting for one that is being made; `None` if there is no space.
+    ///
+    /// # Errors
+    /// As [`Spares::pump`].
+    pub(super) fn take(&mut self) -> io::Result<Option<Segment>> {
+        let mut refusals = 0;
+        loop {
+            self.pump()?;
+            if let Some(segment) = self.ready.pop_front() {
+                return Ok(Some(segment));
+            }
+            let Place::Thread { done, .. } = &self.place else { return Ok(None) };
+            // Some of the answers may be older than the space that a retired file gave back.
+            if self.outstanding == 0 || refusals > self.target {
+                return Ok(None);
+            }
+            let done = done.recv().map_err(|_| gone())?;
+            refusals += usize::from(matches!(done, Done::Full));
+            self.take_in(done)?;
+        }
+    }
+
+    fn collect(&mut self) -> io::Result<()> {
+        loop {
+            let Place::Thread { done, .. } = &self.place else { return Ok(()) };
+            match done.try_recv() {
+                Ok(done) => self.take_in(done)?,
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Disconnected) => return Err(gone()),
+            }
+        }
+    }
+
+    fn take_in(&mut self, done: Done) -> io::Result<()> {
+        self.outstanding -= 1;
+        match done {
+            Done::Ready(segment) => {
+                self.preparing -= 1;
+                self.full = false;
+                self.ready.push_back(segment);
+            }
+            Done::Full => {
+                self.preparing -= 1;
+                self.full = true;
+            }
+            Done::Retired => {}
+            Done::Failed(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Gives the job back if the worker has no room for it now.
+    fn hand_over(&mut self, job: Job) -> io::Result<Option<Job>> {
+        self.outstanding += 1;
+        match &mut self.place {
+            Place::Here(worker) => {
+                let done = worker.work(job);
+                self.take_in(done).map(|()| None)
+            }
+            Place::Thread { lane, .. } => {
+                let back = lane.as_ref().and_then(|lane| lane.try_send(job).err());
+                self.outstanding -= usize::from(back.is_some());
+                Ok(back)
+            }
+        }
+    }
+}
+
+impl Place {
+    fn thread(blocking: Blocking, mut worker: Worker) -> Self {
+        let (tell, done): (Sender<Done>, _) = channel();
+        let (lane, _) = Lane::start(blocking, "journal-spare", (JOBS_MAX, 1), move |jobs| {
+            for job in jobs.drain(..) {
+                // A journal that is gone needs no answer; what was made is found at the next open.
+                let _ = tell.send(worker.work(job));
+            }
+        });
+        Self::Thread { lane: Some(lane), done }
+    }
+}
+
+impl Drop for Spares {
+    /// Waits for the job at hand, so that nobody changes the directory once the journal is gone.
+    fn drop(&mut self) {
+        if let Place::Thread { lane, done } = &mut self.place {
+            *lane = None;
+            while done.recv().is_ok() {}
+        }
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::other("the thread that prepares journal segments has ended")
+}
+
+/// The side that writes.
+#[derive(Debug)]
+struct Worker {
+    disk: Arc<dyn Disk>,
+    config: JournalConfig,
+    /// Files of the right length that can be used again.
+    free: Vec<PathBuf>,
+    _lock: Arc<dyn Lock>,
+}
+
+impl Worker {
+    fn work(&mut self, job: Job) -> Done {
+        let done = match job {
+            Job::Prepare { sequence, salt } => self.prepare(sequence, salt),
+            Job::Retire(stale) => {
+                return match self.retire(&stale) {
+                    // What could not be renamed on a full disk is found at the next open.
+                    Err(error) if !is_full(&error) => Done::Failed(error),
+                    _ => Done::Retired,
+                };
+            }
+        };
+        done.unwrap_or_else(|error| if is_full(&error) { Done::Full } else { Done::Failed(error) })
+    }
+
+    fn prepare(&mut self, sequence: u64, salt: u64) -> io::Result<Done> {
+        if let Some(path) = self.free.pop() {
+            let made = self.recycle(&path, sequence, salt);
+            if made.is_err() && self.disk.exists(&path)? {
+                self.free.push(path);
+            }
+            return made.map(Done::Ready);
+        }
+        let Self { disk, config, .. } = self;
+        if disk.free_bytes(&config.dir)? < config.segment_bytes + config.min_free_bytes {
+            return Ok(Done::Full);
+        }
+        let path = Role::New.path(&config.dir, sequence);
+        let made = self.create(&path, sequence, salt);
+        if made.is_err() && self.disk.exists(&path)? {
+            self.disk.remove(&path)?;
+        }
+        made.map(Done::Ready)
+    }
+
+    fn create(&self, path: &Path, sequence: u64, salt: u64) -> io::Result<Segment> {
+        let file = self.disk.open(path, Open::Create)?;
+        let length = self.config.segment_bytes;
+        file.preallocate(length)?;
+        let header = SegmentHeader { sequence, salt, origin: None, recycled: false, length };
+        self.finish(Segment { path: path.to_owned(), file, header, bytes: length })
+    }
+
+    fn recycle(&self, path: &Path, sequence: u64, mut salt: u64) -> io::Result<Segment> {
+        let file = self.disk.open(path, Open::Write)?;
+        let mut before = vec![0; DATA_START as usize];
+        file.read_exact_at(&mut before, 0)?;
+        if SegmentHeader::decode(&before).is_ok_and(|header| header.salt == salt) {
+            salt = salt.wrapping_add(1); // the old batches must not be valid again
+        }
+        let length = self.config.segment_bytes;
+        let header = SegmentHeader { sequence, salt, origin: None, recycled: true, length };
+        self.finish(Segment { path: path.to_owned(), file, header, bytes: length })
+    }
+
+    fn finish(&self, mut segment: Segment) -> io::Result<Segment> {
+        segment.file.write_all_at(&segment.header.encode(), 0)?;
+        segment.file.sync()?;
+        let path = Role::Live.path(&self.config.dir, segment.header.sequence);
+        self.disk.rename(&segment.path, &path)?;
+        self.disk.sync_dir(&self.config.dir)?;
+        segment.path = path;
+        Ok(segment)
+    }
+
+    fn retire(&mut self, stale: &Stale) -> io::Result<()> {
+        let spare = Role::Spare.path(&self.config.dir, stale.sequence);
+        if stale.bytes != self.config.segment_bytes || self.free.len() >= self.config.spare_segments {
+            self.disk.remove(&stale.path)?;
+            return self.disk.sync_dir(&self.config.dir);
+        }
+        if stale.path != spare {
+            self.disk.rename(&stale.path, &spare)?;
+        }
+        self.disk.sync_dir(&self.config.dir)?;
+        self.free.push(spare);
+        Ok(())
+    }
+}
