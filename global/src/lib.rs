@@ -1,1 +1,5 @@
-//! stub
+//! The Global tier of dstore.
+
+pub mod change;
+pub mod engine;
+mod sealed;
