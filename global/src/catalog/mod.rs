@@ -1,0 +1,393 @@
+//! Owns what Global's state *is* for everybody who reads it: the committed changes that are visible, over the
+//! index that holds those of before.
+//!
+//! ```text
+//! committer --show--> overlay (visible at once) --queue--> applier --apply--> index --> hot caches
+//! reader: overlay? hot cache? else ask the index, and keep its answer unless newer was shown meanwhile
+//! ```
+//!
+//! Invariants: all changes of a commit become visible in one step; a value once visible is never followed by
+//! an older one (`overlay` says why); what is visible and not indexed is bounded in bytes, and
+//! [`Catalog::show`] waits when it is too much. The catalog decides nothing: it must only be shown what is
+//! durable in the journal, by one caller at a time, in the order of revisions.
+
+mod applier;
+mod overlay;
+#[cfg(test)]
+mod tests;
+
+pub use applier::OnPoison;
+
+use crate::change::{BlobMeta, Commit, decode_entry, decode_meta};
+use crate::checkpoint::{Checkpoints, Remembered};
+use crate::engine::{Engine, Table};
+use applier::{Applier, CheckpointJob, Job, hint, read_hint, weight};
+use bytes::Bytes;
+use dstore_shared::{BlobHash, Entry, Error, HistoryId, Moment, Name, Result, Revision};
+use dstore_sys::tasks::{Blocking, Lane, LaneEnd};
+use overlay::{Layers, Look, Stamp};
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// How much memory the catalog may take, and when a checkpoint is due.
+#[derive(Clone, Debug)]
+pub struct CatalogConfig {
+    /// Bytes that may be visible and not indexed; one batch of the journal may come on top.
+    pub pending_bytes: u64,
+    /// Bytes of commits that are applied to the index at once.
+    pub apply_bytes: u64,
+    /// Bytes of the hot cache of names.
+    pub hot_names_bytes: u64,
+    /// Bytes of the hot cache of what is known of blobs.
+    pub hot_blobs_bytes: u64,
+    /// Bytes of the hot cache of inline values.
+    pub hot_inline_bytes: u64,
+    /// A checkpoint is due after commits of so many bytes.
+    pub checkpoint_bytes: u64,
+    /// A checkpoint is due after so long, if there was any commit.
+    pub checkpoint_every: Duration,
+}
+
+impl Default for CatalogConfig {
+    fn default() -> Self {
+        Self {
+            // As much as a checkpoint may let pile up while it syncs, at full write speed.
+            pending_bytes: 64 << 20,
+            // Large enough that the engine's cost per batch vanishes, small enough to retire soon.
+            apply_bytes: 1 << 20,
+            // About 400,000 names.
+            hot_names_bytes: 96 << 20,
+            hot_blobs_bytes: 16 << 20,
+            hot_inline_bytes: 64 << 20,
+            // Bounds what an unclean start has to redo: half a second of it.
+            checkpoint_bytes: 64 << 20,
+            checkpoint_every: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Where a catalog starts from: what the last checkpoint proves.
+#[derive(Debug)]
+pub struct Start {
+    /// The index.
+    pub engine: Arc<dyn Engine>,
+    /// Where checkpoints are kept.
+    pub files: Checkpoints,
+    /// The history.
+    pub history: HistoryId,
+    /// The revision of the last checkpoint.
+    pub revision: Revision,
+    /// That of the one before, if it proves this index; else 0.
+    pub previous: Revision,
+    /// Journal time at `revision`.
+    pub at_ms: u64,
+}
+
+/// The visible state of one shard. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Catalog {
+    applier: Arc<Applier>,
+    lane: Lane<Wake>,
+    blocking: Blocking,
+    due: Arc<Due>,
+}
+
+/// Says that something was queued. One that waits stands for any number.
+#[derive(Debug)]
+struct Wake;
+
+#[derive(Debug)]
+struct Due {
+    bytes_since: AtomicU64,
+    last_at: AtomicU64,
+    bytes: u64,
+    every: Duration,
+}
+
+/// Names that one call of [`Catalog::unnamed`] looks at, for each that it may give.
+const HINTS_PER_CANDIDATE: usize = 8;
+/// Attempts of [`Catalog::entries`] before it lets nothing become visible while it reads.
+const ENTRIES_ATTEMPTS: usize = 4;
+
+/// How much the catalog holds.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Counts {
+    /// Names that are bound, about: an engine may count a name more than once until it compacts.
+    pub names: u64,
+    /// Blobs, about.
+    pub blobs: u64,
+    /// Values visible and not indexed.
+    pub pending: usize,
+    /// Bytes visible and not indexed.
+    pub pending_bytes: u64,
+    /// Bytes of hot names, of what is known of hot blobs, and of hot inline values.
+    pub hot_bytes: [u64; 3],
+}
+
+impl Catalog {
+    /// A catalog over the index, and the end of its applier: that comes after every clone is dropped.
+    pub fn start(start: Start, config: &CatalogConfig, blocking: Blocking) -> (Self, LaneEnd) {
+        let hot = (config.hot_names_bytes, config.hot_blobs_bytes, config.hot_inline_bytes);
+        let layers = Layers::new(hot);
+        {
+            let mut overlay = layers.overlay.write();
+            (overlay.head, overlay.at_ms) = (start.revision, start.at_ms);
+        }
+        let applier = Arc::new(Applier::new(
+            start.engine,
+            layers,
+            (start.files, start.history),
+            (start.revision, start.previous),
+            (config.pending_bytes, config.apply_bytes),
+        ));
+        let worker = applier.clone();
+        let (lane, end) =
+            Lane::start(blocking, "dstore-index", (1, 1), move |_: &mut Vec<Wake>| worker.drain());
+        let due = Due {
+            bytes_since: 0.into(),
+            last_at: 0.into(),
+            bytes: config.checkpoint_bytes,
+            every: config.checkpoint_every,
+        };
+        (Self { applier, lane, blocking, due: Arc::new(due) }, end)
+    }
+
+    /// The revision of the newest visible commit.
+    pub fn head(&self) -> Revision {
+        self.layers().overlay.read().head
+    }
+
+    /// Journal time of the newest visible commit, in milliseconds since 1970.
+    pub fn journal_time(&self) -> u64 {
+        self.layers().overlay.read().at_ms
+    }
+
+    /// Everything up to this revision is in the index (and not for that durable there).
+    pub fn indexed(&self) -> Revision {
+        self.applier.indexed()
+    }
+
+    /// What `name` is bound to, from memory only: `Some(None)` = to nothing, `None` = ask [`Catalog::entry`].
+    pub fn entry_hot(&self, name: &Name) -> Option<Option<Entry>> {
+        self.layers().names.known(&self.layers().overlay, name)
+    }
+
+    /// What `name` is bound to. May block on the index's disk.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Corrupt` if the index cannot be read.
+    pub fn entry(&self, name: &Name) -> Result<Option<Entry>> {
+        self.layers().names.read(&self.layers().overlay, name, || self.ask_entry(name))
+    }
+
+    /// What each of `names` is bound to, all at the one revision that is given too. May block on the index's
+    /// disk.
+    ///
+    /// # Errors
+    /// As [`Catalog::entry`].
+    pub fn entries(&self, names: &[Name]) -> Result<(Revision, Vec<Option<Entry>>)> {
+        for _ in 0..ENTRIES_ATTEMPTS {
+            if let Some(read) = self.try_entries(names)? {
+                return Ok(read);
+            }
+        }
+        // Nothing becomes visible while the lock is held, so what the index says stays true.
+        let overlay = self.layers().overlay.read();
+        let read = |name| match self.layers().names.look_under(&overlay, name) {
+            Look::Known(entry) => Ok(entry),
+            Look::Ask(_) => self.ask_entry(name),
+        };
+        Ok((overlay.head, names.iter().map(read).collect::<Result<_>>()?))
+    }
+
+    /// `None` if one of the names may have changed while the index was asked.
+    fn try_entries(&self, names: &[Name]) -> Result<Option<(Revision, Vec<Option<Entry>>)>> {
+        let layer = &self.layers().names;
+        let overlay = self.layers().overlay.read();
+        let looks: Vec<_> = names.iter().map(|name| layer.look_under(&overlay, name)).collect();
+        let head = overlay.head;
+        drop(overlay);
+        let mut asked: Vec<(&Name, Stamp)> = Vec::new();
+        let mut found = Vec::with_capacity(names.len());
+        for (name, look) in names.iter().zip(looks) {
+            found.push(match look {
+                Look::Known(entry) => entry,
+                Look::Ask(stamp) => {
+                    asked.push((name, stamp));
+                    self.entry(name)?
+                }
+            });
+        }
+        let _overlay = self.layers().overlay.read();
+        Ok(asked.iter().all(|(name, stamp)| layer.unmoved(name, *stamp)).then_some((head, found)))
+    }
+
+    fn ask_entry(&self, name: &Name) -> Result<Option<Entry>> {
+        self.applier.engine.get(Table::Names, name.as_bytes())?.map(decode_entry).transpose()
+    }
+
+    /// What is known of a blob, from memory only: `Some(None)` = Global does not hold it, `None` = ask
+    /// [`Catalog::blob`].
+    pub fn blob_hot(&self, hash: &BlobHash) -> Option<Option<BlobMeta>> {
+        self.layers().blobs.known(&self.layers().overlay, hash)
+    }
+
+    /// What is known of a blob; `None` = Global does not hold it. May block on the index's disk.
+    ///
+    /// # Errors
+    /// As [`Catalog::entry`].
+    pub fn blob(&self, hash: &BlobHash) -> Result<Option<BlobMeta>> {
+        self.layers().blobs.read(&self.layers().overlay, hash, || {
+            self.applier.engine.get(Table::Blobs, hash.as_bytes())?.map(decode_meta).transpose()
+        })
+    }
+
+    /// The bytes of an inline blob, from memory only; `None` = ask [`Catalog::inline`].
+    pub fn inline_hot(&self, hash: &BlobHash) -> Option<Bytes> {
+        self.layers().inline.known(&self.layers().overlay, hash).flatten()
+    }
+
+    /// The bytes of an inline blob, not verified; `None` = they are not inline. May block on the index's disk.
+    ///
+    /// # Errors
+    /// As [`Catalog::entry`].
+    pub fn inline(&self, hash: &BlobHash) -> Result<Option<Bytes>> {
+        self.layers()
+            .inline
+            .read(&self.layers().overlay, hash, || self.applier.engine.get(Table::Inline, hash.as_bytes()))
+    }
+
+    /// Makes durable commits visible, all in one step, and hands them to the applier. Blocks while too much
+    /// is visible and not indexed (or, where blocking is simulated, does the applier's work in place).
+    ///
+    /// # Errors
+    /// `Unavailable` if the index has failed: the commits are visible all the same, but nothing should be
+    /// committed any more.
+    pub fn show(&self, commits: Vec<Commit>) -> Result<()> {
+        match self.blocking {
+            Blocking::Threads => self.applier.wait_for_room(),
+            Blocking::Inline { .. } if !self.applier.has_room() => self.applier.drain(),
+            Blocking::Inline { .. } => {}
+        }
+        let bytes = commits.iter().map(weight).sum();
+        self.layers().show(&commits);
+        self.due.bytes_since.fetch_add(bytes, Ordering::Relaxed);
+        self.queue(Job::Commits { commits, bytes });
+        self.poison().map_or(Ok(()), Err)
+    }
+
+    /// Whether it is time for a checkpoint: enough was committed, or anything and long ago.
+    pub fn checkpoint_due(&self, now: Moment) -> bool {
+        let bytes = self.due.bytes_since.load(Ordering::Relaxed);
+        let last_at = Moment::from_nanos(self.due.last_at.load(Ordering::Relaxed));
+        let long = now.since(last_at) >= self.due.every && bytes > 0;
+        (bytes >= self.due.bytes || long) && !self.applier.checkpointing.load(Ordering::Acquire)
+    }
+
+    /// Queues a checkpoint at the head, with the outcomes that are in their window now. To be called by the
+    /// one who calls [`Catalog::show`]. Gives the revision that is then proven durable, or why none is: the
+    /// checkpoint before still counts then, and another attempt is due at the usual time.
+    pub fn checkpoint(&self, now: Moment, outcomes: Vec<Remembered>) -> oneshot::Receiver<Result<Revision>> {
+        let (done, answer) = oneshot::channel();
+        self.applier.checkpointing.store(true, Ordering::Release);
+        self.due.bytes_since.store(0, Ordering::Relaxed);
+        self.due.last_at.store(now.as_nanos(), Ordering::Relaxed);
+        let (revision, at_ms) = {
+            let overlay = self.layers().overlay.read();
+            (overlay.head, overlay.at_ms)
+        };
+        self.queue(Job::Checkpoint(CheckpointJob { revision, at_ms, outcomes, done }));
+        answer
+    }
+
+    /// The revision of the last checkpoint.
+    pub fn checkpointed(&self) -> Revision {
+        self.applier.checkpointed()
+    }
+
+    /// Below this revision the journal is needed no more: two checkpoints cover it.
+    pub fn trim_below(&self) -> Revision {
+        match self.applier.checkpointed_before() {
+            Revision(0) => Revision(0),
+            before => before.next(),
+        }
+    }
+
+    /// At most `limit` blobs that are without a name since `before_ms` or earlier, oldest first. Changes that
+    /// are not indexed yet may be left out. May block on the index's disk.
+    ///
+    /// # Errors
+    /// As [`Catalog::entry`].
+    pub fn unnamed(&self, before_ms: u64, limit: usize) -> Result<Vec<BlobHash>> {
+        let now_ms = self.journal_time();
+        let hints = self.hints(before_ms, limit.saturating_mul(HINTS_PER_CANDIDATE))?;
+        let (mut unnamed, mut old) = (Vec::new(), Vec::new());
+        for (since_ms, hash) in hints {
+            if unnamed.len() == limit {
+                break;
+            }
+            let meta = self.blob(&hash)?;
+            match meta {
+                Some(meta) if meta.unnamed_since_ms == Some(since_ms) => unnamed.push(hash),
+                // A commit of this very millisecond may still put the same hint again.
+                _ if since_ms < now_ms => old.push(hint(since_ms, &hash)),
+                _ => {}
+            }
+        }
+        if !old.is_empty() {
+            self.queue(Job::Prune(old));
+        }
+        Ok(unnamed)
+    }
+
+    fn hints(&self, before_ms: u64, limit: usize) -> Result<Vec<(u64, BlobHash)>> {
+        let mut hints = Vec::new();
+        self.applier.engine.scan(
+            Table::Unnamed,
+            Bound::Unbounded,
+            limit,
+            &mut |key, _| match read_hint(&key) {
+                Some((since_ms, _)) if since_ms > before_ms => ControlFlow::Break(()),
+                hint => {
+                    hints.extend(hint);
+                    ControlFlow::Continue(())
+                }
+            },
+        )?;
+        Ok(hints)
+    }
+
+    /// How much there is.
+    pub fn counts(&self) -> Counts {
+        let layers = self.layers();
+        Counts {
+            names: self.applier.engine.about(Table::Names),
+            blobs: self.applier.engine.about(Table::Blobs),
+            pending: layers.overlay.read().len(),
+            pending_bytes: self.applier.pending_bytes(),
+            hot_bytes: [layers.names.hot_bytes(), layers.blobs.hot_bytes(), layers.inline.hot_bytes()],
+        }
+    }
+
+    /// Calls `tell` once, when the index has failed for good; at once if it has.
+    pub fn on_poison(&self, tell: OnPoison) {
+        self.applier.on_poison(tell);
+    }
+
+    /// Why the index takes no more, if it has failed.
+    pub fn poison(&self) -> Option<Error> {
+        self.applier.poison().cloned()
+    }
+
+    fn layers(&self) -> &Layers {
+        &self.applier.layers
+    }
+
+    fn queue(&self, job: Job) {
+        self.applier.push(job);
+        let _ = self.lane.try_send(Wake); // a full lane has a wake-up waiting already
+    }
+}

@@ -1,0 +1,197 @@
+use super::*;
+use dstore_shared::{Born, ClientId, DeleteOutcome, HistoryId, Kind, SetOutcome};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+fn name() -> impl Strategy<Value = Name> {
+    vec(any::<u8>(), 1..60).prop_map(|key| Name::of(key).unwrap())
+}
+
+fn hash() -> impl Strategy<Value = BlobHash> {
+    any::<[u8; 32]>().prop_map(BlobHash::from_bytes)
+}
+
+fn entry() -> impl Strategy<Value = Entry> {
+    (hash(), any::<u64>(), any::<u64>(), any::<Option<u64>>())
+        .prop_map(|(hash, size, rev, expires_at)| Entry { hash, size, bind_rev: Revision(rev), expires_at })
+}
+
+fn meta() -> impl Strategy<Value = BlobMeta> {
+    (any::<u64>(), any::<u64>(), any::<bool>(), any::<Option<u64>>(), any::<bool>()).prop_map(
+        |(size, refs, file, unnamed_since_ms, corrupt)| {
+            let place = if file { Place::File } else { Place::Inline };
+            BlobMeta { size, refs, place, unnamed_since_ms, corrupt }
+        },
+    )
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        (name(), entry()).prop_map(|(name, entry)| Change::Bind { name, entry }),
+        name().prop_map(|name| Change::Unbind { name }),
+        (hash(), meta()).prop_map(|(hash, meta)| Change::Blob { hash, meta }),
+        hash().prop_map(|hash| Change::BlobGone { hash }),
+        (hash(), prop_oneof![vec(any::<u8>(), 0..50), vec(any::<u8>(), 4090..4100)])
+            .prop_map(|(hash, bytes)| Change::Inline { hash, bytes: bytes.into() }),
+        hash().prop_map(|hash| Change::InlineGone { hash }),
+    ]
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![
+        entry().prop_map(|e| Outcome::Set(SetOutcome::Stored(e))),
+        entry().prop_map(|e| Outcome::Set(SetOutcome::Unchanged(e))),
+        entry().prop_map(|e| Outcome::Set(SetOutcome::Occupied(e))),
+        Just(Outcome::Set(SetOutcome::NeedBlob)),
+        (vec(any::<bool>(), 0..40), any::<u64>()).prop_map(|(removed, revision)| {
+            Outcome::Delete(DeleteOutcome { removed, revision: Revision(revision) })
+        }),
+    ]
+}
+
+fn request_id() -> impl Strategy<Value = RequestId> {
+    (any::<u128>(), any::<u64>(), any::<u128>(), any::<u64>(), any::<u64>()).prop_map(
+        |(client, n, history, boot, at_ms)| {
+            let born = Born { history: HistoryId(history), boot, at_ms };
+            RequestId { client: ClientId(client), n, born }
+        },
+    )
+}
+
+fn commit() -> impl Strategy<Value = Commit> {
+    let outcome = proptest::option::of((request_id(), outcome()));
+    (any::<u64>(), any::<u64>(), outcome, vec(change(), 0..6)).prop_map(
+        |(revision, at_ms, outcome, changes)| Commit {
+            revision: Revision(revision),
+            at_ms,
+            outcome,
+            changes,
+        },
+    )
+}
+
+fn bytes_of(commits: &[Commit]) -> Vec<u8> {
+    let mut payload = Payload::new();
+    commits.iter().for_each(|c| payload.push(c));
+    let bytes = payload.slices().concat();
+    assert_eq!(bytes.len(), payload.len());
+    bytes
+}
+
+proptest! {
+    #[test]
+    fn commits_read_back_as_they_were_written(commits in vec(commit(), 0..5)) {
+        let bytes = bytes_of(&commits);
+        prop_assert_eq!(bytes.len(), commits.iter().map(Commit::encoded_len).sum::<usize>());
+        let read: Vec<Commit> = Commits::of(bytes.into()).collect::<Result<_, _>>().expect("valid");
+        prop_assert_eq!(read, commits);
+    }
+
+    #[test]
+    fn hostile_bytes_are_refused_without_a_panic(
+        commit in commit(), at in any::<prop::sample::Index>(), with in any::<[u8; 4]>()
+    ) {
+        let mut bytes = bytes_of(std::slice::from_ref(&commit));
+        let at = at.index(bytes.len());
+        for (b, w) in bytes[at..].iter_mut().zip(with) {
+            *b = w;
+        }
+        for read in Commits::of(bytes.into()) {
+            if let Err(e) = read {
+                prop_assert!(matches!(e.kind(), Kind::Corrupt | Kind::Invalid), "{e}");
+            }
+        }
+    }
+
+    #[test]
+    fn cut_bytes_are_never_a_commit(commit in commit(), at in any::<prop::sample::Index>()) {
+        let bytes = bytes_of(std::slice::from_ref(&commit));
+        let cut = at.index(bytes.len());
+        let mut commits = Commits::of(Bytes::from(bytes).slice(..cut));
+        match commits.next() {
+            None => prop_assert_eq!(cut, 0),
+            Some(read) => prop_assert_eq!(read.expect_err("cut").kind(), Kind::Corrupt),
+        }
+        prop_assert!(commits.next().is_none());
+    }
+}
+
+/// Every field of the format in one commit. If this test fails, the format has changed: raise its version.
+#[test]
+fn the_bytes_of_a_commit_are_those_of_version_1() {
+    let hash = BlobHash::from_bytes([0xaa; 32]);
+    let entry = Entry { hash, size: 5, bind_rev: Revision(7), expires_at: Some(9) };
+    let id = RequestId { client: ClientId(1), n: 2, born: Born { history: HistoryId(3), boot: 4, at_ms: 5 } };
+    let removed = vec![true, false, false, false, false, false, false, false, true];
+    let meta = BlobMeta { size: 5, refs: 1, place: Place::File, unnamed_since_ms: Some(6), corrupt: true };
+    let commit = Commit {
+        revision: Revision(7),
+        at_ms: 8,
+        outcome: Some((id, Outcome::Delete(DeleteOutcome { removed, revision: Revision(7) }))),
+        changes: vec![
+            Change::Bind { name: Name::of("k").unwrap(), entry },
+            Change::Unbind { name: Name::of("k").unwrap() },
+            Change::Blob { hash, meta },
+            Change::BlobGone { hash },
+            Change::Inline { hash, bytes: "hello".into() },
+            Change::InlineGone { hash },
+        ],
+    };
+    let aa = "aa".repeat(32);
+    let golden = [
+        "6c010000 01 01 0700000000000000 0800000000000000",
+        "01000000000000000000000000000000 0200000000000000",
+        "03000000000000000000000000000000 0400000000000000 0500000000000000",
+        "0f000000 05 0700000000000000 09000000 0101",
+        "06000000",
+        "01 44000000 0900 64656661756c74006b",
+        &format!("01 {aa} 0500000000000000 0700000000000000 0900000000000000"),
+        "02 0b000000 0900 64656661756c74006b",
+        &format!("03 39000000 {aa} 07 0500000000000000 0100000000000000 0600000000000000"),
+        &format!("04 20000000 {aa}"),
+        &format!("05 25000000 {aa} 68656c6c6f"),
+        &format!("06 20000000 {aa}"),
+    ]
+    .concat()
+    .replace(' ', "");
+    let hex: String = bytes_of(&[commit]).iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(hex, golden);
+}
+
+#[test]
+fn what_a_newer_dstore_wrote_is_refused_by_name() {
+    let commit = Commit { revision: Revision(1), at_ms: 2, outcome: None, changes: vec![] };
+    let bytes = bytes_of(&[commit]);
+    for (at, what) in [(4, "version"), (5, "flags")] {
+        let mut newer = bytes.clone();
+        newer[at] = 0x80;
+        let error = Commits::of(newer.into()).next().unwrap().expect_err("newer");
+        assert_eq!(error.kind(), Kind::Invalid);
+        assert!(error.message().contains(what) && error.message().contains("newer dstore"), "{error}");
+    }
+}
+
+#[test]
+fn a_hostile_count_reserves_no_memory() {
+    let commit = Commit { revision: Revision(1), at_ms: 2, outcome: None, changes: vec![] };
+    let mut bytes = bytes_of(&[commit]);
+    let n = bytes.len();
+    bytes[n - 4..].copy_from_slice(&u32::MAX.to_le_bytes());
+    assert_eq!(Commits::of(bytes.into()).next().unwrap().expect_err("hostile").kind(), Kind::Corrupt);
+}
+
+#[test]
+fn large_values_are_handed_over_in_place() {
+    let bytes = Bytes::from(vec![1; 64 << 10]);
+    let hash = BlobHash::of(&bytes);
+    let changes = vec![Change::Inline { hash, bytes: bytes.clone() }, Change::InlineGone { hash }];
+    let mut payload = Payload::new();
+    payload.push(&Commit { revision: Revision(1), at_ms: 0, outcome: None, changes });
+    assert!(payload.slices().iter().any(|s| s.as_ptr() == bytes.as_ptr() && s.len() == bytes.len()));
+    assert!(
+        payload.slices().iter().filter(|s| s.as_ptr() != bytes.as_ptr()).map(|s| s.len()).sum::<usize>()
+            < 200
+    );
+    payload.clear();
+    assert!(payload.is_empty() && payload.len() == 0 && payload.slices().concat().is_empty());
+}
