@@ -1,1 +1,3 @@
-//! stub
+//! The Global tier of dstore.
+
+pub mod blobs;
