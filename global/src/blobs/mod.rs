@@ -21,6 +21,7 @@ mod pins;
 mod place;
 mod read;
 mod staging;
+mod started;
 mod stats;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@
 
 use super::format::{BadHeader, Header, PAGE, crc};
 use super::pins::Pin;
+use super::started::Started;
 use super::stats::{Buffer, count};
 use super::{Blobs, failed};
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use dstore_proto::store::{BodyStream, Slice};
 use dstore_shared::{BlobHash, Error, GROUP_BYTES, Outline, Result};
 use dstore_sys::disk::{DiskFile, Open};
 use futures_util::stream::{self, StreamExt};
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::ops::Range;
@@ -184,25 +186,36 @@ impl Reader {
         Ok(Bytes::from_owner(bytes))
     }
 
+    /// Reads and verifies the group at `index`, and cuts it to `range`. Blocks.
+    fn piece(&self, index: u64, range: &Range<u64>) -> Result<Bytes> {
+        let (group, start) = (self.group(index)?, index * GROUP);
+        let from = range.start.saturating_sub(start) as usize;
+        let to = (range.end - start).min(GROUP) as usize;
+        Ok(group.slice(from..to))
+    }
+
     /// The pieces of `range`, read ahead, ending after an error.
     fn stream(self: Arc<Self>, range: Range<u64>) -> BodyStream {
         let groups = if range.is_empty() { 0..0 } else { range.start / GROUP..range.end.div_ceil(GROUP) };
-        let blocking = self.blobs.0.sys.blocking;
-        let piece = move |index: u64| {
-            let (reader, range) = (self.clone(), range.clone());
-            blocking.run(move || {
-                let (group, start) = (reader.group(index)?, index * GROUP);
-                let from = range.start.saturating_sub(start) as usize;
-                let to = (range.end - start).min(GROUP) as usize;
-                Ok(group.slice(from..to))
-            })
-        };
-        let pieces = stream::iter(groups).map(piece).buffered(READ_AHEAD);
-        let until_error = pieces.scan(false, |ended, piece: Result<Bytes>| {
-            let due = !std::mem::replace(ended, piece.is_err());
-            std::future::ready(due.then_some(piece))
-        });
-        until_error.fuse().boxed()
+        let ahead = VecDeque::with_capacity(READ_AHEAD);
+        stream::unfold((groups, ahead), move |(mut groups, mut ahead)| {
+            while ahead.len() < READ_AHEAD
+                && let Some(index) = groups.next()
+            {
+                let (reader, range) = (self.clone(), range.clone());
+                let job = self.blobs.0.sys.blocking.run(move || reader.piece(index, &range));
+                ahead.push_back(Started::new(job));
+            }
+            async move {
+                let piece: Result<Bytes> = ahead.pop_front()?.wait().await;
+                if piece.is_err() {
+                    (groups, ahead) = (0..0, VecDeque::new());
+                }
+                Some((piece, (groups, ahead)))
+            }
+        })
+        .fuse()
+        .boxed()
     }
 }
 

@@ -13,13 +13,13 @@ use super::budget::Reservation;
 use super::format::{Header, PAGE, crc};
 use super::pins::Pin;
 use super::place::{self, Failure};
+use super::started::Started;
 use super::stats::{Buffer, Charge, Gauge};
 use super::{Blobs, Doomed, failed};
 use bytes::Bytes;
 use dstore_shared::{BlobHash, Error, OutlineBuilder, Result};
 use dstore_sys::disk::{DiskFile, Open};
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, join};
+use futures_util::future::join;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -51,22 +51,23 @@ pub struct Staging {
     blobs: Blobs,
     reservation: Arc<Reservation>,
     gathered: Gathered,
-    builder: OutlineBuilder,
+    /// Boxed: its 2 KiB would be copied with every future that holds it.
+    builder: Box<OutlineBuilder>,
     file: Option<Arc<StagedFile>>,
-    flying: Option<BoxFuture<'static, Landed>>,
+    flying: Option<Started<Landed>>,
     taken: u64,
     /// A call failed or was cancelled half-way: it is not known which bytes were taken.
     torn: bool,
 }
 
 /// What comes back from a piece: the hashing, and the file it was written to.
-type Landed = (OutlineBuilder, Result<Arc<StagedFile>>);
+type Landed = (Box<OutlineBuilder>, Result<Arc<StagedFile>>);
 
 impl Staging {
     pub(super) fn new(blobs: Blobs, reservation: Reservation, hint: u64) -> Self {
         let gathered = Gathered::new(&blobs.0.counters.gauge, hint);
         let reservation = Arc::new(reservation);
-        let builder = OutlineBuilder::new();
+        let builder = Box::default();
         Self { blobs, reservation, gathered, builder, file: None, flying: None, taken: 0, torn: false }
     }
 
@@ -147,24 +148,14 @@ impl Staging {
             file.reservation.wrote(piece.len() as u64);
             Ok(file)
         });
-        let mut flying = join(hash, write).boxed();
-        // The first poll sets both going; whoever waits later polls again.
-        if let Some(landed) = (&mut flying).now_or_never() {
-            return self.landed(landed);
-        }
-        self.flying = Some(flying);
+        self.flying = Some(Started::new(join(hash, write)));
         Ok(())
     }
 
     /// Waits for the piece on its way, if there is one.
     async fn land(&mut self) -> Result<()> {
-        let Some(flying) = &mut self.flying else { return Ok(()) };
-        let landed = flying.await;
-        self.flying = None;
-        self.landed(landed)
-    }
-
-    fn landed(&mut self, (builder, file): Landed) -> Result<()> {
+        let Some(flying) = self.flying.take() else { return Ok(()) };
+        let (builder, file) = flying.wait().await;
         self.builder = builder;
         self.file = Some(file?);
         Ok(())

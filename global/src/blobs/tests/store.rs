@@ -268,7 +268,16 @@ async fn a_golden_file_of_format_1_is_written_and_read() {
     drop(dir);
 }
 
-const GOLDEN_PATH: &str = "PATH";
-const GOLDEN_HEADER: &str = "HEADER";
-const GOLDEN_CHECKSUM: &str = "CHECKSUM";
-const GOLDEN_OUTLINE: &str = "OUTLINE";
+// Computed a second time by a program of its own, from the papers on BLAKE3 and CRC-32C.
+const GOLDEN_PATH: &str = "5a/87d7360a75bf0ee79f9ba8c5c4904ad4f60d8579da8d150979400a618c7e93";
+const GOLDEN_HEADER: &str = concat!(
+    "6473746f7265424c0100000000000000c027090000000000",
+    "5a87d7360a75bf0ee79f9ba8c5c4904ad4f60d8579da8d150979400a618c7e93",
+    "600000000000000080e9f706"
+);
+const GOLDEN_CHECKSUM: &str = "3e444962";
+const GOLDEN_OUTLINE: &str = concat!(
+    "69febc864103726f98eba5f7437ed4da193c9d6cb02d46036729c1ea9dc3ffad",
+    "fbdad66a00633e69d549ba33eea2a863640581ce5e5f58b15125cc71f674a33c",
+    "299b8218a2413dcf13b05179e60b11b4685ce1c3c36cfb609b04a52141653c79"
+);
