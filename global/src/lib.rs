@@ -1,5 +1,6 @@
 //! The Global tier of dstore: the authority over names, and where they are durable.
 
+pub mod blobs;
 pub mod catalog;
 pub mod change;
 pub mod checkpoint;
