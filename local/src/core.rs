@@ -13,10 +13,10 @@ use crate::cache::{Admission, Cache, CacheConfig, Cursor, Evicted, Hit};
 use crate::coherence::{Action, Bounds, Coherence, Identity, NameTable, Waiter};
 use dstore_proto::link::LinkClient;
 use dstore_proto::store::Slice;
-use dstore_shared::frame::{Answer, Down, Reply, Request, Resolved, Up};
+use dstore_shared::frame::{Answer, Down, Reply, Request, Up};
 use dstore_shared::{
-    Blob, BlobHash, Born, Command, Entry, Epoch, Error, FlightId, Moment, Name, Outcome, RegSeq, RequestId, Result,
-    Revision,
+    Blob, BlobHash, Born, Command, Entry, Epoch, Error, FlightId, Moment, Name, Outcome, RegSeq, RequestId,
+    Result, Revision,
 };
 use dstore_sys::Sys;
 use dstore_sys::tasks::Tasks;
@@ -24,7 +24,8 @@ use parking_lot::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, mpsc, oneshot};
 
 /// Session frames that wait to be sent; more means that Global does not read, and the stream is closed.
 const SESSION_QUEUE: usize = 8192;
@@ -107,6 +108,7 @@ pub(crate) struct Core {
     published: Published,
     machine: Mutex<Machine>,
     blobs: BlobFlights,
+    lease_moved: Notify,
     myself: Weak<Core>,
 }
 
@@ -124,6 +126,7 @@ impl Core {
                 requests: None,
             }),
             blobs: BlobFlights::new(FlightLimits::default()),
+            lease_moved: Notify::new(),
             myself: myself.clone(),
         })
     }
@@ -141,7 +144,7 @@ impl Core {
 
     /// Whether hits are served now.
     pub fn is_serving(&self) -> bool {
-        self.sys.clock.now().as_nanos() < self.published.valid_until.load(Ordering::Acquire)
+        !self.lease_left().is_zero()
     }
 
     /// What status tells of the session.
@@ -181,7 +184,12 @@ impl Core {
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub fn change(&self, id: RequestId, command: Command, own: Option<Blob>) -> Result<oneshot::Receiver<Result<Changed>>> {
+    pub fn change(
+        &self,
+        id: RequestId,
+        command: Command,
+        own: Option<Blob>,
+    ) -> Result<oneshot::Receiver<Result<Changed>>> {
         let (to, answer) = oneshot::channel();
         self.event(|c, _| c.change(id, command, own, Waiting::Change(to))).map_err(|(e, _)| e)?;
         Ok(answer)
@@ -191,7 +199,7 @@ impl Core {
     pub fn session_opened(&self) -> mpsc::Receiver<Up> {
         let (to, frames) = mpsc::channel(SESSION_QUEUE);
         self.machine.lock().session = Some(to);
-        self.event(|c, now| c.connected(now));
+        self.event(super::coherence::Coherence::connected);
         frames
     }
 
@@ -217,7 +225,7 @@ impl Core {
 
     /// Asks for a renewal of the lease.
     pub fn keep(&self) {
-        self.event(|c, now| c.keep(now));
+        self.event(super::coherence::Coherence::keep);
     }
 
     /// Stops serving names and says so to Global.
@@ -232,6 +240,29 @@ impl Core {
         self.machine.lock().requests = Some(to);
         self.event(|c, _| c.send_again());
         requests
+    }
+
+    /// Whether `name` is resolved and its blob on the way; that transfer has an idle deadline of its own.
+    pub fn is_fetching(&self, name: &Name) -> bool {
+        self.machine.lock().coherence.is_found(name)
+    }
+
+    /// Waits until the lease was extended or given up after this call began.
+    pub fn lease_moved(&self) -> Notified<'_> {
+        self.lease_moved.notified()
+    }
+
+    /// How long names can still be served; zero = not now.
+    pub fn lease_left(&self) -> Duration {
+        Moment::from_nanos(self.published.valid_until.load(Ordering::Acquire)).since(self.sys.clock.now())
+    }
+
+    /// Waits until the session stream has taken all that is queued for it, at most `limit`.
+    pub async fn session_sent(&self, limit: Duration) {
+        let queue = self.machine.lock().session.clone();
+        if let Some(queue) = queue {
+            crate::upstream::drained(&queue, limit).await;
+        }
     }
 
     pub fn requests_lost(&self) {
@@ -251,7 +282,9 @@ impl Core {
                 c.saw(reply.born);
                 match reply.answer {
                     Answer::Resolved(resolved) => c.resolved(now, reply.flight, resolved),
-                    Answer::Changed { outcome, cacheable } => settled.push((reply.flight, Ok((outcome, cacheable)))),
+                    Answer::Changed { outcome, cacheable } => {
+                        settled.push((reply.flight, Ok((outcome, cacheable))));
+                    }
                     Answer::Failed(error) => settled.push((reply.flight, Err(error))),
                 }
             }
@@ -343,22 +376,22 @@ impl Core {
 
     /// A blob was swept between the look at its name and its fetch, so the name is bound otherwise by now.
     async fn resolve_again(&self, flight: FlightId, name: &Name) {
-        let mut outcome = Err(Error::unavailable("the value changes faster than it can be fetched: try again"));
+        let mut outcome =
+            Err(Error::unavailable("the value changes faster than it can be fetched: try again"));
         for _ in 0..RESOLVES_MAX {
             let Ok(answer) = self.look(name) else { break };
             match answer.await {
-                Ok(Ok(looked)) => match looked.entry {
-                    Some(entry) => {
+                Ok(Ok(looked)) => {
+                    if let Some(entry) = looked.entry {
                         if let Ok(Some(blob)) = self.blob(entry.hash).await {
                             outcome = Ok(Looked { blob: Some(blob), ..looked });
                             break;
                         }
-                    }
-                    None => {
+                    } else {
                         outcome = Ok(looked);
                         break;
                     }
-                },
+                }
                 Ok(Err(e)) => {
                     outcome = Err(e);
                     break;
@@ -423,7 +456,10 @@ impl Core {
         let mut found = Vec::new();
         for action in machine.coherence.take_actions() {
             match action {
-                Action::ValidUntil(at) => self.published.valid_until.store(at.as_nanos(), Ordering::Release),
+                Action::ValidUntil(at) => {
+                    self.published.valid_until.store(at.as_nanos(), Ordering::Release);
+                    self.lease_moved.notify_waiters();
+                }
                 Action::Era(era) => self.published.era.store(era, Ordering::Release),
                 Action::Send(frame) => {
                     // Without room the stream is closed, by dropping its queue: nothing is lost silently.

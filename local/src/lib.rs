@@ -1,5 +1,17 @@
 //! The Local tier of dstore: the node's cache, its session with Global, its doors and the REPL.
+//!
+//! Where to read: [`node`] has GET and SET in the order they happen, `core` the lock around the machine,
+//! [`coherence`] the rules, [`cache`] the memory, `upstream` the streams to Global.
 
 pub mod blob_flight;
 pub mod cache;
 pub mod coherence;
+mod config;
+mod core;
+mod local;
+pub mod node;
+mod upstream;
+
+pub use config::LocalConfig;
+pub use local::Local;
+pub use node::Node;

@@ -125,6 +125,11 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         Ok(())
     }
 
+    /// Whether a flight has found what `name` is bound to, and its blob is on the way.
+    pub fn is_found(&self, name: &Name) -> bool {
+        self.out(name).any(|f| matches!(f.state, State::Found(..)))
+    }
+
     /// The name that a GET's flight asks for.
     pub fn name_of(&self, id: FlightId) -> Option<Name> {
         self.flights.get(&id)?.name.clone()

@@ -1,0 +1,126 @@
+//! A running Local: its session, its doors, its end.
+
+use crate::coherence::Identity;
+use crate::config::LocalConfig;
+use crate::core::Core;
+use crate::node::Node;
+use crate::upstream;
+use dstore_proto::dial::Dial;
+use dstore_proto::link::LinkClient;
+use dstore_proto::serve::{Limits, Routes, Serving};
+use dstore_shared::{Error, Incarnation, LocalId, Result};
+use dstore_sys::Sys;
+use dstore_sys::net::Address;
+use dstore_sys::tasks::Tasks;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a stop waits for BYE to be sent: Global would else wait for the end of the lease.
+const BYE_MAX: Duration = Duration::from_millis(500);
+/// A running Local.
+pub struct Local {
+    core: Arc<Core>,
+    node: Node,
+    doors: Vec<Serving>,
+    tasks: Tasks,
+}
+
+impl std::fmt::Debug for Local {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Local({:?})", self.addresses())
+    }
+}
+
+impl Local {
+    /// Starts a Local. It needs no Global to start: until there is a session it answers no name from memory,
+    /// and calls wait for Global up to their deadline.
+    ///
+    /// # Errors
+    /// `Unavailable` if an address cannot be listened on.
+    pub async fn start(sys: Sys, config: LocalConfig) -> Result<Self> {
+        let tasks = Tasks::new();
+        let link = LinkClient::new(&sys, &tasks, &config.global, &Dial::default());
+        // A fresh identity each start: nothing of an earlier life is held, so nothing of it must be fenced.
+        let identity = Identity {
+            local_id: LocalId(sys.rng.next_u128()),
+            incarnation: Incarnation(sys.clock.wall_ms()),
+            label: config.label.clone(),
+        };
+        let core = Core::new(sys.clone(), tasks.clone(), link, config.cache_bytes, identity);
+        let node = Node::new(core.clone(), config.deadline);
+        let mut doors = Vec::new();
+        for address in &config.listen {
+            doors.push(open_door(&sys, &tasks, address, &node).await?);
+        }
+        tasks.spawn("session", upstream::keep_session(core.clone(), config.back_off));
+        tasks.spawn("requests", upstream::keep_requests(core.clone(), config.back_off));
+        tasks.spawn("health", follow_lease(core.clone(), doors.iter().map(|d| d.health().clone()).collect()));
+        Ok(Self { core, node, doors, tasks })
+    }
+
+    /// Where it listens, in the order of the configuration.
+    pub fn addresses(&self) -> Vec<Address> {
+        self.doors.iter().map(|door| door.address().clone()).collect()
+    }
+
+    /// The node, to be used in this process.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Waits until the node serves names under a lease.
+    ///
+    /// # Errors
+    /// `Unavailable` after `limit`.
+    pub async fn ready(&self, limit: Duration) -> Result<()> {
+        let wait = async {
+            loop {
+                let moved = self.core.lease_moved();
+                if self.core.is_serving() {
+                    return;
+                }
+                moved.await;
+            }
+        };
+        let late = |_| Error::unavailable(format!("no session with global within `{limit:?}`"));
+        tokio::time::timeout(limit, wait).await.map_err(late)
+    }
+
+    /// Stops serving names, tells Global so, and ends every task.
+    pub async fn stop(self) {
+        self.core.leave();
+        let sent = self.core.session_sent(BYE_MAX);
+        sent.await;
+        self.tasks.stop().await;
+    }
+}
+
+async fn open_door(sys: &Sys, tasks: &Tasks, address: &Address, node: &Node) -> Result<Serving> {
+    let listener = sys.net.listen(address).await.map_err(|e| {
+        Error::unavailable(format!("cannot listen on `{address}`: choose another address")).caused_by(e)
+    })?;
+    let store = Arc::new(node.clone());
+    let routes = Routes::new(tasks, &Limits::default()).store(store.clone(), store);
+    let serving = Serving::start(sys, tasks, listener, routes)?;
+    Ok(serving)
+}
+
+/// The standard health service says SERVING while there is a lease.
+async fn follow_lease(core: Arc<Core>, doors: Vec<dstore_proto::serve::Health>) {
+    let mut told = None;
+    loop {
+        let moved = core.lease_moved();
+        let left = core.lease_left();
+        let serving = !left.is_zero();
+        if told.replace(serving) != Some(serving) {
+            for health in &doors {
+                health.set(serving).await;
+            }
+        }
+        if serving {
+            let _ = tokio::time::timeout(left, moved).await;
+        } else {
+            moved.await;
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! The node: what its users ask, and in which order it is looked for.
+//!
+//! ```text
+//! get by name   hit (core.hit: lease, one lookup, clock)          -> Tier::Local
+//!               else core.read: flight -> Global -> blob -> admit -> Tier::Global, cached or not
+//!               too large to keep: streamed through, verified group by group
+//! get by hash   held, else fetched once for all, else streamed through
+//! set           small: carried; larger: offered by hash, or staged first; then decided at Global
+//!               occupied: the winner is resolved like any GET
+//! delete        decided at Global, which waits for every holder
+//! ```
+//! Invariants: a name is never answered from memory but by a hit; a SET is never answered here, not even from
+//! a held name (rule 23); every wait ends by the node's deadline, or with the transfer's idle deadline.
+
+use crate::core::{Changed, Core, Looked, stopped};
+use bytes::{Bytes, BytesMut};
+use dstore_proto::IdSource;
+use dstore_proto::store::{
+    Body, BodyStream, DeleteReply, Found, Provenance, SetReply, Slice, Stat, Status, Store, Target, Tier,
+};
+use dstore_shared::limits::{CARRIED_BYTES_MAX, DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX};
+use dstore_shared::{
+    Blob, BlobHash, ClientId, Command, Entry, Error, Name, Outcome, RequestId, Result, Revision, SetOutcome,
+};
+use futures_util::StreamExt;
+use futures_util::stream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Identities that the node's own requests take in turn: each may have 1,024 in flight.
+const CLIENTS: u64 = 64;
+
+/// The node. Clones share it.
+#[derive(Clone)]
+pub struct Node {
+    core: Arc<Core>,
+    deadline: Duration,
+    ids: Arc<Ids>,
+}
+
+struct Ids {
+    first: u128,
+    next: AtomicU64,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Node")
+    }
+}
+
+impl Node {
+    pub(crate) fn new(core: Arc<Core>, deadline: Duration) -> Self {
+        let ids = Ids { first: core.sys.rng.next_u128(), next: AtomicU64::new(0) };
+        Self { core, deadline, ids: Arc::new(ids) }
+    }
+
+    /// The value of `name`, if the node holds it under a valid lease. Synchronous, one lookup, no allocation.
+    pub fn hit(&self, name: &Name) -> Option<(Entry, Blob)> {
+        self.core.hit(name.as_bytes()).map(|hit| (hit.entry, hit.blob))
+    }
+
+    /// An id for a change of the embedding process. A change that is tried again keeps its id.
+    ///
+    /// # Errors
+    /// `Unavailable` if Global was not reached within the node's deadline, ever.
+    pub async fn request_id(&self) -> Result<RequestId> {
+        let wait = async {
+            loop {
+                // Before the look, so that a session that begins in between is not missed.
+                let moved = self.core.lease_moved();
+                match self.ids.next_id(&self.core) {
+                    Ok(id) => return id,
+                    Err(_) => moved.await,
+                }
+            }
+        };
+        tokio::time::timeout(self.deadline, wait).await.map_err(|_| self.away())
+    }
+
+    /// What the cache holds and did.
+    pub fn cache_stats(&self) -> crate::cache::CacheStats {
+        self.core.cache.stats()
+    }
+
+    fn away(&self) -> Error {
+        Error::unavailable(format!("global does not answer within `{:?}`: try again", self.deadline))
+            .retry_after(Duration::from_secs(1))
+    }
+
+    async fn answer<T>(&self, from: Result<oneshot::Receiver<Result<T>>>) -> Result<T> {
+        match tokio::time::timeout(self.deadline, from?).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(stopped()),
+            Err(_) => Err(self.away()),
+        }
+    }
+
+    async fn get_name(&self, name: Name, slice: Slice) -> Result<Option<Found>> {
+        if let Some(hit) = self.core.hit(name.as_bytes()) {
+            let from = Provenance { tier: Tier::Local, cached: true, revision: hit.entry.bind_rev };
+            return found(hit.entry, from, hit.blob, slice).map(Some);
+        }
+        // A large blob may take longer than the deadline to arrive: its own transfer has an idle deadline.
+        let looked = self.transfer(&name, self.core.read(&name)?).await?;
+        let Looked { entry, blob, cached, head } = looked;
+        let Some(entry) = entry else { return Ok(None) };
+        let from = Provenance { tier: Tier::Global, cached, revision: head };
+        match blob {
+            Some(blob) => found(entry, from, blob, slice).map(Some),
+            None => self.stream_through(entry, from, slice).await,
+        }
+    }
+
+    /// Waits for the name within the deadline, and for its blob as long as that moves.
+    async fn transfer(&self, name: &Name, mut answer: oneshot::Receiver<Result<Looked>>) -> Result<Looked> {
+        loop {
+            match tokio::time::timeout(self.deadline, &mut answer).await {
+                Ok(Ok(looked)) => return looked,
+                Ok(Err(_)) => return Err(stopped()),
+                Err(_) if self.core.is_fetching(name) => {}
+                Err(_) => return Err(self.away()),
+            }
+        }
+    }
+
+    async fn get_hash(&self, hash: BlobHash, slice: Slice) -> Result<Option<Found>> {
+        let entry = |size| Entry { hash, size, bind_rev: Revision(0), expires_at: None };
+        let from = |tier, cached| Provenance { tier, cached, revision: Revision(0) };
+        if let Some(blob) = self.core.cache.have(&hash) {
+            return found(entry(blob.size()), from(Tier::Local, true), blob, slice).map(Some);
+        }
+        match self.core.blob(hash).await {
+            Ok(Some(blob)) => found(entry(blob.size()), from(Tier::Global, true), blob, slice).map(Some),
+            Ok(None) => Ok(None),
+            Err(e) if e.kind() == dstore_shared::Kind::TooLarge => {
+                let Some(fetched) = self.core.link.fetch(hash, slice).await? else { return Ok(None) };
+                let body = Body::Stream(fetched.body);
+                Ok(Some(Found { entry: entry(fetched.size), from: from(Tier::Global, false), body }))
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Passes on a blob that is too large to keep; each group is verified before.
+    async fn stream_through(&self, entry: Entry, from: Provenance, slice: Slice) -> Result<Option<Found>> {
+        slice.within(entry.size)?;
+        match self.core.link.fetch(entry.hash, slice).await? {
+            Some(fetched) => Ok(Some(Found { entry, from, body: Body::Stream(fetched.body) })),
+            None => Err(Error::unavailable("the value changed while it was looked for: try again")),
+        }
+    }
+
+    /// SET with a name, once the bytes are at hand or staged.
+    async fn bind(&self, id: RequestId, name: Name, blob: Bound) -> Result<SetReply> {
+        // Rule 23: Global is asked all the same.
+        let held = self.core.hit(name.as_bytes()).is_some();
+        let Changed { outcome, cached } = self.put(id, &name, &blob).await?;
+        let Outcome::Set(outcome) = outcome else {
+            return Err(Error::internal("global answered a SET with another outcome: report this"));
+        };
+        let from = match &outcome {
+            SetOutcome::Stored(entry) => Provenance { tier: Tier::Global, cached, revision: entry.bind_rev },
+            SetOutcome::Unchanged(entry) | SetOutcome::Occupied(entry) => {
+                let tier = if held { Tier::Local } else { Tier::Global };
+                let cached = held || self.resolve_winner(&name, entry.hash).await;
+                Provenance { tier, cached, revision: entry.bind_rev }
+            }
+            SetOutcome::NeedBlob => {
+                return Err(Error::unavailable("the blob was swept meanwhile: set it again"));
+            }
+        };
+        Ok(SetReply { outcome, from })
+    }
+
+    /// Sends the change; a blob that is not carried is staged when Global says that it has it not.
+    async fn put(&self, id: RequestId, name: &Name, blob: &Bound) -> Result<Changed> {
+        let command =
+            |carried| Command::Set { name: name.clone(), hash: blob.hash, size: blob.size, carried };
+        let small = blob.size <= CARRIED_BYTES_MAX as u64;
+        let carried = blob.bytes.clone().filter(|_| small);
+        let own = blob.bytes.clone().filter(|b| b.size() <= self.core.cache.blob_bytes_max());
+        let done = self.answer(self.core.change(id, command(carried), own.clone())).await.map_err(unknown)?;
+        match (&done.outcome, &blob.bytes) {
+            (Outcome::Set(SetOutcome::NeedBlob), Some(bytes)) => {
+                self.core.link.stage(Body::Blob(bytes.clone())).await?;
+                self.answer(self.core.change(id, command(None), own)).await.map_err(unknown)
+            }
+            _ => Ok(done),
+        }
+    }
+
+    /// After an occupied SET the name is resolved like any other (rule 23). Whether the node holds it now.
+    async fn resolve_winner(&self, name: &Name, hash: BlobHash) -> bool {
+        let looked = self.answer(self.core.read(name)).await;
+        looked.is_ok_and(|l| l.cached && l.entry.is_some_and(|e| e.hash == hash))
+    }
+
+    /// Takes a body in: whole if it is small enough to keep, staged at Global on the way if it is not small.
+    async fn take_in(&self, body: Body) -> Result<Bound> {
+        let stream = match body {
+            Body::Blob(blob) => return Ok(Bound::whole(blob)),
+            Body::Bytes(bytes) => return Ok(Bound::whole(Blob::hash(bytes))),
+            Body::Stream(stream) => stream,
+        };
+        let (head, rest) = gather(stream, CARRIED_BYTES_MAX).await?;
+        match rest {
+            None => Ok(Bound::whole(Blob::hash(head))),
+            Some(rest) => self.stage(head, rest).await,
+        }
+    }
+
+    /// Stages a long stream, keeping a copy as long as it is small enough for the cache.
+    async fn stage(&self, head: Bytes, rest: BodyStream) -> Result<Bound> {
+        let max = self.core.cache.blob_bytes_max();
+        let copy = Arc::new(parking_lot::Mutex::new(Some(BytesMut::new())));
+        let tee = copy.clone();
+        let body = stream::iter(pieces(head)).chain(rest).inspect(move |piece| {
+            let mut copy = tee.lock();
+            match (piece, copy.as_mut()) {
+                (Ok(piece), Some(kept)) if (kept.len() + piece.len()) as u64 <= max => {
+                    kept.extend_from_slice(piece);
+                }
+                _ => *copy = None,
+            }
+        });
+        let (hash, size) = self.core.link.stage(Body::Stream(Box::pin(body))).await?;
+        let bytes = copy.lock().take().and_then(|kept| Blob::verify(kept.freeze(), hash).ok());
+        Ok(Bound { hash, size, bytes })
+    }
+}
+
+/// A blob about to be bound; without bytes it is staged at Global already.
+struct Bound {
+    hash: BlobHash,
+    size: u64,
+    bytes: Option<Blob>,
+}
+
+impl Bound {
+    fn whole(blob: Blob) -> Self {
+        Self { hash: blob.id(), size: blob.size(), bytes: Some(blob) }
+    }
+}
+
+impl Store for Node {
+    async fn get(&self, target: Target, slice: Slice) -> Result<Option<Found>> {
+        match target {
+            Target::Name(name) => self.get_name(name, slice).await,
+            Target::Hash(hash) => self.get_hash(hash, slice).await,
+        }
+    }
+
+    async fn set(&self, id: RequestId, name: Option<Name>, body: Body) -> Result<SetReply> {
+        let blob = self.take_in(body).await?;
+        if let Some(name) = name {
+            return self.bind(id, name, blob).await;
+        }
+        if let Some(bytes) = blob.bytes {
+            self.core.link.stage(Body::Blob(bytes)).await?;
+        }
+        let entry = Entry { hash: blob.hash, size: blob.size, bind_rev: Revision(0), expires_at: None };
+        let from = Provenance { tier: Tier::Global, cached: false, revision: Revision(0) };
+        Ok(SetReply { outcome: SetOutcome::Stored(entry), from })
+    }
+
+    async fn delete(&self, id: RequestId, names: Vec<Name>) -> Result<DeleteReply> {
+        check_delete(&names)?;
+        let command = Command::Delete { names };
+        let changed = self.answer(self.core.change(id, command, None)).await.map_err(unknown)?;
+        match changed.outcome {
+            Outcome::Delete(done) => Ok(DeleteReply { removed: done.removed, revision: done.revision }),
+            Outcome::Set(_) => {
+                Err(Error::internal("global answered a DEL with another outcome: report this"))
+            }
+        }
+    }
+
+    async fn stat(&self, target: Target) -> Result<Option<Stat>> {
+        let name = match target {
+            Target::Name(name) => name,
+            Target::Hash(hash) => {
+                let slice = Slice { offset: 0, len: Some(0) };
+                return Ok(self.get_hash(hash, slice).await?.map(|f| Stat { entry: f.entry, from: f.from }));
+            }
+        };
+        if let Some(hit) = self.core.hit(name.as_bytes()) {
+            let from = Provenance { tier: Tier::Local, cached: true, revision: hit.entry.bind_rev };
+            return Ok(Some(Stat { entry: hit.entry, from }));
+        }
+        let looked = self.answer(self.core.look(&name)).await?;
+        let from = Provenance { tier: Tier::Global, cached: false, revision: looked.head };
+        Ok(looked.entry.map(|entry| Stat { entry, from }))
+    }
+
+    async fn status(&self) -> Result<Status> {
+        let (born, revision, lease, epoch) = self.core.standing();
+        let stats = self.core.cache.stats();
+        let fact = |name: &str, value: String| (name.to_owned(), value);
+        let facts = vec![
+            fact("session", epoch.map_or_else(|| "none".to_owned(), |e| format!("{e:?}"))),
+            fact("names", stats.names.to_string()),
+            fact("blobs", stats.blobs.to_string()),
+            fact("cache_bytes", stats.bytes().to_string()),
+            fact("cache_bytes_max", stats.bytes_max.to_string()),
+            fact("names_evicted", stats.names_evicted.to_string()),
+        ];
+        Ok(Status {
+            tier: Tier::Local,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            serving: self.core.is_serving(),
+            born,
+            revision,
+            lease,
+            facts,
+        })
+    }
+}
+
+impl Ids {
+    fn next_id(&self, core: &Core) -> Result<RequestId> {
+        let born = core.born().ok_or_else(|| Error::unavailable("global was not reached yet: try again"))?;
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        let client = ClientId(self.first.wrapping_add(u128::from(turn % CLIENTS)));
+        Ok(RequestId { client, n: turn / CLIENTS + 1, born })
+    }
+}
+
+impl IdSource for Node {
+    fn next_id(&self) -> Result<RequestId> {
+        self.ids.next_id(&self.core)
+    }
+}
+
+fn found(entry: Entry, from: Provenance, blob: Blob, slice: Slice) -> Result<Found> {
+    let body = if slice == Slice::ALL {
+        Body::Blob(blob)
+    } else {
+        let range = slice.within(entry.size)?;
+        Body::Bytes(blob.bytes().slice(range.start as usize..range.end as usize))
+    };
+    Ok(Found { entry, from, body })
+}
+
+/// A DEL must fit a frame.
+fn check_delete(names: &[Name]) -> Result<()> {
+    let bytes: usize = names.iter().map(|name| name.as_bytes().len()).sum();
+    if names.is_empty() {
+        return Err(Error::invalid("a DEL names no key: name at least one"));
+    }
+    if names.len() > DELETE_NAMES_MAX || bytes > DELETE_NAME_BYTES_MAX {
+        return Err(Error::too_large(format!(
+            "a DEL of `{}` keys, `{bytes}` bytes: at most {DELETE_NAMES_MAX} keys of {DELETE_NAME_BYTES_MAX} bytes together; delete in several steps",
+            names.len()
+        )));
+    }
+    Ok(())
+}
+
+/// A change that was sent and not answered may have been made.
+fn unknown(e: Error) -> Error {
+    if e.kind() == dstore_shared::Kind::Unavailable && !e.message().contains("unknown") {
+        let text = format!("outcome unknown: {}", e.message());
+        return Error::unavailable(text).retry_after(e.delay().unwrap_or(Duration::from_secs(1)));
+    }
+    e
+}
+
+/// Takes up to `max` bytes and a piece more from a stream; the rest, if it did not end by then.
+async fn gather(mut stream: BodyStream, max: usize) -> Result<(Bytes, Option<BodyStream>)> {
+    let mut head = BytesMut::new();
+    while let Some(piece) = stream.next().await {
+        head.extend_from_slice(&piece?);
+        if head.len() > max {
+            return Ok((head.freeze(), Some(stream)));
+        }
+    }
+    Ok((head.freeze(), None))
+}
+
+fn pieces(bytes: Bytes) -> Vec<Result<Bytes>> {
+    bytes.chunks(dstore_shared::limits::CHUNK_BYTES).map(|piece| Ok(bytes.slice_ref(piece))).collect()
+}

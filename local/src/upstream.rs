@@ -1,0 +1,166 @@
+//! The loops that keep a Local in touch with Global: the session stream and the request stream.
+//!
+//! Each connects again for ever, with jittered and growing pauses, until the Local stops. They move frames
+//! and decide nothing: what a frame means is the machine's.
+
+use crate::core::Core;
+use dstore_proto::link::Frames;
+use dstore_shared::frame::{Down, Reply};
+use dstore_shared::limits::BATCH_LEN_MAX;
+use dstore_shared::{Error, Result};
+use futures_util::StreamExt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Frames that are applied, and acknowledged, together.
+const BURST: usize = 256;
+/// Without any frame for so many lease terms the session stream is given up.
+const SILENT_TERMS: u32 = 4;
+
+/// A pause that grows with each failure.
+struct BackOff {
+    shortest: Duration,
+    longest: Duration,
+    next: Duration,
+}
+
+impl BackOff {
+    fn new((shortest, longest): (Duration, Duration)) -> Self {
+        Self { shortest, longest, next: shortest }
+    }
+
+    fn reset(&mut self) {
+        self.next = self.shortest;
+    }
+
+    async fn pause(&mut self, core: &Core) {
+        let pause = core.sys.rng.jitter(self.next);
+        self.next = (self.next * 2).min(self.longest);
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Holds a session for as long as the Local lives.
+pub(crate) async fn keep_session(core: Arc<Core>, back_off: (Duration, Duration)) {
+    let mut back_off = BackOff::new(back_off);
+    let mut told = false;
+    loop {
+        let ended = one_session(&core).await;
+        if core.is_welcome() {
+            back_off.reset();
+            told = false;
+        }
+        core.session_lost();
+        core.forget_abandoned();
+        if !std::mem::replace(&mut told, true) {
+            tracing::warn!(error = %ended, "no session with global; trying again");
+        }
+        back_off.pause(&core).await;
+    }
+}
+
+/// One session stream, from HELLO to its end; gives the reason.
+async fn one_session(core: &Core) -> Error {
+    let (sink, frames) = core.link.open_session();
+    let mut queue = core.session_opened();
+    let up = async {
+        while let Some(frame) = queue.recv().await {
+            if let Err(e) = sink.send(frame).await {
+                return e;
+            }
+        }
+        Error::closed("the session has to begin anew")
+    };
+    tokio::select! {
+        e = up => e,
+        e = take_frames(core, frames) => e,
+        never = renew(core) => match never {},
+    }
+}
+
+async fn take_frames(core: &Core, frames: Frames<Down>) -> Error {
+    let mut frames = frames.ready_chunks(BURST);
+    loop {
+        let (_, _, lease, _) = core.standing();
+        let silence = (lease * SILENT_TERMS).max(Duration::from_secs(5));
+        let burst = match tokio::time::timeout(silence, frames.next()).await {
+            Ok(Some(burst)) => burst,
+            Ok(None) => return Error::closed("global ended the session"),
+            Err(_) => return Error::unavailable("global has been silent too long"),
+        };
+        let (good, end) = until_error(burst);
+        core.session_frames(good);
+        if let Some(e) = end {
+            return e;
+        }
+    }
+}
+
+async fn renew(core: &Core) -> std::convert::Infallible {
+    loop {
+        let (_, _, lease, _) = core.standing();
+        tokio::time::sleep(core.sys.rng.jitter(lease / 3)).await;
+        core.keep();
+    }
+}
+
+/// Holds a request stream for as long as the Local lives.
+pub(crate) async fn keep_requests(core: Arc<Core>, back_off: (Duration, Duration)) {
+    let mut back_off = BackOff::new(back_off);
+    loop {
+        let answered = one_request_stream(&core).await;
+        core.requests_lost();
+        core.forget_abandoned();
+        if answered {
+            back_off.reset();
+        }
+        back_off.pause(&core).await;
+    }
+}
+
+/// One request stream to its end; whether it brought any reply.
+async fn one_request_stream(core: &Core) -> bool {
+    let (sink, mut replies) = core.link.open_requests();
+    let mut queue = core.requests_opened();
+    let up = async {
+        loop {
+            // What is queued goes together; nothing waits for more.
+            let mut batch = Vec::with_capacity(BATCH_LEN_MAX);
+            if queue.recv_many(&mut batch, BATCH_LEN_MAX).await == 0 || sink.send(batch).await.is_err() {
+                return;
+            }
+        }
+    };
+    let mut answered = false;
+    let down = async {
+        while let Some(Ok(batch)) = replies.next().await {
+            let batch: Vec<Reply> = batch;
+            core.replies(batch);
+            answered = true;
+        }
+    };
+    tokio::select! {
+        () = up => {}
+        () = down => {}
+    }
+    answered
+}
+
+/// The frames before the first error, and that error.
+fn until_error<T>(burst: Vec<Result<T>>) -> (Vec<T>, Option<Error>) {
+    let mut good = Vec::with_capacity(burst.len());
+    for frame in burst {
+        match frame {
+            Ok(frame) => good.push(frame),
+            Err(e) => return (good, Some(e)),
+        }
+    }
+    (good, None)
+}
+
+/// Waits until `queue` has been sent or `limit` is over: for the BYE of a stop.
+pub(crate) async fn drained<T>(queue: &mpsc::Sender<T>, limit: Duration) {
+    let all = queue.reserve_many(queue.max_capacity());
+    let _ = tokio::time::timeout(limit, all).await;
+}
