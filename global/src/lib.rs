@@ -4,6 +4,7 @@ pub mod blobs;
 pub mod catalog;
 pub mod change;
 pub mod checkpoint;
+pub mod data_dir;
 pub mod engine;
 pub mod journal;
 mod sealed;

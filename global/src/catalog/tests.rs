@@ -238,26 +238,28 @@ fn a_read_never_gives_less_than_was_visible_when_it_began() {
 
 #[test]
 fn all_names_of_a_commit_become_visible_in_one_step() {
-    let config = CatalogConfig { hot_names_bytes: 4000, pending_bytes: 5000, ..CatalogConfig::default() };
+    let config = CatalogConfig { hot_names_bytes: 4000, ..CatalogConfig::default() };
     let rig = rig(Arc::from, &config);
-    let names: Vec<Name> = (0..8).map(|i| name(&i.to_string())).collect();
-    let done = AtomicBool::new(false);
+    let names: Vec<Name> = (0..64).map(|i| name(&i.to_string())).collect();
+    let (done, seen) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|threads| {
         threads.spawn(|| {
-            for revision in 1..=8000 {
+            for revision in 1..=4000 {
                 let bind = |name: &Name| Change::Bind { name: name.clone(), entry: entry(revision) };
-                let half = names.iter().map(bind).collect();
-                rig.catalog.show(vec![commit(revision, half)]).unwrap();
+                let all = names.iter().map(bind).collect();
+                rig.catalog.show(vec![commit(revision, all)]).unwrap();
             }
             done.store(true, Ordering::SeqCst);
         });
         while !done.load(Ordering::SeqCst) {
             let (at, entries) = rig.catalog.entries(&names).unwrap();
+            seen.fetch_add(1, Ordering::Relaxed);
             for e in &entries {
                 assert_eq!(e.map_or(Revision(0), |e| e.bind_rev), at, "{entries:?}");
             }
         }
     });
+    assert!(seen.into_inner() > 10);
 }
 
 #[test]
@@ -308,6 +310,9 @@ fn a_failed_index_poisons_once_and_releases_who_waits() {
             (waiting.join().unwrap(), asked.blocking_recv())
         });
         assert!(after.is_err() && seen.is_err(), "{after:?} {seen:?}");
+        while told.lock().is_empty() {
+            std::thread::yield_now();
+        }
         assert_eq!(told.lock().len(), 1);
         assert!(rig.catalog.poison().is_some());
         // What is committed stays readable.

@@ -1,0 +1,94 @@
+//! Owns the file `meta`: what must be known before anything else of the directory is touched.
+
+use crate::change::Reader;
+use crate::sealed::{self, Form, Part, SealedWriter};
+use dstore_shared::{Error, HistoryId, Result, Revision};
+use dstore_sys::disk::Disk;
+use std::path::Path;
+use std::time::Duration;
+
+const FORM: Form = Form { magic: *b"dstoreME", version: 1 };
+const FILE: &str = "meta";
+const HEAD: u8 = 1;
+const ENGINE: u8 = 2;
+const NEGATIVES: u8 = 1;
+const CLEAN: u8 = 1 << 1;
+
+/// What the file says. It is replaced whole at every change.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Meta {
+    pub(super) history: HistoryId,
+    pub(super) boot: u64,
+    pub(super) lease_max: Duration,
+    pub(super) negatives_ever: bool,
+    pub(super) clean: Option<Revision>,
+    pub(super) engine: String,
+}
+
+impl Meta {
+    /// That of a new directory.
+    pub(super) fn new(history: HistoryId, engine: String) -> Self {
+        Self { history, boot: 0, lease_max: Duration::ZERO, negatives_ever: false, clean: None, engine }
+    }
+
+    /// Reads the file in `dir`; `None` if there is none.
+    pub(super) fn load(disk: &dyn Disk, dir: &Path) -> Result<Option<Self>> {
+        let path = dir.join(FILE);
+        let mut meta = Self::new(HistoryId(0), String::new());
+        let found = sealed::read(disk, &path, FORM, |part| meta.take(&path, part))?;
+        if found && meta.engine.is_empty() {
+            return Err(Error::corrupt(format!(
+                "`{}` names no engine: restore it from a backup",
+                path.display()
+            )));
+        }
+        Ok(found.then_some(meta))
+    }
+
+    /// Replaces the file, durably.
+    pub(super) fn write(&self, disk: &dyn Disk, dir: &Path) -> Result<()> {
+        let negatives = if self.negatives_ever { NEGATIVES } else { 0 };
+        let clean = if self.clean.is_some() { CLEAN } else { 0 };
+        let lease_max = u64::try_from(self.lease_max.as_nanos()).unwrap_or(u64::MAX);
+        let mut writer = SealedWriter::create(disk, &dir.join(FILE), FORM)?;
+        writer.push(
+            HEAD,
+            &[
+                &[negatives | clean],
+                &self.history.0.to_le_bytes(),
+                &self.boot.to_le_bytes(),
+                &lease_max.to_le_bytes(),
+                &self.clean.unwrap_or_default().0.to_le_bytes(),
+            ],
+        )?;
+        writer.push(ENGINE, &[self.engine.as_bytes()])?;
+        writer.seal()?.replace(None)
+    }
+
+    fn take(&mut self, path: &Path, part: Part) -> Result<()> {
+        let path = path.display();
+        match part.tag {
+            HEAD => {
+                let mut head = Reader::new(part.bytes);
+                let flags = head.flags("flags of `meta`", NEGATIVES | CLEAN)?;
+                self.history = HistoryId(head.u128()?);
+                self.boot = head.u64()?;
+                self.lease_max = Duration::from_nanos(head.u64()?);
+                let clean = Revision(head.u64()?);
+                self.clean = (flags & CLEAN != 0).then_some(clean);
+                self.negatives_ever = flags & NEGATIVES != 0;
+                head.end()?;
+            }
+            ENGINE => {
+                self.engine = String::from_utf8(part.bytes.to_vec())
+                    .map_err(|_| Error::corrupt(format!("`{path}` is damaged: restore it from a backup")))?;
+            }
+            tag => {
+                return Err(Error::invalid(format!(
+                    "`{path}` has a part `{tag}` of a newer dstore: use that version"
+                )));
+            }
+        }
+        Ok(())
+    }
+}

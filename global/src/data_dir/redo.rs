@@ -1,0 +1,180 @@
+//! Owns the way from what was found on disk to a catalog at the journal's head.
+//!
+//! Invariants: an index that is not proven is removed only once the journal has shown that it reaches back to
+//! revision 1; the journal's batches follow each other without a gap. What is redone is visible in the catalog
+//! at once, and in the index a little later, so that a start waits for reading and not for the index.
+
+use super::{DataDirConfig, Index, index_dir};
+use crate::catalog::{Catalog, Start};
+use crate::change::Commits;
+use crate::checkpoint::{Checkpoint, Checkpoints, Remembered};
+use crate::engine::{self, Engine};
+use bytes::Bytes;
+use dstore_shared::{Error, HistoryId, Result, Revision};
+use dstore_sys::Sys;
+use dstore_sys::tasks::LaneEnd;
+use std::sync::Arc;
+
+/// Commits that become visible at once: bounds what one of the journal's batches takes besides its bytes.
+const SHOW_COMMITS: usize = 1024;
+
+pub(super) struct Redo<'a> {
+    sys: &'a Sys,
+    config: &'a DataDirConfig,
+    history: HistoryId,
+    checkpoint: Option<Checkpoint>,
+    state: State,
+    outcomes: Vec<Remembered>,
+    last: Revision,
+}
+
+enum State {
+    Waiting(Index, Checkpoints),
+    Running { catalog: Catalog, applier: LaneEnd, rebuilt: bool },
+    Failed,
+}
+
+/// What redoing led to.
+pub(super) struct Redone {
+    pub(super) catalog: Catalog,
+    pub(super) applier: LaneEnd,
+    pub(super) rebuilt: bool,
+    pub(super) outcomes: Vec<Remembered>,
+}
+
+impl<'a> Redo<'a> {
+    pub(super) fn new(
+        sys: &'a Sys,
+        config: &'a DataDirConfig,
+        (index, files): (Index, Checkpoints),
+        (history, mut checkpoint): (HistoryId, Option<Checkpoint>),
+    ) -> Self {
+        let last = match &index {
+            Index::Proven(_, revision) => *revision,
+            Index::Unproven(_) | Index::Broken(_) => Revision(0),
+        };
+        let outcomes = checkpoint.as_mut().map(|c| std::mem::take(&mut c.outcomes)).unwrap_or_default();
+        Self { sys, config, history, checkpoint, state: State::Waiting(index, files), outcomes, last }
+    }
+
+    /// Redoes a batch of the journal.
+    pub(super) fn batch(&mut self, first: Revision, last: Revision, payload: Bytes) -> Result<()> {
+        if last <= self.last {
+            return Ok(());
+        }
+        if first > self.last.next() {
+            return Err(self.gap(first));
+        }
+        let catalog = self.running()?;
+        let mut commits = Vec::new();
+        for commit in Commits::of(payload) {
+            let commit = commit?;
+            if commit.revision <= self.last {
+                continue;
+            }
+            if commit.revision != self.last.next() {
+                return Err(self.gap(commit.revision));
+            }
+            self.last = commit.revision;
+            self.remember(&commit);
+            commits.push(commit);
+            if commits.len() == SHOW_COMMITS {
+                catalog.show(std::mem::take(&mut commits))?;
+            }
+        }
+        catalog.show(commits)?;
+        if self.last == last {
+            return Ok(());
+        }
+        let found = self.last;
+        Err(Error::corrupt(format!(
+            "a journal batch ends at revision `{found}` and should end at `{last}`: run `dstore check`"
+        )))
+    }
+
+    /// The catalog at `head`, the journal's last revision; `reached` is what index or checkpoint have seen.
+    pub(super) fn finish(mut self, head: Revision, reached: Revision) -> Result<Redone> {
+        if head < reached {
+            let path = self.config.path.display();
+            return Err(Error::corrupt(format!(
+                "in `{path}`, the index has seen revision `{reached}` but the journal ends at `{head}`: it lost \
+                 acknowledged writes, restore it from a backup"
+            )));
+        }
+        if self.last != head {
+            return Err(self.gap(head.next()));
+        }
+        self.running()?;
+        match self.state {
+            State::Running { catalog, applier, rebuilt } => {
+                Ok(Redone { catalog, applier, rebuilt, outcomes: self.outcomes })
+            }
+            State::Waiting(..) | State::Failed => Err(Error::internal("redo did not start: report this")),
+        }
+    }
+
+    /// The checkpoint has the outcomes up to its own revision.
+    fn remember(&mut self, commit: &crate::change::Commit) {
+        let known = self.checkpoint.as_ref().is_some_and(|c| commit.revision <= c.revision);
+        if let (false, Some((id, outcome))) = (known, &commit.outcome) {
+            self.outcomes.push((*id, outcome.clone(), commit.at_ms));
+        }
+    }
+
+    /// The catalog; started, and a useless index removed, when first needed.
+    fn running(&mut self) -> Result<Catalog> {
+        if let State::Running { catalog, .. } = &self.state {
+            return Ok(catalog.clone());
+        }
+        let State::Waiting(index, files) = std::mem::replace(&mut self.state, State::Failed) else {
+            return Err(Error::internal("redo goes on after an error: report this"));
+        };
+        let (engine, rebuilt) = self.usable(index)?;
+        let (revision, previous) = match &self.checkpoint {
+            Some(c) if !rebuilt => (c.revision, c.previous),
+            _ => (Revision(0), Revision(0)),
+        };
+        let at_ms = self.checkpoint.as_ref().map_or(0, |c| c.at_ms);
+        let history = self.history;
+        let start = Start { engine: Arc::from(engine), files, history, revision, previous, at_ms };
+        let (catalog, applier) = Catalog::start(start, &self.config.catalog, self.sys.blocking);
+        self.state = State::Running { catalog: catalog.clone(), applier, rebuilt };
+        Ok(catalog)
+    }
+
+    /// An index to redo into, and whether it begins empty in place of another.
+    fn usable(&self, index: Index) -> Result<(Box<dyn Engine>, bool)> {
+        let dir = index_dir(self.config);
+        match index {
+            Index::Proven(engine, _) => Ok((engine, false)),
+            Index::Unproven(engine) => {
+                tracing::warn!(dir = %dir.display(), "index is not the one of the checkpoint, rebuilding it");
+                Ok((engine.wipe()?, true))
+            }
+            Index::Broken(_) => {
+                tracing::warn!(dir = %dir.display(), "index cannot be opened, rebuilding it");
+                engine::discard(self.config.engine, self.sys, &dir)?;
+                Ok((engine::open(self.config.engine, self.sys, &dir)?, true))
+            }
+        }
+    }
+
+    fn gap(&self, next: Revision) -> Error {
+        let (path, last) = (self.config.path.display(), self.last);
+        match &self.state {
+            State::Waiting(Index::Broken(reason), _) => Error::corrupt(format!(
+                "the index in `{path}` cannot be opened and the journal, from revision `{next}`, does not reach \
+                 back to 1 to rebuild it: restore a backup, or run `dstore check`"
+            ))
+            .caused_by(reason.clone()),
+            State::Waiting(Index::Unproven(_), _) => Error::corrupt(format!(
+                "the index in `{path}` is not the one that `checkpoint` proves and the journal, from revision \
+                 `{next}`, does not reach back to 1 to rebuild it: put the right `index` back, or restore a backup"
+            )),
+            _ => Error::corrupt(format!(
+                "in `{path}`, the journal goes on with revision `{next}` after `{last}`: what is between is \
+                 missing, run `dstore check`"
+            )),
+        }
+    }
+}
