@@ -217,7 +217,7 @@ impl Node {
         let max = self.core.cache.blob_bytes_max();
         let copy = Arc::new(parking_lot::Mutex::new(Some(BytesMut::new())));
         let tee = copy.clone();
-        let body = stream::iter(pieces(head)).chain(rest).inspect(move |piece| {
+        let body = stream::iter(pieces(&head)).chain(rest).inspect(move |piece| {
             let mut copy = tee.lock();
             match (piece, copy.as_mut()) {
                 (Ok(piece), Some(kept)) if (kept.len() + piece.len()) as u64 <= max => {
@@ -380,6 +380,6 @@ async fn gather(mut stream: BodyStream, max: usize) -> Result<(Bytes, Option<Bod
     Ok((head.freeze(), None))
 }
 
-fn pieces(bytes: Bytes) -> Vec<Result<Bytes>> {
+fn pieces(bytes: &Bytes) -> Vec<Result<Bytes>> {
     bytes.chunks(dstore_shared::limits::CHUNK_BYTES).map(|piece| Ok(bytes.slice_ref(piece))).collect()
 }
