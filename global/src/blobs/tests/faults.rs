@@ -15,7 +15,9 @@ struct Faults {
     fail: Mutex<Vec<&'static str>>,
     /// What the disk says is free, if not the truth.
     free: Mutex<Option<u64>>,
-    /// `create`, `write`, `sync`, `rename`, `sync_dir` and what they were asked, in order.
+    /// Removes do not come back while this is set.
+    hold_removes: AtomicBool,
+    /// `create`, `write`, `sync`, `rename`, `remove`, `sync_dir` and what they were asked, in order.
     calls: Mutex<Vec<String>>,
 }
 
@@ -46,6 +48,10 @@ impl Disk for FaultyDisk {
         RealDisk.rename(from, to)
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.call("remove", path)?;
+        while self.0.hold_removes.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
         RealDisk.remove(path)
     }
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
@@ -241,4 +247,39 @@ async fn a_disk_that_fills_up_ends_uploads_before_they_write_more() {
     assert!(put(&blobs, &bytes(20_000, 3)).await.fresh, "room returned");
     blobs.close().await;
     assert_eq!(staging_of(&dir), Vec::<String>::new());
+}
+
+impl Faults {
+    /// Runs `asked` while an unlink is past the point of return, and lets that end a while later.
+    async fn during_unlink<T>(&self, blobs: &Blobs, hash: BlobHash, asked: impl Future<Output = T>) -> T {
+        self.calls.lock().clear();
+        self.hold_removes.store(true, Ordering::SeqCst);
+        let others = async {
+            while !self.calls.lock().iter().any(|c| c.starts_with("remove")) {
+                tokio::task::yield_now().await;
+            }
+            let release = async {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                self.hold_removes.store(false, Ordering::SeqCst);
+            };
+            tokio::join!(asked, release).0
+        };
+        let (unlinked, answer) = tokio::join!(blobs.unlink(hash), others);
+        assert!(unlinked.expect("no error"));
+        answer
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn deduplication_is_never_told_of_a_file_that_is_being_unlinked() {
+    let (_dir, blobs, faults) = faulty().await;
+    let all = bytes(20_000, 1);
+    let hash = put(&blobs, &all).await.hash;
+    let held = faults.during_unlink(&blobs, hash, blobs.contains(hash)).await;
+    assert!(held.expect("looked").is_none());
+
+    drop(put(&blobs, &all).await);
+    let staged = faults.during_unlink(&blobs, hash, put(&blobs, &all)).await;
+    assert!(staged.fresh);
+    assert_eq!(get(&blobs, hash, 20_000).await.expect("readable").expect("pinned"), all);
 }

@@ -136,7 +136,9 @@ async fn an_aborted_upload_leaves_nothing() {
     for polls in 0..6 {
         let mut upload = Box::pin(put_in_pieces(&blobs, &all, 1 << 20));
         for _ in 0..polls {
-            let _ = tokio::time::timeout(std::time::Duration::from_micros(300), &mut upload).await;
+            if tokio::time::timeout(std::time::Duration::from_micros(300), &mut upload).await.is_ok() {
+                break;
+            }
         }
     }
     blobs.close().await;
@@ -281,3 +283,22 @@ const GOLDEN_OUTLINE: &str = concat!(
     "fbdad66a00633e69d549ba33eea2a863640581ce5e5f58b15125cc71f674a33c",
     "299b8218a2413dcf13b05179e60b11b4685ce1c3c36cfb609b04a52141653c79"
 );
+
+#[tokio::test]
+async fn it_works_as_well_where_nothing_runs_on_threads() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let blocking = dstore_sys::tasks::Blocking::Inline { latency: std::time::Duration::from_micros(10) };
+    let sys = Sys { blocking, ..Sys::real() };
+    let blobs = Blobs::open(sys, dir.path().join("blobs"), limits()).await.expect("opened");
+    for size in [0, 20_000, (3 << 20) + 1] {
+        let all = bytes(size, 1);
+        let hash = put(&blobs, &all).await.hash;
+        assert_eq!(get(&blobs, hash, size).await.expect("readable").expect("there"), all);
+        assert!(blobs.unlink(hash).await.expect("removed"));
+    }
+    let mut staging = blobs.stage(None).await.expect("room");
+    staging.write(bytes(3 << 20, 2)).await.expect("taken");
+    drop(staging);
+    blobs.close().await;
+    assert_eq!(staging_of(&dir), Vec::<String>::new());
+}
