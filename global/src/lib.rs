@@ -1,11 +1,27 @@
 //! The Global tier of dstore: the authority over names, and where they are durable.
+//!
+//! Where to read: [`authority`] has SET and DEL in the order they happen, `committer` the batch,
+//! [`sessions`] the coherence rules, [`journal`] the truth on disk, [`catalog`] what is visible,
+//! [`engine`] the index, [`blobs`] the files, [`data_dir`] how it is opened again.
 
+pub mod authority;
 pub mod blobs;
 pub mod catalog;
 pub mod change;
 pub mod checkpoint;
+mod committer;
+mod config;
 pub mod data_dir;
+mod door;
 pub mod engine;
+mod global;
+mod host;
 pub mod journal;
 mod sealed;
 pub mod sessions;
+mod sweep;
+
+pub use authority::Authority;
+pub use config::GlobalConfig;
+pub use engine::EngineKind;
+pub use global::Global;

@@ -304,8 +304,10 @@ fn a_failed_index_poisons_once_and_releases_who_waits() {
         broken.store(true, Ordering::SeqCst);
         let asked = rig.catalog.checkpoint(Moment::ZERO, vec![]);
         let (after, seen) = std::thread::scope(|threads| {
-            let waiting =
-                threads.spawn(|| rig.catalog.show(vec![commit(first + 1, vec![bind("b", first + 1)])]));
+            let waiting = threads.spawn(|| {
+                rig.catalog.make_room();
+                rig.catalog.show(vec![commit(first + 1, vec![bind("b", first + 1)])])
+            });
             drop(closed);
             (waiting.join().unwrap(), asked.blocking_recv())
         });

@@ -143,6 +143,13 @@ pub enum EngineKind {
     Fjall,
 }
 
+impl EngineKind {
+    /// The engine to use when none is asked for: the durable one, if this binary has it.
+    pub const fn preferred() -> Self {
+        if cfg!(feature = "fjall") { Self::Fjall } else { Self::Memory }
+    }
+}
+
 impl fmt::Display for EngineKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -28,6 +28,7 @@ use dstore_shared::{
 };
 use holders::Holders;
 use ops::Op;
+pub use ops::Submission;
 use requests::Requests;
 use session::Session;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -223,6 +224,16 @@ impl<J, R> Sessions<J, R> {
         self.head
     }
 
+    /// The lease length D in force.
+    pub fn lease(&self) -> Duration {
+        self.terms.lease
+    }
+
+    /// The outcomes that are remembered, for a checkpoint.
+    pub fn outcomes(&self) -> Vec<(RequestId, Outcome)> {
+        self.requests.done()
+    }
+
     /// Whether leases of an earlier boot may still run.
     pub fn in_grace(&self, now: Moment) -> bool {
         now < self.grace_end
@@ -339,6 +350,6 @@ pub struct Counts {
 }
 
 /// A duration lengthened by the bound on clock rate error.
-fn lengthened(d: Duration) -> Duration {
+pub(crate) fn lengthened(d: Duration) -> Duration {
     d + d * dstore_shared::limits::CLOCK_RATE_ERROR_PER_MILLE as u32 / 1000
 }

@@ -168,6 +168,17 @@ impl Requests {
         true
     }
 
+    /// Every outcome that is remembered, oldest birth first.
+    pub fn done(&self) -> Vec<(RequestId, Outcome)> {
+        let outcome = |((boot, at_ms), client, n): &(BornAt, ClientId, u64)| {
+            let (_, state) = self.clients.get(client)?.requests.get(n)?;
+            let State::Done(outcome) = state else { return None };
+            let born = Born { history: self.boot.history, boot: *boot, at_ms: *at_ms };
+            Some((RequestId { client: *client, n: *n, born }, outcome.clone()))
+        };
+        self.by_birth.iter().filter_map(outcome).collect()
+    }
+
     /// How many are remembered.
     pub fn len(&self) -> usize {
         self.by_birth.len()

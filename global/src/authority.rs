@@ -1,0 +1,312 @@
+//! The authority: the only place that decides what a name is bound to, and the order of steps of SET and DEL.
+//!
+//! ```text
+//! change -> sessions.submit      FIFO a name, mark busy, INVs to holders      (under the shard's lock)
+//!        -> acks, lease ends     every holder told or out of time             (rules 3, 17, 18)
+//!        -> committer            validate, journal, one fsync                 (committer.rs)
+//!        -> show + finish        visible, bits cleared, names free, answered  (one step under the lock)
+//! read   -> begin_read, look at the catalog, end_read                         (rule 7)
+//! ```
+//! Invariants: the shard's lock is held across neither an await nor a look at the disk; the clock is read
+//! after it is taken; what the machine asks for is carried out, in order, before it is let go. Nothing is
+//! acknowledged before it is durable, and nothing is readable before that either.
+
+use crate::blobs::Blobs;
+use crate::catalog::Catalog;
+use crate::committer::{Done, Job, Work};
+use crate::sessions::{Action, Answered, Boot, Counts, Sessions, StreamId, Submission, Terms};
+use dstore_shared::frame::{Answer, Down, Reply};
+use dstore_shared::limits::{DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX};
+use dstore_shared::{
+    Born, ClientId, Command, Entry, Error, FlightId, Moment, Name, Outcome, RequestId, Result, Revision,
+};
+use dstore_sys::Sys;
+use dstore_sys::tasks::{Lane, Tasks};
+use parking_lot::{Mutex, MutexGuard};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Session frames that wait to be sent; beyond it the stream is closed, which releases nobody (rule 18).
+/// A DEL of [`DELETE_NAMES_MAX`] names fits three times.
+const SESSION_QUEUE: usize = 32_768;
+/// Identities that the authority gives to changes without one, in turn: each may have 1,024 in flight.
+const CLIENTS: u64 = 64;
+
+/// Who waits for the outcome of a change.
+#[derive(Debug)]
+pub(crate) enum Responder {
+    /// A call.
+    Call(oneshot::Sender<Result<Answered>>),
+    /// A request of a request stream; the permit is its place in the stream of replies.
+    Stream(FlightId, mpsc::OwnedPermit<Reply>),
+}
+
+pub(crate) type Machine = Sessions<Work, Responder>;
+
+/// The machine and where its frames go.
+pub(crate) struct Shard {
+    pub sessions: Machine,
+    streams: HashMap<StreamId, mpsc::Sender<Result<Down>>>,
+}
+
+/// The authority over one shard.
+pub struct Authority {
+    pub(crate) sys: Sys,
+    pub(crate) tasks: Tasks,
+    pub(crate) catalog: Catalog,
+    pub(crate) blobs: Blobs,
+    pub(crate) sweep_grace: Duration,
+    shard: Mutex<Shard>,
+    committer: Lane<Job>,
+    next_stream: AtomicU64,
+    clients: u128,
+    next_request: AtomicU64,
+    failure: watch::Sender<Option<Error>>,
+}
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Authority({:?})", self.catalog.head())
+    }
+}
+
+/// What an authority is made of.
+pub(crate) struct Parts {
+    pub sys: Sys,
+    pub tasks: Tasks,
+    pub catalog: Catalog,
+    pub blobs: Blobs,
+    pub sweep_grace: Duration,
+    pub committer: Lane<Job>,
+    pub terms: Terms,
+    pub boot: Boot,
+    pub outcomes: Vec<(RequestId, Outcome)>,
+}
+
+impl Authority {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let mut sessions = Sessions::new(parts.terms, parts.boot);
+        for (id, outcome) in parts.outcomes {
+            sessions.restore_outcome(id, outcome);
+        }
+        Self {
+            clients: parts.sys.rng.next_u128(),
+            sys: parts.sys,
+            tasks: parts.tasks,
+            catalog: parts.catalog,
+            blobs: parts.blobs,
+            sweep_grace: parts.sweep_grace,
+            shard: Mutex::new(Shard { sessions, streams: HashMap::new() }),
+            committer: parts.committer,
+            next_stream: AtomicU64::new(1),
+            next_request: AtomicU64::new(0),
+            failure: watch::Sender::new(None),
+        }
+    }
+
+    /// One event of the machine, and what follows from it.
+    pub(crate) fn event<O>(&self, event: impl FnOnce(&mut Machine, Moment) -> O) -> O {
+        let mut shard = self.shard.lock();
+        let now = self.sys.clock.now();
+        let done = event(&mut shard.sessions, now);
+        self.carry_out(&mut shard);
+        done
+    }
+
+    /// Carries actions out, in order, until none is left: what cannot be queued makes further ones.
+    fn carry_out(&self, shard: &mut MutexGuard<'_, Shard>) {
+        loop {
+            let actions = shard.sessions.take_actions();
+            if actions.is_empty() {
+                return;
+            }
+            for action in actions {
+                self.carry_out_one(shard, action);
+            }
+        }
+    }
+
+    fn carry_out_one(&self, shard: &mut Shard, action: Action<Work, Responder>) {
+        match action {
+            Action::Send(stream, frame) => {
+                let full = shard.streams.get(&stream).is_some_and(|to| to.try_send(Ok(frame)).is_err());
+                if full {
+                    shard.streams.remove(&stream);
+                    shard.sessions.stream_lost(stream);
+                }
+            }
+            Action::Close(stream, error) => {
+                if let Some(to) = shard.streams.remove(&stream) {
+                    // Best effort: the end of the stream tells as much.
+                    let _ = to.try_send(Err(error));
+                }
+            }
+            Action::Commit(op, work) => {
+                if let Err(Job::Op(op, _)) = self.committer.try_send(Job::Op(op, work)) {
+                    let e =
+                        self.failed().unwrap_or_else(|| Error::exhausted("too many changes wait: try again"));
+                    let now = self.sys.clock.now();
+                    shard.sessions.finish(now, op, &Err(e), Revision(0));
+                }
+            }
+            Action::Answer(to, answer) => {
+                let born = shard.sessions.born(self.sys.clock.now());
+                to.tell(answer, born);
+            }
+        }
+    }
+
+    /// Opens a session stream: the machine may queue frames for it from now on.
+    pub(crate) fn open_stream(&self) -> (StreamId, mpsc::Receiver<Result<Down>>) {
+        let id = StreamId(self.next_stream.fetch_add(1, Ordering::Relaxed));
+        let (to, frames) = mpsc::channel(SESSION_QUEUE);
+        self.shard.lock().streams.insert(id, to);
+        (id, frames)
+    }
+
+    /// A session stream is gone.
+    pub(crate) fn close_stream(&self, id: StreamId) {
+        self.shard.lock().streams.remove(&id);
+        self.event(|m, _| m.stream_lost(id));
+    }
+
+    /// Takes a change of a client or Local; `responder` is told what became of it.
+    pub(crate) fn submit(
+        &self,
+        id: RequestId,
+        command: Command,
+        caller: Option<crate::sessions::Caller>,
+        responder: Responder,
+    ) {
+        if let Err(e) = self.check(&command) {
+            let born = self.born();
+            return responder.tell(Err(e), born);
+        }
+        let (names, drains, work) = match command {
+            Command::Set { name, hash, size, carried } => {
+                (vec![name.clone()], false, Work::Set { id, name, hash, size, carried })
+            }
+            Command::Delete { names } => (names.clone(), true, Work::Delete { id, names }),
+        };
+        let change = Submission { id, names, drains, job: work, caller, responder };
+        self.event(|m, now| m.submit(now, change));
+    }
+
+    fn check(&self, command: &Command) -> Result<()> {
+        if let Some(e) = self.failed() {
+            return Err(e);
+        }
+        match command {
+            Command::Delete { names } => {
+                let bytes: usize = names.iter().map(|name| name.as_bytes().len()).sum();
+                if names.is_empty() {
+                    return Err(Error::invalid("a DEL names no key: name at least one"));
+                }
+                if names.len() > DELETE_NAMES_MAX || bytes > DELETE_NAME_BYTES_MAX {
+                    return Err(Error::too_large("too many keys for one DEL: delete in several steps"));
+                }
+            }
+            Command::Set { hash, size, carried: Some(blob), .. } => {
+                if (blob.id(), blob.size()) != (*hash, *size) {
+                    return Err(Error::invalid("a SET carries another blob than it names: report this"));
+                }
+            }
+            Command::Set { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Has the committer do internal work: not about names, so no session is concerned.
+    ///
+    /// # Errors
+    /// `Unavailable` if the store has failed or is stopping; what the work itself comes to.
+    pub(crate) async fn commit(&self, work: Work) -> Result<Done> {
+        let (to, answer) = oneshot::channel();
+        let stopped = || self.failed().unwrap_or_else(|| Error::unavailable("global is stopping: try again"));
+        self.committer.send(Job::Own(work, to)).await.map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    /// What a name is bound to now, durable and visible. May block on the index's disk.
+    ///
+    /// # Errors
+    /// `Unavailable` if the index has failed.
+    pub(crate) fn look(&self, name: &Name) -> Result<(Option<Entry>, Revision)> {
+        // The head is read first: the answer holds at or after it.
+        let head = self.catalog.head();
+        Ok((self.catalog.entry(name)?, head))
+    }
+
+    /// Global's clock.
+    pub fn born(&self) -> Born {
+        let shard = self.shard.lock();
+        shard.sessions.born(self.sys.clock.now())
+    }
+
+    /// An id for a change whose caller gave none.
+    pub(crate) fn next_id(&self) -> RequestId {
+        let turn = self.next_request.fetch_add(1, Ordering::Relaxed);
+        let client = ClientId(self.clients.wrapping_add(u128::from(turn % CLIENTS)));
+        RequestId { client, n: turn / CLIENTS + 1, born: self.born() }
+    }
+
+    /// How much the machine remembers.
+    pub fn counts(&self) -> Counts {
+        self.shard.lock().sessions.counts()
+    }
+
+    /// The store takes no changes any more: a journal, a directory or the index failed.
+    pub(crate) fn fail(&self, error: &Error) {
+        self.failure.send_if_modified(|failure| {
+            let first = failure.is_none();
+            if first {
+                tracing::error!(%error, "the store has failed: no change is taken any more");
+                *failure = Some(error.clone());
+            }
+            first
+        });
+    }
+
+    /// Why the store takes no changes any more, if so.
+    pub fn failed(&self) -> Option<Error> {
+        self.failure.borrow().clone()
+    }
+
+    /// Resolves when the store takes no changes any more.
+    pub fn failure(&self) -> watch::Receiver<Option<Error>> {
+        self.failure.subscribe()
+    }
+
+    /// Work for the committer that nobody waits for.
+    pub(crate) fn nudge_committer(&self) {
+        // A full queue needs no nudge.
+        let _ = self.committer.try_send(Job::Tick);
+    }
+
+    /// Has the committer write a checkpoint at the head.
+    pub(crate) async fn checkpoint(&self) -> Result<Revision> {
+        let (to, answer) = oneshot::channel();
+        let stopped = || Error::unavailable("global is stopping");
+        self.committer.send(Job::Checkpoint(to)).await.map_err(|_| stopped())?;
+        let written = answer.await.map_err(|_| stopped())?;
+        written.await.map_err(|_| stopped())?
+    }
+}
+
+impl Responder {
+    fn tell(self, answer: Result<Answered>, born: Born) {
+        match self {
+            // Whoever has gone away asks again with the same id.
+            Self::Call(to) => _ = to.send(answer),
+            Self::Stream(flight, permit) => {
+                let answer = match answer {
+                    Ok(Answered { outcome, cacheable }) => Answer::Changed { outcome, cacheable },
+                    Err(e) => Answer::Failed(e),
+                };
+                permit.send(Reply { flight, answer, born });
+            }
+        }
+    }
+}

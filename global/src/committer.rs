@@ -1,0 +1,436 @@
+//! The committer: takes what has gathered, decides each change against the visible state and the batch so
+//! far, appends one journal batch with one fsync, makes it visible, answers.
+//!
+//! Runs on a thread of its own (or in place, in simulation), so it may block. It is the only writer: what it
+//! decides needs no lock. Invariants: the results that it writes are absolute; a change without effect writes
+//! nothing; after a failed append nothing is acknowledged, released or retried.
+
+use crate::authority::Authority;
+use crate::catalog::Catalog;
+use crate::change::{BlobMeta, Change, Commit, Payload, Place};
+use crate::journal::{Class, Journal};
+use crate::sessions::OpNo;
+use dstore_shared::{
+    Blob, BlobHash, DeleteOutcome, Entry, Error, Name, Outcome, RequestId, Result, Revision, SetOutcome,
+};
+use std::collections::HashMap;
+use std::sync::Weak;
+use tokio::sync::oneshot;
+
+/// Bytes after which a batch is written though more has gathered: bounds the time of one write.
+const BATCH_BYTES: usize = 4 << 20;
+/// Ops that become visible under one hold of the shard's lock.
+const SHOWN_TOGETHER: usize = 64;
+
+/// Something for the committer.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// A drained op.
+    Op(OpNo, Work),
+    /// Work of Global's own.
+    Own(Work, oneshot::Sender<Result<Done>>),
+    /// Write a checkpoint; tells how to wait for it.
+    Checkpoint(oneshot::Sender<oneshot::Receiver<Result<Revision>>>),
+    /// Look whether a checkpoint is due.
+    Tick,
+}
+
+/// What is to be decided and written.
+#[derive(Debug)]
+pub(crate) enum Work {
+    Set {
+        id: RequestId,
+        name: Name,
+        hash: BlobHash,
+        size: u64,
+        carried: Option<Blob>,
+    },
+    Delete {
+        id: RequestId,
+        names: Vec<Name>,
+    },
+    /// A blob arrived: in a file, or carried to be kept in the index.
+    Keep {
+        hash: BlobHash,
+        size: u64,
+        carried: Option<Blob>,
+    },
+    /// Forget a blob that has been without a name since `before_ms`.
+    Sweep {
+        hash: BlobHash,
+        before_ms: u64,
+    },
+    /// A blob was found not to have its hash.
+    Mark {
+        hash: BlobHash,
+    },
+}
+
+/// What became of it.
+#[derive(Clone, Debug)]
+pub(crate) enum Done {
+    Change(Outcome),
+    Kept,
+    /// Swept; true: its file is to be removed now.
+    Swept {
+        file: bool,
+    },
+    /// There was nothing to do.
+    Nothing,
+}
+
+enum To {
+    Op(OpNo),
+    Own(oneshot::Sender<Result<Done>>),
+}
+
+/// A decision that waits for the batch to be durable.
+struct Decided {
+    to: To,
+    done: Result<Done>,
+    revision: Revision,
+}
+
+pub(crate) struct Committer {
+    authority: Weak<Authority>,
+    catalog: Catalog,
+    journal: Journal,
+    payload: Payload,
+    /// Blobs as the batch so far leaves them.
+    blobs: HashMap<BlobHash, Option<BlobMeta>>,
+    commits: Vec<Commit>,
+    decided: Vec<Decided>,
+    head: Revision,
+    at_ms: u64,
+    failed: Option<Error>,
+}
+
+impl Committer {
+    pub fn new(authority: Weak<Authority>, catalog: Catalog, journal: Journal) -> Self {
+        Self {
+            authority,
+            head: journal.head(),
+            at_ms: catalog.journal_time(),
+            catalog,
+            journal,
+            payload: Payload::new(),
+            blobs: HashMap::new(),
+            commits: Vec::new(),
+            decided: Vec::new(),
+            failed: None,
+        }
+    }
+
+    /// Does what has gathered.
+    pub fn work(&mut self, jobs: &mut Vec<Job>) {
+        let Some(authority) = self.authority.upgrade() else { return };
+        self.at_ms = self.at_ms.max(authority.sys.clock.wall_ms());
+        for job in jobs.drain(..) {
+            match job {
+                Job::Op(op, work) => self.decide(To::Op(op), work),
+                Job::Own(work, to) => self.decide(To::Own(to), work),
+                Job::Checkpoint(to) => {
+                    self.write(&authority);
+                    // Whoever asked may have gone away.
+                    let _ = to.send(self.checkpoint(&authority));
+                }
+                Job::Tick => {}
+            }
+            if self.payload.len() >= BATCH_BYTES {
+                self.write(&authority);
+            }
+        }
+        self.write(&authority);
+        if self.failed.is_none() && self.catalog.checkpoint_due(authority.sys.clock.now()) {
+            // The answer is not waited for: a checkpoint that fails leaves the one before.
+            drop(self.checkpoint(&authority));
+        }
+        self.journal.trim(self.catalog.trim_below());
+    }
+
+    fn checkpoint(&mut self, authority: &Authority) -> oneshot::Receiver<Result<Revision>> {
+        let at_ms = self.at_ms;
+        let outcomes = authority.event(|m, _| m.outcomes());
+        let outcomes = outcomes.into_iter().map(|(id, outcome)| (id, outcome, at_ms)).collect();
+        self.catalog.checkpoint(authority.sys.clock.now(), outcomes)
+    }
+
+    fn decide(&mut self, to: To, work: Work) {
+        let revision = self.head.next();
+        let (done, changes, outcome) = match self.judge(work, revision) {
+            Ok(Verdict { done, changes, id }) => {
+                let outcome = match (&done, id) {
+                    (Done::Change(outcome), Some(id)) => Some((id, outcome.clone())),
+                    _ => None,
+                };
+                (Ok(done), changes, outcome)
+            }
+            Err(e) => (Err(e), Vec::new(), None),
+        };
+        if changes.is_empty() {
+            self.decided.push(Decided { to, done, revision: self.head });
+            return;
+        }
+        for change in &changes {
+            match change {
+                Change::Blob { hash, meta } => _ = self.blobs.insert(*hash, Some(*meta)),
+                Change::BlobGone { hash } => _ = self.blobs.insert(*hash, None),
+                _ => {}
+            }
+        }
+        let commit = Commit { revision, at_ms: self.at_ms, outcome, changes };
+        self.payload.push(&commit);
+        self.commits.push(commit);
+        self.head = revision;
+        self.decided.push(Decided { to, done, revision });
+    }
+
+    fn judge(&mut self, work: Work, revision: Revision) -> Result<Verdict> {
+        if let Some(e) = &self.failed {
+            return Err(e.clone());
+        }
+        match work {
+            Work::Set { id, name, hash, size, carried } => {
+                let mut verdict = self.judge_set(name, (hash, size), carried, revision)?;
+                verdict.id = Some(id);
+                Ok(verdict)
+            }
+            Work::Delete { id, names } => {
+                let mut verdict = self.judge_delete(&names, revision)?;
+                verdict.id = Some(id);
+                Ok(verdict)
+            }
+            Work::Keep { hash, size, carried } => self.judge_keep(hash, size, carried),
+            Work::Sweep { hash, before_ms } => self.judge_sweep(hash, before_ms),
+            Work::Mark { hash } => {
+                let changes = match self.meta(&hash)? {
+                    Some(meta) if !meta.corrupt => {
+                        vec![Change::Blob { hash, meta: BlobMeta { corrupt: true, ..meta } }]
+                    }
+                    _ => Vec::new(),
+                };
+                Ok(Verdict::of(Done::Nothing, changes))
+            }
+        }
+    }
+
+    fn judge_set(
+        &mut self,
+        name: Name,
+        (hash, size): (BlobHash, u64),
+        carried: Option<Blob>,
+        revision: Revision,
+    ) -> Result<Verdict> {
+        let set = |outcome, changes| Ok(Verdict::of(Done::Change(Outcome::Set(outcome)), changes));
+        let bound = self.catalog.entry(&name)?;
+        if let Some(entry) = bound.filter(|entry| entry.hash != hash) {
+            return set(SetOutcome::Occupied(entry), Vec::new());
+        }
+        let known = self.meta(&hash)?;
+        let healthy = known.filter(|meta| !meta.corrupt);
+        if healthy.is_none() && carried.is_none() {
+            return set(SetOutcome::NeedBlob, Vec::new());
+        }
+        if let Some(meta) = healthy.filter(|meta| meta.size != size) {
+            return Err(Error::invalid(format!("blake3:{hash} has `{}` bytes, not `{size}`", meta.size)));
+        }
+        self.room(Class::Ordinary, carried.as_ref().map_or(0, |blob| blob.bytes().len()))?;
+        let mut changes = Vec::with_capacity(3);
+        let mut meta = healthy.unwrap_or(BlobMeta {
+            size,
+            refs: known.map_or(0, |meta| meta.refs),
+            place: Place::Inline,
+            unnamed_since_ms: None,
+            corrupt: false,
+        });
+        if healthy.is_none()
+            && let Some(blob) = carried
+        {
+            changes.push(Change::Inline { hash, bytes: blob.bytes().clone() });
+        }
+        if let Some(entry) = bound {
+            // Identical bytes: nothing is written, unless they replace damaged ones.
+            if !changes.is_empty() {
+                changes.push(Change::Blob { hash, meta });
+            }
+            return set(SetOutcome::Unchanged(entry), changes);
+        }
+        (meta.refs, meta.unnamed_since_ms) = (meta.refs + 1, None);
+        let entry = Entry { hash, size, bind_rev: revision, expires_at: None };
+        changes.push(Change::Blob { hash, meta });
+        changes.push(Change::Bind { name, entry });
+        set(SetOutcome::Stored(entry), changes)
+    }
+
+    fn judge_delete(&mut self, names: &[Name], revision: Revision) -> Result<Verdict> {
+        let mut bound: HashMap<&Name, Option<Entry>> = HashMap::with_capacity(names.len());
+        let mut metas: HashMap<BlobHash, BlobMeta> = HashMap::new();
+        let mut changes = Vec::new();
+        for name in names {
+            if bound.contains_key(name) {
+                continue;
+            }
+            let entry = self.catalog.entry(name)?;
+            bound.insert(name, entry);
+            let Some(entry) = entry else { continue };
+            changes.push(Change::Unbind { name: name.clone() });
+            let meta = match metas.get(&entry.hash) {
+                Some(meta) => Some(*meta),
+                None => self.meta(&entry.hash)?,
+            };
+            if let Some(mut meta) = meta {
+                meta.refs = meta.refs.saturating_sub(1);
+                meta.unnamed_since_ms = (meta.refs == 0).then_some(self.at_ms);
+                metas.insert(entry.hash, meta);
+            }
+        }
+        let removed: Vec<bool> = names.iter().map(|name| bound[name].is_some()).collect();
+        let at = if changes.is_empty() { self.head } else { revision };
+        if !changes.is_empty() {
+            self.room(Class::Essential, names.iter().map(|name| name.as_bytes().len() + 128).sum())?;
+        }
+        let mut metas: Vec<_> = metas.into_iter().collect();
+        metas.sort_by_key(|(hash, _)| *hash);
+        changes.extend(metas.into_iter().map(|(hash, meta)| Change::Blob { hash, meta }));
+        let outcome = Outcome::Delete(DeleteOutcome { removed, revision: at });
+        Ok(Verdict::of(Done::Change(outcome), changes))
+    }
+
+    fn judge_keep(&mut self, hash: BlobHash, size: u64, carried: Option<Blob>) -> Result<Verdict> {
+        let place = if carried.is_some() { Place::Inline } else { Place::File };
+        let known = self.meta(&hash)?;
+        let healthy = known.filter(|meta| !meta.corrupt);
+        if healthy.is_some_and(|meta| meta.refs > 0) {
+            return Ok(Verdict::of(Done::Kept, Vec::new()));
+        }
+        self.room(Class::Ordinary, carried.as_ref().map_or(0, |blob| blob.bytes().len()))?;
+        let mut changes = Vec::with_capacity(2);
+        let refs = known.map_or(0, |meta| meta.refs);
+        let place = healthy.map_or(place, |meta| meta.place);
+        if healthy.is_none()
+            && let Some(blob) = carried
+        {
+            changes.push(Change::Inline { hash, bytes: blob.bytes().clone() });
+        }
+        let unnamed_since_ms = (refs == 0).then_some(self.at_ms);
+        changes.push(Change::Blob {
+            hash,
+            meta: BlobMeta { size, refs, place, unnamed_since_ms, corrupt: false },
+        });
+        Ok(Verdict::of(Done::Kept, changes))
+    }
+
+    fn judge_sweep(&mut self, hash: BlobHash, before_ms: u64) -> Result<Verdict> {
+        let Some(meta) = self.meta(&hash)? else { return Ok(Verdict::of(Done::Nothing, Vec::new())) };
+        if meta.refs > 0 || meta.unnamed_since_ms.is_none_or(|since| since > before_ms) {
+            return Ok(Verdict::of(Done::Nothing, Vec::new()));
+        }
+        self.room(Class::Essential, 128)?;
+        let file = meta.place == Place::File;
+        let mut changes = vec![Change::BlobGone { hash }];
+        if !file {
+            changes.push(Change::InlineGone { hash });
+        }
+        Ok(Verdict::of(Done::Swept { file }, changes))
+    }
+
+    /// Whether the batch so far and `bytes` more still fit on the disk.
+    fn room(&mut self, class: Class, bytes: usize) -> Result<()> {
+        self.journal.room(class, self.payload.len() + bytes + 1024)
+    }
+
+    fn meta(&self, hash: &BlobHash) -> Result<Option<BlobMeta>> {
+        match self.blobs.get(hash) {
+            Some(meta) => Ok(*meta),
+            None => self.catalog.blob(hash),
+        }
+    }
+
+    /// Makes the batch durable, then visible, and answers.
+    fn write(&mut self, authority: &Authority) {
+        if let (Some(first), Some(last)) = (self.commits.first(), self.commits.last()) {
+            let (first, last) = (first.revision, last.revision);
+            if let Err(e) = self.journal.append(first, last, &self.payload.slices()) {
+                return self.lost(authority, &e);
+            }
+            self.payload.clear();
+            self.catalog.make_room();
+        }
+        self.blobs.clear();
+        self.show(authority);
+    }
+
+    /// A step at a time under the shard's lock: the commits become visible, the holders' bits go, the names are
+    /// free, the callers are told (rule 8).
+    fn show(&mut self, authority: &Authority) {
+        let mut commits = std::mem::take(&mut self.commits).into_iter().peekable();
+        let mut decided = std::mem::take(&mut self.decided).into_iter();
+        loop {
+            let step: Vec<Decided> = decided.by_ref().take(SHOWN_TOGETHER).collect();
+            let Some(head) = step.last().map(|d| d.revision) else { break };
+            let mut visible = Vec::with_capacity(step.len());
+            while commits.peek().is_some_and(|commit| commit.revision <= head) {
+                visible.extend(commits.next());
+            }
+            authority.event(|m, now| {
+                if !visible.is_empty()
+                    && let Err(e) = self.catalog.show(visible)
+                {
+                    authority.fail(&e);
+                }
+                for Decided { to, done, revision } in step {
+                    match to {
+                        To::Op(op) => m.finish(now, op, &done.and_then(outcome_of), revision),
+                        // Whoever has gone away does not matter.
+                        To::Own(to) => _ = to.send(done),
+                    }
+                }
+            });
+        }
+    }
+
+    /// The batch was not written, or nobody knows whether it was.
+    fn lost(&mut self, authority: &Authority, error: &Error) {
+        let unknown = self.journal.is_poisoned();
+        self.payload.clear();
+        self.commits.clear();
+        self.blobs.clear();
+        self.head = self.journal.head();
+        let told = if unknown {
+            let e =
+                Error::unavailable(format!("outcome unknown: {}", error.message())).caused_by(error.clone());
+            self.failed = Some(error.clone());
+            authority.fail(error);
+            e
+        } else {
+            error.clone()
+        };
+        let head = self.head;
+        for Decided { to, .. } in std::mem::take(&mut self.decided) {
+            match to {
+                To::Op(op) if unknown => authority.event(|m, _| m.fail(op, &told)),
+                To::Op(op) => authority.event(|m, now| m.finish(now, op, &Err(told.clone()), head)),
+                To::Own(to) => _ = to.send(Err(told.clone())),
+            }
+        }
+    }
+}
+
+fn outcome_of(done: Done) -> Result<Outcome> {
+    match done {
+        Done::Change(outcome) => Ok(outcome),
+        _ => Err(Error::internal("an op came to something else than an outcome: report this")),
+    }
+}
+
+struct Verdict {
+    done: Done,
+    changes: Vec<Change>,
+    id: Option<RequestId>,
+}
+
+impl Verdict {
+    fn of(done: Done, changes: Vec<Change>) -> Self {
+        Self { done, changes, id: None }
+    }
+}

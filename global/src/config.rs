@@ -1,0 +1,46 @@
+//! How a Global is set up; plain data.
+
+use crate::engine::EngineKind;
+use dstore_shared::limits;
+use dstore_sys::net::Address;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The settings of a Global.
+#[derive(Clone, Debug)]
+pub struct GlobalConfig {
+    /// Where Locals and clients are served.
+    pub listen: Vec<Address>,
+    /// The data directory; made if need be.
+    pub data: PathBuf,
+    /// The engine of the index; recorded in the directory.
+    pub engine: EngineKind,
+    /// Lease length D.
+    pub lease: Duration,
+    /// How long a stop, or a store that failed, waits for calls that still run.
+    pub drain_timeout: Duration,
+    /// Bytes of the file system that SETs leave free.
+    pub min_free: u64,
+    /// Largest blob in bytes.
+    pub blob_bytes_max: u64,
+    /// How long a blob without a name is kept.
+    pub sweep_grace: Duration,
+}
+
+impl GlobalConfig {
+    /// The defaults, for data in `data`.
+    pub fn new(data: impl Into<PathBuf>) -> Self {
+        Self {
+            listen: Vec::new(),
+            data: data.into(),
+            engine: EngineKind::preferred(),
+            lease: limits::LEASE,
+            drain_timeout: Duration::from_secs(5),
+            // Enough for DEL, sweep and checkpoint to go on when SETs are refused.
+            min_free: 256 << 20,
+            blob_bytes_max: limits::BLOB_BYTES_MAX,
+            // Long enough for a slow upload to get its name, and for a mistaken DEL to be undone by hash.
+            sweep_grace: Duration::from_secs(3600),
+        }
+    }
+}

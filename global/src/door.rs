@@ -1,0 +1,165 @@
+//! Global's own `Store`: for clients that ask it without a Local.
+
+use crate::authority::Responder;
+use crate::host::Host;
+use crate::sessions::Answered;
+use dstore_proto::IdSource;
+use dstore_proto::link::Fetch;
+use dstore_proto::store::{
+    Body, DeleteReply, Found, Provenance, SetReply, Slice, Stat, Status, Store, Target, Tier,
+};
+use dstore_shared::limits::CARRIED_BYTES_MAX;
+use dstore_shared::{
+    Blob, BlobHash, Command, Entry, Error, Name, Outcome, RequestId, Result, Revision, SetOutcome,
+};
+use tokio::sync::oneshot;
+
+/// How often a name is resolved again because its blob was swept in between.
+const RESOLVES_MAX: usize = 3;
+
+impl Host {
+    async fn look(&self, name: &Name) -> Result<(Option<Entry>, Revision)> {
+        if let Some(entry) = self.0.catalog.entry_hot(name) {
+            return Ok((entry, self.0.catalog.head()));
+        }
+        let (authority, name) = (self.0.clone(), name.clone());
+        self.0.sys.blocking.run(move || authority.look(&name)).await
+    }
+
+    async fn change(&self, id: RequestId, command: Command) -> Result<Outcome> {
+        let (to, answer) = oneshot::channel();
+        self.0.submit(id, command, None, Responder::Call(to));
+        let Answered { outcome, .. } = answer
+            .await
+            .map_err(|_| Error::unavailable("outcome unknown: global is stopping; ask again"))??;
+        Ok(outcome)
+    }
+
+    async fn blob_at(&self, entry: Entry, from: Provenance, slice: Slice) -> Result<Option<Found>> {
+        let Some(Fetch { size, body, .. }) = self.0.give_blob(entry.hash, slice).await? else {
+            return Ok(None);
+        };
+        let whole = slice == Slice::ALL && size <= CARRIED_BYTES_MAX as u64;
+        let body = if whole {
+            Body::Blob(Blob::verify(Body::Stream(body).collect(size).await?, entry.hash)?)
+        } else {
+            Body::Stream(body)
+        };
+        Ok(Some(Found { entry: Entry { size, ..entry }, from, body }))
+    }
+}
+
+const fn at(revision: Revision) -> Provenance {
+    Provenance { tier: Tier::Global, cached: false, revision }
+}
+
+const fn unnamed(hash: BlobHash, size: u64) -> Entry {
+    Entry { hash, size, bind_rev: Revision(0), expires_at: None }
+}
+
+impl Store for Host {
+    async fn get(&self, target: Target, slice: Slice) -> Result<Option<Found>> {
+        let name = match target {
+            Target::Name(name) => name,
+            Target::Hash(hash) => return self.blob_at(unnamed(hash, 0), at(Revision(0)), slice).await,
+        };
+        for _ in 0..RESOLVES_MAX {
+            let (entry, head) = self.look(&name).await?;
+            let Some(entry) = entry else { return Ok(None) };
+            // No blob: it was deleted and swept since the look, so look again.
+            if let Some(found) = self.blob_at(entry, at(head), slice).await? {
+                return Ok(Some(found));
+            }
+        }
+        Err(Error::unavailable("the value changes faster than it can be read: try again"))
+    }
+
+    async fn set(&self, id: RequestId, name: Option<Name>, body: Body) -> Result<SetReply> {
+        let (hash, size, carried) = match body {
+            Body::Blob(blob) if blob.size() <= CARRIED_BYTES_MAX as u64 => {
+                (blob.id(), blob.size(), Some(blob))
+            }
+            Body::Bytes(bytes) if bytes.len() <= CARRIED_BYTES_MAX => {
+                let blob = Blob::hash(bytes);
+                (blob.id(), blob.size(), Some(blob))
+            }
+            body => {
+                let (hash, size) = self.0.take_blob(None, body.into_stream()).await?;
+                (hash, size, None)
+            }
+        };
+        let Some(name) = name else {
+            if let Some(blob) = carried {
+                self.0.take_blob(Some(size), Body::Blob(blob).into_stream()).await?;
+            }
+            return Ok(SetReply { outcome: SetOutcome::Stored(unnamed(hash, size)), from: at(Revision(0)) });
+        };
+        match self.change(id, Command::Set { name, hash, size, carried }).await? {
+            Outcome::Set(SetOutcome::NeedBlob) => {
+                Err(Error::unavailable("the blob was swept meanwhile: set it again"))
+            }
+            Outcome::Set(outcome) => {
+                let (SetOutcome::Stored(e) | SetOutcome::Unchanged(e) | SetOutcome::Occupied(e)) = &outcome
+                else {
+                    return Err(Error::internal("an outcome without an entry: report this"));
+                };
+                let from = at(e.bind_rev);
+                Ok(SetReply { outcome, from })
+            }
+            Outcome::Delete(_) => Err(Error::internal("a SET came to a DEL: report this")),
+        }
+    }
+
+    async fn delete(&self, id: RequestId, names: Vec<Name>) -> Result<DeleteReply> {
+        match self.change(id, Command::Delete { names }).await? {
+            Outcome::Delete(done) => Ok(DeleteReply { removed: done.removed, revision: done.revision }),
+            Outcome::Set(_) => Err(Error::internal("a DEL came to a SET: report this")),
+        }
+    }
+
+    async fn stat(&self, target: Target) -> Result<Option<Stat>> {
+        match target {
+            Target::Name(name) => {
+                let (entry, head) = self.look(&name).await?;
+                Ok(entry.map(|entry| Stat { entry, from: at(head) }))
+            }
+            Target::Hash(hash) => {
+                let catalog = self.0.catalog.clone();
+                let meta = self.0.sys.blocking.run(move || catalog.blob(&hash)).await?;
+                Ok(meta.map(|meta| Stat { entry: unnamed(hash, meta.size), from: at(Revision(0)) }))
+            }
+        }
+    }
+
+    async fn status(&self) -> Result<Status> {
+        let counts = self.0.counts();
+        let catalog = self.0.catalog.counts();
+        let blobs = self.0.blobs.stats();
+        let fact = |name: &str, value: String| (name.to_owned(), value);
+        let facts = vec![
+            fact("sessions", counts.sessions.to_string()),
+            fact("wildcards", counts.wildcards.to_string()),
+            fact("registrations", counts.registrations.to_string()),
+            fact("changes_waiting", counts.ops.to_string()),
+            fact("outcomes", counts.outcomes.to_string()),
+            fact("names_about", catalog.names.to_string()),
+            fact("blobs_about", catalog.blobs.to_string()),
+            fact("blobs_marked_corrupt", blobs.marked.to_string()),
+        ];
+        Ok(Status {
+            tier: Tier::Global,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            serving: self.0.failed().is_none(),
+            born: Some(self.0.born()),
+            revision: self.0.catalog.head(),
+            lease: self.0.event(|m, _| m.lease()),
+            facts,
+        })
+    }
+}
+
+impl IdSource for Host {
+    fn next_id(&self) -> Result<RequestId> {
+        Ok(self.0.next_id())
+    }
+}

@@ -1,0 +1,253 @@
+//! A running Global: opened in order, served, stopped in order.
+//!
+//! ```text
+//! start: lock, meta, checkpoint, index, journal (data_dir) -> blobs -> authority -> doors
+//! stop:  retire (no more grants, BYE or lease end) -> doors -> tasks -> checkpoint -> journal -> clean mark
+//! ```
+//! Invariant: the clean mark is written only if no lease is outstanding and nothing can be committed any more.
+
+use crate::authority::{Authority, Parts};
+use crate::blobs::{BlobLimits, Blobs};
+use crate::catalog::CatalogConfig;
+use crate::committer::{Committer, Job};
+use crate::config::GlobalConfig;
+use crate::data_dir::{self, DataDir, DataDirConfig, Opened};
+use crate::host::Host;
+use crate::journal::{Journal, JournalConfig};
+use crate::sessions::{Boot, Terms};
+use crate::sweep;
+use dstore_proto::serve::{Limits, Routes, Serving};
+use dstore_shared::{Error, Moment, Result};
+use dstore_sys::Sys;
+use dstore_sys::net::Address;
+use dstore_sys::tasks::{Lane, LaneEnd, Tasks};
+use parking_lot::Mutex;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+/// Changes that wait for the committer, and how many it takes at once.
+const COMMIT_QUEUE: (usize, usize) = (65_536 + 1024, 4096);
+/// How long a sleep for the next deadline may last: a lease granted meanwhile ends later than that.
+const TICK_MAX: Duration = Duration::from_millis(500);
+
+/// A running Global.
+pub struct Global {
+    authority: Arc<Authority>,
+    doors: Vec<Serving>,
+    tasks: Tasks,
+    dir: DataDir,
+    committer: LaneEnd,
+    applier: LaneEnd,
+    drain_timeout: Duration,
+}
+
+impl std::fmt::Debug for Global {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Global({:?})", self.addresses())
+    }
+}
+
+impl Global {
+    /// Opens the data directory, recovers what was acknowledged, and serves.
+    ///
+    /// # Errors
+    /// `Unavailable` if the directory is in use or an address cannot be listened on, `Corrupt` or `Invalid`
+    /// if the directory cannot be trusted; the message says what to do.
+    pub async fn start(sys: Sys, config: GlobalConfig) -> Result<Self> {
+        let opened = open(&sys, &config).await?;
+        let limits = BlobLimits {
+            blob_bytes_max: config.blob_bytes_max,
+            min_free_bytes: config.min_free,
+            ..BlobLimits::default()
+        };
+        let blobs = Blobs::open(sys.clone(), config.data.join("blobs"), limits).await?;
+        if !opened.clean && !opened.fresh {
+            blobs.sync_all_dirs().await.map_err(Error::from)?;
+        }
+        if let Some(torn) = &opened.torn {
+            tracing::warn!(torn, "the journal had an unfinished end, which was cut off");
+        }
+        let tasks = Tasks::new();
+        let unclean = !opened.clean && !opened.fresh;
+        let (authority, dir, committer, applier) = assemble(&sys, &config, &tasks, opened, blobs);
+        let host = Arc::new(Host(authority.clone()));
+        let mut doors = Vec::new();
+        for address in &config.listen {
+            doors.push(open_door(&sys, &tasks, address, &host).await?);
+        }
+        tasks.spawn("tick", tick(authority.clone()));
+        tasks.spawn("sweep", sweep::sweep(authority.clone()));
+        tasks.spawn("mark", sweep::mark(authority.clone()));
+        if unclean {
+            tasks.spawn("adopt", sweep::adopt_orphans(authority.clone()));
+        }
+        let health = doors.iter().map(|door| door.health().clone()).collect::<Vec<_>>();
+        let mut failure = authority.failure();
+        tasks.spawn("health", async move {
+            if failure.wait_for(Option::is_some).await.is_ok() {
+                for health in health {
+                    health.set(false).await;
+                }
+            }
+        });
+        Ok(Self { authority, doors, tasks, dir, committer, applier, drain_timeout: config.drain_timeout })
+    }
+
+    /// Where it listens, in the order of the configuration.
+    pub fn addresses(&self) -> Vec<Address> {
+        self.doors.iter().map(|door| door.address().clone()).collect()
+    }
+
+    /// The authority, to be looked at.
+    pub fn authority(&self) -> &Arc<Authority> {
+        &self.authority
+    }
+
+    /// Resolves, with the reason, when the store takes no changes any more: the process should end, non-zero.
+    pub async fn failed(&self) -> Error {
+        let mut failure = self.authority.failure();
+        match failure.wait_for(Option::is_some).await {
+            Ok(error) => error.clone().unwrap_or_else(|| Error::internal("it failed without a reason")),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Stops in order. The next start needs no grace if every Local said goodbye or ran out of lease.
+    ///
+    /// # Errors
+    /// Why the stop was not clean. Everything acknowledged is durable all the same.
+    pub async fn stop(self) -> Result<()> {
+        let quiet = retire(&self.authority, self.drain_timeout).await;
+        for door in &self.doors {
+            let _ = tokio::time::timeout(self.drain_timeout, door.stop()).await;
+        }
+        self.tasks.stop().await;
+        let failed = self.authority.failed();
+        if failed.is_none() {
+            // Without it the next start redoes more of the journal; nothing else.
+            let _ = tokio::time::timeout(self.drain_timeout, self.authority.checkpoint()).await;
+        }
+        let head = self.authority.catalog.head();
+        drop(self.authority);
+        let end = async {
+            self.committer.wait().await;
+            self.applier.wait().await;
+        };
+        let ended = tokio::time::timeout(self.drain_timeout, end).await.is_ok();
+        match (failed, quiet && ended) {
+            (Some(e), _) => Err(e),
+            (None, true) => self.dir.mark_clean(head),
+            (None, false) => {
+                Err(Error::unavailable("stopped with leases outstanding: the next start waits for them"))
+            }
+        }
+    }
+}
+
+/// Opens the data directory off the async threads.
+async fn open(sys: &Sys, config: &GlobalConfig) -> Result<Opened<Journal>> {
+    let dir =
+        DataDirConfig { path: config.data.clone(), engine: config.engine, catalog: CatalogConfig::default() };
+    let (min_free, sys) = (config.min_free, sys.clone());
+    let blocking = sys.blocking;
+    blocking
+        .run(move || {
+            data_dir::open(&sys, &dir, |path, floors, replay| {
+                let config = JournalConfig { min_free_bytes: min_free, ..JournalConfig::new(path) };
+                let floors = crate::journal::Floors {
+                    checkpoint: floors.checkpoint,
+                    index: floors.index,
+                    clean: floors.clean,
+                };
+                let replay = |batch: crate::journal::Batch| replay(batch.first, batch.last, batch.payload);
+                let (journal, opened) = Journal::open(&sys, &config, &floors, replay)?;
+                let head = journal.head();
+                Ok((journal, data_dir::Found { head, torn: opened.torn.map(|torn| torn.to_string()) }))
+            })
+        })
+        .await
+}
+
+/// Puts authority and committer together; the committer knows the authority weakly, so that both can end.
+fn assemble(
+    sys: &Sys,
+    config: &GlobalConfig,
+    tasks: &Tasks,
+    opened: Opened<Journal>,
+    blobs: Blobs,
+) -> (Arc<Authority>, DataDir, LaneEnd, LaneEnd) {
+    let now = sys.clock.now();
+    let grace =
+        if opened.clean || opened.fresh { Duration::ZERO } else { opened.lease_max.max(config.lease) };
+    let boot = Boot {
+        history: opened.history,
+        number: opened.boot,
+        head: opened.catalog.head(),
+        at: now,
+        grace: crate::sessions::lengthened(grace),
+    };
+    let catalog = opened.catalog.clone();
+    let known: Arc<OnceLock<Weak<Authority>>> = Arc::default();
+    let (late, start) = (known.clone(), Mutex::new(Some((opened.catalog.clone(), opened.journal))));
+    let mut committer: Option<Committer> = None;
+    let (lane, end) = Lane::start(sys.blocking, "dstore-commit", COMMIT_QUEUE, move |jobs: &mut Vec<Job>| {
+        if committer.is_none() {
+            let (catalog, journal) = start.lock().take().expect("the committer starts once");
+            let authority = late.get().cloned().unwrap_or_default();
+            committer = Some(Committer::new(authority, catalog, journal));
+        }
+        if let Some(committer) = &mut committer {
+            committer.work(jobs);
+        }
+    });
+    let authority = Arc::new(Authority::new(Parts {
+        sys: sys.clone(),
+        tasks: tasks.clone(),
+        catalog: opened.catalog,
+        blobs,
+        sweep_grace: config.sweep_grace,
+        committer: lane,
+        terms: Terms::for_lease(config.lease),
+        boot,
+        outcomes: opened.outcomes.into_iter().map(|(id, outcome, _)| (id, outcome)).collect(),
+    }));
+    let weak = Arc::downgrade(&authority);
+    let _ = known.set(weak.clone());
+    catalog.on_poison(Box::new(move |error| {
+        if let Some(authority) = weak.upgrade() {
+            authority.fail(&error);
+        }
+    }));
+    (authority, opened.dir, end, opened.applier)
+}
+
+async fn open_door(sys: &Sys, tasks: &Tasks, address: &Address, host: &Arc<Host>) -> Result<Serving> {
+    let listener = sys.net.listen(address).await.map_err(|e| {
+        Error::unavailable(format!(
+            "cannot listen on `{address}`: stop what uses it, or choose another address"
+        ))
+        .caused_by(e)
+    })?;
+    let routes = Routes::new(tasks, &Limits::default()).store(host.clone(), host.clone()).link(host.clone());
+    Serving::start(sys, tasks, listener, routes)
+}
+
+/// Lets time pass for the machine: leases end on time, void registrations are swept bit by bit.
+async fn tick(authority: Arc<Authority>) {
+    loop {
+        let (more, next, now) = authority.event(|m, now| (m.tick(now), m.next_deadline(), now));
+        let until = next.unwrap_or(Moment::MAX).since(now).min(TICK_MAX);
+        tokio::time::sleep(if more { until.min(Duration::from_millis(1)) } else { until }).await;
+    }
+}
+
+/// Asks every Local to stop serving and waits until none may; true if so.
+async fn retire(authority: &Authority, limit: Duration) -> bool {
+    authority.event(super::sessions::Sessions::retire);
+    let quiet = async {
+        while !authority.event(|m, now| m.is_quiet(now)) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(limit, quiet).await.is_ok()
+}

@@ -1,0 +1,332 @@
+//! Global's side of the tier link: sessions, request streams, staging, fetching.
+//!
+//! Moves frames between streams and the authority and decides nothing. Each stream has one task that reads
+//! it, owned by the authority's tasks; a stream whose peer does not read is ended by its bounded queue.
+
+use crate::authority::{Authority, Responder};
+use crate::blobs::Failure;
+use crate::committer::Work;
+use crate::sessions::{Caller, StreamId};
+use bytes::{Bytes, BytesMut};
+use dstore_proto::link::{Fetch, Frames, LinkHost};
+use dstore_proto::store::{BodyStream, Slice};
+use dstore_shared::frame::{Answer, Ask, Down, Listed, Reply, Request, Resolved, Up};
+use dstore_shared::limits::{BATCH_LEN_MAX, CARRIED_BYTES_MAX, INLINE_BYTES_MAX};
+use dstore_shared::{Blob, BlobHash, Entry, Epoch, Error, GROUP_BYTES, Outline, OutlineBuilder, Result};
+use futures_util::stream::{self, StreamExt};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Requests of one stream that may be unanswered before it is read no further.
+const IN_FLIGHT_MAX: usize = 8192;
+
+/// The authority as its Locals see it.
+#[derive(Clone, Debug)]
+pub(crate) struct Host(pub Arc<Authority>);
+
+impl LinkHost for Host {
+    async fn session(&self, mut up: Frames<Up>) -> Result<Frames<Down>> {
+        let Some(Ok(Up::Hello(hello))) = up.next().await else {
+            return Err(Error::invalid("a session begins with HELLO: send it first"));
+        };
+        let authority = &self.0;
+        let (id, frames) = authority.open_stream();
+        if let Err(e) = authority.event(|m, now| m.hello(now, id, &hello)) {
+            authority.close_stream(id);
+            return Err(e);
+        }
+        let reader = authority.clone();
+        authority.tasks.spawn("session", async move {
+            while let Some(Ok(frame)) = up.next().await {
+                take_frame(&reader, id, frame).await;
+            }
+            reader.close_stream(id);
+        });
+        Ok(Box::pin(stream::unfold(frames, |mut frames| async move { Some((frames.recv().await?, frames)) })))
+    }
+
+    async fn requests(&self, mut up: Frames<Vec<Request>>) -> Result<Frames<Vec<Reply>>> {
+        let (replies, mut queue) = mpsc::channel(IN_FLIGHT_MAX);
+        let authority = self.0.clone();
+        self.0.tasks.spawn("requests", async move {
+            let gone = replies.clone();
+            let read = async {
+                while let Some(Ok(batch)) = up.next().await {
+                    if take_requests(&authority, batch, &replies).await.is_none() {
+                        return;
+                    }
+                }
+            };
+            tokio::select! {
+                () = read => {}
+                () = gone.closed() => {}
+            }
+        });
+        let next = stream::poll_fn(move |cx| {
+            let mut batch = Vec::new();
+            queue.poll_recv_many(cx, &mut batch, BATCH_LEN_MAX).map(|n| (n > 0).then_some(Ok(batch)))
+        });
+        Ok(Box::pin(next))
+    }
+
+    async fn stage(&self, size: Option<u64>, body: BodyStream) -> Result<(BlobHash, u64)> {
+        self.0.take_blob(size, body).await
+    }
+
+    async fn fetch(&self, hash: BlobHash, slice: Slice) -> Result<Option<Fetch>> {
+        self.0.give_blob(hash, slice).await
+    }
+}
+
+async fn take_frame(authority: &Arc<Authority>, id: StreamId, frame: Up) {
+    match frame {
+        // A second HELLO on a stream is a new stream's business.
+        Up::Hello(_) => authority.close_stream(id),
+        Up::Keep { epoch, n, acked } => authority.event(|m, now| m.keep(now, id, epoch, n, acked)),
+        Up::Ack { epoch, seq } => authority.event(|m, now| m.ack(now, id, epoch, seq)),
+        Up::Bye { epoch } => authority.event(|m, now| m.bye(now, id, epoch)),
+        Up::Drop { epoch, names } => authority.event(|m, now| {
+            for (name, reg_seq) in &names {
+                m.drop_name(now, id, epoch, name, *reg_seq);
+            }
+        }),
+        Up::Summary { epoch, batch, names, last } => {
+            let listing = authority.clone();
+            let refused = authority.sys.blocking.run(move || listing.register_listed(epoch, &names)).await;
+            authority.event(|m, now| m.summarized(now, id, epoch, batch, refused, last));
+        }
+    }
+}
+
+/// Starts a batch of requests; `None` if nobody reads replies any more.
+async fn take_requests(
+    authority: &Arc<Authority>,
+    batch: Vec<Request>,
+    replies: &mpsc::Sender<Reply>,
+) -> Option<()> {
+    let mut resolves = Vec::with_capacity(batch.len());
+    for request in batch {
+        // A place for the reply is reserved first: so no reply ever waits, and no queue is unbounded.
+        let permit = replies.clone().reserve_owned().await.ok()?;
+        let (flight, epoch, reg_seq) = (request.flight, request.epoch, request.reg_seq);
+        match request.ask {
+            Ask::Resolve { name, have, cache, carry } => {
+                resolves.push(Resolve {
+                    request: (flight, epoch),
+                    reg_seq,
+                    name,
+                    have,
+                    cache,
+                    carry,
+                    permit,
+                });
+            }
+            Ask::Change { id, command } => {
+                let caller = (reg_seq.0 > 0).then_some(Caller { epoch, reg_seq });
+                authority.submit(id, command, caller, Responder::Stream(flight, permit));
+            }
+        }
+    }
+    if !resolves.is_empty() {
+        authority.resolve_all(resolves);
+    }
+    Some(())
+}
+
+/// A Resolve on its way.
+struct Resolve {
+    request: (dstore_shared::FlightId, Epoch),
+    reg_seq: dstore_shared::RegSeq,
+    name: dstore_shared::Name,
+    have: Option<BlobHash>,
+    cache: bool,
+    carry: bool,
+    permit: mpsc::OwnedPermit<Reply>,
+}
+
+impl Resolve {
+    fn wants_bytes(&self, entry: &Entry) -> bool {
+        self.carry && entry.size <= CARRIED_BYTES_MAX as u64 && self.have != Some(entry.hash)
+    }
+
+    fn answer(self, answer: Result<Resolved>, born: dstore_shared::Born) {
+        let answer = answer.map_or_else(Answer::Failed, Answer::Resolved);
+        self.permit.send(Reply { flight: self.request.0, answer, born });
+    }
+}
+
+impl Authority {
+    /// Answers what memory knows under one hold of the lock, the rest after a look at the disk.
+    fn resolve_all(self: &Arc<Self>, resolves: Vec<Resolve>) {
+        let (born, looked) = self.event(|m, now| {
+            let looked: Vec<_> = resolves
+                .into_iter()
+                .map(|resolve| {
+                    // Visible state changes under this lock only, so look and registration are one step.
+                    let Some(entry) = self.catalog.entry_hot(&resolve.name) else { return (resolve, None) };
+                    let epoch = resolve.request.1;
+                    let cacheable = entry.filter(|_| resolve.cache).and_then(|_| {
+                        let made = m.begin_read(now, epoch, &resolve.name, resolve.reg_seq)?;
+                        m.end_read(now, &resolve.name, made, true)
+                    });
+                    let resolved = Resolved { entry, carried: None, cacheable, head: m.head() };
+                    (resolve, Some(resolved))
+                })
+                .collect();
+            (m.born(now), looked)
+        });
+        let mut cold = Vec::new();
+        for (resolve, known) in looked {
+            match known {
+                Some(mut resolved) => match resolved.entry.filter(|entry| resolve.wants_bytes(entry)) {
+                    None => resolve.answer(Ok(resolved), born),
+                    Some(entry) => match self.catalog.inline_hot(&entry.hash) {
+                        Some(bytes) => {
+                            let verified = self.verified(bytes, entry.hash);
+                            let answer = verified.map(|blob| {
+                                resolved.carried = Some(blob);
+                                resolved
+                            });
+                            resolve.answer(answer, born);
+                        }
+                        None => cold.push((resolve, Some(resolved))),
+                    },
+                },
+                None => cold.push((resolve, None)),
+            }
+        }
+        if !cold.is_empty() {
+            let authority = self.clone();
+            self.tasks.spawn("resolve", async move {
+                let reader = authority.clone();
+                authority.sys.blocking.run(move || reader.resolve_cold(cold)).await;
+            });
+        }
+    }
+
+    /// As [`Self::resolve_all`], for what is not in memory. Blocks.
+    fn resolve_cold(self: &Arc<Self>, cold: Vec<(Resolve, Option<Resolved>)>) {
+        for (resolve, known) in cold {
+            let looked = match known {
+                Some(resolved) => Ok(resolved),
+                None => self.look_and_register(&resolve),
+            };
+            let answer = looked.and_then(|mut resolved| {
+                if let Some(entry) = resolved.entry.filter(|entry| resolve.wants_bytes(entry))
+                    && let Some(bytes) = self.catalog.inline(&entry.hash)?
+                {
+                    resolved.carried = Some(self.verified(bytes, entry.hash)?);
+                }
+                Ok(resolved)
+            });
+            resolve.answer(answer, self.born());
+        }
+    }
+
+    fn look_and_register(&self, resolve: &Resolve) -> Result<Resolved> {
+        let epoch = resolve.request.1;
+        let made = if resolve.cache {
+            self.event(|m, now| m.begin_read(now, epoch, &resolve.name, resolve.reg_seq))
+        } else {
+            None
+        };
+        let looked = self.look(&resolve.name);
+        let found = matches!(looked, Ok((Some(_), _)));
+        let cacheable =
+            made.and_then(|made| self.event(|m, now| m.end_read(now, &resolve.name, made, found)));
+        let (entry, head) = looked?;
+        Ok(Resolved { entry, carried: None, cacheable, head })
+    }
+
+    /// Registers the names of a SUMMARY batch that are bound as the Local holds them; gives the others. Blocks.
+    fn register_listed(&self, epoch: Epoch, listed: &[Listed]) -> Vec<u32> {
+        let refused = listed.iter().enumerate().filter(|(_, listed)| {
+            let made = self.event(|m, now| m.begin_read(now, epoch, &listed.name, listed.reg_seq));
+            let Some(made) = made else { return true };
+            let same = matches!(self.look(&listed.name), Ok((Some(e), _)) if e.bind_rev == listed.bind_rev);
+            self.event(|m, now| m.end_read(now, &listed.name, made, same)).is_none()
+        });
+        refused.map(|(i, _)| i as u32).collect()
+    }
+
+    /// Bytes of the index as a blob; damaged ones are marked.
+    fn verified(self: &Arc<Self>, bytes: Bytes, hash: BlobHash) -> Result<Blob> {
+        Blob::verify(bytes, hash).inspect_err(|_| self.mark(hash))
+    }
+
+    /// Has the journal remember that a blob is damaged.
+    pub(crate) fn mark(self: &Arc<Self>, hash: BlobHash) {
+        tracing::error!(%hash, "a blob does not have its hash: set it again");
+        let authority = self.clone();
+        self.tasks.spawn("mark", async move {
+            // If it cannot be journaled now, the next reader finds it again.
+            let _ = authority.commit(Work::Mark { hash }).await;
+        });
+    }
+
+    /// Takes a blob in: small ones into the index, large ones into a file. It is kept for the grace.
+    pub(crate) async fn take_blob(&self, size: Option<u64>, mut body: BodyStream) -> Result<(BlobHash, u64)> {
+        if let Some(e) = self.failed() {
+            return Err(e);
+        }
+        let mut head = BytesMut::new();
+        while head.len() <= INLINE_BYTES_MAX {
+            if let Some(piece) = body.next().await {
+                head.extend_from_slice(&piece?)
+            } else {
+                let blob = Blob::hash(head.freeze());
+                let (hash, size) = (blob.id(), blob.size());
+                self.commit(Work::Keep { hash, size, carried: Some(blob) }).await?;
+                return Ok((hash, size));
+            }
+        }
+        let mut staging = self.blobs.stage(size).await?;
+        staging.write(head.freeze()).await?;
+        while let Some(piece) = body.next().await {
+            staging.write(piece?).await?;
+        }
+        let staged = staging.finish(None).await.map_err(|failure| match failure {
+            Failure::Own(e) => e,
+            Failure::Store(e) => {
+                self.fail(&e);
+                Error::unavailable(format!("outcome unknown: {}", e.message()))
+            }
+        })?;
+        // The pin lives until the journal knows of the file.
+        self.commit(Work::Keep { hash: staged.hash, size: staged.size, carried: None }).await?;
+        Ok((staged.hash, staged.size))
+    }
+
+    /// A blob's bytes by its hash, each group verified.
+    pub(crate) async fn give_blob(self: &Arc<Self>, hash: BlobHash, slice: Slice) -> Result<Option<Fetch>> {
+        let catalog = self.catalog.clone();
+        let known = self.sys.blocking.run(move || -> Result<_> {
+            let Some(meta) = catalog.blob(&hash)? else { return Ok(None) };
+            Ok(Some((meta, catalog.inline(&hash)?)))
+        });
+        let Some((meta, inline)) = known.await? else { return Ok(None) };
+        let range = slice.within(meta.size)?;
+        if meta.corrupt {
+            return Err(Error::corrupt(format!("blake3:{hash} is damaged at global: set the value again")));
+        }
+        if let Some(bytes) = inline {
+            let blob = self.verified(bytes, hash)?;
+            return Ok(Some(whole(&blob, range)));
+        }
+        let read = self.blobs.read(hash, meta.size, slice).await?;
+        Ok(read.map(|read| Fetch { size: read.size, outline: read.outline.encode(), body: read.stream }))
+    }
+}
+
+/// A blob in memory as a fetch.
+fn whole(blob: &Blob, range: std::ops::Range<u64>) -> Fetch {
+    let outline = if blob.bytes().len() > GROUP_BYTES { outline(blob).encode() } else { Bytes::new() };
+    let bytes = blob.bytes().slice(range.start as usize..range.end as usize);
+    Fetch { size: blob.size(), outline, body: dstore_proto::store::Body::Bytes(bytes).into_stream() }
+}
+
+fn outline(blob: &Blob) -> Outline {
+    let mut builder = OutlineBuilder::new();
+    builder.update(blob.bytes());
+    builder.finish().1
+}
