@@ -168,8 +168,9 @@ impl Cache {
 
     /// What the name is bound to, if it is held and of `era`. One lookup, no allocation, no waiting but for a
     /// change of a row nearby. The caller has loaded `valid_until` before, and reads the clock after (rule 1).
+    #[inline]
     pub fn hit(&self, packed_name: &[u8], era: u64) -> Option<Hit> {
-        self.names.view(packed_name, |held| (held.era == era).then(|| self.found(held)))?
+        self.names.view_if(packed_name, |held| held.era == era, |held| self.found(held))
     }
 
     /// What the name was bound to, of whatever era: only for answers that say they may be stale.
@@ -288,6 +289,7 @@ impl Cache {
         CacheStats { names: ledger.slots.len() as u64, blobs: self.blobs.len() as u64, ..ledger.stats }
     }
 
+    #[inline]
     fn found(&self, held: &Held) -> Hit {
         self.uses.note(held.number);
         Hit { entry: held.entry(), blob: held.blob.clone() }

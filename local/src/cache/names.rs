@@ -60,6 +60,18 @@ impl Names {
         self.0.view(packed, |_, held| read(held))
     }
 
+    /// Reads a row in place if it is `wanted`. Not told by `view`: an `Option` within another is copied twice.
+    #[inline]
+    pub(super) fn view_if<T>(
+        &self,
+        packed: &[u8],
+        wanted: impl FnOnce(&Held) -> bool,
+        read: impl FnOnce(&Held) -> T,
+    ) -> Option<T> {
+        let held = self.0.get(packed)?;
+        wanted(&held).then(|| read(&held))
+    }
+
     /// Compares the binding `entry` with the one held; if they are the same, renews the one held.
     pub(super) fn compare(&self, name: &Name, entry: &Entry, reg_seq: RegSeq, era: u64) -> Comparison {
         let Some(mut held) = self.0.get_mut(name.as_bytes()) else { return Comparison::Newer };
