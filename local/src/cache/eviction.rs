@@ -4,7 +4,7 @@
 //! leave and are remembered as ghosts, whose return leads straight to `main`. A scan therefore passes through
 //! `small` and never reaches the hot set. A hit does no more than raise a saturating count.
 //! Source: Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023. SIEVE (Zhang et al.,
-//! NSDI 2024) costs a hit as little and is level on Zipf traces, but loses half a point or more to scans.
+//! NSDI 2024) costs a hit as little and is level on Zipf traces; under scans it was between level and a point behind.
 //!
 //! Invariants: every admitted blob is in exactly one queue; no ghost is added beyond the number of blobs.
 //! This file never looks into a table and never takes a lock.
@@ -93,7 +93,7 @@ impl<T: Evictable> Eviction<T> {
         }
     }
 
-    /// Takes a victim back that did not leave yet; it is the next one of its queue unless it is used meanwhile.
+    /// Takes a victim back that did not leave yet; it is the next of `main` unless it is used meanwhile.
     pub(super) fn spare(&mut self, victim: Arc<T>) {
         self.main.bytes += victim.charge();
         self.main.line.push_front(victim);

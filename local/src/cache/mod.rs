@@ -73,7 +73,7 @@ pub enum Admission {
         /// What had to go for it.
         evicted: Evicted,
     },
-    /// It is not held, and nothing had to go.
+    /// It is not held, and no other had to go for it.
     Refused(Refusal),
 }
 
