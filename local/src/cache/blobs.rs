@@ -16,24 +16,23 @@ use std::sync::Arc;
 const COMPACT_BYTES_MAX: u64 = dstore_shared::limits::CARRIED_BYTES_MAX as u64;
 
 /// What a copy costs beyond its bytes: its row in the table (which is between 7/16 and 7/8 full: counted
-/// twice), the resident and its reference counts, the bytes' own reference count and allocation header,
-/// the holders' list at its smallest, one place in a queue and one ghost (8 bytes in line, about 16 in a set).
+/// twice), the resident with its reference counts, the bytes' own reference count and allocation headers,
+/// the holders' list at its smallest, one place in a queue, one ghost (8 bytes in line, about 16 in a set), a
+/// number that may be free again, and one use count.
 pub(super) const BLOB_OVERHEAD: u64 =
-    (2 * (size_of::<(BlobHash, Row)>() + 1) + size_of::<Resident>() + 2 * 8 + 48 + 4 * 8 + 16 + 8 + 24)
+    (2 * (size_of::<(BlobHash, Row)>() + 1) + size_of::<Resident>() + 2 * 8 + 48 + 4 * 8 + 16 + 24 + 8 + 1)
         as u64;
 
 /// A copy in the cache.
 #[derive(Debug)]
 pub(super) struct Resident {
     blob: Blob,
-    uses: Uses,
+    number: usize,
 }
 
 impl Resident {
-    /// The blob, noting that it was asked for.
-    pub(super) fn hit(&self) -> Blob {
-        self.uses.note();
-        self.blob.clone()
+    pub(super) fn blob(&self) -> &Blob {
+        &self.blob
     }
 
     pub(super) fn hash(&self) -> BlobHash {
@@ -52,8 +51,8 @@ impl Evictable for Resident {
         u64::from_le_bytes(*first)
     }
 
-    fn uses(&self) -> &Uses {
-        &self.uses
+    fn number(&self) -> usize {
+        self.number
     }
 }
 
@@ -87,13 +86,16 @@ impl Blobs {
         self.0.view(hash, |_, row| Arc::clone(&row.resident))
     }
 
-    pub(super) fn hit(&self, hash: &BlobHash) -> Option<Blob> {
-        self.0.view(hash, |_, row| row.resident.hit())
+    /// The blob, noting that it was asked for.
+    pub(super) fn hit(&self, hash: &BlobHash, uses: &Uses) -> Option<Blob> {
+        let resident = self.get(hash)?;
+        uses.note(resident.number);
+        Some(resident.blob.clone())
     }
 
     /// Takes a blob that is not there yet.
-    pub(super) fn insert(&self, blob: Blob) -> Arc<Resident> {
-        let resident = Arc::new(Resident { blob, uses: Uses::default() });
+    pub(super) fn insert(&self, blob: Blob, number: usize) -> Arc<Resident> {
+        let resident = Arc::new(Resident { blob, number });
         let row = Row { resident: Arc::clone(&resident), holders: Vec::new() };
         self.0.insert(resident.hash(), row);
         resident

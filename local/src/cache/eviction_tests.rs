@@ -2,10 +2,10 @@ use super::*;
 use dstore_sys::rng::{Rng, SeededRng};
 use std::collections::HashMap;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Page {
     id: u64,
-    uses: Uses,
+    number: usize,
 }
 
 impl Evictable for Page {
@@ -17,13 +17,17 @@ impl Evictable for Page {
         self.id
     }
 
-    fn uses(&self) -> &Uses {
-        &self.uses
+    fn number(&self) -> usize {
+        self.number
     }
 }
 
-fn page(id: u64) -> Arc<Page> {
-    Arc::new(Page { id, ..Page::default() })
+fn page(id: u64, number: usize) -> Arc<Page> {
+    Arc::new(Page { id, number })
+}
+
+fn eviction(room: usize) -> Eviction<Page> {
+    Eviction::new(Arc::new(Uses::new(room as u64)))
 }
 
 /// A cache of pages, to be asked for one after another.
@@ -39,21 +43,23 @@ struct S3Fifo {
 
 impl S3Fifo {
     fn new(room: usize) -> Self {
-        Self { eviction: Eviction::new(), held: HashMap::new(), room }
+        Self { eviction: eviction(room), held: HashMap::new(), room }
     }
 }
 
 impl Policy for S3Fifo {
     fn get(&mut self, id: u64) -> bool {
         if let Some(page) = self.held.get(&id) {
-            page.uses.note();
+            self.eviction.uses.note(page.number);
             return true;
         }
-        if self.held.len() == self.room {
+        let mut number = self.held.len();
+        if number == self.room {
             let victim = self.eviction.victim().unwrap();
             self.held.remove(&victim.id).expect("a victim was held");
+            number = victim.number;
         }
-        let page = page(id);
+        let page = page(id, number);
         self.held.insert(id, Arc::clone(&page));
         self.eviction.admit(page);
         false
@@ -164,23 +170,22 @@ fn a_ghost_that_returns_goes_straight_to_main() {
 
 #[test]
 fn a_victim_is_found_in_bounded_time_though_all_are_hot() {
-    let mut eviction = Eviction::new();
-    let pages: Vec<_> = (0..100_000).map(page).collect();
-    for page in &pages {
-        eviction.admit(Arc::clone(page));
-        (0..3).for_each(|_| page.uses.note());
+    let mut eviction = eviction(100_000);
+    for number in 0..100_000 {
+        eviction.admit(page(number as u64, number));
+        (0..3).for_each(|_| eviction.uses.note(number));
     }
     assert!(eviction.victim().is_some());
-    let moved = pages.iter().filter(|page| page.uses.get() < USES_MAX).count();
+    let moved = (0..100_000).filter(|number| eviction.uses.get(*number) < USES_MAX).count();
     assert!(moved < CHANCES_MAX, "{moved} pages lost a chance for one victim");
     assert_eq!(eviction.recount(), (99_999, 99_999));
 }
 
 #[test]
 fn a_spared_victim_is_still_there_and_an_empty_cache_has_none() {
-    let mut eviction = Eviction::<Page>::new();
+    let mut eviction = eviction(1);
     assert!(eviction.victim().is_none());
-    eviction.admit(page(1));
+    eviction.admit(page(1, 0));
     let victim = eviction.victim().unwrap();
     assert_eq!(eviction.recount(), (0, 0));
     eviction.spare(victim);
@@ -193,4 +198,14 @@ fn ghosts_are_bounded() {
     (0..10_000).for_each(|id| _ = cache.get(id));
     let ghosts = &cache.eviction.ghosts;
     assert!(ghosts.line.len() <= 50 && ghosts.set.len() <= 50);
+}
+
+#[test]
+fn a_cache_of_any_size_has_bounded_counts() {
+    for (blobs, counts) in [(0, 1), (1, 1), (1_000, 1_024), (u64::MAX, 1 << 24)] {
+        let uses = Uses::new(blobs);
+        assert_eq!(uses.0.len(), counts);
+        uses.note(usize::MAX);
+        assert_eq!(uses.get(usize::MAX), 1);
+    }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! names   Name -> { entry, registration, era } --+     leased: removed by INV, unservable in an older era
 //!                                                v
-//! blobs   BlobHash -> bytes, a use count, holders      immutable: never stale, kept until evicted
+//! blobs   BlobHash -> bytes, holders                   immutable: never stale, kept until evicted
 //!                                                ^
 //! ledger  bytes, S3-FIFO queues, slots ----------+     one lock for every change; a hit takes none of it
 //! ```
@@ -20,15 +20,16 @@ mod names;
 
 use blobs::{Blobs, Resident};
 use dstore_shared::{Blob, BlobHash, Entry, Name, RegSeq, Revision};
-use eviction::Eviction;
+use eviction::{Evictable, Eviction, Uses};
 pub use names::Cursor;
 use names::{Comparison, Held, Names, Slots};
 use parking_lot::Mutex;
+use slab::Slab;
 use std::fmt;
 use std::sync::Arc;
 
 /// Locks that each table is divided among: many more than cores, so that two hits seldom meet at one.
-const SHARDS: usize = 128;
+const SHARDS: usize = 64;
 /// A blob is not admitted if it takes more than one part in this many of the budget: it would empty the cache
 /// for the sake of one value. It streams through.
 const OVERSIZE_PART: u64 = 4;
@@ -72,7 +73,7 @@ pub enum Admission {
         /// What had to go for it.
         evicted: Evicted,
     },
-    /// It is not held, and nothing had to go.
+    /// It is not held, and no other had to go for it.
     Refused(Refusal),
 }
 
@@ -134,6 +135,7 @@ impl CacheStats {
 pub struct Cache {
     names: Names,
     blobs: Blobs,
+    uses: Arc<Uses>,
     ledger: Mutex<Ledger>,
     bytes_max: u64,
 }
@@ -141,6 +143,8 @@ pub struct Cache {
 /// What every change must see and leave consistent.
 struct Ledger {
     slots: Slots,
+    /// Numbers of the blobs, as small as possible.
+    numbers: Slab<()>,
     eviction: Eviction<Resident>,
     stats: CacheStats,
     /// Chooses among the names of a victim that has many.
@@ -150,25 +154,33 @@ struct Ledger {
 impl Cache {
     /// An empty cache.
     pub fn new(config: CacheConfig) -> Self {
-        let stats = CacheStats { bytes_max: config.bytes, ..CacheStats::default() };
-        let ledger = Ledger { slots: Slots::default(), eviction: Eviction::new(), stats, dice: 0 };
-        Self { names: Names::new(), blobs: Blobs::new(), ledger: Mutex::new(ledger), bytes_max: config.bytes }
+        let uses = Arc::new(Uses::new(config.bytes / blobs::BLOB_OVERHEAD));
+        let ledger = Ledger {
+            slots: Slots::default(),
+            numbers: Slab::new(),
+            eviction: Eviction::new(Arc::clone(&uses)),
+            stats: CacheStats { bytes_max: config.bytes, ..CacheStats::default() },
+            dice: 0,
+        };
+        let (names, blobs) = (Names::new(), Blobs::new());
+        Self { names, blobs, uses, ledger: Mutex::new(ledger), bytes_max: config.bytes }
     }
 
     /// What the name is bound to, if it is held and of `era`. One lookup, no allocation, no waiting but for a
     /// change of a row nearby. The caller has loaded `valid_until` before, and reads the clock after (rule 1).
+    #[inline]
     pub fn hit(&self, packed_name: &[u8], era: u64) -> Option<Hit> {
-        self.names.view(packed_name, |held| (held.era == era).then(|| Hit::of(held)))?
+        self.names.view_if(packed_name, |held| held.era == era, |held| self.found(held))
     }
 
     /// What the name was bound to, of whatever era: only for answers that say they may be stale.
     pub fn stale_hit(&self, packed_name: &[u8]) -> Option<Hit> {
-        self.names.view(packed_name, Hit::of)
+        self.names.view(packed_name, |held| self.found(held))
     }
 
     /// The blob, if there is a copy: held by a name or not.
     pub fn have(&self, hash: &BlobHash) -> Option<Blob> {
-        self.blobs.hit(hash)
+        self.blobs.hit(hash, &self.uses)
     }
 
     /// The size of the largest blob that is admitted under a name of 1,024 bytes.
@@ -196,13 +208,16 @@ impl Cache {
         }
         let mut evicted = Evicted::new();
         let resident = self.lodge(&mut ledger, kept, names::charge(name), &mut evicted);
-        self.bind(&mut ledger, name.compact(), resident, |resident, slot| Held {
-            entry,
-            resident,
+        let held = Held {
+            blob: resident.blob().clone(),
+            bind_rev: entry.bind_rev,
+            expires_at: entry.expires_at,
             reg_seq,
             era,
-            slot,
-        });
+            number: resident.number(),
+            slot: 0,
+        };
+        self.bind(&mut ledger, name.compact(), held);
         Admission::Installed { evicted }
     }
 
@@ -234,7 +249,7 @@ impl Cache {
 
     /// Removes the name if its binding is not newer than `upto`, whatever its era (rule 10). Its blob stays.
     pub fn remove_upto(&self, name: &Name, upto: Revision) -> bool {
-        self.remove(&mut self.ledger.lock(), name, |held| held.entry.bind_rev <= upto)
+        self.remove(&mut self.ledger.lock(), name, |held| held.bind_rev <= upto)
     }
 
     /// Makes the name servable in `era` under a new registration, if it still has the binding of `bind_rev`.
@@ -263,7 +278,7 @@ impl Cache {
     pub fn stale_names(&self, before_era: u64, from: Cursor, limit: usize) -> StaleNames {
         let ledger = self.ledger.lock();
         let (slots, next) = ledger.slots.scan(from, limit.clamp(1, SCAN_MAX));
-        let stale = |held: &Held| (held.era < before_era).then_some(held.entry.bind_rev);
+        let stale = |held: &Held| (held.era < before_era).then_some(held.bind_rev);
         let listed = |name: &Name| Some((name.clone(), self.names.view(name.as_bytes(), stale)??));
         StaleNames { names: slots.filter_map(listed).collect(), next }
     }
@@ -272,6 +287,12 @@ impl Cache {
     pub fn stats(&self) -> CacheStats {
         let ledger = self.ledger.lock();
         CacheStats { names: ledger.slots.len() as u64, blobs: self.blobs.len() as u64, ..ledger.stats }
+    }
+
+    #[inline]
+    fn found(&self, held: &Held) -> Hit {
+        self.uses.note(held.number);
+        Hit { entry: held.entry(), blob: held.blob.clone() }
     }
 
     fn is_oversize(&self, charge: u64) -> bool {
@@ -298,24 +319,18 @@ impl Cache {
     fn insert(&self, ledger: &mut Ledger, blob: Blob) -> Arc<Resident> {
         ledger.stats.blob_bytes += blobs::charge(&blob);
         ledger.stats.blobs_admitted += 1;
-        let resident = self.blobs.insert(blob);
+        let resident = self.blobs.insert(blob, ledger.numbers.insert(()));
         ledger.eviction.admit(Arc::clone(&resident));
         resident
     }
 
-    fn bind(
-        &self,
-        ledger: &mut Ledger,
-        name: Name,
-        resident: Arc<Resident>,
-        held: impl FnOnce(Arc<Resident>, usize) -> Held,
-    ) {
+    fn bind(&self, ledger: &mut Ledger, name: Name, mut held: Held) {
         ledger.stats.name_bytes += names::charge(&name);
         ledger.stats.names_installed += 1;
-        let slot = ledger.slots.take(name.clone());
-        let place = self.blobs.attach(&resident.hash(), slot);
-        ledger.slots.set_place(slot, place);
-        self.names.insert(name, held(resident, slot));
+        held.slot = ledger.slots.take(name.clone());
+        let place = self.blobs.attach(&held.blob.id(), held.slot);
+        ledger.slots.set_place(held.slot, place);
+        self.names.insert(name, held);
     }
 
     fn remove(&self, ledger: &mut Ledger, name: &Name, doomed: impl FnOnce(&Held) -> bool) -> bool {
@@ -328,7 +343,7 @@ impl Cache {
     /// Settles the accounts of a name that left the table.
     fn release(&self, ledger: &mut Ledger, name: &Name, held: &Held) {
         let place = ledger.slots.free(held.slot);
-        if let Some(moved) = self.blobs.detach(&held.resident.hash(), place) {
+        if let Some(moved) = self.blobs.detach(&held.blob.id(), place) {
             ledger.slots.set_place(moved, place);
         }
         ledger.stats.name_bytes -= names::charge(name);
@@ -342,7 +357,8 @@ impl Cache {
             ledger.dice = ledger.dice.wrapping_add(0x9E37_79B1);
             let Some(slot) = self.blobs.any_holder(&victim.hash(), ledger.dice) else {
                 self.blobs.remove(&victim.hash());
-                ledger.stats.blob_bytes -= eviction::Evictable::charge(&*victim);
+                ledger.numbers.remove(victim.number());
+                ledger.stats.blob_bytes -= victim.charge();
                 ledger.stats.blobs_evicted += 1;
                 return true;
             };
@@ -354,12 +370,6 @@ impl Cache {
         }
         ledger.eviction.spare(victim);
         true
-    }
-}
-
-impl Hit {
-    fn of(held: &Held) -> Self {
-        Self { entry: held.entry, blob: held.resident.hit() }
     }
 }
 

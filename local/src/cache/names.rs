@@ -6,12 +6,10 @@
 //! reading of a row.
 
 use super::SHARDS;
-use super::blobs::Resident;
 use dashmap::DashMap;
-use dstore_shared::{Entry, Name, RegSeq, Revision};
+use dstore_shared::{Blob, Entry, Name, RegSeq, Revision};
 use slab::Slab;
 use std::mem::size_of;
-use std::sync::Arc;
 
 /// What a name costs beyond its packed bytes: its row in the table (which is between 7/16 and 7/8 full:
 /// counted twice), its slot and its place among the holders (both in vectors that grow by doubling: counted
@@ -24,13 +22,16 @@ pub(super) fn charge(name: &Name) -> u64 {
     NAME_OVERHEAD + name.as_bytes().len() as u64
 }
 
-/// A name's row.
+/// A name's row: what a hit needs, in one place. Hash and size of its entry are the blob's.
 #[derive(Debug)]
 pub(super) struct Held {
-    pub(super) entry: Entry,
-    pub(super) resident: Arc<Resident>,
+    pub(super) blob: Blob,
+    pub(super) bind_rev: Revision,
+    pub(super) expires_at: Option<u64>,
     pub(super) reg_seq: RegSeq,
     pub(super) era: u64,
+    /// Where the blob's uses are counted.
+    pub(super) number: usize,
     pub(super) slot: usize,
 }
 
@@ -59,14 +60,29 @@ impl Names {
         self.0.view(packed, |_, held| read(held))
     }
 
+    /// Reads a row in place if it is `wanted`. Not told by `view`: an `Option` within another is copied twice.
+    #[inline]
+    pub(super) fn view_if<T>(
+        &self,
+        packed: &[u8],
+        wanted: impl FnOnce(&Held) -> bool,
+        read: impl FnOnce(&Held) -> T,
+    ) -> Option<T> {
+        let held = self.0.get(packed)?;
+        wanted(&held).then(|| read(&held))
+    }
+
     /// Compares the binding `entry` with the one held; if they are the same, renews the one held.
     pub(super) fn compare(&self, name: &Name, entry: &Entry, reg_seq: RegSeq, era: u64) -> Comparison {
         let Some(mut held) = self.0.get_mut(name.as_bytes()) else { return Comparison::Newer };
-        if held.entry.bind_rev > entry.bind_rev {
-            return Comparison::Older(held.entry.bind_rev);
+        if held.bind_rev > entry.bind_rev {
+            return Comparison::Older(held.bind_rev);
         }
-        if (held.entry.bind_rev, held.entry.hash) != (entry.bind_rev, entry.hash) {
+        if (held.bind_rev, held.blob.id()) != (entry.bind_rev, entry.hash) {
             return Comparison::Newer;
+        }
+        if held.reg_seq < reg_seq {
+            held.expires_at = entry.expires_at; // a longer life is no new binding (rule 9)
         }
         held.renew(reg_seq, era);
         Comparison::Same
@@ -75,7 +91,7 @@ impl Names {
     /// Renews the binding of `bind_rev`, if it is the one held.
     pub(super) fn validate(&self, name: &Name, bind_rev: Revision, reg_seq: RegSeq, era: u64) -> bool {
         match self.0.get_mut(name.as_bytes()) {
-            Some(mut held) if held.entry.bind_rev == bind_rev => {
+            Some(mut held) if held.bind_rev == bind_rev => {
                 held.renew(reg_seq, era);
                 true
             }
@@ -99,11 +115,16 @@ impl Names {
     /// The rows, for counting anew.
     #[cfg(test)]
     pub(super) fn all(&self) -> Vec<(Name, dstore_shared::BlobHash, usize)> {
-        self.0.iter().map(|r| (r.key().clone(), r.resident.hash(), r.slot)).collect()
+        self.0.iter().map(|r| (r.key().clone(), r.blob.id(), r.slot)).collect()
     }
 }
 
 impl Held {
+    pub(super) fn entry(&self) -> Entry {
+        let (hash, size) = (self.blob.id(), self.blob.size());
+        Entry { hash, size, bind_rev: self.bind_rev, expires_at: self.expires_at }
+    }
+
     /// Of two registrations of one binding the later counts, in whatever order their replies came: it is the
     /// one that a DROP must name (rule 20).
     fn renew(&mut self, reg_seq: RegSeq, era: u64) {

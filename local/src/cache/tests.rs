@@ -46,6 +46,7 @@ fn audit(cache: &Cache) {
     assert_eq!(stats.names, stats.names_installed - stats.names_removed - stats.names_evicted);
     assert_eq!(stats.blobs, stats.blobs_admitted - stats.blobs_evicted);
     assert!(stats.bytes() <= stats.bytes_max, "{stats:?}");
+    assert_eq!(ledger.numbers.len(), blobs.len());
     let mut held: HashMap<_, Vec<usize>> = HashMap::new();
     for (name, hash, slot) in names {
         assert_eq!(ledger.slots.name(slot), &name);
@@ -101,6 +102,9 @@ fn an_install_keeps_the_newer_binding_and_of_one_binding_the_newer_registration(
     assert_eq!(rev_served(&cache, "k", 2), Some(5), "the newer era counts");
     let reg_seq = || cache.names.view(name("k").as_bytes(), |h| h.reg_seq).unwrap();
     assert_eq!(reg_seq(), RegSeq(7), "and so does the newer registration, though its reply came first");
+    let longer = Entry { expires_at: Some(99), ..entry(&x, 5) };
+    installed(cache.install(&name("k"), longer, &x, RegSeq(8), 2));
+    assert_eq!(cache.hit(name("k").as_bytes(), 2).unwrap().entry, longer);
     installed(install(&cache, "k", &y, 6, 3, 2));
     assert_eq!(cache.hit(name("k").as_bytes(), 2).unwrap().blob.id(), y.id());
     assert_eq!(reg_seq(), RegSeq(3), "a newer binding has registrations of its own");
