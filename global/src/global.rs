@@ -128,6 +128,8 @@ impl Global {
             let _ = tokio::time::timeout(self.drain_timeout, self.authority.checkpoint()).await;
         }
         let head = self.authority.catalog.head();
+        // Their handlers hold the authority, which holds the journal and the index.
+        drop(self.doors);
         drop(self.authority);
         let end = async {
             self.committer.wait().await;

@@ -1,0 +1,4 @@
+//! Both tiers in one process, over real gRPC and in-memory connections.
+
+mod basics;
+mod rig;
