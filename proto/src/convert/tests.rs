@@ -288,14 +288,14 @@ fn read_all(bytes: &[u8]) {
 #[test]
 fn carried_bytes_become_a_blob_only_if_they_match() {
     let blob = Blob::hash("hello");
-    let put = |carried: &'static [u8], size| wire::RequestBatch {
+    let put = |carried: &[u8], size| wire::RequestBatch {
         requests: vec![wire::Request {
             ask: Some(wire::request::Ask::Put(wire::Put {
                 id: Some(Packer::new(0).request_id(&RequestId { n: 1, ..RequestId::default() })),
                 name: Name::of("k").expect("valid").packed(),
                 hash: Bytes::copy_from_slice(blob.id().as_bytes()),
                 size,
-                carried: Some(Bytes::from_static(carried)),
+                carried: Some(Bytes::copy_from_slice(carried)),
             })),
             ..wire::Request::default()
         }],
@@ -303,7 +303,7 @@ fn carried_bytes_become_a_blob_only_if_they_match() {
     assert!(read_requests(put(b"hello", 5)).is_ok());
     assert_eq!(read_requests(put(b"hellO", 5)).expect_err("flipped").kind(), Kind::Corrupt);
     assert_eq!(read_requests(put(b"hello", 6)).expect_err("short").kind(), Kind::Invalid);
-    let long = put(&[0; dstore_shared::limits::CARRIED_BYTES_MAX + 1], 1 << 20);
+    let long = put(&vec![0; dstore_shared::limits::CARRIED_BYTES_MAX + 1], 1 << 20);
     assert_eq!(read_requests(long).expect_err("long").kind(), Kind::TooLarge);
 }
 

@@ -12,7 +12,7 @@ use dstore_shared::{
     RegSeq, Revision,
 };
 use dstore_sys::Sys;
-use dstore_sys::net::{Address, MemoryNet, Net};
+use dstore_sys::net::{Address, MemoryNet};
 use dstore_sys::tasks::Tasks;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -187,9 +187,9 @@ async fn a_session_ends_when_either_half_is_dropped() {
         assert_eq!(world.host.sessions.load(Ordering::SeqCst), 1);
         let (mut up, mut down) = (Some(up), Some(down));
         if drop_up {
-            up = None
+            up = None;
         } else {
-            down = None
+            down = None;
         }
         eventually("the session ends", || world.host.sessions.load(Ordering::SeqCst) == 0).await;
         assert!(up.is_some() || down.is_some());
