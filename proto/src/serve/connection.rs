@@ -49,7 +49,9 @@ impl Connection {
         let cut = CancellationToken::new();
         let _calls_end_with_the_connection = cut.clone().drop_guard();
         let limits = self.shared.routes.limits();
-        let io = Metered { io, calls: self.calls.clone(), allowance: limits.bytes_before_request };
+        // h2 reads all that is there before it tells of a call, so the first one's data counts too.
+        let allowance = limits.bytes_before_request + limits.connection_window_bytes as usize;
+        let io = Metered { io, calls: self.calls.clone(), allowance };
         let service =
             hyper::service::service_fn(|request| answer(self.shared.clone(), self.calls.clone(), request));
         let spawner = Spawner { tasks: self.shared.tasks.clone(), cut };
