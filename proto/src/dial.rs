@@ -11,12 +11,14 @@ use http::{HeaderMap, Request, Response, Uri};
 use hyper::body::{Frame, SizeHint};
 use hyper::rt::Executor;
 use hyper_util::rt::TokioIo;
+use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tokio::sync::oneshot;
 use tonic::body::Body;
 use tonic::transport::{self, Endpoint};
 use tower::Service;
@@ -133,17 +135,51 @@ impl Service<Request<Body>> for Channel {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let call = self.inner.call(request);
+        let (interest, lost) = oneshot::channel();
+        let call = self.inner.call(request.map(|body| Body::new(Outgoing { body, lost })));
         Box::pin(async move {
             let mut response = call.await?;
             drop_bad_details(response.headers_mut());
-            Ok(response.map(|body| Body::new(Checked(body))))
+            Ok(response.map(|body| Body::new(Checked { body, _interest: interest })))
         })
     }
 }
 
-/// An answer whose trailers cannot make tonic panic.
-struct Checked(Body);
+/// A request that is reset when its answer was dropped. Without it hyper would wait for the next piece of the
+/// request for ever, and the other side would not learn that nobody listens.
+struct Outgoing {
+    body: Body,
+    lost: oneshot::Receiver<Infallible>,
+}
+
+impl hyper::body::Body for Outgoing {
+    type Data = bytes::Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<bytes::Bytes>, tonic::Status>>> {
+        if Pin::new(&mut self.lost).poll(cx).is_ready() {
+            return Poll::Ready(Some(Err(tonic::Status::cancelled("the caller went away"))));
+        }
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// An answer whose trailers cannot make tonic panic; as long as it is held, the request goes on.
+struct Checked {
+    body: Body,
+    _interest: oneshot::Sender<Infallible>,
+}
 
 impl hyper::body::Body for Checked {
     type Data = bytes::Bytes;
@@ -153,7 +189,7 @@ impl hyper::body::Body for Checked {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<bytes::Bytes>, tonic::Status>>> {
-        let mut frame = ready!(Pin::new(&mut self.0).poll_frame(cx));
+        let mut frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if let Some(trailers) = frame.as_mut().and_then(|f| f.as_mut().ok()).and_then(Frame::trailers_mut) {
             drop_bad_details(trailers);
         }
@@ -161,11 +197,11 @@ impl hyper::body::Body for Checked {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        self.body.size_hint()
     }
 }
 

@@ -222,7 +222,7 @@ impl<M> Stream for Outgoing<M> {
 }
 
 /// `first`, then the pieces of `body`, counting them in `moved`. When `body` fails its error goes to `failed`
-/// and the stream never ends, so that the receiver cannot take it for whole: drop the call then.
+/// and the stream waits for ever, so that the receiver cannot take it for whole: drop the call then.
 pub(crate) fn outgoing<M: Send + 'static>(
     first: M,
     body: BodyStream,

@@ -1,2 +1,367 @@
+//! Round trips of every frame, and hostile bytes.
+
+use super::*;
+use crate::codec::read;
+use crate::shape::Shaped;
+use crate::store::{self, Provenance, SetReply, Slice, Stat, Target, Tier};
+use dstore_shared::frame::{Answer, Ask, Down, Hello, Listed, Reply, Request, Resolved, Resumption, Up};
+use dstore_shared::{
+    Command, DeleteOutcome, FlightId, Incarnation, Key, Kind, LocalId, Namespace, Outcome, RegSeq, SetOutcome,
+};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use prost::Message;
+use std::fmt::Debug;
+
+fn name() -> impl Strategy<Value = Name> {
+    let namespace = vec(prop::sample::select(&b"abz09_-."[..]), 1..=64);
+    (namespace, vec(any::<u8>(), 1..=1024)).prop_map(|(namespace, key)| {
+        let namespace = Namespace::new(namespace).expect("valid");
+        Name::new(&namespace, &Key::new(key).expect("valid"))
+    })
+}
+
+fn hash() -> impl Strategy<Value = BlobHash> {
+    any::<[u8; 32]>().prop_map(BlobHash::from_bytes)
+}
+
+fn blob() -> impl Strategy<Value = Blob> {
+    vec(any::<u8>(), 0..300).prop_map(Blob::hash)
+}
+
+fn born() -> impl Strategy<Value = Born> {
+    any::<(u128, u64, u64)>().prop_map(|(h, boot, at_ms)| Born { history: HistoryId(h), boot, at_ms })
+}
+
+fn epoch() -> impl Strategy<Value = Epoch> {
+    (any::<u128>(), any::<u64>(), 1..=u64::MAX).prop_map(|(h, boot, counter)| Epoch {
+        history: HistoryId(h),
+        boot,
+        counter,
+    })
+}
+
+fn request_id() -> impl Strategy<Value = RequestId> {
+    (any::<u128>(), 1..=u64::MAX, born()).prop_map(|(c, n, born)| RequestId { client: ClientId(c), n, born })
+}
+
+fn entry() -> impl Strategy<Value = Entry> {
+    (hash(), any::<u64>(), any::<u64>(), option::of(1..=u64::MAX))
+        .prop_map(|(hash, size, rev, expires_at)| Entry { hash, size, bind_rev: Revision(rev), expires_at })
+}
+
+fn error() -> impl Strategy<Value = Error> {
+    let kind = prop::sample::select(&Kind::ALL[1..]);
+    (kind, "[ -~]{0,80}", option::of(1..3_600_000_u64), hash()).prop_map(|(kind, text, ms, hash)| {
+        let error = if text.is_empty() { Error::occupied(hash) } else { Error::new(kind, text) };
+        ms.map_or(error.clone(), |ms| error.retry_after(Duration::from_millis(ms)))
+    })
+}
+
+fn lease() -> impl Strategy<Value = Duration> {
+    (0..=3_600_000_000_u64).prop_map(Duration::from_micros)
+}
+
+fn hello() -> impl Strategy<Value = Hello> {
+    (any::<(u128, u64, u128, u64)>(), option::of(epoch()), "[a-z é]{0,60}").prop_map(
+        |((local, incarnation, history, rev), last_epoch, label)| Hello {
+            local_id: LocalId(local),
+            incarnation: Incarnation(incarnation),
+            last_epoch,
+            history: HistoryId(history),
+            applied_rev: Revision(rev),
+            label,
+        },
+    )
+}
+
+fn up() -> impl Strategy<Value = Up> {
+    let listed = (name(), any::<u64>(), any::<u64>()).prop_map(|(name, rev, seq)| Listed {
+        name,
+        bind_rev: Revision(rev),
+        reg_seq: RegSeq(seq),
+    });
+    let dropped = (name(), any::<u64>()).prop_map(|(name, seq)| (name, RegSeq(seq)));
+    prop_oneof![
+        hello().prop_map(Up::Hello),
+        (epoch(), any::<u64>(), any::<u64>()).prop_map(|(epoch, n, acked)| Up::Keep { epoch, n, acked }),
+        (epoch(), any::<u64>()).prop_map(|(epoch, seq)| Up::Ack { epoch, seq }),
+        (epoch(), any::<u64>(), vec(listed, 0..5), any::<bool>())
+            .prop_map(|(epoch, batch, names, last)| Up::Summary { epoch, batch, names, last }),
+        (epoch(), vec(dropped, 0..5)).prop_map(|(epoch, names)| Up::Drop { epoch, names }),
+        epoch().prop_map(|epoch| Up::Bye { epoch }),
+    ]
+}
+
+fn down() -> impl Strategy<Value = Down> {
+    use Resumption::{Compacted, NewHistory, Resume};
+    let resumption = prop::sample::select(&[Resume, Compacted, NewHistory][..]);
+    prop_oneof![
+        (epoch(), any::<u64>(), resumption, lease(), born()).prop_map(
+            |(epoch, head, resumption, lease, born)| {
+                Down::Welcome { epoch, head: Revision(head), resumption, lease, born }
+            }
+        ),
+        (epoch(), any::<u64>(), name(), any::<u64>()).prop_map(|(epoch, seq, name, upto)| Down::Inv {
+            epoch,
+            seq,
+            name,
+            upto: Revision(upto)
+        }),
+        (epoch(), any::<u64>(), lease(), any::<u64>(), born()).prop_map(
+            |(epoch, n, lease, through, born)| Down::Lease {
+                epoch,
+                n,
+                lease,
+                through: Revision(through),
+                born
+            }
+        ),
+        (epoch(), any::<u64>(), vec(any::<u32>(), 0..9))
+            .prop_map(|(epoch, batch, refused)| Down::Summarized { epoch, batch, refused }),
+        epoch().prop_map(|epoch| Down::Retire { epoch }),
+    ]
+}
+
+fn ask() -> impl Strategy<Value = Ask> {
+    let set = (name(), blob(), any::<bool>()).prop_map(|(name, blob, carry)| Command::Set {
+        name,
+        hash: blob.id(),
+        size: blob.size(),
+        carried: carry.then_some(blob),
+    });
+    let delete = vec(name(), 1..5).prop_map(|names| Command::Delete { names });
+    prop_oneof![
+        (name(), option::of(hash()), any::<bool>(), any::<bool>())
+            .prop_map(|(name, have, cache, carry)| Ask::Resolve { name, have, cache, carry }),
+        (request_id(), prop_oneof![set, delete]).prop_map(|(id, command)| Ask::Change { id, command }),
+    ]
+}
+
+fn request() -> impl Strategy<Value = Request> {
+    (any::<(u64, u64)>(), prop_oneof![Just(Epoch::default()), epoch()], ask()).prop_map(
+        |((flight, reg_seq), epoch, ask)| Request {
+            flight: FlightId(flight),
+            epoch,
+            reg_seq: RegSeq(reg_seq),
+            ask,
+        },
+    )
+}
+
+fn answer() -> impl Strategy<Value = Answer> {
+    let resolved = (option::of(entry()), option::of(blob()), option::of(epoch()), any::<u64>()).prop_map(
+        |(entry, carried, cacheable, head)| {
+            let fit = |entry: Entry, blob: &Blob| Entry { hash: blob.id(), size: blob.size(), ..entry };
+            let entry = entry.map(|e| carried.as_ref().map_or(e, |blob| fit(e, blob)));
+            let carried = carried.filter(|_| entry.is_some());
+            Answer::Resolved(Resolved { entry, carried, cacheable, head: Revision(head) })
+        },
+    );
+    let set = prop_oneof![
+        entry().prop_map(SetOutcome::Stored),
+        entry().prop_map(SetOutcome::Unchanged),
+        entry().prop_map(SetOutcome::Occupied),
+        Just(SetOutcome::NeedBlob),
+    ];
+    let delete = (vec(any::<bool>(), 0..9), any::<u64>())
+        .prop_map(|(removed, rev)| DeleteOutcome { removed, revision: Revision(rev) });
+    prop_oneof![
+        resolved,
+        (set, option::of(epoch()))
+            .prop_map(|(outcome, cacheable)| Answer::Changed { outcome: Outcome::Set(outcome), cacheable }),
+        delete.prop_map(|outcome| Answer::Changed { outcome: Outcome::Delete(outcome), cacheable: None }),
+        error().prop_map(Answer::Failed),
+    ]
+}
+
+fn reply() -> impl Strategy<Value = Reply> {
+    (any::<u64>(), answer(), born()).prop_map(|(flight, answer, born)| Reply {
+        flight: FlightId(flight),
+        answer,
+        born,
+    })
+}
+
+/// Writes, reads and writes again: text and bytes must be the same.
+fn round_trip<T: Debug, W: Shaped + PartialEq>(
+    value: T,
+    write: impl Fn(T) -> W,
+    from: impl Fn(W) -> Result<T>,
+) {
+    let text = format!("{value:?}");
+    let bytes = write(value).encode_to_vec();
+    let back = from(read::<W>(&mut &bytes[..]).expect("readable")).expect("valid");
+    assert_eq!(format!("{back:?}"), text);
+    assert_eq!(write(back).encode_to_vec(), bytes);
+}
+
+proptest! {
+    #[test]
+    fn a_session_frame_reads_back_as_it_was(up in up(), down in down()) {
+        round_trip(up, up_to, up_from);
+        round_trip(down, down_to, down_from);
+    }
+
+    #[test]
+    fn a_batch_reads_back_as_it_was(requests in vec(request(), 0..6), replies in vec(reply(), 0..6)) {
+        round_trip(requests, |r| pack_requests(r).expect("small"), read_requests);
+        round_trip(replies, |r| pack_replies(r).expect("small"), read_replies);
+    }
+
+    #[test]
+    fn what_a_door_says_reads_back_as_it_was(
+        names in vec(name(), 1..5), entry in entry(), tier in any::<bool>(), cached in any::<bool>(),
+        rev in any::<u64>(), born in option::of(born()), id in request_id(), by_hash in any::<bool>(),
+    ) {
+        let tier = if tier { Tier::Local } else { Tier::Global };
+        let from = Provenance { tier, cached, revision: Revision(rev) };
+        for outcome in [SetOutcome::Stored(entry), SetOutcome::Unchanged(entry), SetOutcome::Occupied(entry)] {
+            round_trip(SetReply { outcome, from }, |r| wire::SetResponse::from(&r), SetReply::try_from);
+        }
+        let stat = |s: Option<Stat>| s.as_ref().map(wire::StatResponse::from).unwrap_or_default();
+        round_trip(Some(Stat { entry, from }), stat, TryInto::try_into);
+        round_trip(None, stat, TryInto::try_into);
+        let status = store::Status {
+            tier, version: "0.1.0".into(), serving: cached, born, revision: Revision(rev),
+            lease: Duration::from_millis(rev), facts: vec![("a".into(), "b".into())],
+        };
+        round_trip(status, wire::StatusResponse::from, store::Status::try_from);
+        let target = if by_hash { Target::Hash(entry.hash) } else { Target::Name(names[0].clone()) };
+        let target_wire = |t| wire::StatRequest { target: Some(target_to(&t)) };
+        round_trip(target, target_wire, |w| target_from(w.target));
+        let delete = |(id, names): (RequestId, Vec<Name>)| wire::DeleteRequest {
+            id: Some(Packer::new(0).request_id(&id)), names: names_to(&names),
+        };
+        round_trip((id, names), delete, |w| Ok((need(w.id, "id")?.try_into()?, names_from(w.names)?)));
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_read_or_refused(bytes in vec(any::<u8>(), 0..400)) {
+        read_all(&bytes);
+    }
+
+    #[test]
+    fn damaged_frames_are_read_or_refused(
+        up in up(), down in down(), requests in vec(request(), 1..4), replies in vec(reply(), 1..4),
+        at in any::<prop::sample::Index>(), with in any::<u8>(), cut in any::<prop::sample::Index>(),
+    ) {
+        for whole in [
+            up_to(up).encode_to_vec(),
+            down_to(down).encode_to_vec(),
+            pack_requests(requests).expect("small").encode_to_vec(),
+            pack_replies(replies).expect("small").encode_to_vec(),
+        ] {
+            let mut damaged = whole.clone();
+            let at = at.index(whole.len());
+            damaged[at] = with;
+            read_all(&damaged);
+            read_all(&whole[..cut.index(whole.len())]);
+        }
+    }
+}
+
+/// Reads bytes as every message there is; the test is that nothing panics, and that what was read is within
+/// limits.
+fn read_all(bytes: &[u8]) {
+    fn as_one<W: Shaped, T>(bytes: &[u8], convert: impl Fn(W) -> Result<T>) -> Option<T> {
+        read::<W>(&mut &bytes[..]).and_then(convert).ok()
+    }
+    as_one(bytes, up_from);
+    as_one(bytes, down_from);
+    if let Some(requests) = as_one(bytes, read_requests) {
+        assert!(requests.len() <= dstore_shared::limits::BATCH_LEN_MAX);
+    }
+    as_one(bytes, read_replies);
+    as_one(bytes, |w: wire::GetRequest| {
+        Ok((Slice::from(&w).within(100).map(|range| assert!(range.end <= 100)), target_from(w.target)))
+    });
+    as_one(bytes, |w: wire::SetRequest| Ok((w.name.map(Name::try_from), w.id.map(RequestId::try_from))));
+    as_one(bytes, |w: wire::DeleteRequest| names_from(w.names));
+    as_one(bytes, |w: wire::SetResponse| SetReply::try_from(w));
+    as_one(bytes, |w: wire::StatResponse| Option::<Stat>::try_from(w));
+    as_one(bytes, |w: wire::StatusResponse| store::Status::try_from(w));
+    as_one(bytes, |w: wire::ErrorDetail| Ok(crate::status::from_detail(&w, "x")));
+}
+
 #[test]
-fn x() {}
+fn carried_bytes_become_a_blob_only_if_they_match() {
+    let blob = Blob::hash("hello");
+    let put = |carried: &[u8], size| wire::RequestBatch {
+        requests: vec![wire::Request {
+            ask: Some(wire::request::Ask::Put(wire::Put {
+                id: Some(Packer::new(0).request_id(&RequestId { n: 1, ..RequestId::default() })),
+                name: Name::of("k").expect("valid").packed(),
+                hash: Bytes::copy_from_slice(blob.id().as_bytes()),
+                size,
+                carried: Some(Bytes::copy_from_slice(carried)),
+            })),
+            ..wire::Request::default()
+        }],
+    };
+    assert!(read_requests(put(b"hello", 5)).is_ok());
+    assert_eq!(read_requests(put(b"hellO", 5)).expect_err("flipped").kind(), Kind::Corrupt);
+    assert_eq!(read_requests(put(b"hello", 6)).expect_err("short").kind(), Kind::Invalid);
+    let long = put(&vec![0; dstore_shared::limits::CARRIED_BYTES_MAX + 1], 1 << 20);
+    assert_eq!(read_requests(long).expect_err("long").kind(), Kind::TooLarge);
+}
+
+#[test]
+fn a_reply_with_damaged_bytes_fails_alone() {
+    let entry =
+        |blob: &Blob| Entry { hash: blob.id(), size: blob.size(), bind_rev: Revision(1), expires_at: None };
+    let blob = Blob::hash("hello");
+    let found =
+        Resolved { entry: Some(entry(&blob)), carried: Some(blob), cacheable: None, head: Revision(1) };
+    let reply =
+        |n| Reply { flight: FlightId(n), answer: Answer::Resolved(found.clone()), born: Born::default() };
+    let mut batch = pack_replies(vec![reply(1), reply(2)]).expect("small");
+    let Some(wire::reply::Answer::Resolved(first)) = &mut batch.replies[0].answer else {
+        panic!("a resolve was packed")
+    };
+    first.carried = Some(Bytes::from_static(b"hellO"));
+    let replies = read_replies(batch).expect("the batch is good");
+    assert!(matches!(&replies[0].answer, Answer::Failed(e) if e.kind() == Kind::Corrupt));
+    assert!(matches!(&replies[1].answer, Answer::Resolved(r) if r.carried.is_some()));
+}
+
+#[test]
+fn another_protocol_version_is_refused_by_name() {
+    let hello = wire::Hello { version: 2, local_id: vec![0; 16].into(), ..wire::Hello::default() };
+    let frame = Some(wire::session_up::Frame::Hello(hello));
+    let refused = up_from(wire::SessionUp { epoch: None, frame }).expect_err("version 2");
+    assert_eq!(refused.kind(), Kind::Invalid);
+    assert!(refused.message().contains("protocol version `2`"), "{refused}");
+}
+
+#[test]
+fn a_frame_without_its_parts_is_refused() {
+    for (bad, what) in [
+        (wire::SessionUp::default(), "frame"),
+        (wire::SessionUp { epoch: None, frame: Some(wire::session_up::Frame::Bye(wire::Bye {})) }, "epoch"),
+    ] {
+        let refused = up_from(bad).expect_err(what);
+        assert!(refused.kind() == Kind::Invalid && refused.message().contains(what), "{refused}");
+    }
+    assert!(down_from(wire::SessionDown::default()).is_err());
+    assert!(RequestId::try_from(wire::RequestId { n: 0, client: vec![0; 16].into(), born: None }).is_err());
+    assert!(BlobHash::from_slice(&[0; 31]).is_err());
+}
+
+#[test]
+fn a_short_name_does_not_keep_its_frame_alive() {
+    let frame = pack_requests(vec![Request {
+        flight: FlightId(1),
+        epoch: Epoch::default(),
+        reg_seq: RegSeq(0),
+        ask: Ask::Resolve { name: Name::of("k").expect("valid"), have: None, cache: true, carry: true },
+    }])
+    .expect("small")
+    .encode_to_vec();
+    let frame = Bytes::from(frame);
+    let batch = read::<wire::RequestBatch>(&mut frame.clone()).expect("readable");
+    let requests = read_requests(batch).expect("valid");
+    assert!(frame.is_unique(), "the requests share the frame's bytes");
+    drop(requests);
+}

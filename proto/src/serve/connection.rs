@@ -49,7 +49,9 @@ impl Connection {
         let cut = CancellationToken::new();
         let _calls_end_with_the_connection = cut.clone().drop_guard();
         let limits = self.shared.routes.limits();
-        let io = Metered { io, calls: self.calls.clone(), allowance: limits.bytes_before_request };
+        // h2 reads all that is there before it tells of a call, so the first one's data counts too.
+        let allowance = limits.bytes_before_request + limits.connection_window_bytes as usize;
+        let io = Metered { io, calls: self.calls.clone(), allowance };
         let service =
             hyper::service::service_fn(|request| answer(self.shared.clone(), self.calls.clone(), request));
         let spawner = Spawner { tasks: self.shared.tasks.clone(), cut };
@@ -158,7 +160,7 @@ async fn answer(
         return Ok(response.map(|body| Counted { body, running: None }));
     };
     let deadline = deadline_of(request.headers());
-    let call = shared.routes.call(request.map(Body::new));
+    let call = shared.routes.call(request.map(|body| Body::new(Received(body))));
     let response = match deadline {
         None => call.await,
         Some(deadline) => tokio::time::timeout(deadline, call).await.unwrap_or_else(|_| {
@@ -185,6 +187,31 @@ fn deadline_of(headers: &HeaderMap) -> Option<Duration> {
         "n" => Duration::from_nanos(n),
         _ => return None,
     })
+}
+
+/// A request whose abort is told as an error. tonic 0.14 takes a request that was reset with CANCEL for one
+/// that has ended (`Streaming::poll_frame`): half an upload would pass for a whole one.
+struct Received(Incoming);
+
+impl hyper::body::Body for Received {
+    type Data = bytes::Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<bytes::Bytes>, tonic::Status>>> {
+        let gone = |e: hyper::Error| tonic::Status::aborted(format!("the caller went away: {e}"));
+        Pin::new(&mut self.0).poll_frame(cx).map_err(gone)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
 }
 
 /// An answer that counts as a running call until it was sent or dropped.

@@ -26,7 +26,8 @@ pub struct Limits {
     pub connection_window_bytes: u32,
     /// Bytes of answers held for one call whose reader is slow. 512 KiB: two chunks.
     pub send_buffer_bytes: usize,
-    /// Bytes read from a connection before its first call is there. 64 KiB: four times the largest header.
+    /// Bytes read from a connection before its first call is there, besides what the connection's window lets
+    /// a first call send at once. 64 KiB: four times the largest header.
     pub bytes_before_request: usize,
     /// From the beginning of a connection to its first call, handshake included. 10 s.
     pub first_request: Duration,

@@ -1,0 +1,353 @@
+//! The calls, and what happens when one fails.
+
+use crate::config::ClientConfig;
+use crate::ids::{Ids, Named};
+use bytes::Bytes;
+use dstore_proto::RemoteStore;
+use dstore_proto::dial::Channel;
+use dstore_proto::store::{
+    Body, BodyStream, DeleteReply, Found, Provenance, SetReply, Slice, Stat, Status, Store, Target,
+};
+use dstore_shared::limits::UNARY_BYTES_MAX;
+use dstore_shared::{Blob, BlobHash, Born, ClientId, Entry, Error, Kind, Name, RequestId, Result};
+use dstore_sys::Sys;
+use dstore_sys::net::Address;
+use dstore_sys::tasks::Tasks;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Sleep;
+
+/// A value that was read whole.
+#[derive(Clone, Debug)]
+pub struct Value {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// Hash and size; `bind_rev` of the name, 0 if it was asked for by hash.
+    pub entry: Entry,
+    /// Which tier knew it.
+    pub from: Provenance,
+}
+
+/// A client of anything that is a [`Store`], by default of a node over gRPC. Clones share the connection and
+/// the identity.
+///
+/// Reads and changes that fail as `Unavailable` are tried again until the deadline. A change keeps its id
+/// over all attempts, so it is made once; if the deadline passes, `Unavailable` says that the outcome is
+/// unknown.
+///
+/// # Cancel safety
+/// A read that is dropped has done nothing. A change that is dropped may have been made, or be made yet.
+#[derive(Debug)]
+pub struct Client<S = RemoteStore> {
+    inner: Arc<Inner<S>>,
+}
+
+impl<S> Clone for Client<S> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone() }
+    }
+}
+
+#[derive(Debug)]
+struct Inner<S> {
+    store: Arc<S>,
+    sys: Sys,
+    ids: Ids,
+    config: ClientConfig,
+    /// Owns the connection; nothing if the store is not ours.
+    tasks: Tasks,
+}
+
+impl<S> Drop for Inner<S> {
+    fn drop(&mut self) {
+        self.tasks.cancel();
+    }
+}
+
+impl Client {
+    /// A client of the tier at `address`. Connects when it is first used, and again when it must.
+    pub fn connect(sys: &Sys, address: &Address, config: ClientConfig) -> Self {
+        let tasks = Tasks::new();
+        let store = RemoteStore::new(Channel::new(sys, &tasks, address, &config.dial), &config.dial);
+        Self::with(sys, Arc::new(store), config, tasks)
+    }
+}
+
+impl<S: Store> Client<S> {
+    /// A client of `store`, in this process or elsewhere.
+    pub fn over(sys: &Sys, store: Arc<S>, config: ClientConfig) -> Self {
+        Self::with(sys, store, config, Tasks::new())
+    }
+
+    fn with(sys: &Sys, store: Arc<S>, config: ClientConfig, tasks: Tasks) -> Self {
+        let id = config.client_id.unwrap_or_else(|| ClientId(sys.rng.next_u128()));
+        let inner = Inner { store, sys: sys.clone(), ids: Ids::new(id), config, tasks };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Who this client is.
+    pub fn id(&self) -> ClientId {
+        self.inner.ids.client()
+    }
+
+    /// What it talks to.
+    pub fn store(&self) -> &Arc<S> {
+        &self.inner.store
+    }
+
+    /// Reads the value of a name, whole. `Ok(None)`: the name is not bound.
+    ///
+    /// # Errors
+    /// `TooLarge` beyond `get_bytes_max`; as [`Store::get`].
+    pub async fn get(&self, name: &Name) -> Result<Option<Value>> {
+        self.read(&Target::Name(name.clone())).await
+    }
+
+    /// Reads a blob by its hash, whole. `Ok(None)`: there is no such blob.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn get_hash(&self, hash: BlobHash) -> Result<Option<Value>> {
+        self.read(&Target::Hash(hash)).await
+    }
+
+    async fn read(&self, target: &Target) -> Result<Option<Value>> {
+        self.retry(Attempts::Transfers, || async {
+            let Some(found) = self.begin(target, Slice::ALL).await? else { return Ok(None) };
+            let Found { entry, from, body } = found;
+            if entry.size > self.inner.config.get_bytes_max {
+                let (n, max) = (entry.size, self.inner.config.get_bytes_max);
+                return Err(Error::too_large(format!(
+                    "the value has `{n}` bytes, over `{max}`: read it as a stream"
+                )));
+            }
+            let bytes = body.collect(entry.size).await?;
+            Ok(Some(Value { bytes, entry, from }))
+        })
+        .await
+    }
+
+    /// Begins to read a value or a slice of it. Beginning is retried; a stream that fails later is not.
+    ///
+    /// # Errors
+    /// As [`Store::get`]; such an error may also end the stream.
+    pub async fn get_stream(&self, target: &Target, slice: Slice) -> Result<Option<Found>> {
+        self.retry(Attempts::Calls, || self.begin(target, slice)).await
+    }
+
+    async fn begin(&self, target: &Target, slice: Slice) -> Result<Option<Found>> {
+        self.in_time(self.inner.store.get(target.clone(), slice)).await
+    }
+
+    /// Binds a name to `bytes`, unless it is bound to others.
+    ///
+    /// # Errors
+    /// As [`Store::set`].
+    pub async fn set(&self, name: &Name, bytes: impl Into<Bytes>) -> Result<SetReply> {
+        self.write_blob(Some(name), Blob::hash(bytes)).await
+    }
+
+    /// Stores `bytes` without a name; they stay for a grace (one hour) unless a name is bound to them.
+    ///
+    /// # Errors
+    /// As [`Store::set`].
+    pub async fn put(&self, bytes: impl Into<Bytes>) -> Result<SetReply> {
+        self.write_blob(None, Blob::hash(bytes)).await
+    }
+
+    async fn write_blob(&self, name: Option<&Name>, blob: Blob) -> Result<SetReply> {
+        let small = blob.bytes().len() <= UNARY_BYTES_MAX;
+        let attempts = if small { Attempts::Calls } else { Attempts::Transfers };
+        self.change(attempts, |id| self.inner.store.set(id, name.cloned(), Body::Blob(blob.clone()))).await
+    }
+
+    /// Stores what `body` gives, under `name` if there is one. One attempt only, since a stream is read once.
+    ///
+    /// # Errors
+    /// As [`Store::set`], or what ended `body`.
+    pub async fn set_stream(&self, name: Option<&Name>, body: BodyStream) -> Result<SetReply> {
+        let (named, _) = self.name_change(pin!(self.patience())).await?;
+        let set = self.inner.store.set(named.id, name.cloned(), Body::Stream(body));
+        self.noted(set.await.map_err(unknown))
+    }
+
+    /// Unbinds names, all at once. When it returns, no GET anywhere returns what they were bound to.
+    ///
+    /// # Errors
+    /// As [`Store::delete`].
+    pub async fn delete(&self, names: &[Name]) -> Result<DeleteReply> {
+        self.change(Attempts::Calls, |id| self.inner.store.delete(id, names.to_vec())).await
+    }
+
+    /// What a name is bound to, or whether a blob is there, without its bytes.
+    ///
+    /// # Errors
+    /// As [`Store::stat`].
+    pub async fn stat(&self, target: &Target) -> Result<Option<Stat>> {
+        self.retry(Attempts::Calls, || self.inner.store.stat(target.clone())).await
+    }
+
+    /// Whether each of `names` is bound.
+    ///
+    /// # Errors
+    /// As [`Store::exists`].
+    pub async fn exists(&self, names: &[Name]) -> Result<Vec<bool>> {
+        self.retry(Attempts::Calls, || self.inner.store.exists(names.to_vec())).await
+    }
+
+    /// How the tier is.
+    ///
+    /// # Errors
+    /// `Unavailable` when it cannot be reached.
+    pub async fn status(&self) -> Result<Status> {
+        self.retry(Attempts::Calls, || self.ask_status()).await
+    }
+
+    async fn ask_status(&self) -> Result<Status> {
+        let status = self.inner.store.status().await?;
+        if let Some(born) = status.born {
+            self.inner.ids.learn(born, self.inner.sys.clock.now());
+        }
+        Ok(status)
+    }
+
+    /// Makes one change: one id for all attempts.
+    async fn change<T, F>(&self, attempts: Attempts, attempt: impl Fn(RequestId) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let patience = pin!(self.patience());
+        let (named, patience) = self.name_change(patience).await?;
+        let made = self.retry_until(patience, attempts, || attempt(named.id)).await;
+        self.noted(made.map_err(unknown))
+    }
+
+    /// A name for a change, if there is one before patience ends: nothing has been changed yet.
+    async fn name_change<'a>(
+        &self,
+        mut patience: Pin<&'a mut Sleep>,
+    ) -> Result<(Named<'_>, Pin<&'a mut Sleep>)> {
+        let born = self.born(patience.as_mut()).await?;
+        let named = tokio::select! {
+            biased;
+            named = self.inner.ids.next(born) => named,
+            () = &mut patience => {
+                return Err(Error::unavailable("too many changes are in flight: nothing was changed, try again"));
+            }
+        };
+        Ok((named, patience))
+    }
+
+    fn patience(&self) -> Sleep {
+        tokio::time::sleep(self.inner.config.deadline)
+    }
+
+    /// After a refused id the next one is made with a fresh reading of Global's clock.
+    fn noted<T>(&self, made: Result<T>) -> Result<T> {
+        if made.as_ref().is_err_and(|e| e.kind() == Kind::Closed) {
+            self.inner.ids.unlearn();
+        }
+        made
+    }
+
+    /// Global's clock: as last read if that is recent, else asked of the tier. One caller asks; others go on
+    /// with an older reading if there is one.
+    async fn born(&self, mut patience: Pin<&mut Sleep>) -> Result<Born> {
+        let ids = &self.inner.ids;
+        let now = || self.inner.sys.clock.now();
+        let _asking = match ids.born(now()) {
+            Some((born, true)) => return Ok(born),
+            Some((born, false)) => match ids.asking.try_lock() {
+                Ok(asking) => asking,
+                Err(_) => return Ok(born),
+            },
+            None => tokio::select! {
+                biased;
+                asking = ids.asking.lock() => asking,
+                () = &mut patience => return Err(late(self.inner.config.deadline)),
+            },
+        };
+        if let Some((born, true)) = ids.born(now()) {
+            return Ok(born);
+        }
+        let ask = || async {
+            let status = self.ask_status().await?;
+            status.born.ok_or_else(|| {
+                Error::unavailable("the node has not reached global yet: nothing was changed, try again")
+            })
+        };
+        self.retry_until(patience, Attempts::Calls, ask).await
+    }
+
+    async fn in_time<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        let limit = self.inner.config.deadline;
+        tokio::time::timeout(limit, call).await.unwrap_or_else(|_| Err(late(limit)))
+    }
+
+    /// As [`Client::retry_until`], with all of the deadline ahead.
+    async fn retry<T, F>(&self, attempts: Attempts, attempt: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        self.retry_until(pin!(self.patience()), attempts, attempt).await
+    }
+
+    /// Tries until it is done, fails otherwise than as `Unavailable`, or patience ends.
+    async fn retry_until<T, F>(
+        &self,
+        mut patience: Pin<&mut Sleep>,
+        attempts: Attempts,
+        attempt: impl Fn() -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let ClientConfig { deadline, backoff_max, mut backoff, .. } = self.inner.config;
+        let mut last = None;
+        loop {
+            let failed = tokio::select! {
+                biased;
+                done = attempt() => match done {
+                    Err(e) if e.kind() == Kind::Unavailable => e,
+                    done => return done,
+                },
+                () = &mut patience, if attempts == Attempts::Calls => {
+                    return Err(last.unwrap_or_else(|| late(deadline)));
+                }
+            };
+            let wait = self.inner.sys.rng.jitter(failed.delay().unwrap_or_default().max(backoff));
+            tracing::debug!(error = %failed, ?wait, "a call failed and is tried again");
+            backoff = (backoff * 2).min(backoff_max);
+            tokio::select! {
+                biased;
+                () = &mut patience => return Err(failed),
+                () = tokio::time::sleep(wait) => last = Some(failed),
+            }
+        }
+    }
+}
+
+/// What the deadline is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Attempts {
+    /// The whole of all attempts.
+    Calls,
+    /// The beginning of the last attempt: a transfer may take as long as it moves.
+    Transfers,
+}
+
+fn late(limit: Duration) -> Error {
+    Error::unavailable(format!("no answer within `{limit:?}`: try again"))
+}
+
+/// A change that failed as `Unavailable` may have been made.
+fn unknown(e: Error) -> Error {
+    if e.kind() != Kind::Unavailable || e.message().contains("outcome unknown") {
+        return e;
+    }
+    let told = Error::unavailable(format!("outcome unknown: {}", e.message()));
+    let told = e.delay().map_or(told.clone(), |delay| told.retry_after(delay));
+    told.caused_by(e)
+}

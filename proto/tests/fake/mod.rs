@@ -1,0 +1,214 @@
+//! A small store in memory, for tests of the wire: write-once names, remembered outcomes, and switches that
+//! make it misbehave.
+
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+use bytes::Bytes;
+use dstore_proto::store::{
+    Body, DeleteReply, Found, Provenance, SetReply, Slice, Stat, Status, Store, Target, Tier,
+};
+use dstore_shared::{BlobHash, Born, Entry, Error, HistoryId, Name, RequestId, Result, Revision, SetOutcome};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// What Global's clock says in this store.
+pub const BORN: Born = Born { history: HistoryId(9), boot: 3, at_ms: 1 };
+
+#[derive(Default)]
+struct State {
+    blobs: HashMap<BlobHash, Bytes>,
+    names: HashMap<Name, Entry>,
+    revision: u64,
+    sets: HashMap<RequestId, SetReply>,
+    deletes: HashMap<RequestId, DeleteReply>,
+}
+
+/// A small store in memory.
+#[derive(Default)]
+pub struct FakeStore {
+    state: Mutex<State>,
+    /// Every id that came with a change, in order.
+    pub ids: Mutex<Vec<RequestId>>,
+    /// So many changes are made but never answered.
+    pub unanswered: AtomicUsize,
+    /// So many calls fail as `Unavailable` before they do anything.
+    pub failing: AtomicUsize,
+    /// Bytes are sent as a stream, not at once.
+    pub streams: AtomicBool,
+    /// The last byte sent is another than the hash says.
+    pub damaged: AtomicBool,
+    /// Bodies that ended with an error.
+    pub cut_bodies: AtomicUsize,
+    /// Bytes of the streams that were taken from this store.
+    pub streamed: Arc<AtomicU64>,
+    /// Streams of this store that are alive.
+    pub streaming: Arc<AtomicUsize>,
+}
+
+/// Counts a stream while it is alive.
+struct Alive(Arc<AtomicUsize>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn take(switch: &AtomicUsize) -> bool {
+    switch.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok()
+}
+
+impl FakeStore {
+    /// How many names are bound.
+    pub fn names(&self) -> usize {
+        self.state.lock().names.len()
+    }
+
+    fn provenance(&self) -> Provenance {
+        Provenance { tier: Tier::Global, cached: false, revision: Revision(self.state.lock().revision) }
+    }
+
+    fn entry(&self, target: &Target) -> Option<Entry> {
+        let state = self.state.lock();
+        match target {
+            Target::Name(name) => state.names.get(name).copied(),
+            Target::Hash(hash) => state.blobs.get(hash).map(|bytes| Entry {
+                hash: *hash,
+                size: bytes.len() as u64,
+                bind_rev: Revision(0),
+                expires_at: None,
+            }),
+        }
+    }
+
+    fn works(&self) -> Result<()> {
+        if take(&self.failing) { Err(Error::unavailable("the test says so: try again")) } else { Ok(()) }
+    }
+
+    fn bind(&self, id: RequestId, name: Option<Name>, bytes: Bytes) -> SetOutcome {
+        let mut state = self.state.lock();
+        let hash = BlobHash::of(&bytes);
+        let entry = Entry { hash, size: bytes.len() as u64, bind_rev: Revision(0), expires_at: None };
+        state.blobs.insert(hash, bytes);
+        let Some(name) = name else { return SetOutcome::Stored(entry) };
+        match state.names.get(&name) {
+            Some(bound) if bound.hash == hash => SetOutcome::Unchanged(*bound),
+            Some(bound) => SetOutcome::Occupied(*bound),
+            None => {
+                state.revision += 1;
+                let entry = Entry { bind_rev: Revision(state.revision), ..entry };
+                state.names.insert(name, entry);
+                assert_eq!(id.born, BORN, "every change tells when it was born");
+                SetOutcome::Stored(entry)
+            }
+        }
+    }
+
+    fn body(&self, bytes: Bytes) -> Body {
+        if !self.streams.load(Ordering::SeqCst) {
+            return Body::Bytes(bytes);
+        }
+        self.streaming.fetch_add(1, Ordering::SeqCst);
+        let (alive, taken) = (Alive(self.streaming.clone()), self.streamed.clone());
+        let pieces = Body::Bytes(bytes).into_stream();
+        Body::Stream(Box::pin(futures_util::StreamExt::map(pieces, move |piece| {
+            let _ = &alive;
+            taken.fetch_add(piece.as_ref().map_or(0, |p| p.len() as u64), Ordering::SeqCst);
+            piece
+        })))
+    }
+}
+
+impl Store for FakeStore {
+    async fn get(&self, target: Target, slice: Slice) -> Result<Option<Found>> {
+        self.works()?;
+        let Some(entry) = self.entry(&target) else { return Ok(None) };
+        let range = slice.within(entry.size)?;
+        let whole = self.state.lock().blobs[&entry.hash].clone();
+        let mut bytes = whole.slice(range.start as usize..range.end as usize);
+        if self.damaged.load(Ordering::SeqCst) {
+            let mut damaged = bytes.to_vec();
+            if let Some(last) = damaged.last_mut() {
+                *last ^= 1;
+            }
+            bytes = damaged.into();
+        }
+        Ok(Some(Found { entry, from: self.provenance(), body: self.body(bytes) }))
+    }
+
+    async fn set(&self, id: RequestId, name: Option<Name>, body: Body) -> Result<SetReply> {
+        self.ids.lock().push(id);
+        self.works()?;
+        let bytes = body.collect(1 << 30).await;
+        if bytes.is_err() {
+            self.cut_bodies.fetch_add(1, Ordering::SeqCst);
+        }
+        let bytes = bytes?;
+        if let Some(known) = self.state.lock().sets.get(&id) {
+            return Ok(known.clone());
+        }
+        let outcome = self.bind(id, name, bytes);
+        let reply = SetReply { outcome, from: self.provenance() };
+        self.state.lock().sets.insert(id, reply.clone());
+        if take(&self.unanswered) {
+            std::future::pending::<()>().await;
+        }
+        Ok(reply)
+    }
+
+    async fn delete(&self, id: RequestId, names: Vec<Name>) -> Result<DeleteReply> {
+        self.ids.lock().push(id);
+        self.works()?;
+        let reply = {
+            let state = &mut *self.state.lock();
+            let known = state.deletes.get(&id).cloned();
+            known.unwrap_or_else(|| {
+                state.revision += 1;
+                let removed = names.iter().map(|name| state.names.remove(name).is_some()).collect();
+                let reply = DeleteReply { removed, revision: Revision(state.revision) };
+                state.deletes.insert(id, reply.clone());
+                reply
+            })
+        };
+        if take(&self.unanswered) {
+            std::future::pending::<()>().await;
+        }
+        Ok(reply)
+    }
+
+    async fn stat(&self, target: Target) -> Result<Option<Stat>> {
+        self.works()?;
+        Ok(self.entry(&target).map(|entry| Stat { entry, from: self.provenance() }))
+    }
+
+    async fn status(&self) -> Result<Status> {
+        Ok(Status {
+            tier: Tier::Global,
+            version: "0.1.0".into(),
+            serving: true,
+            born: Some(BORN),
+            revision: Revision(self.state.lock().revision),
+            lease: Duration::from_secs(2),
+            facts: vec![("engine".into(), "fake".into())],
+        })
+    }
+}
+
+/// Bytes that tell their places apart.
+pub fn bytes_of(size: usize) -> Bytes {
+    (0..size).map(|i| (i * 31 % 251) as u8).collect()
+}
+
+/// Waits for something that happens elsewhere.
+pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..500 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("not within 5 s: {what}");
+}
