@@ -125,14 +125,23 @@ pub(super) struct BatchHeader {
 impl BatchHeader {
     /// The header that these bytes are at `offset` of a segment whose use has this `salt`.
     pub(super) fn decode(bytes: &[u8], salt: u64, offset: u64) -> Option<Self> {
-        let header = Self::decode_unchecked(bytes)?;
+        let header = Self::fields(bytes)?;
         let ordered = 0 < header.first.0 && header.first <= header.last && header.last.0 < u64::MAX;
-        (ordered && salted(salt, offset, &bytes[16..BATCH_HEADER]) == header.checksum).then_some(header)
+        (ordered
+            && Self::is_likely(bytes)
+            && salted(salt, offset, &bytes[16..BATCH_HEADER]) == header.checksum)
+            .then_some(header)
     }
 
-    /// What the bytes say, true or not: only to describe damage.
-    pub(super) fn decode_unchecked(bytes: &[u8]) -> Option<Self> {
-        (Self::is_likely(bytes) && bytes.len() >= BATCH_HEADER).then(|| Self {
+    /// Whether the bytes were once to be a batch that follows `head`, whose header had checksum `chain`. Only to
+    /// describe damage.
+    pub(super) fn was_to_follow(bytes: &[u8], head: Revision, chain: u64) -> bool {
+        Self::fields(bytes)
+            .is_some_and(|h| h.previous == chain || Self::is_likely(bytes) && h.first == head.next())
+    }
+
+    fn fields(bytes: &[u8]) -> Option<Self> {
+        (bytes.len() >= BATCH_HEADER).then(|| Self {
             checksum: u64_at(bytes, 8),
             payload_checksum: u64_at(bytes, 16),
             previous: u64_at(bytes, 24),

@@ -28,6 +28,9 @@ mod rewrite;
 mod segment;
 mod spares;
 
+#[cfg(test)]
+mod tests;
+
 pub use log::Journal;
 
 use bytes::Bytes;
