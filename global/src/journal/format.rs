@@ -20,6 +20,8 @@ const SEGMENT_HEADER: usize = 64;
 const SEGMENT_MAGIC: [u8; 8] = *b"dstoreJ\n";
 const BATCH_MAGIC: [u8; 8] = *b"dstoreB\n";
 
+static ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
+
 const FLAG_ORIGIN: u32 = 1;
 const FLAG_RECYCLED: u32 = 2;
 
@@ -184,12 +186,12 @@ pub(super) fn encode_batch(
 ) -> u64 {
     buffer.clear();
     buffer.reserve(span(payload.iter().map(|part| part.len() as u64).sum()) as usize);
-    buffer.resize(BATCH_HEADER, 0);
+    buffer.extend_from_slice(&ZEROS[..BATCH_HEADER]);
     for part in payload {
         buffer.extend_from_slice(part);
     }
     let length = (buffer.len() - BATCH_HEADER) as u64;
-    buffer.resize(span(length) as usize, 0);
+    buffer.extend_from_slice(&ZEROS[..span(length) as usize - buffer.len()]);
     let (header, rest) = buffer.split_at_mut(BATCH_HEADER);
     header[..8].copy_from_slice(&BATCH_MAGIC);
     let payload_checksum = salted(place.salt, place.offset, &rest[..length as usize]);

@@ -28,9 +28,6 @@ mod rewrite;
 mod segment;
 mod spares;
 
-#[cfg(test)]
-mod tests;
-
 pub use log::Journal;
 
 use bytes::Bytes;
@@ -179,3 +176,6 @@ pub enum Class {
     /// Frees space or ends something (DEL, sweep, checkpoint): may use the reserved segment.
     Essential,
 }
+
+#[cfg(test)]
+mod tests;

@@ -84,7 +84,10 @@ fn begin() -> (SimDisk, Journal) {
 fn payload(first: Revision, len: usize) -> Vec<u8> {
     let rng = SeededRng::new(first.0);
     let mut bytes = first.0.to_le_bytes().to_vec();
-    bytes.resize_with(len.max(8), || rng.next_u64() as u8);
+    while bytes.len() < len {
+        bytes.extend_from_slice(&rng.next_u64().to_le_bytes());
+    }
+    bytes.truncate(len);
     bytes
 }
 
