@@ -20,6 +20,8 @@ const SEGMENT_HEADER: usize = 64;
 const SEGMENT_MAGIC: [u8; 8] = *b"dstoreJ\n";
 const BATCH_MAGIC: [u8; 8] = *b"dstoreB\n";
 
+static ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
+
 const FLAG_ORIGIN: u32 = 1;
 const FLAG_RECYCLED: u32 = 2;
 
@@ -125,14 +127,23 @@ pub(super) struct BatchHeader {
 impl BatchHeader {
     /// The header that these bytes are at `offset` of a segment whose use has this `salt`.
     pub(super) fn decode(bytes: &[u8], salt: u64, offset: u64) -> Option<Self> {
-        let header = Self::decode_unchecked(bytes)?;
+        let header = Self::fields(bytes)?;
         let ordered = 0 < header.first.0 && header.first <= header.last && header.last.0 < u64::MAX;
-        (ordered && salted(salt, offset, &bytes[16..BATCH_HEADER]) == header.checksum).then_some(header)
+        (ordered
+            && Self::is_likely(bytes)
+            && salted(salt, offset, &bytes[16..BATCH_HEADER]) == header.checksum)
+            .then_some(header)
     }
 
-    /// What the bytes say, true or not: only to describe damage.
-    pub(super) fn decode_unchecked(bytes: &[u8]) -> Option<Self> {
-        (Self::is_likely(bytes) && bytes.len() >= BATCH_HEADER).then(|| Self {
+    /// Whether the bytes were once to be a batch that follows `head`, whose header had checksum `chain`. Only to
+    /// describe damage.
+    pub(super) fn was_to_follow(bytes: &[u8], head: Revision, chain: u64) -> bool {
+        Self::fields(bytes)
+            .is_some_and(|h| h.previous == chain || Self::is_likely(bytes) && h.first == head.next())
+    }
+
+    fn fields(bytes: &[u8]) -> Option<Self> {
+        (bytes.len() >= BATCH_HEADER).then(|| Self {
             checksum: u64_at(bytes, 8),
             payload_checksum: u64_at(bytes, 16),
             previous: u64_at(bytes, 24),
@@ -175,12 +186,12 @@ pub(super) fn encode_batch(
 ) -> u64 {
     buffer.clear();
     buffer.reserve(span(payload.iter().map(|part| part.len() as u64).sum()) as usize);
-    buffer.resize(BATCH_HEADER, 0);
+    buffer.extend_from_slice(&ZEROS[..BATCH_HEADER]);
     for part in payload {
         buffer.extend_from_slice(part);
     }
     let length = (buffer.len() - BATCH_HEADER) as u64;
-    buffer.resize(span(length) as usize, 0);
+    buffer.extend_from_slice(&ZEROS[..span(length) as usize - buffer.len()]);
     let (header, rest) = buffer.split_at_mut(BATCH_HEADER);
     header[..8].copy_from_slice(&BATCH_MAGIC);
     let payload_checksum = salted(place.salt, place.offset, &rest[..length as usize]);

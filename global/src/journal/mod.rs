@@ -176,3 +176,6 @@ pub enum Class {
     /// Frees space or ends something (DEL, sweep, checkpoint): may use the reserved segment.
     Essential,
 }
+
+#[cfg(test)]
+mod tests;

@@ -311,8 +311,7 @@ impl<'a> Walk<'a> {
         }
         // A recycled segment is full of old batches; only one that names our head as predecessor is ours.
         let bytes = self.reader.view(segment, at, super::format::BATCH_HEADER as u64)?;
-        let ours = BatchHeader::decode_unchecked(bytes)
-            .is_some_and(|h| h.first == end.head.next() || h.previous == end.chain);
+        let ours = BatchHeader::was_to_follow(bytes, end.head, end.chain);
         Ok(ours.then(|| bad.to_string()))
     }
 }

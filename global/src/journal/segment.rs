@@ -117,6 +117,8 @@ pub(super) enum Bad {
 #[derive(Default, Debug)]
 pub(super) struct Reader {
     buffer: Vec<u8>,
+    /// How much of it holds bytes of the segment `sequence`, from `at` on.
+    filled: usize,
     sequence: Option<u64>,
     at: u64,
 }
@@ -135,7 +137,7 @@ impl Reader {
             return Ok(Err(Bad::End));
         }
         let Some(header) = BatchHeader::decode(bytes, segment.header.salt, at) else {
-            let blank = self.view(segment, at, BLOCK)?.iter().all(|b| *b == 0);
+            let blank = is_blank(self.view(segment, at, BLOCK)?);
             return Ok(Err(if blank { Bad::Blank } else { Bad::Header }));
         };
         if header.length > segment.bytes - at - BATCH_HEADER as u64 {
@@ -172,7 +174,7 @@ impl Reader {
     /// Whether any byte from `from` on is not zero.
     pub(super) fn is_written(&mut self, segment: &Segment, from: u64) -> io::Result<bool> {
         for at in (from..segment.bytes).step_by(BLOCK as usize) {
-            if self.view(segment, at, BLOCK)?.iter().any(|b| *b != 0) {
+            if !is_blank(self.view(segment, at, BLOCK)?) {
                 return Ok(true);
             }
         }
@@ -184,7 +186,7 @@ impl Reader {
         let end = segment.bytes.min(at + len).max(at);
         let loaded = self.sequence == Some(segment.header.sequence)
             && self.at <= at
-            && end <= self.at + self.buffer.len() as u64;
+            && end <= self.at + self.filled as u64;
         if !loaded {
             self.load(segment, at, len)?;
         }
@@ -196,12 +198,20 @@ impl Reader {
         self.sequence = None;
         let wanted = (len as usize).max(WINDOW) as u64;
         let end = segment.bytes.min(at + wanted).max(at);
-        self.buffer.resize((end - at) as usize, 0);
-        self.buffer.shrink_to(WINDOW);
-        segment.file.read_exact_at(&mut self.buffer, at)?;
-        (self.sequence, self.at) = (Some(segment.header.sequence), at);
+        let len = (end - at) as usize;
+        if self.buffer.len() < len || self.buffer.len() > 2 * len.max(WINDOW) {
+            self.buffer = vec![0; len.max(WINDOW.min(segment.bytes as usize))];
+        }
+        segment.file.read_exact_at(&mut self.buffer[..len], at)?;
+        (self.sequence, self.at, self.filled) = (Some(segment.header.sequence), at, len);
         Ok(())
     }
+}
+
+/// Whether at most a block of bytes is zeros; one comparison, because whole segments are searched.
+fn is_blank(block: &[u8]) -> bool {
+    static ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
+    block == &ZEROS[..block.len()]
 }
 
 #[cfg(test)]

@@ -204,15 +204,27 @@ impl Spares {
 }
 
 impl Place {
-    fn thread(blocking: Blocking, mut worker: Worker) -> Self {
-        let (tell, done): (Sender<Done>, _) = channel();
-        let (lane, _) = Lane::start(blocking, "journal-spare", (JOBS_MAX, 1), move |jobs| {
-            for job in jobs.drain(..) {
-                // A journal that is gone needs no answer; what was made is found at the next open.
-                let _ = tell.send(worker.work(job));
-            }
-        });
+    fn thread(blocking: Blocking, worker: Worker) -> Self {
+        let (tell, done) = channel();
+        let mut bench = Bench { worker, tell };
+        let (lane, _) = Lane::start(blocking, "journal-spare", (JOBS_MAX, 1), move |jobs| bench.serve(jobs));
         Self::Thread { lane: Some(lane), done }
+    }
+}
+
+/// The worker on its thread. Field order matters: who hears that `tell` is gone may rely on the lock being free.
+#[derive(Debug)]
+struct Bench {
+    worker: Worker,
+    tell: Sender<Done>,
+}
+
+impl Bench {
+    fn serve(&mut self, jobs: &mut Vec<Job>) {
+        for job in jobs.drain(..) {
+            // A journal that is gone needs no answer; what was made is found at the next open.
+            let _ = self.tell.send(self.worker.work(job));
+        }
     }
 }
 

@@ -153,6 +153,17 @@ impl State {
         self.faults.strike(call, path).map_or(Ok(()), |(error, _)| Err(error))
     }
 
+    /// The error that a call on an open file gets, by the name that the file has now, and the bytes that are
+    /// written nevertheless.
+    fn strike_file(&mut self, call: Call, file: &SimFile) -> Option<(io::Error, usize)> {
+        if self.faults.is_empty() {
+            return None;
+        }
+        let named = self.live.names.iter().find(|(_, inode)| **inode == file.inode);
+        let path = named.map_or_else(|| file.path.clone(), |(path, _)| path.clone());
+        self.faults.strike(call, &path)
+    }
+
     fn named(&self, path: &Path) -> io::Result<Inode> {
         self.live.names.get(path).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }

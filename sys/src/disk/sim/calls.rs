@@ -5,7 +5,7 @@
 use super::content::Content;
 use super::fault::ENOSPC;
 use super::platters::{Inode, Op};
-use super::{Call, SimDisk};
+use super::{Call, SimDisk, State};
 use crate::disk::{DirEntry, Disk, DiskFile, Lock, Open};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -138,6 +138,10 @@ pub(super) struct SimFile {
 }
 
 impl SimFile {
+    fn strike(&self, state: &mut State, call: Call) -> io::Result<()> {
+        state.strike_file(call, self).map_or(Ok(()), |(error, _)| Err(error))
+    }
+
     fn may_write(&self) -> io::Result<()> {
         if self.writable { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
     }
@@ -146,14 +150,14 @@ impl SimFile {
 impl DiskFile for SimFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut state = self.disk.state();
-        state.strike(Call::Read, &self.path)?;
+        self.strike(&mut state, Call::Read)?;
         Ok(state.live.files.get(&self.inode).map_or(0, |f| f.read(buf, offset)))
     }
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         self.may_write()?;
         let mut state = self.disk.state();
-        let (keep, failed) = if let Some((error, short)) = state.faults.strike(Call::Write, &self.path) {
+        let (keep, failed) = if let Some((error, short)) = state.strike_file(Call::Write, self) {
             (short.min(buf.len()), Err(error))
         } else {
             let room = state.room(self.inode, offset + buf.len() as u64).saturating_sub(offset);
@@ -168,7 +172,7 @@ impl DiskFile for SimFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.state();
-        let done = state.strike(Call::Sync, &self.path);
+        let done = self.strike(&mut state, Call::Sync);
         let inode = self.inode;
         state.apply(&if done.is_ok() { Op::Sync { inode } } else { Op::SyncFailed { inode } });
         done
@@ -181,7 +185,7 @@ impl DiskFile for SimFile {
     fn preallocate(&self, len: u64) -> io::Result<()> {
         self.may_write()?;
         let mut state = self.disk.state();
-        state.strike(Call::Preallocate, &self.path)?;
+        self.strike(&mut state, Call::Preallocate)?;
         let room = state.room(self.inode, len);
         let now = state.live.files.get(&self.inode).map_or(0, Content::len);
         if room.min(len) > now {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const PAGE: usize = 4096;
+static ZEROS: [u8; PAGE] = [0; PAGE];
 
 /// Contents of a file. A page that is absent is zeros, so pre-zeroed segments cost nothing; a clone costs
 /// one pointer a page, so a crash image of a large disk is cheap.
@@ -35,7 +36,7 @@ impl Content {
         self.grow(offset + bytes.len() as u64);
         for (page, within, part) in pieces(offset, bytes.len()) {
             let bytes = &bytes[part];
-            if !self.pages.contains_key(&page) && bytes.iter().all(|b| *b == 0) {
+            if bytes == &ZEROS[..bytes.len()] && !self.pages.contains_key(&page) {
                 continue;
             }
             let page = self.pages.entry(page).or_insert_with(|| Arc::new([0; PAGE]));

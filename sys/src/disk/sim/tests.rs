@@ -190,6 +190,9 @@ fn faults_strike_the_call_and_path_they_name() {
     b.write_all_at(b"5678", 4).expect_err("short");
     assert_eq!(read(&disk, "/d/b").expect("there"), b"123456");
     b.write_all_at(b"5678", 4).expect("struck once");
+    disk.rename(&path("/d/b"), &path("/d/c")).expect("renamed");
+    disk.inject(Fault::next(Call::Sync).at("/c"));
+    b.sync().expect_err("by the name that it has now");
     disk.inject(Fault::next(Call::SyncDir).lasting());
     for _ in 0..2 {
         disk.sync_dir(&path("/d")).expect_err("lasting");
