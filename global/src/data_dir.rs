@@ -66,6 +66,7 @@ pub type Replay<'a> = &'a mut dyn FnMut(Revision, Revision, Bytes) -> Result<()>
 
 /// An opened data directory, and what Global goes on from.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "four answers, not four states")]
 pub struct Opened<J> {
     /// The directory, locked while this lives.
     pub dir: DataDir,

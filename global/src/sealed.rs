@@ -70,7 +70,9 @@ impl<'a> SealedWriter<'a> {
         let len = u32::try_from(len).map_err(|_| Error::too_large("a part of a file is over 4 GiB"))?;
         self.block.push(tag);
         self.block.extend_from_slice(&len.to_le_bytes());
-        pieces.iter().for_each(|p| self.block.extend_from_slice(p));
+        for piece in pieces {
+            self.block.extend_from_slice(piece);
+        }
         if self.block.len() >= BLOCK_BYTES { self.flush() } else { Ok(()) }
     }
 
@@ -214,7 +216,9 @@ impl<'a> Blocks<'a> {
 fn checksum(seed: u64, pieces: &[&[u8]]) -> u64 {
     let mut digest = Digest::new(CrcAlgorithm::Crc64Nvme);
     digest.update(&seed.to_le_bytes());
-    pieces.iter().for_each(|p| digest.update(p));
+    for piece in pieces {
+        digest.update(piece);
+    }
     digest.finalize()
 }
 
@@ -258,7 +262,9 @@ mod tests {
         writer.seal().expect("sealed").replace(None).expect("placed");
     }
 
-    fn read_all(path: &Path) -> Result<Option<Vec<(u8, Vec<u8>)>>> {
+    type Parts = Vec<(u8, Vec<u8>)>;
+
+    fn read_all(path: &Path) -> Result<Option<Parts>> {
         let mut parts = Vec::new();
         let found = read(&RealDisk, path, FORM, |p| {
             parts.push((p.tag, p.bytes.to_vec()));

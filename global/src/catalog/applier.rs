@@ -212,9 +212,13 @@ impl Applier {
         let Some(last) = batch.iter().rev().find_map(|c| c.last()) else { return Ok(()) };
         let changes = || batch.iter().flatten().flat_map(|c| &c.changes);
         let mut writes = Vec::with_capacity(changes().count() + 8);
-        changes().for_each(|c| put_writes(&mut writes, c));
+        for change in changes() {
+            put_writes(&mut writes, change);
+        }
         self.engine.apply(writes, last.revision)?;
-        batch.iter().for_each(|commits| self.layers.retire(commits));
+        for commits in batch {
+            self.layers.retire(commits);
+        }
         self.indexed.store(last.revision.0, Ordering::Release);
         Ok(())
     }

@@ -25,8 +25,8 @@ fn rig(engine: impl FnOnce(Box<dyn Engine>) -> Arc<dyn Engine>, config: &Catalog
         previous: Revision(0),
         at_ms: 0,
     };
-    let (catalog, _end) = Catalog::start(start, config, Blocking::Threads);
-    Rig { sys, dir, catalog, _end }
+    let (catalog, end) = Catalog::start(start, config, Blocking::Threads);
+    Rig { sys, dir, catalog, _end: end }
 }
 
 fn plain() -> Rig {
@@ -337,7 +337,11 @@ fn a_checkpoint_is_due_by_bytes_or_by_time_and_covers_exactly_the_head() {
     let catalog = &rig.catalog;
     let at = |s: u64| Moment::from_nanos(s * 1_000_000_000);
     assert!(!catalog.checkpoint_due(at(1000)), "nothing was committed");
-    let outcome = (Default::default(), dstore_shared::Outcome::Set(dstore_shared::SetOutcome::NeedBlob), 7);
+    let outcome = (
+        dstore_shared::RequestId::default(),
+        dstore_shared::Outcome::Set(dstore_shared::SetOutcome::NeedBlob),
+        7,
+    );
     let files = || Checkpoints::new(rig.sys.disk.clone(), rig.dir.path()).load().unwrap().unwrap();
     catalog.show(vec![commit(1, vec![bind("a", 1)])]).unwrap();
     assert!(catalog.checkpoint_due(at(1000)));

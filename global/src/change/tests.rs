@@ -2,6 +2,7 @@ use super::*;
 use dstore_shared::{Born, ClientId, DeleteOutcome, HistoryId, Kind, SetOutcome};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use std::fmt::Write;
 
 fn name() -> impl Strategy<Value = Name> {
     vec(any::<u8>(), 1..60).prop_map(|key| Name::of(key).unwrap())
@@ -72,7 +73,9 @@ fn commit() -> impl Strategy<Value = Commit> {
 
 fn bytes_of(commits: &[Commit]) -> Vec<u8> {
     let mut payload = Payload::new();
-    commits.iter().for_each(|c| payload.push(c));
+    for commit in commits {
+        payload.push(commit);
+    }
     let bytes = payload.slices().concat();
     assert_eq!(bytes.len(), payload.len());
     bytes
@@ -154,7 +157,10 @@ fn the_bytes_of_a_commit_are_those_of_version_1() {
     ]
     .concat()
     .replace(' ', "");
-    let hex: String = bytes_of(&[commit]).iter().map(|b| format!("{b:02x}")).collect();
+    let mut hex = String::new();
+    for byte in bytes_of(&[commit]) {
+        write!(hex, "{byte:02x}").unwrap();
+    }
     assert_eq!(hex, golden);
 }
 
@@ -193,5 +199,5 @@ fn large_values_are_handed_over_in_place() {
             < 200
     );
     payload.clear();
-    assert!(payload.is_empty() && payload.len() == 0 && payload.slices().concat().is_empty());
+    assert!(payload.is_empty() && payload.slices().concat().is_empty());
 }

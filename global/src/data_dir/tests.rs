@@ -40,7 +40,9 @@ impl FakeJournal {
 
     fn append(&mut self, commits: &[Commit]) {
         let mut payload = Payload::new();
-        commits.iter().for_each(|c| payload.push(c));
+        for commit in commits {
+            payload.push(commit);
+        }
         let mut bytes = (payload.len() as u32).to_le_bytes().to_vec();
         bytes.extend(commits[0].revision.0.to_le_bytes());
         self.head = commits.last().unwrap().revision;
@@ -298,6 +300,22 @@ fn an_index_that_cannot_be_opened_is_rebuilt_from_the_whole_journal() {
     check(&opened);
 }
 
+#[test]
+fn a_checkpoint_vouches_for_no_index_but_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = open_memory(dir.path());
+    write(&mut opened, 50);
+    checkpoint(&opened);
+    write(&mut opened, 60);
+    drop_unclean(opened);
+    // As far as the checkpoint and further, but another index: such as a rebuild that was cut short.
+    engine::discard(EngineKind::Memory, &Sys::real(), &dir.path().join("index")).unwrap();
+    index_is_ahead(dir.path(), 55);
+    let opened = open_memory(dir.path());
+    assert!(opened.rebuilt);
+    check(&opened);
+}
+
 /// Leaves only the batches after `revision` in the journal, as trimming would.
 fn trim(path: &Path, revision: u64) {
     let log = path.join("journal/log");
@@ -312,7 +330,9 @@ fn trim(path: &Path, revision: u64) {
     RealDisk.remove(&log).unwrap();
     let (mut journal, _) =
         FakeJournal::open(&path.join("journal"), Floors::default(), &mut |_, _, _| Ok(())).unwrap();
-    kept.iter().for_each(|c| journal.append(std::slice::from_ref(c)));
+    for commit in &kept {
+        journal.append(std::slice::from_ref(commit));
+    }
 }
 
 #[test]

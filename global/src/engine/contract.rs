@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 
-pub(crate) fn put(table: Table, key: &str, value: &str) -> Write {
+fn put(table: Table, key: &str, value: &str) -> Write {
     Write { table, key: key.to_owned().into(), value: Some(value.to_owned().into()) }
 }
 
@@ -40,7 +40,8 @@ fn value(view: &(impl View + ?Sized), table: Table, key: &str) -> Option<String>
 }
 
 /// What a killed process leaves: the files as they are now.
-pub(crate) fn copy_dir(from: &Path, to: &Path) {
+#[expect(clippy::disallowed_methods, reason = "plays a crash behind the back of every seam")]
+fn copy_dir(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -179,7 +180,7 @@ fn redo_is_right_whatever_part_of_later_writes_survived(kind: EngineKind) {
                         _ => put(table, &key, &rng.next_u64().to_string()),
                     }
                 };
-                (0..1 + rng.next_u64() % 5).map(write).collect()
+                (0..=rng.next_u64() % 5).map(write).collect()
             })
             .collect();
         let checkpoint = rng.next_u64() as usize % 50;
@@ -196,7 +197,8 @@ fn redo_is_right_whatever_part_of_later_writes_survived(kind: EngineKind) {
         // Any subset of the later writes may have survived: play one that no engine would leave by itself.
         let reached = again.revision().unwrap();
         for batch in &batches[checkpoint..] {
-            let some: Vec<Write> = batch.iter().filter(|_| rng.next_u64() % 3 == 0).cloned().collect();
+            let some: Vec<Write> =
+                batch.iter().filter(|_| rng.next_u64().is_multiple_of(3)).cloned().collect();
             again.apply(some, reached.max(Revision(checkpoint as u64))).unwrap();
         }
         for (i, batch) in batches.iter().enumerate().skip(checkpoint) {

@@ -15,6 +15,7 @@ struct Figures {
     engine: Box<dyn Engine>,
     rng: SeededRng,
     revision: u64,
+    #[cfg_attr(not(feature = "fjall"), expect(dead_code, reason = "held for its files"))]
     dir: tempfile::TempDir,
 }
 
@@ -103,7 +104,7 @@ impl Figures {
                 std::hint::black_box(Self::name(self.rng.next_u64() % names));
             }
         });
-        println!("get {what}: {:.2} us", (took - base).as_secs_f64() * 1e6 / n as f64);
+        println!("get {what}: {:.2} us", took.saturating_sub(base).as_secs_f64() * 1e6 / n as f64);
     }
 }
 

@@ -7,7 +7,7 @@
 //! `apply`-ed what is not durable in the journal.
 
 #[cfg(test)]
-pub(crate) mod contract;
+mod contract;
 #[cfg(test)]
 mod figures;
 #[cfg(feature = "fjall")]
