@@ -1,1 +1,3 @@
-//! stub
+//! The Local tier.
+
+pub mod repl;
