@@ -39,7 +39,16 @@ async fn lines<S: Store>(
         greet(session).await?;
     }
     loop {
-        let step = match input.next(sys).await {
+        let next = if input.is_terminal() {
+            input.next(sys).await // there Ctrl-C is a key of the prompt
+        } else {
+            tokio::select! {
+                biased;
+                () = session.interrupted() => return Ok(Some(exit::INTERRUPTED)),
+                next = input.next(sys) => next,
+            }
+        };
+        let step = match next {
             Next::Line(line) => match parse(line) {
                 Ok(None) => continue,
                 Ok(Some(line)) => session.execute(line).await?,

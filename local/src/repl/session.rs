@@ -6,7 +6,7 @@
 use super::caller::Caller;
 use super::command::{Command, Line, Refused};
 use super::output::Output;
-use super::patience::{Interrupts, Patience, Stop, Upload, Wait};
+use super::patience::{Interrupts, Patience, Stop, Upload, Wait, pressed};
 use super::render::{self, Mode};
 use super::show::show;
 use super::{exit, json};
@@ -79,6 +79,14 @@ impl<S: Store> Session<S> {
     /// What it was told at its start, and the mode as it is now.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Waits for a Ctrl-C that no command has taken.
+    ///
+    /// # Cancel safety
+    /// A cancelled call has taken none.
+    pub async fn interrupted(&mut self) {
+        pressed(&mut self.interrupts).await;
     }
 
     /// Runs one command.

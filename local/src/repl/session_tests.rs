@@ -272,10 +272,29 @@ async fn a_ctrl_c_before_a_command_does_not_cancel_it() {
     let ran = stage
         .act(async |session| {
             stage.ctrl_c.send_modify(|n| *n += 1);
-            run(session, &dstore_sys::Sys::real(), Input::script("SET a 1"), false).await.expect("written")
+            let line = parse("SET a 1").expect("valid").expect("a command");
+            let step = session.execute(line).await.expect("written");
+            assert_eq!(step, Step::Next(exit::OK));
+            0
         })
         .await;
-    assert_eq!((ran.code, &ran.out[..]), (0, "Database updated\n"));
+    assert_eq!(ran.out, "Database updated\n");
+}
+
+#[tokio::test]
+async fn ctrl_c_ends_a_script_that_waits_for_its_next_line() {
+    let stage = Stage::new();
+    let (lines, mut typist) = tokio::io::duplex(64);
+    let press = async {
+        tokio::io::AsyncWriteExt::write_all(&mut typist, b"SET a 1\nSET b").await.expect("written");
+        while stage.store.blobs.lock().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        stage.ctrl_c.send_modify(|n| *n += 1);
+    };
+    let (ran, ()) = tokio::join!(stage.run(Input::lines(tokio::io::BufReader::new(lines))), press);
+    assert_eq!((ran.code, &ran.out[..]), (exit::INTERRUPTED, "Database updated\n"));
+    assert_eq!(stage.store.blobs.lock().len(), 1, "half a line is no command");
 }
 
 #[tokio::test]
