@@ -11,7 +11,7 @@ use super::render::{self, Mode};
 use super::show::show;
 use super::{exit, json};
 use dstore_proto::store::{Body, BodyStream, DeleteReply, Found, SetReply, Slice, Store, Target};
-use dstore_shared::{Blob, BlobHash, Error, Key, Kind, Name, Namespace, SetOutcome};
+use dstore_shared::{Blob, BlobHash, Entry, Error, Key, Kind, Name, Namespace, SetOutcome};
 use dstore_sys::Sys;
 use std::fmt;
 use std::io;
@@ -202,7 +202,7 @@ impl<S: Store> Session<S> {
         }
         match &reply.outcome {
             SetOutcome::Stored(entry) => {
-                let facts = format!("{}, revision {}", blob(entry.hash, entry.size), entry.bind_rev);
+                let facts = format!("{}, revision {}", short(entry), entry.bind_rev);
                 self.chat(&facts, took).await;
             }
             SetOutcome::Unchanged(_) => self.output.note("unchanged").await,
@@ -317,12 +317,17 @@ fn name(key: &Key) -> Name {
 }
 
 fn blob(hash: BlobHash, size: u64) -> String {
-    format!("blake3:{hash}, {size} bytes")
+    format!("blake3:{hash}, {size} B")
+}
+
+/// Enough of a hash for a person to tell two values apart.
+fn short(entry: &Entry) -> String {
+    format!("blake3:{}.., {} B", entry.hash.fmt_short(), entry.size)
 }
 
 fn facts(found: &Found) -> String {
     let Found { entry, from, .. } = found;
-    format!("{}, {}, revision {}", blob(entry.hash, entry.size), render::tier_name(from.tier), from.revision)
+    format!("{}, {}, revision {}", short(entry), render::tier_name(from.tier), from.revision)
 }
 
 /// An error for a person: kind, message, and when to try again.
