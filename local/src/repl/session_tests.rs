@@ -410,9 +410,9 @@ async fn a_person_is_told_the_facts_on_standard_error() {
     let ran = stage.script("SET a hello; GET a; DEL a").await;
     assert_eq!(ran.out, "Database updated\ndb: a -> hello\nKey removed (global and local)\n");
     let facts: Vec<_> = ran.err.lines().collect();
-    assert!(facts[1].contains(&format!(
-        "blake3:{}.., 5 B, local",
-        dstore_shared::BlobHash::of(b"hello").fmt_short()
-    )));
+    assert!(
+        facts[1]
+            .contains(&format!("blake3:{}.., 5 B, local", dstore_shared::BlobHash::of(b"hello").fmt_short()))
+    );
     assert_eq!(facts.len(), 3, "{facts:?}");
 }
