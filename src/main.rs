@@ -1,1 +1,19 @@
-fn main() {}
+//! The `dstore` binary: reads what was asked, does it, and ends with the documented code.
+
+mod cli;
+mod config;
+
+use clap::Parser;
+use config::Surroundings;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let line = cli::args::CommandLine::parse();
+    let around =
+        Surroundings { env: &|name| std::env::var_os(name), read: &|path| std::fs::read_to_string(path) };
+    let code = match config::resolve(line, &around) {
+        Ok(config) => cli::run(config),
+        Err(e) => cli::refuse(&e),
+    };
+    ExitCode::from(code)
+}

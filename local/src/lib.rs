@@ -10,6 +10,7 @@ mod config;
 mod core;
 mod local;
 pub mod node;
+pub mod repl;
 mod upstream;
 
 pub use config::LocalConfig;

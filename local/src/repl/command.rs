@@ -1,0 +1,245 @@
+//! What a line means: bytes in, a [`Command`] or a clear refusal out. Pure.
+//!
+//! `WORD [OPTION].. KEY [OPTION].. VALUE`: words in any case; options (`--json`, `--raw`) before the value; the
+//! value is the rest of the line without blanks around it, or one quoted word. `--` ends the options.
+
+use super::render::Mode;
+use super::scan::{Scanner, Word, quote};
+use bytes::Bytes;
+use dstore_shared::{Error, Key, Result};
+
+/// What one line asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// Read a value.
+    Get {
+        /// Its key.
+        key: Key,
+    },
+    /// Store a value under a key.
+    Set {
+        /// The key.
+        key: Key,
+        /// The value.
+        value: Bytes,
+    },
+    /// Unbind keys, all or none.
+    Delete {
+        /// The keys, at least one.
+        keys: Vec<Key>,
+    },
+    /// Tell how the node is; only `dstore status` says it.
+    Status,
+    /// Leave, with a code of one's own or with that of the first failure.
+    Exit(Option<u8>),
+    /// Tell the version.
+    Version,
+    /// Tell the words.
+    Help,
+    /// Change how answers are written, or tell how they are.
+    Mode(Option<Mode>),
+}
+
+/// A command and how its answer is to be written, if not as the session does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Line {
+    /// What is asked for.
+    pub command: Command,
+    /// How to write the answer to this one command.
+    pub mode: Option<Mode>,
+}
+
+/// Why a line is not a command.
+#[derive(Clone, Debug)]
+pub enum Refused {
+    /// It begins with a word that nobody knows.
+    UnknownWord(Error),
+    /// It begins with a dot, and is no dot word or has a wrong argument.
+    DotWord(Error),
+    /// Its words are known, its form is wrong.
+    Usage(Error),
+}
+
+impl Refused {
+    /// What is wrong and what to do.
+    pub fn error(&self) -> &Error {
+        match self {
+            Self::UnknownWord(e) | Self::DotWord(e) | Self::Usage(e) => e,
+        }
+    }
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self::Usage(error)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verb {
+    Get,
+    Set,
+    Delete,
+}
+
+/// Every word of the language with what it means, for the parser, the help and completion.
+const WORDS: [(&str, Verb); 16] = [
+    ("GET", Verb::Get),
+    ("SELECT", Verb::Get),
+    ("OUTPUT", Verb::Get),
+    ("OUT", Verb::Get),
+    ("O", Verb::Get),
+    ("SET", Verb::Set),
+    ("PUT", Verb::Set),
+    ("INSERT", Verb::Set),
+    ("IN", Verb::Set),
+    ("I", Verb::Set),
+    ("DEL", Verb::Delete),
+    ("DELETE", Verb::Delete),
+    ("REM", Verb::Delete),
+    ("REMOVE", Verb::Delete),
+    ("RM", Verb::Delete),
+    ("D", Verb::Delete),
+];
+
+/// The words that begin with a dot.
+const DOT_WORDS: [&str; 4] = [".exit", ".help", ".mode", ".version"];
+
+/// Every word a line can begin with.
+pub fn words() -> impl Iterator<Item = &'static str> {
+    WORDS.iter().map(|(word, _)| *word).chain(DOT_WORDS)
+}
+
+/// Reads a line, with or without its line end. `Ok(None)`: it is empty.
+///
+/// # Errors
+/// As [`Refused`]; no input makes it panic.
+pub fn parse(line: impl Into<Bytes>) -> Result<Option<Line>, Refused> {
+    let mut scanner = Scanner::new(line.into());
+    let Some(first) = scanner.word()? else { return Ok(None) };
+    if first.bytes.starts_with(b".") && !first.quoted {
+        return dot_word(&first.bytes, &mut scanner).map(Some);
+    }
+    let known = WORDS.iter().find(|(word, _)| word.as_bytes().eq_ignore_ascii_case(&first.bytes));
+    match known {
+        Some((word, verb)) => Ok(Some(verb.read(word, &mut scanner)?)),
+        None => Err(Refused::UnknownWord(Error::invalid(format!(
+            "`{}` is not a command: see `.help`",
+            shown(&first.bytes)
+        )))),
+    }
+}
+
+impl Verb {
+    fn read(self, word: &str, scanner: &mut Scanner) -> Result<Line> {
+        let mut mode = options(scanner, self)?;
+        let Some(key) = scanner.word()? else { return Err(self.usage(word)) };
+        let key = Key::new(key.bytes)?;
+        let command = match self {
+            Self::Get => {
+                mode = options(scanner, self)?.or(mode);
+                if scanner.peek().is_some() {
+                    return Err(Error::invalid(format!("{word} takes one key: quote a key that has blanks")));
+                }
+                Command::Get { key }
+            }
+            Self::Set => {
+                mode = options(scanner, self)?.or(mode);
+                let Some(value) = value(scanner)? else { return Err(self.usage(word)) };
+                if value.quoted {
+                    mode = options(scanner, self)?.or(mode);
+                    if scanner.peek().is_some() {
+                        return Err(Error::invalid(
+                            "nothing but options may follow a quoted value: quote all of it",
+                        ));
+                    }
+                }
+                Command::Set { key, value: value.bytes }
+            }
+            Self::Delete => {
+                let mut keys = vec![key];
+                loop {
+                    mode = options(scanner, self)?.or(mode);
+                    let Some(word) = scanner.word()? else { break };
+                    keys.push(Key::new(word.bytes)?);
+                }
+                Command::Delete { keys }
+            }
+        };
+        Ok(Line { command, mode })
+    }
+
+    fn usage(self, word: &str) -> Error {
+        Error::invalid(match self {
+            Self::Get => format!("{word} needs a key: write `{word} KEY`"),
+            Self::Set => format!(
+                "{word} needs a key and a value: write `{word} KEY VALUE`, and `\"\"` for an empty value"
+            ),
+            Self::Delete => format!("{word} needs a key: write `{word} KEY..`"),
+        })
+    }
+}
+
+/// One quoted word, or everything that is left.
+fn value(scanner: &mut Scanner) -> Result<Option<Word>> {
+    match scanner.peek() {
+        None => Ok(None),
+        Some(b'"' | b'\'') => scanner.word(),
+        Some(_) => Ok(Some(Word { bytes: scanner.remainder(), quoted: false })),
+    }
+}
+
+fn options(scanner: &mut Scanner, verb: Verb) -> Result<Option<Mode>> {
+    let mut mode = None;
+    while scanner.at_option() {
+        let Some(option) = scanner.word()? else { break };
+        match &option.bytes[..] {
+            b"--" => scanner.end_options(),
+            b"--json" => mode = Some(Mode::Json),
+            b"--raw" if verb == Verb::Get => mode = Some(Mode::Raw),
+            other => {
+                let known = if verb == Verb::Get { "--json and --raw" } else { "--json" };
+                return Err(Error::invalid(format!(
+                    "`{}` is not an option here, known: {known}; as a key or value quote it: {}",
+                    shown(other),
+                    quote(&other[..other.len().min(64)]),
+                )));
+            }
+        }
+    }
+    Ok(mode)
+}
+
+fn dot_word(word: &[u8], scanner: &mut Scanner) -> Result<Line, Refused> {
+    let wrong = |message: String| Err(Refused::DotWord(Error::invalid(message)));
+    let argument = scanner.remainder();
+    let text = String::from_utf8_lossy(&argument).to_ascii_lowercase();
+    let command = match (word.to_ascii_lowercase().as_slice(), text.as_str()) {
+        (b".exit", "") => Command::Exit(None),
+        (b".exit", code) => match code.parse() {
+            Ok(code) => Command::Exit(Some(code)),
+            Err(_) => return wrong(format!("`{}` is not an exit code: use 0 to 255", shown(&argument))),
+        },
+        (b".version", "") => Command::Version,
+        (b".help", "") => Command::Help,
+        (b".mode", "") => Command::Mode(None),
+        (b".mode", mode) => match mode.parse() {
+            Ok(mode) => Command::Mode(Some(mode)),
+            Err(()) => return wrong(format!("`{}` is not a mode: use text, raw or json", shown(&argument))),
+        },
+        (b".version" | b".help", _) => return wrong(format!("`{}` takes nothing after it", shown(word))),
+        _ => return wrong(format!("`{}` is not known: use .exit, .help, .mode or .version", shown(word))),
+    };
+    Ok(Line { command, mode: None })
+}
+
+/// The beginning of `bytes`, safe to show in a message.
+fn shown(bytes: &[u8]) -> String {
+    const SHOWN_MAX: usize = 64;
+    let rest = if bytes.len() > SHOWN_MAX { ".." } else { "" };
+    format!("{}{rest}", bytes[..bytes.len().min(SHOWN_MAX)].escape_ascii())
+}
+
+#[cfg(test)]
+#[path = "command_tests.rs"]
+mod tests;

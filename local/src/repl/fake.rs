@@ -1,0 +1,231 @@
+//! A store in memory that answers as a Local would, with the failures that a test asks for.
+
+use super::*;
+use bytes::Bytes;
+use dstore_proto::store::{
+    Body, DeleteReply, Found, Provenance, SetReply, Slice, Stat, Status, Store, Target, Tier,
+};
+use dstore_shared::{Blob, Born, Entry, Error, Kind, Name, RequestId, Result, Revision, SetOutcome};
+use futures_util::stream;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, DuplexStream};
+use tokio::sync::watch;
+
+/// How the store behaves.
+#[derive(Clone, Debug)]
+pub(super) struct Behaviour {
+    pub from: Provenance,
+    pub fail: Option<Error>,
+    pub hang: bool,
+    /// Values come in pieces of this size.
+    pub piece: usize,
+    /// A stream breaks after this many bytes.
+    pub break_after: Option<usize>,
+    pub born: Option<Born>,
+    pub delay: Duration,
+}
+
+impl Default for Behaviour {
+    fn default() -> Self {
+        let from = Provenance { tier: Tier::Local, cached: true, revision: Revision(1) };
+        let born = Some(Born::default());
+        Self {
+            from,
+            fail: None,
+            hang: false,
+            piece: 512 << 10,
+            break_after: None,
+            born,
+            delay: Duration::ZERO,
+        }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct FakeStore {
+    pub how: Mutex<Behaviour>,
+    pub blobs: Mutex<HashMap<Name, Bytes>>,
+    pub ids: Mutex<Vec<RequestId>>,
+}
+
+impl FakeStore {
+    async fn answer<T>(&self, answer: impl FnOnce(Provenance) -> T) -> Result<T> {
+        let how = self.how.lock().clone();
+        tokio::time::sleep(how.delay).await;
+        if how.hang {
+            std::future::pending::<()>().await;
+        }
+        match how.fail {
+            Some(error) => Err(error),
+            None => Ok(answer(how.from)),
+        }
+    }
+
+    fn body(&self, value: &Bytes) -> Body {
+        let how = self.how.lock().clone();
+        let whole = value.slice(..how.break_after.unwrap_or(value.len()).min(value.len()));
+        let mut pieces: Vec<Result<Bytes>> =
+            whole.chunks(how.piece).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+        if how.break_after.is_some() {
+            pieces.push(Err(Error::new(Kind::Corrupt, "the bytes do not match: set them again")));
+        }
+        Body::Stream(Box::pin(stream::iter(pieces)))
+    }
+}
+
+fn entry(value: &[u8]) -> Entry {
+    let blob = Blob::hash(value.to_vec());
+    Entry { hash: blob.id(), size: blob.size(), bind_rev: Revision(1), expires_at: None }
+}
+
+impl Store for FakeStore {
+    async fn get(&self, target: Target, _: Slice) -> Result<Option<Found>> {
+        let Target::Name(name) = target else { return Ok(None) };
+        let value = self.blobs.lock().get(&name).cloned();
+        self.answer(|from| value.map(|value| Found { entry: entry(&value), from, body: self.body(&value) }))
+            .await
+    }
+
+    async fn set(&self, id: RequestId, name: Option<Name>, body: Body) -> Result<SetReply> {
+        self.ids.lock().push(id);
+        let name = name.expect("the REPL names what it sets");
+        let value = body.collect(1 << 30).await?;
+        self.answer(|from| {
+            let mut blobs = self.blobs.lock();
+            let held = blobs.get(&name).cloned();
+            let outcome = match held {
+                Some(held) if held == value => SetOutcome::Unchanged(entry(&held)),
+                Some(held) => SetOutcome::Occupied(entry(&held)),
+                None => {
+                    let entry = entry(&value);
+                    blobs.insert(name, value);
+                    SetOutcome::Stored(entry)
+                }
+            };
+            SetReply { outcome, from }
+        })
+        .await
+    }
+
+    async fn delete(&self, id: RequestId, names: Vec<Name>) -> Result<DeleteReply> {
+        self.ids.lock().push(id);
+        self.answer(|_| {
+            let mut blobs = self.blobs.lock();
+            let removed = names.iter().map(|name| blobs.remove(name).is_some()).collect();
+            DeleteReply { removed, revision: Revision(2) }
+        })
+        .await
+    }
+
+    async fn stat(&self, _: Target) -> Result<Option<Stat>> {
+        Ok(None)
+    }
+
+    async fn status(&self) -> Result<Status> {
+        let born = self.how.lock().born;
+        self.answer(|from| Status {
+            tier: from.tier,
+            version: "0.1.0".into(),
+            serving: born.is_some(),
+            born,
+            revision: Revision(1),
+            lease: Duration::from_secs(2),
+            facts: Vec::new(),
+        })
+        .await
+    }
+}
+
+/// What a session wrote, and how it ended.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) struct Ran {
+    pub code: u8,
+    pub out: String,
+    pub err: String,
+}
+
+/// A session over a fake store, and both ends of its outputs.
+pub(super) struct Stage {
+    pub store: Arc<FakeStore>,
+    pub settings: Settings,
+    pub screen: Screen,
+    pub bail: bool,
+    pub ctrl_c: watch::Sender<u64>,
+}
+
+impl Stage {
+    pub fn new() -> Self {
+        let settings = Settings {
+            address: "127.0.0.1:50052".into(),
+            mode: Mode::Text,
+            one_shot: false,
+            chatty: false,
+            patience: Patience {
+                note_after: Duration::from_secs(20),
+                give_up_after: Duration::from_secs(40),
+            },
+        };
+        let (store, screen, bail, ctrl_c) = (Arc::default(), Screen::default(), false, watch::Sender::new(0));
+        Self { store, settings, screen, bail, ctrl_c }
+    }
+
+    /// For tests of a node that does not answer.
+    pub fn impatient() -> Self {
+        let mut stage = Self::new();
+        let (note_after, give_up_after) = (Duration::from_millis(60), Duration::from_millis(500));
+        stage.settings.patience = Patience { note_after, give_up_after };
+        stage
+    }
+
+    pub fn how(&self, change: impl FnOnce(&mut Behaviour)) {
+        change(&mut self.store.how.lock());
+    }
+
+    pub fn session(&self, out: Sink, err: Sink) -> Session<FakeStore> {
+        let output = Output::new(out, err, self.screen);
+        Session::new(
+            self.store.clone(),
+            dstore_sys::Sys::real(),
+            self.settings.clone(),
+            output,
+            self.ctrl_c.subscribe(),
+        )
+    }
+
+    /// Runs a script given with `-c`.
+    pub async fn script(&self, text: impl Into<Bytes>) -> Ran {
+        self.run(Input::script(text)).await
+    }
+
+    /// Runs lines given on standard input.
+    pub async fn lines(&self, bytes: &[u8]) -> Ran {
+        self.run(Input::lines(std::io::Cursor::new(bytes.to_vec()))).await
+    }
+
+    pub async fn run(&self, input: Input) -> Ran {
+        self.act(async |session| {
+            run(session, &dstore_sys::Sys::real(), input, self.bail).await.expect("the outputs are read")
+        })
+        .await
+    }
+
+    /// Runs `act` on a session and gathers what it wrote.
+    pub async fn act(&self, act: impl AsyncFnOnce(&mut Session<FakeStore>) -> u8) -> Ran {
+        let ((out, out_end), (err, err_end)) = (tokio::io::duplex(1 << 16), tokio::io::duplex(1 << 16));
+        let acting = async {
+            let mut session = self.session(Box::new(out), Box::new(err));
+            act(&mut session).await
+        };
+        let (code, out, err) = tokio::join!(acting, gather(out_end), gather(err_end));
+        Ran { code, out, err }
+    }
+}
+
+async fn gather(mut end: DuplexStream) -> String {
+    let mut bytes = Vec::new();
+    end.read_to_end(&mut bytes).await.expect("read");
+    String::from_utf8(bytes).unwrap_or_else(|e| e.into_bytes().escape_ascii().to_string())
+}

@@ -1,0 +1,195 @@
+//! Answers as JSON, one object a line. Pure.
+//!
+//! Bytes that are UTF-8 stand in `key` and `value`; others stand, base64-encoded (RFC 4648), in `key_base64` and
+//! `value_base64`. `exit` is the code that the command alone would end `dstore` with. Fields may be added.
+
+use super::command::Refused;
+use super::escape::is_active;
+use super::exit;
+use super::render::tier_name;
+use dstore_proto::store::{DeleteReply, Provenance, SetReply, Status};
+use dstore_shared::{Entry, Error, Key, SetOutcome};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use std::fmt::Write;
+
+#[derive(Serialize, Default)]
+struct Answer<'a> {
+    command: &'a str,
+    #[serde(flatten)]
+    key: Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<&'a str>,
+    #[serde(flatten)]
+    value: Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hash: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tier: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cached: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revision: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys: Option<Vec<Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Value>,
+    exit: u8,
+}
+
+impl Answer<'_> {
+    fn line(&self) -> String {
+        printable(&serde_json::to_string(self).expect("an answer has only string keys"))
+    }
+
+    fn of_entry(mut self, entry: &Entry, from: Provenance) -> Self {
+        self.hash = Some(entry.hash.to_string());
+        self.size = Some(entry.size);
+        self.tier = Some(tier_name(from.tier));
+        self.cached = Some(from.cached);
+        self.revision = Some(from.revision.0);
+        self
+    }
+}
+
+/// Of a GET that found `value`.
+pub fn found(key: &Key, value: &[u8], entry: &Entry, from: Provenance) -> String {
+    let value = bytes_field("value", value);
+    Answer { command: "get", key: key_field(key), outcome: Some("found"), value, ..Answer::default() }
+        .of_entry(entry, from)
+        .line()
+}
+
+/// Of a GET that found nothing.
+pub fn nowhere(key: &Key) -> String {
+    let (key, exit) = (key_field(key), exit::NOT_FOUND);
+    Answer { command: "get", key, outcome: Some("not_found"), exit, ..Answer::default() }.line()
+}
+
+/// Of a SET.
+pub fn set(key: &Key, reply: &SetReply) -> String {
+    let (outcome, entry, exit) = match &reply.outcome {
+        SetOutcome::Stored(entry) => ("stored", Some(entry), exit::OK),
+        SetOutcome::Unchanged(entry) => ("unchanged", Some(entry), exit::OK),
+        SetOutcome::Occupied(entry) => ("occupied", Some(entry), exit::OCCUPIED),
+        SetOutcome::NeedBlob => ("need_blob", None, exit::SOFTWARE),
+    };
+    let answer =
+        Answer { command: "set", key: key_field(key), outcome: Some(outcome), exit, ..Answer::default() };
+    match entry {
+        Some(entry) => answer.of_entry(entry, reply.from).line(),
+        None => answer.line(),
+    }
+}
+
+/// Of a DEL.
+pub fn delete(keys: &[Key], reply: &DeleteReply) -> String {
+    let one = |(key, removed): (&Key, &bool)| {
+        let mut fields = key_field(key);
+        fields.insert("removed".into(), Value::Bool(*removed));
+        Value::Object(fields)
+    };
+    let exit = if reply.removed.contains(&false) { exit::NOT_FOUND } else { exit::OK };
+    let keys = Some(keys.iter().zip(&reply.removed).map(one).collect());
+    let revision = Some(reply.revision.0);
+    Answer { command: "del", keys, revision, exit, ..Answer::default() }.line()
+}
+
+/// Of a status.
+pub fn status(status: &Status) -> String {
+    let facts: Map<String, Value> =
+        status.facts.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+    let answer = json!({
+        "command": "status",
+        "tier": tier_name(status.tier),
+        "version": status.version,
+        "serving": status.serving,
+        "revision": status.revision.0,
+        "lease_ms": status.lease.as_millis() as u64,
+        "facts": facts,
+        "exit": if status.serving { exit::OK } else { exit::UNREACHABLE },
+    });
+    printable(&answer.to_string())
+}
+
+/// JSON leaves DEL, C1 and the characters that turn a line's direction as they are; a terminal obeys them.
+fn printable(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_active(c) {
+            write!(out, "\\u{:04x}", u32::from(c)).expect("a string takes what is written");
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Of a dot word that tells something.
+pub fn text(command: &str, text: &str) -> String {
+    Answer { command, text: Some(text), ..Answer::default() }.line()
+}
+
+/// Of a command that failed; `key` if it has one.
+pub fn failed(command: &str, key: Option<&Key>, error: &Error) -> String {
+    let key = key.map(key_field).unwrap_or_default();
+    Answer {
+        command,
+        key,
+        error: Some(error_object(error)),
+        exit: exit::of(error.kind()),
+        ..Answer::default()
+    }
+    .line()
+}
+
+/// Of a line that is no command.
+pub fn refused(refused: &Refused) -> String {
+    failed("", None, refused.error())
+}
+
+fn error_object(error: &Error) -> Value {
+    let mut fields = Map::new();
+    fields.insert("kind".into(), json!(error.kind().to_string()));
+    fields.insert("message".into(), json!(error.message()));
+    if let Some(delay) = error.delay() {
+        fields.insert("retry_after_ms".into(), json!(delay.as_millis() as u64));
+    }
+    Value::Object(fields)
+}
+
+fn key_field(key: &Key) -> Map<String, Value> {
+    bytes_field("key", key.as_bytes())
+}
+
+fn bytes_field(name: &str, bytes: &[u8]) -> Map<String, Value> {
+    let (name, text) = match std::str::from_utf8(bytes) {
+        Ok(text) => (name.to_owned(), text.to_owned()),
+        Err(_) => (format!("{name}_base64"), base64(bytes)),
+    };
+    Map::from_iter([(name, Value::String(text))])
+}
+
+/// RFC 4648, section 4, with padding.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for three in bytes.chunks(3) {
+        let byte = |i: usize| u32::from(three.get(i).copied().unwrap_or_default());
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for digit in 0..4 {
+            let used = digit <= three.len();
+            let value = bits >> (18 - 6 * digit) & 63;
+            text.push(if used { char::from(DIGITS[value as usize]) } else { '=' });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+#[path = "json_tests.rs"]
+mod tests;

@@ -1,0 +1,340 @@
+//! One caller's conversation with a store: runs commands, one at a time, and writes their answers.
+//!
+//! Standard output gets exactly the lines of the language (`render`); all else goes to standard error. A
+//! command that fails ends itself, never the session; only a standard output that is gone does that.
+
+use super::caller::Caller;
+use super::command::{Command, Line, Refused};
+use super::output::Output;
+use super::patience::{Interrupts, Patience, Stop, Upload, Wait, pressed};
+use super::render::{self, Mode};
+use super::show::show;
+use super::{exit, json};
+use dstore_proto::store::{Body, BodyStream, DeleteReply, Found, SetReply, Slice, Store, Target};
+use dstore_shared::{Blob, BlobHash, Entry, Error, Key, Kind, Name, Namespace, SetOutcome};
+use dstore_sys::Sys;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a session is told by whoever starts it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// Where the node is, for messages and the banner.
+    pub address: String,
+    /// How answers are written.
+    pub mode: Mode,
+    /// One command of the shell and not the REPL language.
+    pub one_shot: bool,
+    /// A person is there: tell hash, size and time after an answer.
+    pub chatty: bool,
+    /// How long a command waits.
+    pub patience: Patience,
+}
+
+/// What comes after a command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// The next command; this one ended with that exit code.
+    Next(u8),
+    /// The end, with that code if one was given.
+    Leave(Option<u8>),
+}
+
+/// A conversation.
+pub struct Session<S> {
+    store: Arc<S>,
+    sys: Sys,
+    caller: Caller,
+    settings: Settings,
+    output: Output,
+    interrupts: Interrupts,
+}
+
+impl<S> fmt::Debug for Session<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// A command that is under way, for the answer to its failure.
+struct Asked<'a> {
+    command: &'static str,
+    key: Option<&'a Key>,
+    mode: Mode,
+}
+
+impl<S: Store> Session<S> {
+    /// A conversation with `store`. A new number in `interrupts` cancels the command that is running.
+    pub fn new(store: Arc<S>, sys: Sys, settings: Settings, output: Output, interrupts: Interrupts) -> Self {
+        Self { store, caller: Caller::new(&sys), sys, settings, output, interrupts }
+    }
+
+    /// Where answers go.
+    pub fn output(&mut self) -> &mut Output {
+        &mut self.output
+    }
+
+    /// What it was told at its start, and the mode as it is now.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Waits for a Ctrl-C that no command has taken.
+    ///
+    /// # Cancel safety
+    /// A cancelled call has taken none.
+    pub async fn interrupted(&mut self) {
+        pressed(&mut self.interrupts).await;
+    }
+
+    /// Runs one command.
+    ///
+    /// # Errors
+    /// Only when standard output cannot be written.
+    pub async fn execute(&mut self, line: Line) -> io::Result<Step> {
+        let mode = line.mode.unwrap_or(self.settings.mode);
+        let code = match line.command {
+            Command::Get { key } => self.get(&key, mode).await?,
+            Command::Set { key, value } => self.set(&key, Body::Blob(Blob::hash(value)), None, mode).await?,
+            Command::Delete { keys } => self.delete(&keys, mode).await?,
+            Command::Status => self.status(mode).await?,
+            Command::Exit(code) => return Ok(Step::Leave(code)),
+            Command::Version => {
+                self.tell(".version", concat!("dstore v", env!("CARGO_PKG_VERSION")), mode).await?
+            }
+            Command::Help => self.tell(".help", render::HELP, mode).await?,
+            Command::Mode(None) => self.tell(".mode", &mode.to_string(), mode).await?,
+            Command::Mode(Some(mode)) => {
+                self.settings.mode = mode;
+                exit::OK
+            }
+        };
+        self.output.flush().await?;
+        Ok(Step::Next(code))
+    }
+
+    /// Stores what `value` yields, of any size, under `key`.
+    ///
+    /// # Errors
+    /// Only when standard output cannot be written.
+    pub async fn upload(&mut self, key: &Key, value: BodyStream) -> io::Result<u8> {
+        let (upload, body) = Upload::watch(&self.sys, value);
+        let code = self.set(key, Body::Stream(body), Some(upload), self.settings.mode).await?;
+        self.output.flush().await?;
+        Ok(code)
+    }
+
+    /// Answers a line that is no command.
+    ///
+    /// # Errors
+    /// Only when standard output cannot be written.
+    pub async fn refuse(&mut self, refused: &Refused) -> io::Result<u8> {
+        let mode = self.settings.mode;
+        match (mode, refused) {
+            (Mode::Json, _) => self.output.line(&json::refused(refused)).await?,
+            (_, Refused::UnknownWord(_)) => self.line(render::UNKNOWN, mode).await?,
+            (_, Refused::DotWord(_)) => self.line(render::UNPARSED, mode).await?,
+            (_, Refused::Usage(_)) => {}
+        }
+        self.output.error(refused.error().message()).await;
+        self.output.flush().await?;
+        Ok(exit::of(refused.error().kind()))
+    }
+
+    async fn get(&mut self, key: &Key, mode: Mode) -> io::Result<u8> {
+        let asked = Asked { command: "get", key: Some(key), mode };
+        let mut wait =
+            Wait::new(&self.sys, self.settings.patience, &mut self.interrupts, &self.settings.address);
+        let answer = self.store.get(Target::Name(name(key)), Slice::ALL);
+        match wait.on(answer, None, &mut self.output).await {
+            Ok(Some(found)) => {
+                let (facts, took) = (facts(&found), wait.elapsed());
+                if let Err(stop) = show(key, found, mode, &mut wait, &mut self.output).await {
+                    return self.stopped(&asked, stop).await;
+                }
+                self.chat(&facts, took).await;
+                Ok(exit::OK)
+            }
+            Ok(None) => {
+                match mode {
+                    Mode::Json => self.output.line(&json::nowhere(key)).await?,
+                    _ => self.line(render::NOWHERE, mode).await?,
+                }
+                Ok(exit::NOT_FOUND)
+            }
+            Err(stop) => self.stopped(&asked, stop).await,
+        }
+    }
+
+    async fn set(&mut self, key: &Key, body: Body, upload: Option<Upload>, mode: Mode) -> io::Result<u8> {
+        let mut wait =
+            Wait::new(&self.sys, self.settings.patience, &mut self.interrupts, &self.settings.address);
+        let (store, output) = (&*self.store, &mut self.output);
+        let answer = async {
+            let id = self.caller.next_id(store, &self.sys, &mut wait, output).await?;
+            wait.sent = true;
+            wait.on(store.set(id, Some(name(key)), body), upload.as_ref(), output).await
+        };
+        match answer.await {
+            Ok(reply) => {
+                let took = wait.elapsed();
+                self.answer_set(key, &reply, mode, took).await
+            }
+            Err(stop) => self.stopped(&Asked { command: "set", key: Some(key), mode }, stop).await,
+        }
+    }
+
+    async fn answer_set(
+        &mut self,
+        key: &Key,
+        reply: &SetReply,
+        mode: Mode,
+        took: Duration,
+    ) -> io::Result<u8> {
+        let (line, code) = render::set_line(reply);
+        let unchanged = matches!(reply.outcome, SetOutcome::Unchanged(_));
+        match mode {
+            Mode::Json => self.output.line(&json::set(key, reply)).await?,
+            _ if unchanged && self.settings.one_shot => {}
+            _ => self.line(line, mode).await?,
+        }
+        match &reply.outcome {
+            SetOutcome::Stored(entry) => {
+                let facts = format!("{}, revision {}", short(entry), entry.bind_rev);
+                self.chat(&facts, took).await;
+            }
+            SetOutcome::Unchanged(_) => self.output.note("unchanged").await,
+            SetOutcome::Occupied(entry) => {
+                let held = blob(entry.hash, entry.size);
+                self.output.note(&format!("it holds {held}: delete it first or use another key")).await;
+            }
+            SetOutcome::NeedBlob => {
+                self.output.error("Internal: the node asked for a blob that it was given").await;
+            }
+        }
+        Ok(code)
+    }
+
+    async fn delete(&mut self, keys: &[Key], mode: Mode) -> io::Result<u8> {
+        let mut wait =
+            Wait::new(&self.sys, self.settings.patience, &mut self.interrupts, &self.settings.address);
+        let (store, output) = (&*self.store, &mut self.output);
+        let answer = async {
+            let id = self.caller.next_id(store, &self.sys, &mut wait, output).await?;
+            wait.sent = true;
+            wait.on(store.delete(id, keys.iter().map(name).collect()), None, output).await
+        };
+        let reply: DeleteReply = match answer.await {
+            Ok(reply) => reply,
+            Err(stop) => {
+                let key = if keys.len() == 1 { keys.first() } else { None };
+                return self.stopped(&Asked { command: "del", key, mode }, stop).await;
+            }
+        };
+        let took = wait.elapsed();
+        match mode {
+            Mode::Json => self.output.line(&json::delete(keys, &reply)).await?,
+            _ => {
+                for line in render::delete_lines(&reply) {
+                    self.line(line, mode).await?;
+                }
+            }
+        }
+        self.chat(&format!("revision {}", reply.revision), took).await;
+        Ok(if reply.removed.contains(&false) { exit::NOT_FOUND } else { exit::OK })
+    }
+
+    async fn status(&mut self, mode: Mode) -> io::Result<u8> {
+        let mut wait =
+            Wait::new(&self.sys, self.settings.patience, &mut self.interrupts, &self.settings.address);
+        let status = match wait.on(self.store.status(), None, &mut self.output).await {
+            Ok(status) => status,
+            Err(stop) => return self.stopped(&Asked { command: "status", key: None, mode }, stop).await,
+        };
+        match mode {
+            Mode::Json => self.output.line(&json::status(&status)).await?,
+            _ => {
+                for line in render::status_lines(&status) {
+                    self.output.line(&line).await?;
+                }
+            }
+        }
+        Ok(if status.serving { exit::OK } else { exit::UNREACHABLE })
+    }
+
+    async fn tell(&mut self, command: &str, text: &str, mode: Mode) -> io::Result<u8> {
+        match mode {
+            Mode::Json => self.output.line(&json::text(command, text)).await?,
+            _ => self.line(text, mode).await?,
+        }
+        Ok(exit::OK)
+    }
+
+    /// Answers a command that has no answer.
+    async fn stopped(&mut self, asked: &Asked<'_>, stop: Stop) -> io::Result<u8> {
+        let changes = matches!(asked.command, "set" | "del");
+        let error = match stop {
+            Stop::Output(e) => return Err(e),
+            Stop::Interrupted => {
+                let outcome = if changes { ": it may be done all the same" } else { "" };
+                self.output.note(&format!("cancelled{outcome}")).await;
+                return Ok(exit::INTERRUPTED);
+            }
+            Stop::Failed(error) => error,
+        };
+        if error.kind() == Kind::Closed {
+            self.caller.forget_born();
+        }
+        if asked.mode == Mode::Json {
+            self.output.line(&json::failed(asked.command, asked.key, &error)).await?;
+        }
+        self.output.error(&failure(&error)).await;
+        self.output.flush().await?;
+        Ok(exit::of(error.kind()))
+    }
+
+    /// Writes a line of the language: in raw mode standard output is for values only.
+    async fn line(&mut self, line: &str, mode: Mode) -> io::Result<()> {
+        if mode == Mode::Raw {
+            self.output.note(line).await;
+            return Ok(());
+        }
+        self.output.line(line).await
+    }
+
+    async fn chat(&mut self, facts: &str, took: Duration) {
+        if self.settings.chatty {
+            let millis = took.as_secs_f64() * 1e3;
+            self.output.note(&format!("{facts}, {millis:.1} ms")).await;
+        }
+    }
+}
+
+fn name(key: &Key) -> Name {
+    Name::new(&Namespace::default(), key)
+}
+
+fn blob(hash: BlobHash, size: u64) -> String {
+    format!("blake3:{hash}, {size} B")
+}
+
+/// Enough of a hash for a person to tell two values apart.
+fn short(entry: &Entry) -> String {
+    format!("blake3:{}.., {} B", entry.hash.fmt_short(), entry.size)
+}
+
+fn facts(found: &Found) -> String {
+    let Found { entry, from, .. } = found;
+    format!("{}, {}, revision {}", short(entry), render::tier_name(from.tier), from.revision)
+}
+
+/// An error for a person: kind, message, and when to try again.
+pub fn failure(error: &Error) -> String {
+    let text = super::escape::escape(error.to_string().as_bytes());
+    match error.delay() {
+        Some(delay) => format!("{text} (try again in {delay:?})"),
+        None => text,
+    }
+}

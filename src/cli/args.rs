@@ -1,0 +1,159 @@
+//! The command line as it was typed: texts, not yet values. `config` makes values of them.
+
+use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// A two-tier datastore whose node caches are never stale.
+///
+/// Without a verb: a whole dstore in one process, with its data in ./dstore-data and a prompt; a second `dstore` in the
+/// same place attaches to it. Each flag FLAG can also come from the environment as `DSTORE_FLAG`, or from the
+/// configuration file.
+#[derive(Parser, Clone, Debug, Default)]
+#[command(name = "dstore", version, propagate_version = true, disable_help_subcommand = true)]
+#[command(
+    after_help = "Exit codes: 0 ok, 1 not found, 2 usage, 3 occupied, 4 unreachable, 5 denied, 6 integrity, \
+                        7 too large or full, 8 pending.\nDSTORE_LOG sets what is logged on standard error, as `info` or \
+                        `dstore_global=debug`."
+)]
+pub struct CommandLine {
+    /// Read settings from FILE, as `dstore.toml` with sections [global], [local] and [repl].
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Answer with one JSON object a command.
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(flatten)]
+    pub solo: Solo,
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+}
+
+/// What stands before the verb: solo mode's flags.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Solo {
+    #[command(flatten)]
+    pub store: StoreFlags,
+    /// Serve gRPC on HOST:PORT too; without it no TCP port is open.
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// Keep up to SIZE of values in memory [default: 256MiB].
+    #[arg(long, value_name = "SIZE")]
+    pub cache_bytes: Option<String>,
+    /// Allow to listen beyond this machine, unencrypted and open to everybody.
+    #[arg(long)]
+    pub insecure: bool,
+    #[command(flatten)]
+    pub script: ScriptFlags,
+}
+
+/// The flags of the persistent store.
+#[derive(Args, Clone, Debug, Default)]
+pub struct StoreFlags {
+    /// Keep the data in DIR [default: ./dstore-data].
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Index engine: fjall or memory [default: fjall].
+    #[arg(long, value_name = "ENGINE")]
+    pub engine: Option<String>,
+    /// Lease length, 50ms to 10s [default: 2s].
+    #[arg(long, value_name = "TIME")]
+    pub lease: Option<String>,
+    /// After a disk error go on reading this long, then exit [default: 5s].
+    #[arg(long, value_name = "TIME")]
+    pub drain_timeout: Option<String>,
+    /// Refuse to store when less than SIZE of disk is free [default: 256MiB].
+    #[arg(long, value_name = "SIZE")]
+    pub min_free: Option<String>,
+}
+
+/// Where commands come from, if not from a prompt or standard input.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ScriptFlags {
+    /// Run COMMANDS, separated by `;` outside quotes.
+    #[arg(short = 'c', value_name = "COMMANDS", conflicts_with = "file", allow_hyphen_values = true)]
+    pub commands: Option<OsString>,
+    /// Run the lines of FILE.
+    #[arg(short = 'f', value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Stop at the first command that fails.
+    #[arg(long)]
+    pub bail: bool,
+}
+
+/// Which node to ask.
+#[derive(Args, Clone, Debug, Default)]
+pub struct NodeFlag {
+    /// The node: HOST:PORT or unix:PATH [default: the socket in ./dstore-data if it answers, else 127.0.0.1:50052].
+    #[arg(long, value_name = "ADDR")]
+    pub node: Option<String>,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+pub enum Verb {
+    /// Run the authority.
+    Global {
+        /// Listen on HOST:PORT [default: 127.0.0.1:50051].
+        #[arg(long, value_name = "ADDR")]
+        listen: Option<String>,
+        #[command(flatten)]
+        store: StoreFlags,
+        /// Allow to listen beyond this machine, unencrypted and open to everybody.
+        #[arg(long)]
+        insecure: bool,
+    },
+    /// Run a node that caches what Global holds.
+    Local {
+        /// Global's address [default: 127.0.0.1:50051].
+        #[arg(long, value_name = "ADDR")]
+        global: Option<String>,
+        /// Listen on HOST:PORT [default: 127.0.0.1:50052, or a free port if that is taken].
+        #[arg(long, value_name = "ADDR")]
+        listen: Option<String>,
+        /// Listen on a Unix socket too.
+        #[arg(long, value_name = "PATH")]
+        socket: Option<PathBuf>,
+        /// Keep up to SIZE of values in memory [default: 256MiB].
+        #[arg(long, value_name = "SIZE")]
+        cache_bytes: Option<String>,
+        /// Allow to listen beyond this machine, unencrypted and open to everybody.
+        #[arg(long)]
+        insecure: bool,
+        /// Open a prompt on this node.
+        #[arg(long)]
+        repl: bool,
+    },
+    /// Talk to a running node: at a prompt, with -c, with -f, or by lines on standard input.
+    Repl {
+        #[command(flatten)]
+        node: NodeFlag,
+        #[command(flatten)]
+        script: ScriptFlags,
+    },
+    /// Write the exact bytes of a value to standard output.
+    Get {
+        key: OsString,
+        #[command(flatten)]
+        node: NodeFlag,
+    },
+    /// Store a value; `-` reads it, of any size, from standard input.
+    Set {
+        key: OsString,
+        #[arg(allow_hyphen_values = true)]
+        value: OsString,
+        #[command(flatten)]
+        node: NodeFlag,
+    },
+    /// Remove keys, all at once.
+    Del {
+        #[arg(required = true)]
+        keys: Vec<OsString>,
+        #[command(flatten)]
+        node: NodeFlag,
+    },
+    /// Tell how a node is.
+    Status {
+        #[command(flatten)]
+        node: NodeFlag,
+    },
+}

@@ -1,0 +1,50 @@
+//! Finds the running node and connects to it: the one place that knows `dstore-client`.
+
+use super::stand_in::client::{Client, RemoteStore};
+use crate::config::{LOCAL_ADDRESS, Node};
+use dstore_shared::{Error, Result};
+use dstore_sys::Sys;
+use dstore_sys::net::Address;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a connection to this machine, or to one nearby, may take.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
+
+/// A node that answered.
+#[derive(Debug)]
+pub struct Attached {
+    /// Where it is.
+    pub address: Address,
+    /// How to ask it.
+    pub store: Arc<RemoteStore>,
+}
+
+/// Connects to `node`.
+///
+/// # Errors
+/// `Unavailable`, naming the address, if no node is there.
+pub async fn attach(sys: &Sys, node: Node) -> Result<Attached> {
+    let address = match node {
+        Node::At(address) => address,
+        Node::Default { socket } => match socket.map(Address::Unix) {
+            Some(socket) if answers(sys, &socket).await => socket,
+            _ => Address::Tcp(LOCAL_ADDRESS.into()),
+        },
+    };
+    let connecting = tokio::time::timeout(CONNECT_DEADLINE, Client::connect(sys.clone(), address.clone()));
+    let why = match connecting.await {
+        Ok(Ok(client)) => return Ok(Attached { address, store: Arc::new(client.store()) }),
+        Ok(Err(e)) => e.message().to_owned(),
+        Err(_) => format!("no answer within {CONNECT_DEADLINE:?}"),
+    };
+    Err(Error::unavailable(format!(
+        "no node answers at `{address}`, {why}: start one with `dstore` or `dstore local`, or name another with `--node`"
+    )))
+}
+
+/// Whether somebody listens at `address`.
+pub async fn answers(sys: &Sys, address: &Address) -> bool {
+    let connecting = tokio::time::timeout(CONNECT_DEADLINE, sys.net.connect(address));
+    matches!(connecting.await, Ok(Ok(_)))
+}

@@ -1,0 +1,89 @@
+//! From the process to the parts: starts what the configuration asks for and gives the exit code.
+
+pub mod args;
+mod attach;
+mod client;
+mod screen;
+mod serve;
+mod signals;
+mod stand_in;
+
+use crate::config::{Action, Config};
+use dstore_local::repl::exit;
+use dstore_shared::Error;
+use dstore_sys::Sys;
+use std::future::Future;
+use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
+use tracing_subscriber::EnvFilter;
+
+/// How long work that blocks may hold up the end of the process.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// Does what was asked, and gives the exit code.
+pub fn run(config: Config) -> u8 {
+    if let Err(e) = log(&config) {
+        return screen::complain(&e, exit::USAGE);
+    }
+    let Config { action, mode, .. } = config;
+    match action {
+        Action::Global(global) => block_on(Builder::new_multi_thread(), serve::global(global)),
+        Action::Local { local, repl } => {
+            block_on(Builder::new_multi_thread(), serve::local(local, repl, mode))
+        }
+        Action::Solo { global, local, script } => {
+            block_on(Builder::new_multi_thread(), serve::solo(global, local, script, mode))
+        }
+        // A client is one conversation: it starts quicker without a pool of threads.
+        Action::Repl { node, script } => {
+            block_on(Builder::new_current_thread(), client::repl(node, script, mode))
+        }
+        Action::OneShot { node, command } => {
+            block_on(Builder::new_current_thread(), client::one_shot(node, command, mode))
+        }
+        Action::Upload { node, key } => {
+            block_on(Builder::new_current_thread(), client::upload(node, key, mode))
+        }
+    }
+}
+
+/// Says what is wrong with what was asked, and gives the exit code.
+pub fn refuse(error: &Error) -> u8 {
+    screen::complain(error, exit::of(error.kind()))
+}
+
+fn block_on(mut builder: Builder, main: impl Future<Output = u8>) -> u8 {
+    let runtime: Runtime = match builder.enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            let error =
+                Error::internal(format!("the process cannot start its threads, {e}: raise its limits"));
+            return screen::complain(&error, exit::SOFTWARE);
+        }
+    };
+    let code = runtime.block_on(main);
+    runtime.shutdown_timeout(LINGER);
+    code
+}
+
+/// Logs to standard error: what servers report, and next to nothing where a person types.
+fn log(config: &Config) -> Result<(), Error> {
+    let quiet = !matches!(config.action, Action::Global(_) | Action::Local { repl: false, .. });
+    let filter = match &config.log {
+        Some(text) => EnvFilter::builder().parse(text).map_err(|e| {
+            Error::invalid(format!("`DSTORE_LOG`: {e}: write one like `info` or `dstore_global=debug`"))
+        })?,
+        None => EnvFilter::new(if quiet { "error" } else { "info" }),
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(screen::of_process().colours)
+        .init();
+    Ok(())
+}
+
+/// What a command does on the machine that it runs on.
+fn sys() -> Sys {
+    Sys::real()
+}

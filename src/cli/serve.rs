@@ -1,0 +1,178 @@
+//! Starts and stops the servers: the one place that knows how `dstore-global` and `dstore-local` start.
+
+use super::attach::answers;
+use super::client::{self, converse};
+use super::screen;
+use super::signals::Signals;
+use super::stand_in::global::Global;
+use super::stand_in::local::Local;
+use super::sys;
+use crate::config::{GlobalSettings, LocalSettings, Node, ScriptSettings};
+use dstore_local::repl::{Mode, exit};
+use dstore_proto::store::Store;
+use dstore_shared::{Error, Kind};
+use dstore_sys::Sys;
+use dstore_sys::net::{Address, MemoryNet};
+use std::future::Future;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a server may take to stop before the process ends anyhow.
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
+/// A Local that has not reached Global by then says so.
+const ALONE_AFTER: Duration = Duration::from_secs(1);
+
+/// `dstore global`.
+pub async fn global(settings: GlobalSettings) -> u8 {
+    let drain_timeout = settings.drain_timeout;
+    let global = match Global::start(sys(), settings).await {
+        Ok(global) => global,
+        Err(e) => return refused_start(&e),
+    };
+    let ended = ended_by_signal();
+    screen::tell(&format!("Dstore server listening on {}", global.address()));
+    let code = tokio::select! {
+        () = ended => exit::OK,
+        () = failed(&global, drain_timeout) => exit::SOFTWARE,
+    };
+    stop(global.stop()).await;
+    code
+}
+
+/// `dstore local`.
+pub async fn local(settings: LocalSettings, repl: bool, mode: Mode) -> u8 {
+    let (sys, upstream) = (sys(), settings.global.clone());
+    let local = match Local::start(sys.clone(), settings).await {
+        Ok(local) => local,
+        Err(e) => return refused_start(&e),
+    };
+    let addresses = local.addresses();
+    let code = if repl {
+        let address = addresses.first().map_or_else(|| "none".into(), Address::to_string);
+        converse(&sys, local.node(), address, ScriptSettings::default(), mode).await
+    } else {
+        let ended = ended_by_signal();
+        for address in &addresses {
+            screen::tell(&format!("Dstore local listening on {address}"));
+        }
+        tokio::select! {
+            () = ended => exit::OK,
+            () = say_if_alone(local.node(), &upstream) => exit::OK,
+        }
+    };
+    stop(local.stop()).await;
+    code
+}
+
+/// `dstore` alone: both tiers and a conversation; or a conversation with the one that is there already.
+pub async fn solo(global: GlobalSettings, local: LocalSettings, script: ScriptSettings, mode: Mode) -> u8 {
+    let socket = local.socket.clone().map(Address::Unix);
+    let sys = Sys { net: Arc::new(MemoryNet::default()), ..sys() };
+    if let Some(socket) = &socket
+        && answers(&sys, socket).await
+    {
+        return client::repl(Node::At(socket.clone()), script, mode).await;
+    }
+    if let Some(e) = local.socket.as_deref().and_then(|socket| make_folder(socket).err()) {
+        return refused_start(&e);
+    }
+    let drain_timeout = global.drain_timeout;
+    let global = match Global::start(sys.clone(), global).await {
+        Ok(global) => global,
+        // Another `dstore` may have started here at the same moment, and be ready in a moment.
+        Err(e) => match socket {
+            Some(socket) if answers_soon(&sys, &socket).await => {
+                return client::repl(Node::At(socket), script, mode).await;
+            }
+            _ => return refused_start(&e),
+        },
+    };
+    let local = match Local::start(sys.clone(), local).await {
+        Ok(local) => local,
+        Err(e) => {
+            stop(global.stop()).await;
+            return refused_start(&e);
+        }
+    };
+    for address in local.addresses() {
+        if matches!(address, Address::Tcp(_)) {
+            screen::say(&format!("listening on {address}"));
+        }
+    }
+    let code = tokio::select! {
+        code = converse(&sys, local.node(), "solo".into(), script, mode) => code,
+        () = failed(&global, drain_timeout) => exit::SOFTWARE,
+    };
+    let stopping = async {
+        local.stop().await;
+        global.stop().await;
+    };
+    stop(stopping).await;
+    code
+}
+
+/// Ends when the store cannot write any more and has been read for `drain_timeout` since.
+async fn failed(global: &Global, drain_timeout: Duration) {
+    global.failed().await;
+    screen::say(&format!("dstore: the disk failed, nothing can be stored: ending in {drain_timeout:?}"));
+    tokio::time::sleep(drain_timeout).await;
+}
+
+/// Says once that Global is away, and never ends.
+async fn say_if_alone<S: Store>(node: Arc<S>, upstream: &Address) {
+    tokio::time::sleep(ALONE_AFTER).await;
+    let alone = node.status().await.is_ok_and(|status| !status.serving);
+    if alone {
+        screen::say(&format!("dstore: global does not answer at {upstream}: not serving until it does"));
+    }
+    std::future::pending::<()>().await;
+}
+
+async fn answers_soon(sys: &Sys, socket: &Address) -> bool {
+    for _ in 0..20 {
+        if answers(sys, socket).await {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    false
+}
+
+/// Ends at the next signal that asks the process to end, counted from this call on.
+fn ended_by_signal() -> impl Future<Output = ()> {
+    let signals = Signals::listen();
+    async {
+        match signals {
+            Ok(mut signals) => signals.end().await,
+            Err(e) => _ = screen::complain(&e, exit::SOFTWARE),
+        }
+    }
+}
+
+/// Waits for `stopping`; another signal, or too long a time, ends the process without it.
+async fn stop(stopping: impl Future<Output = ()>) {
+    tokio::select! {
+        () = stopping => {}
+        () = ended_by_signal() => screen::say("dstore: ended at once: what was acknowledged is on disk"),
+        () = tokio::time::sleep(STOP_DEADLINE) => screen::say("dstore: ended without waiting any longer"),
+    }
+}
+
+/// What keeps a server from starting is the operator's to correct, unless the data are damaged or the disk full.
+fn refused_start(error: &Error) -> u8 {
+    let code = match error.kind() {
+        Kind::Corrupt | Kind::Exhausted | Kind::Denied | Kind::Internal => exit::of(error.kind()),
+        _ => exit::USAGE,
+    };
+    screen::complain(error, code)
+}
+
+/// Makes the folder of a socket, for this user only.
+fn make_folder(socket: &Path) -> Result<(), Error> {
+    let Some(folder) = socket.parent() else { return Ok(()) };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|e| {
+        Error::invalid(format!("the folder `{}` cannot be made, {e}: correct `--data`", folder.display()))
+    })
+}

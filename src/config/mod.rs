@@ -1,0 +1,153 @@
+//! What dstore was told to do, checked: command line over environment over file over default.
+//!
+//! Nothing here is text any more that could still be wrong, and nothing here opens, listens or connects.
+
+mod file;
+mod resolve;
+mod socket;
+mod units;
+
+pub use resolve::{Surroundings, resolve};
+
+use dstore_local::repl::{Command, Mode};
+use dstore_shared::Key;
+use dstore_sys::net::Address;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything that was asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// What to do.
+    pub action: Action,
+    /// How answers are written.
+    pub mode: Mode,
+    /// What is logged, as `DSTORE_LOG` says; `None` = what suits the action.
+    pub log: Option<String>,
+}
+
+/// What to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// A whole dstore in one process.
+    Solo { global: GlobalSettings, local: LocalSettings, script: ScriptSettings },
+    /// The authority.
+    Global(GlobalSettings),
+    /// A node, perhaps with a prompt.
+    Local { local: LocalSettings, repl: bool },
+    /// A prompt or script at a running node.
+    Repl { node: Node, script: ScriptSettings },
+    /// One command at a running node.
+    OneShot { node: Node, command: Command },
+    /// `set KEY -` at a running node.
+    Upload { node: Node, key: Key },
+}
+
+/// An address to listen at.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listen {
+    /// The address.
+    pub address: Address,
+    /// Nobody asked for this one: if it is taken, any free port does.
+    pub is_default: bool,
+}
+
+/// The index engine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Engine {
+    /// fjall 3.
+    Fjall,
+    /// In memory, with checkpoints in files.
+    Memory,
+}
+
+/// Settings of the authority.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GlobalSettings {
+    /// Where it listens.
+    pub listen: Address,
+    /// Where its data are.
+    pub data: PathBuf,
+    /// Its index engine.
+    pub engine: Engine,
+    /// The lease length D.
+    pub lease: Duration,
+    /// How long it goes on reading after a disk error.
+    pub drain_timeout: Duration,
+    /// Free bytes of disk below which it stores nothing.
+    pub min_free: u64,
+}
+
+/// Name of Global's listener within the process in solo mode.
+pub const SOLO_GLOBAL: &str = "global";
+
+impl Default for GlobalSettings {
+    fn default() -> Self {
+        Self {
+            listen: Address::Tcp("127.0.0.1:50051".into()), // this machine only, until there is TLS
+            data: "./dstore-data".into(),
+            engine: if cfg!(feature = "fjall") { Engine::Fjall } else { Engine::Memory },
+            lease: dstore_shared::limits::LEASE,
+            drain_timeout: Duration::from_secs(5), // a balancer has noticed by then
+            min_free: 256 << 20,                   // a segment in reserve and room for checkpoints
+        }
+    }
+}
+
+/// Settings of a node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LocalSettings {
+    /// Where Global is.
+    pub global: Address,
+    /// The TCP address at which it listens, if at any.
+    pub listen: Option<Listen>,
+    /// The Unix socket at which it listens, if at any.
+    pub socket: Option<PathBuf>,
+    /// How many bytes of values it keeps.
+    pub cache_bytes: u64,
+}
+
+/// Where a Local listens by default and a client looks.
+pub const LOCAL_ADDRESS: &str = "127.0.0.1:50052";
+
+impl Default for LocalSettings {
+    fn default() -> Self {
+        Self {
+            global: GlobalSettings::default().listen,
+            listen: Some(Listen { address: Address::Tcp(LOCAL_ADDRESS.into()), is_default: true }),
+            socket: None,
+            cache_bytes: 256 << 20, // enough to matter, too little to hurt a small machine
+        }
+    }
+}
+
+/// Which node to ask.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Node {
+    /// This one.
+    At(Address),
+    /// The one of this socket if it answers, else the one at [`LOCAL_ADDRESS`].
+    Default { socket: Option<PathBuf> },
+}
+
+/// Where commands come from.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ScriptSettings {
+    /// The source; `None` = a prompt on a terminal, lines of standard input otherwise.
+    pub source: Option<Source>,
+    /// Stop at the first failure.
+    pub bail: bool,
+}
+
+/// A source of commands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// The text of `-c`.
+    Text(OsString),
+    /// The file of `-f`.
+    File(PathBuf),
+}
+
+#[cfg(test)]
+mod tests;

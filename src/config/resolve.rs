@@ -1,0 +1,293 @@
+//! Makes a [`Config`] of what was typed, what the environment says and what the file says.
+
+use super::file::File;
+use super::{
+    Action, Config, Engine, GlobalSettings, Listen, LocalSettings, Node, SOLO_GLOBAL, ScriptSettings, Source,
+    socket, units,
+};
+use crate::cli::args::{CommandLine, NodeFlag, ScriptFlags, Solo, StoreFlags, Verb};
+use dstore_local::repl::{Command, Mode};
+use dstore_shared::{Error, Key, Result};
+use dstore_sys::net::Address;
+use std::ffi::OsString;
+use std::fmt;
+use std::net::IpAddr;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Leases shorter than this are renewed more than they serve; longer ones delay a DEL beyond the promise.
+const LEASE_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(10);
+/// A cache below this holds nothing; the smallest value with its bookkeeping fits some times.
+const CACHE_BYTES_MIN: u64 = 64 << 10;
+
+/// What surrounds the process: its environment and how files are read.
+pub struct Surroundings<'a> {
+    /// A variable of the environment.
+    pub env: &'a dyn Fn(&str) -> Option<OsString>,
+    /// The text of a file.
+    pub read: &'a dyn Fn(&std::path::Path) -> std::io::Result<String>,
+}
+
+impl fmt::Debug for Surroundings<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Surroundings")
+    }
+}
+
+/// Checks everything that was asked for.
+///
+/// # Errors
+/// `Invalid`, or `TooLarge` for a key, naming the flag, variable or line and what to write.
+pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
+    let settings = Settings { around, file: read_file(&line, around)? };
+    let mode = if line.json { Mode::Json } else { Mode::Text };
+    let log = settings.variable("DSTORE_LOG")?;
+    if let (Some(_), Some(flag)) = (&line.verb, line.solo.given()) {
+        return Err(Error::invalid(format!(
+            "`{flag}` belongs to solo mode: write it after the verb, if it has it"
+        )));
+    }
+    let (action, mode) = match line.verb {
+        None => (settings.solo(line.solo)?, mode),
+        Some(Verb::Global { listen, store, insecure }) => {
+            let mut global = settings.store(store)?;
+            if let Some(given) = settings.given("global", "listen", listen) {
+                global.listen = given.read::<Address>()?;
+            }
+            let insecure = settings.yes("global", "insecure", insecure)?;
+            only_this_machine(&global.listen, insecure)?;
+            (Action::Global(global), mode)
+        }
+        Some(Verb::Local { global, listen, socket, cache_bytes, insecure, repl }) => {
+            let mut local = settings.local(listen, cache_bytes, insecure)?;
+            if let Some(given) = settings.given("local", "global", global) {
+                local.global = given.read::<Address>()?;
+            }
+            if let Some(given) = settings.given("local", "socket", socket) {
+                local.socket = Some(given.checked(|text| socket::within_limit(text.into()))?);
+            }
+            (Action::Local { local, repl }, mode)
+        }
+        Some(Verb::Repl { node, script }) => {
+            (Action::Repl { node: settings.node(node)?, script: script.into() }, mode)
+        }
+        Some(Verb::Get { key, node }) => {
+            let raw = if line.json { Mode::Json } else { Mode::Raw };
+            (settings.one_shot(node, Command::Get { key: key_of(key)? })?, raw)
+        }
+        Some(Verb::Set { key, value, node }) => {
+            let key = key_of(key)?;
+            let action = match value.into_vec() {
+                stdin if stdin == b"-" => Action::Upload { node: settings.node(node)?, key },
+                value => settings.one_shot(node, Command::Set { key, value: value.into() })?,
+            };
+            (action, mode)
+        }
+        Some(Verb::Del { keys, node }) => {
+            let keys = keys.into_iter().map(key_of).collect::<Result<_>>()?;
+            (settings.one_shot(node, Command::Delete { keys })?, mode)
+        }
+        Some(Verb::Status { node }) => (settings.one_shot(node, Command::Status)?, mode),
+    };
+    Ok(Config { action, mode, log })
+}
+
+fn key_of(bytes: OsString) -> Result<Key> {
+    Key::new(bytes.into_vec())
+}
+
+fn read_file(line: &CommandLine, around: &Surroundings<'_>) -> Result<File> {
+    let path = line.config.clone().or_else(|| (around.env)("DSTORE_CONFIG").map(PathBuf::from));
+    let Some(path) = path else { return Ok(File::default()) };
+    let name = path.display().to_string();
+    let text = (around.read)(&path).map_err(|e| {
+        Error::invalid(format!("the configuration file `{name}` cannot be read, {e}: correct `--config`"))
+    })?;
+    File::parse(&name, &text).map_err(Error::invalid)
+}
+
+/// A value and who gave it.
+struct Given {
+    text: OsString,
+    by: String,
+}
+
+impl Given {
+    /// Reads the value; an error says who gave it.
+    fn checked<T>(&self, read: impl FnOnce(&str) -> Result<T, String>) -> Result<T> {
+        let text = self.text.to_str().ok_or_else(|| format!("`{}` is not UTF-8", self.text.display()));
+        text.and_then(read).map_err(|wrong| Error::invalid(format!("{}: {wrong}", self.by)))
+    }
+
+    fn read<T: FromStr<Err = Error>>(&self) -> Result<T> {
+        self.checked(|text| text.parse().map_err(|e: Error| e.message().to_owned()))
+    }
+}
+
+/// All sources in their order.
+struct Settings<'a> {
+    around: &'a Surroundings<'a>,
+    file: File,
+}
+
+impl Settings<'_> {
+    /// What was given for `key`: by its flag, else by the environment, else by the file.
+    fn given(&self, section: &str, key: &str, flag: Option<impl Into<OsString>>) -> Option<Given> {
+        if let Some(text) = flag {
+            return Some(Given { text: text.into(), by: format!("`--{key}`") });
+        }
+        let variable = format!("DSTORE_{}", key.to_ascii_uppercase().replace('-', "_"));
+        if let Some(text) = (self.around.env)(&variable) {
+            return Some(Given { text, by: format!("`{variable}`") });
+        }
+        self.file.get(section, key).map(|value| {
+            let by = format!("{}:{}: `{key}`", self.file.name, value.line);
+            Given { text: value.text.clone().into(), by }
+        })
+    }
+
+    fn variable(&self, name: &str) -> Result<Option<String>> {
+        let text = (self.around.env)(name).map(OsString::into_string).transpose();
+        text.map_err(|_| Error::invalid(format!("`{name}` is not UTF-8: correct it")))
+    }
+
+    fn yes(&self, section: &str, key: &str, flag: bool) -> Result<bool> {
+        let flag = flag.then_some("true");
+        let Some(given) = self.given(section, key, flag) else { return Ok(false) };
+        given.checked(|text| match text {
+            "true" | "1" | "yes" => Ok(true),
+            "false" | "0" | "no" | "" => Ok(false),
+            other => Err(format!("`{other}` is neither: write true or false")),
+        })
+    }
+
+    fn store(&self, flags: StoreFlags) -> Result<GlobalSettings> {
+        let mut global = GlobalSettings::default();
+        if let Some(given) = self.given("global", "data", flags.data) {
+            if given.text.is_empty() {
+                return Err(Error::invalid(format!("{}: the path is empty: write a directory", given.by)));
+            }
+            global.data = given.text.into();
+        }
+        if let Some(given) = self.given("global", "engine", flags.engine) {
+            global.engine = given.checked(engine)?;
+        }
+        if let Some(given) = self.given("global", "lease", flags.lease) {
+            global.lease = given.checked(|text| {
+                let lease = units::duration(text)?;
+                let fits = LEASE_RANGE.contains(&lease);
+                fits.then_some(lease).ok_or_else(|| format!("`{text}` is out of range: write 50ms to 10s"))
+            })?;
+        }
+        if let Some(given) = self.given("global", "drain-timeout", flags.drain_timeout) {
+            global.drain_timeout = given.checked(units::duration)?;
+        }
+        if let Some(given) = self.given("global", "min-free", flags.min_free) {
+            global.min_free = given.checked(units::size)?;
+        }
+        Ok(global)
+    }
+
+    fn local(
+        &self,
+        listen: Option<String>,
+        cache_bytes: Option<String>,
+        insecure: bool,
+    ) -> Result<LocalSettings> {
+        let mut local = LocalSettings::default();
+        if let Some(given) = self.given("local", "listen", listen) {
+            let address = given.read::<Address>()?;
+            only_this_machine(&address, self.yes("local", "insecure", insecure)?)?;
+            local.listen = Some(Listen { address, is_default: false });
+        }
+        if let Some(given) = self.given("local", "cache-bytes", cache_bytes) {
+            local.cache_bytes = given.checked(|text| match units::size(text)? {
+                bytes if bytes < CACHE_BYTES_MIN => {
+                    Err(format!("`{text}` is too little: write 64KiB or more"))
+                }
+                bytes => Ok(bytes),
+            })?;
+        }
+        Ok(local)
+    }
+
+    fn solo(&self, flags: Solo) -> Result<Action> {
+        let mut global = self.store(flags.store)?;
+        global.listen = Address::Memory(SOLO_GLOBAL.into());
+        let mut local = self.local(flags.listen, flags.cache_bytes, flags.insecure)?;
+        local.global = global.listen.clone();
+        local.listen = local.listen.filter(|listen| !listen.is_default);
+        local.socket = Some(self.socket_of(&global.data).map_err(Error::invalid)?);
+        Ok(Action::Solo { global, local, script: flags.script.into() })
+    }
+
+    fn socket_of(&self, data: &std::path::Path) -> Result<PathBuf, String> {
+        let runtime_dir = (self.around.env)("XDG_RUNTIME_DIR");
+        socket::of_data_dir(data, runtime_dir.as_deref())
+    }
+
+    fn node(&self, flag: NodeFlag) -> Result<Node> {
+        match self.given("repl", "node", flag.node) {
+            Some(given) => Ok(Node::At(given.read()?)),
+            None => Ok(Node::Default { socket: self.socket_of(&GlobalSettings::default().data).ok() }),
+        }
+    }
+
+    fn one_shot(&self, node: NodeFlag, command: Command) -> Result<Action> {
+        Ok(Action::OneShot { node: self.node(node)?, command })
+    }
+}
+
+fn engine(text: &str) -> Result<Engine, String> {
+    match text {
+        "fjall" if cfg!(feature = "fjall") => Ok(Engine::Fjall),
+        "fjall" => Err("this build is without `fjall`: use memory".into()),
+        "memory" => Ok(Engine::Memory),
+        other => Err(format!("`{other}` is not an engine: use fjall or memory")),
+    }
+}
+
+/// Nothing authenticates or encrypts yet, so listening beyond this machine must be asked for.
+fn only_this_machine(address: &Address, insecure: bool) -> Result<()> {
+    let Address::Tcp(host_port) = address else { return Ok(()) };
+    let host = host_port.rsplit_once(':').map_or(host_port.as_str(), |(host, _)| host);
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let here = bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    if here || insecure {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "`{host_port}` can be reached from other machines, unencrypted and open to everybody: listen at 127.0.0.1, or add `--insecure`"
+    )))
+}
+
+impl Solo {
+    /// A flag that was typed before the verb.
+    fn given(&self) -> Option<&'static str> {
+        let Self { store, listen, cache_bytes, insecure, script } = self;
+        [
+            ("--data", store.data.is_some()),
+            ("--engine", store.engine.is_some()),
+            ("--lease", store.lease.is_some()),
+            ("--drain-timeout", store.drain_timeout.is_some()),
+            ("--min-free", store.min_free.is_some()),
+            ("--listen", listen.is_some()),
+            ("--cache-bytes", cache_bytes.is_some()),
+            ("--insecure", *insecure),
+            ("-c", script.commands.is_some()),
+            ("-f", script.file.is_some()),
+            ("--bail", script.bail),
+        ]
+        .into_iter()
+        .find_map(|(flag, given)| given.then_some(flag))
+    }
+}
+
+impl From<ScriptFlags> for ScriptSettings {
+    fn from(flags: ScriptFlags) -> Self {
+        let source = flags.commands.map(Source::Text).or(flags.file.map(Source::File));
+        Self { source, bail: flags.bail }
+    }
+}
