@@ -51,8 +51,8 @@ impl Global {
     /// Opens the data directory, recovers what was acknowledged, and serves.
     ///
     /// # Errors
-    /// `Unavailable` if the directory is in use or an address cannot be listened on, `Corrupt` or `Invalid`
-    /// if the directory cannot be trusted; the message says what to do.
+    /// `Unavailable` if the directory is in use, `Invalid` if an address cannot be listened on, `Corrupt` or
+    /// `Invalid` if the directory cannot be trusted; the message says what to do.
     pub async fn start(sys: Sys, config: GlobalConfig) -> Result<Self> {
         let opened = open(&sys, &config).await?;
         let limits = BlobLimits {

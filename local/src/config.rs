@@ -9,7 +9,7 @@ pub struct LocalConfig {
     /// Where Global is.
     pub global: Address,
     /// Where clients are served; none = embedded only.
-    pub listen: Vec<Address>,
+    pub listen: Vec<Listen>,
     /// Bytes that names and blobs may take in memory.
     pub cache_bytes: u64,
     /// How long a call waits for Global.
@@ -18,6 +18,15 @@ pub struct LocalConfig {
     pub back_off: (Duration, Duration),
     /// For people: shown at Global.
     pub label: String,
+}
+
+/// An address to listen at.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listen {
+    /// The address.
+    pub address: Address,
+    /// If it is taken, any free port of this machine does: nobody asked for this very one.
+    pub or_any: bool,
 }
 
 impl LocalConfig {

@@ -13,6 +13,6 @@ pub mod node;
 pub mod repl;
 mod upstream;
 
-pub use config::LocalConfig;
+pub use config::{Listen, LocalConfig};
 pub use local::Local;
 pub use node::Node;

@@ -1,7 +1,7 @@
 //! A running Local: its session, its doors, its end.
 
 use crate::coherence::Identity;
-use crate::config::LocalConfig;
+use crate::config::{Listen, LocalConfig};
 use crate::core::Core;
 use crate::node::Node;
 use crate::upstream;
@@ -36,7 +36,7 @@ impl Local {
     /// and calls wait for Global up to their deadline.
     ///
     /// # Errors
-    /// `Unavailable` if an address cannot be listened on.
+    /// `Invalid` if an address cannot be listened on.
     pub async fn start(sys: Sys, config: LocalConfig) -> Result<Self> {
         let tasks = Tasks::new();
         let link = LinkClient::new(&sys, &tasks, &config.global, &Dial::default());
@@ -49,8 +49,8 @@ impl Local {
         let core = Core::new(sys.clone(), tasks.clone(), link, config.cache_bytes, identity);
         let node = Node::new(core.clone(), config.deadline);
         let mut doors = Vec::new();
-        for address in &config.listen {
-            doors.push(open_door(&sys, &tasks, address, &node).await?);
+        for listen in &config.listen {
+            doors.push(open_door(&sys, &tasks, listen, &node).await?);
         }
         tasks.spawn("session", upstream::keep_session(core.clone(), config.back_off));
         tasks.spawn("requests", upstream::keep_requests(core.clone(), config.back_off));
@@ -95,14 +95,19 @@ impl Local {
     }
 }
 
-async fn open_door(sys: &Sys, tasks: &Tasks, address: &Address, node: &Node) -> Result<Serving> {
-    let listener = sys.net.listen(address).await.map_err(|e| {
-        Error::unavailable(format!("cannot listen on `{address}`: choose another address")).caused_by(e)
+async fn open_door(sys: &Sys, tasks: &Tasks, listen: &Listen, node: &Node) -> Result<Serving> {
+    let mut listener = sys.net.listen(&listen.address).await;
+    if listen.or_any && listener.is_err() {
+        listener = sys.net.listen(&Address::Tcp("127.0.0.1:0".into())).await;
+    }
+    let listener = listener.map_err(|e| {
+        let address = &listen.address;
+        Error::invalid(format!("cannot listen on `{address}`, {e}: stop what uses it, or choose another address"))
+            .caused_by(e)
     })?;
     let store = Arc::new(node.clone());
     let routes = Routes::new(tasks, &Limits::default()).store(store.clone(), store);
-    let serving = Serving::start(sys, tasks, listener, routes)?;
-    Ok(serving)
+    Serving::start(sys, tasks, listener, routes)
 }
 
 /// The standard health service says SERVING while there is a lease.

@@ -1,7 +1,8 @@
 //! Finds the running node and connects to it: the one place that knows `dstore-client`.
 
-use super::stand_in::client::{Client, RemoteStore};
 use crate::config::{LOCAL_ADDRESS, Node};
+use dstore_client::{Client, ClientConfig};
+use dstore_proto::RemoteStore;
 use dstore_shared::{Error, Result};
 use dstore_sys::Sys;
 use dstore_sys::net::Address;
@@ -32,9 +33,9 @@ pub async fn attach(sys: &Sys, node: Node) -> Result<Attached> {
             _ => Address::Tcp(LOCAL_ADDRESS.into()),
         },
     };
-    let connecting = tokio::time::timeout(CONNECT_DEADLINE, Client::connect(sys.clone(), address.clone()));
-    let why = match connecting.await {
-        Ok(Ok(client)) => return Ok(Attached { address, store: Arc::new(client.store()) }),
+    let client = Client::connect(sys, &address, ClientConfig::default());
+    let why = match tokio::time::timeout(CONNECT_DEADLINE, client.status()).await {
+        Ok(Ok(_)) => return Ok(Attached { address, store: client.store().clone() }),
         Ok(Err(e)) => e.message().to_owned(),
         Err(_) => format!("no answer within {CONNECT_DEADLINE:?}"),
     };

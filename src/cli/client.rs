@@ -9,6 +9,7 @@ use bytes::BytesMut;
 use dstore_local::repl::{
     Command, Input, Line, Mode, Patience, Session, Settings, Step, Terminal, exit, run,
 };
+use dstore_proto::RemoteStore;
 use dstore_proto::store::{BodyStream, Store};
 use dstore_shared::limits::CHUNK_BYTES;
 use dstore_shared::{Error, Key, Result};
@@ -50,7 +51,7 @@ pub async fn upload(node: Node, key: Key, mode: Mode) -> u8 {
 async fn once(
     node: Node,
     mode: Mode,
-    act: impl AsyncFnOnce(&mut Session<super::stand_in::client::RemoteStore>) -> io::Result<u8>,
+    act: impl AsyncFnOnce(&mut Session<RemoteStore>) -> io::Result<u8>,
 ) -> u8 {
     let sys = sys();
     let mut signals = match Signals::listen() {

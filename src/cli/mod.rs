@@ -6,7 +6,6 @@ mod client;
 mod screen;
 mod serve;
 mod signals;
-mod stand_in;
 
 use crate::config::{Action, Config};
 use dstore_local::repl::exit;

@@ -4,11 +4,11 @@ use super::attach::answers;
 use super::client::{self, converse};
 use super::screen;
 use super::signals::Signals;
-use super::stand_in::global::Global;
-use super::stand_in::local::Local;
 use super::sys;
-use crate::config::{GlobalSettings, LocalSettings, Node, ScriptSettings};
+use crate::config::{Engine, GlobalSettings, LocalSettings, Node, ScriptSettings};
+use dstore_global::{EngineKind, Global, GlobalConfig};
 use dstore_local::repl::{Mode, exit};
+use dstore_local::{Listen, Local, LocalConfig};
 use dstore_proto::store::Store;
 use dstore_shared::{Error, Kind};
 use dstore_sys::Sys;
@@ -27,31 +27,33 @@ const ALONE_AFTER: Duration = Duration::from_secs(1);
 /// `dstore global`.
 pub async fn global(settings: GlobalSettings) -> u8 {
     let drain_timeout = settings.drain_timeout;
-    let global = match Global::start(sys(), settings).await {
+    let global = match Global::start(sys(), global_config(settings)).await {
         Ok(global) => global,
         Err(e) => return refused_start(&e),
     };
     let ended = ended_by_signal();
-    screen::tell(&format!("Dstore server listening on {}", global.address()));
+    for address in global.addresses() {
+        screen::tell(&format!("Dstore server listening on {address}"));
+    }
     let code = tokio::select! {
         () = ended => exit::OK,
         () = failed(&global, drain_timeout) => exit::SOFTWARE,
     };
-    stop(global.stop()).await;
+    stop(stop_global(global)).await;
     code
 }
 
 /// `dstore local`.
 pub async fn local(settings: LocalSettings, repl: bool, mode: Mode) -> u8 {
     let (sys, upstream) = (sys(), settings.global.clone());
-    let local = match Local::start(sys.clone(), settings).await {
+    let local = match Local::start(sys.clone(), local_config(settings)).await {
         Ok(local) => local,
         Err(e) => return refused_start(&e),
     };
     let addresses = local.addresses();
     let code = if repl {
         let address = addresses.first().map_or_else(|| "none".into(), Address::to_string);
-        converse(&sys, local.node(), address, ScriptSettings::default(), mode).await
+        converse(&sys, Arc::new(local.node().clone()), address, ScriptSettings::default(), mode).await
     } else {
         let ended = ended_by_signal();
         for address in &addresses {
@@ -59,7 +61,7 @@ pub async fn local(settings: LocalSettings, repl: bool, mode: Mode) -> u8 {
         }
         tokio::select! {
             () = ended => exit::OK,
-            () = say_if_alone(local.node(), &upstream) => exit::OK,
+            () = say_if_alone(Arc::new(local.node().clone()), &upstream) => exit::OK,
         }
     };
     stop(local.stop()).await;
@@ -79,7 +81,7 @@ pub async fn solo(global: GlobalSettings, local: LocalSettings, script: ScriptSe
         return refused_start(&e);
     }
     let drain_timeout = global.drain_timeout;
-    let global = match Global::start(sys.clone(), global).await {
+    let global = match Global::start(sys.clone(), global_config(global)).await {
         Ok(global) => global,
         // Another `dstore` may have started here at the same moment, and be ready in a moment.
         Err(e) => match socket {
@@ -89,10 +91,10 @@ pub async fn solo(global: GlobalSettings, local: LocalSettings, script: ScriptSe
             _ => return refused_start(&e),
         },
     };
-    let local = match Local::start(sys.clone(), local).await {
+    let local = match Local::start(sys.clone(), local_config(local)).await {
         Ok(local) => local,
         Err(e) => {
-            stop(global.stop()).await;
+            stop(stop_global(global)).await;
             return refused_start(&e);
         }
     };
@@ -102,15 +104,48 @@ pub async fn solo(global: GlobalSettings, local: LocalSettings, script: ScriptSe
         }
     }
     let code = tokio::select! {
-        code = converse(&sys, local.node(), "solo".into(), script, mode) => code,
+        code = converse(&sys, Arc::new(local.node().clone()), "solo".into(), script, mode) => code,
         () = failed(&global, drain_timeout) => exit::SOFTWARE,
     };
     let stopping = async {
         local.stop().await;
-        global.stop().await;
+        stop_global(global).await;
     };
     stop(stopping).await;
     code
+}
+
+fn global_config(settings: GlobalSettings) -> GlobalConfig {
+    let engine = match settings.engine {
+        Engine::Fjall => EngineKind::Fjall,
+        Engine::Memory => EngineKind::Memory,
+    };
+    GlobalConfig {
+        listen: vec![settings.listen],
+        engine,
+        lease: settings.lease,
+        drain_timeout: settings.drain_timeout,
+        min_free: settings.min_free,
+        ..GlobalConfig::new(settings.data)
+    }
+}
+
+fn local_config(settings: LocalSettings) -> LocalConfig {
+    let tcp = settings.listen.map(|listen| Listen { address: listen.address, or_any: listen.is_default });
+    let socket = settings.socket.map(|path| Listen { address: Address::Unix(path), or_any: false });
+    LocalConfig {
+        listen: tcp.into_iter().chain(socket).collect(),
+        cache_bytes: settings.cache_bytes,
+        label: format!("process {}", std::process::id()),
+        ..LocalConfig::new(settings.global)
+    }
+}
+
+/// Stops Global, telling why if leases are outstanding: the next start waits for them.
+async fn stop_global(global: Global) {
+    if let Err(e) = global.stop().await {
+        screen::say(&format!("dstore: {}", e.message()));
+    }
 }
 
 /// Ends when the store cannot write any more and has been read for `drain_timeout` since.

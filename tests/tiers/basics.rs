@@ -44,8 +44,23 @@ async fn values_of_every_boundary_size_go_through() {
     const K: usize = 1 << 10;
     const M: usize = 1 << 20;
     let sizes = [
-        0, 1, 16 * K - 1, 16 * K, 16 * K + 1, 64 * K - 1, 64 * K, 64 * K + 1, 256 * K, 256 * K + 1,
-        M - 1, M, M + 1, 4 * M - 1, 4 * M, 4 * M + 1, 10 * M + 7,
+        0,
+        1,
+        16 * K - 1,
+        16 * K,
+        16 * K + 1,
+        64 * K - 1,
+        64 * K,
+        64 * K + 1,
+        256 * K,
+        256 * K + 1,
+        M - 1,
+        M,
+        M + 1,
+        4 * M - 1,
+        4 * M,
+        4 * M + 1,
+        10 * M + 7,
     ];
     for size in sizes {
         let bytes: Vec<u8> = (0..size).map(|i| (i as u32).wrapping_mul(2_654_435_761) as u8).collect();

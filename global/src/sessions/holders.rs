@@ -20,6 +20,8 @@ pub(super) struct Holding {
     pub reg_seq: RegSeq,
     /// Unbroken registration: a new number each time the session is registered after it was not.
     pub generation: u64,
+    /// The session was told that it may cache: no other read of it may take the registration back.
+    pub relied_on: bool,
 }
 
 /// Most names have one holder or a few: one is kept without an allocation.
@@ -102,7 +104,7 @@ impl Holders {
             return None;
         }
         self.generation += 1;
-        let holding = Holding { session, reg_seq, generation: self.generation };
+        let holding = Holding { session, reg_seq, generation: self.generation, relied_on: false };
         match self.parts[part].get_mut(name) {
             Some(holdings) => holdings.push(holding),
             None => _ = self.parts[part].insert(name.clone(), Holdings::One(holding)),
@@ -111,9 +113,12 @@ impl Holders {
         Some(self.generation)
     }
 
-    /// The registration of `session`, if it has one.
-    pub fn get(&self, name: &Name, session: SessionNo) -> Option<Holding> {
-        self.of(name).iter().copied().find(|h| h.session == session)
+    /// Notes that the session is told that it may cache; false if its registration was broken since.
+    pub fn rely(&mut self, name: &Name, session: SessionNo, generation: u64) -> bool {
+        let part = self.part(name);
+        let holdings = self.parts[part].get_mut(name).map_or(&mut [][..], Holdings::as_mut_slice);
+        let held = holdings.iter_mut().find(|h| h.session == session && h.generation == generation);
+        held.map(|h| h.relied_on = true).is_some()
     }
 
     /// Everybody who is registered, dead sessions included.
@@ -191,8 +196,10 @@ mod tests {
         let (k, s) = (name("k"), SessionNo(1));
         let first = holders.register(&k, s, RegSeq(1)).unwrap();
         assert_eq!(holders.register(&k, s, RegSeq(5)), Some(first));
-        assert_eq!(holders.get(&k, s).unwrap().reg_seq, RegSeq(5));
+        assert_eq!(holders.of(&k)[0].reg_seq, RegSeq(5));
+        assert!(holders.rely(&k, s, first));
         holders.clear(&k);
+        assert!(!holders.rely(&k, s, first));
         assert_ne!(holders.register(&k, s, RegSeq(6)), Some(first));
         assert_eq!(holders.registrations(), 1);
     }
@@ -219,7 +226,6 @@ mod tests {
             rounds += 1;
         }
         assert_eq!((holders.registrations(), rounds), (5_000, PARTS));
-        assert!(holders.get(&name("k7"), SessionNo(1)).is_none());
-        assert!(holders.get(&name("k7"), SessionNo(2)).is_some());
+        assert!(holders.of(&name("k7")).iter().map(|h| h.session).eq([SessionNo(2)]));
     }
 }

@@ -23,10 +23,11 @@ mod session;
 mod tests;
 
 use dstore_shared::frame::Down;
+use dstore_shared::limits::CLOCK_RATE_ERROR_PER_MILLE;
 use dstore_shared::{
     Born, Epoch, Error, HistoryId, LocalId, Moment, Name, Outcome, RegSeq, RequestId, Result, Revision,
 };
-use holders::Holders;
+use holders::{Holders, Holding};
 use ops::Op;
 pub use ops::Submission;
 use requests::Requests;
@@ -59,6 +60,8 @@ pub struct Terms {
     pub holdings_max: usize,
     /// Ops queued, draining or committing.
     pub ops_max: usize,
+    /// Names that those ops want, in all.
+    pub names_max: usize,
     /// Outcomes remembered, over all clients.
     pub outcomes_max: usize,
 }
@@ -74,6 +77,8 @@ impl Terms {
             // About 100 bytes each.
             holdings_max: 8_000_000,
             ops_max: 65_536,
+            // A key has at most 1 KiB, and is kept and repeated to who comes back.
+            names_max: 262_144,
             // About 250 bytes each.
             outcomes_max: 500_000,
         }
@@ -165,6 +170,7 @@ pub struct Sessions<J, R> {
     ops: BTreeMap<OpNo, Op<J, R>>,
     /// The ops that want a name, in order of arrival; the first has it, and if marked, the name is busy.
     queues: HashMap<Name, VecDeque<OpNo>>,
+    names_wanted: usize,
     requests: Requests,
 
     next_session: u64,
@@ -194,6 +200,7 @@ impl<J, R> Sessions<J, R> {
             wildcards: BTreeSet::new(),
             ops: BTreeMap::new(),
             queues: HashMap::new(),
+            names_wanted: 0,
             requests,
             next_session: 0,
             next_epoch: 0,
@@ -271,11 +278,12 @@ impl<J, R> Sessions<J, R> {
     pub fn end_read(&mut self, now: Moment, name: &Name, made: Registration, found: bool) -> Option<Epoch> {
         self.expire(now);
         let unbroken = match made.mark {
+            Mark::Indexed(generation) if found => self.holders.rely(name, made.session, generation),
             Mark::Indexed(generation) => {
-                if !found {
-                    self.holders.unregister(name, made.session, |h| h.generation == generation);
-                }
-                self.holders.get(name, made.session).is_some_and(|h| h.generation == generation)
+                // Unless another read of the session shares the registration and was told to cache.
+                let useless = |h: &Holding| h.generation == generation && !h.relied_on;
+                self.holders.unregister(name, made.session, useless);
+                false
             }
             Mark::Wild { finished } => finished == self.finished,
         };
@@ -349,7 +357,8 @@ pub struct Counts {
     pub outcomes: usize,
 }
 
-/// A duration lengthened by the bound on clock rate error.
+/// A duration lengthened by the bound on clock rate error, rounded up.
 pub(crate) fn lengthened(d: Duration) -> Duration {
-    d + d * dstore_shared::limits::CLOCK_RATE_ERROR_PER_MILLE as u32 / 1000
+    let error = (d.as_nanos() * u128::from(CLOCK_RATE_ERROR_PER_MILLE)).div_ceil(1000);
+    d.saturating_add(Duration::from_nanos(u64::try_from(error).unwrap_or(u64::MAX)))
 }

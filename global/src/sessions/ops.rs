@@ -35,12 +35,25 @@ pub(super) struct Op<J, R> {
     pub upto: Revision,
     /// The sessions waited for.
     pub waits: BTreeSet<SessionNo>,
+    /// The journal failed under it: it never ends.
+    failed: Option<Error>,
 }
 
 impl<J, R> Op<J, R> {
     /// Whether its names are busy.
     pub fn is_marked(&self) -> bool {
         self.stage != Stage::Queued
+    }
+
+    /// Whether one more attempt may wait for it.
+    fn joined(&self) -> Result<()> {
+        match &self.failed {
+            Some(e) => Err(e.clone()),
+            None if self.responders.len() < RESPONDERS_MAX => Ok(()),
+            None => {
+                Err(Error::exhausted("too many attempts of one request are waiting: wait for one of them"))
+            }
+        }
     }
 }
 
@@ -68,13 +81,10 @@ impl<J, R> Sessions<J, R> {
         match self.requests.admit(change.id, self.born(now).at_ms) {
             Ok(Admission::New) => self.enqueue(now, change),
             Ok(Admission::Join(op)) => {
-                if let Some(op) = self.ops.get_mut(&op).filter(|op| op.responders.len() < RESPONDERS_MAX) {
-                    op.responders.push(change.responder);
-                } else {
-                    let e = Error::exhausted(
-                        "too many attempts of one request are waiting: wait for one of them",
-                    );
-                    self.actions.push(Action::Answer(change.responder, Err(e)));
+                let op = self.ops.get_mut(&op).expect("a running request has an op");
+                match op.joined() {
+                    Ok(()) => op.responders.push(change.responder),
+                    Err(e) => self.actions.push(Action::Answer(change.responder, Err(e))),
                 }
             }
             Ok(Admission::Done(outcome)) => {
@@ -86,19 +96,14 @@ impl<J, R> Sessions<J, R> {
     }
 
     fn enqueue(&mut self, now: Moment, change: Submission<J, R>) {
-        if self.ops.len() >= self.terms.ops_max || self.retiring {
-            let e = if self.retiring {
-                Error::unavailable("global is stopping: try again").retry_after(self.terms.lease)
-            } else {
-                Error::exhausted(format!("`{}` changes are waiting already: try again later", self.ops.len()))
-                    .retry_after(self.terms.ack_max)
-            };
+        let mut seen = HashSet::new();
+        let names: Vec<Name> = change.names.into_iter().filter(|name| seen.insert(name.clone())).collect();
+        if let Err(e) = self.room_for(names.len()) {
             return self.actions.push(Action::Answer(change.responder, Err(e)));
         }
         self.next_op += 1;
         let no = OpNo(self.next_op);
-        let mut seen = HashSet::new();
-        let names: Vec<Name> = change.names.into_iter().filter(|name| seen.insert(name.clone())).collect();
+        self.names_wanted += names.len();
         let mut blocked = 0;
         for name in &names {
             let queue = self.queues.entry(name.clone()).or_default();
@@ -118,9 +123,22 @@ impl<J, R> Sessions<J, R> {
             marked_at: now,
             upto: self.head,
             waits: BTreeSet::new(),
+            failed: None,
         };
         self.ops.insert(no, op);
         self.start_if_free(now, no);
+    }
+
+    fn room_for(&self, names: usize) -> Result<()> {
+        if self.retiring {
+            return Err(Error::unavailable("global is stopping: try again").retry_after(self.terms.lease));
+        }
+        let n = self.ops.len();
+        if n >= self.terms.ops_max || self.names_wanted + names > self.terms.names_max {
+            let e = Error::exhausted(format!("`{n}` changes are waiting already: try again later"));
+            return Err(e.retry_after(self.terms.ack_max));
+        }
+        Ok(())
     }
 
     /// Marks the op's names busy, fixes who is waited for and queues the INVs, in one step (rule 6).
@@ -179,6 +197,7 @@ impl<J, R> Sessions<J, R> {
     pub fn finish(&mut self, now: Moment, no: OpNo, result: &Result<Outcome>, head: Revision) {
         self.expire(now);
         let Some(op) = self.ops.remove(&no) else { return };
+        self.names_wanted -= op.names.len();
         self.head = self.head.max(head);
         self.finished += 1;
         let stored = matches!(result, Ok(Outcome::Set(SetOutcome::Stored(_))));
@@ -188,7 +207,7 @@ impl<J, R> Sessions<J, R> {
         let cacheable =
             op.caller.filter(|_| stored).and_then(|caller| self.register_own(now, caller, &op.names));
         match result {
-            Ok(Outcome::Set(SetOutcome::NeedBlob)) | Err(_) => self.requests.forget(op.id),
+            Ok(Outcome::Set(SetOutcome::NeedBlob)) | Err(_) => self.requests.not_done(op.id),
             Ok(outcome) => self.requests.finish(op.id, outcome.clone()),
         }
         self.answer_all(op.responders, result, cacheable);
@@ -203,7 +222,9 @@ impl<J, R> Sessions<J, R> {
         }
         let session = self.live(caller.epoch)?;
         // A full index makes the session a wildcard, which is a holder too.
-        self.register(session, name, caller.reg_seq);
+        if let Some(generation) = self.register(session, name, caller.reg_seq) {
+            self.holders.rely(name, session, generation);
+        }
         Some(caller.epoch)
     }
 
@@ -241,6 +262,7 @@ impl<J, R> Sessions<J, R> {
     /// ends, so that nobody caches what a restart may show otherwise.
     pub fn fail(&mut self, no: OpNo, error: &Error) {
         if let Some(op) = self.ops.get_mut(&no) {
+            op.failed = Some(error.clone());
             let responders = std::mem::take(&mut op.responders);
             self.answer_all(responders, &Err(error.clone()), None);
         }

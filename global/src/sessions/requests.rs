@@ -23,13 +23,23 @@ pub(super) enum Admission {
 enum State {
     Running(OpNo),
     Done(Outcome),
+    /// Nothing was done: it may come again.
+    NotDone,
 }
 
 #[derive(Debug, Default)]
 struct Client {
     largest: u64,
+    running: u64,
     /// By `n`, with the birth of the request.
     requests: BTreeMap<u64, (BornAt, State)>,
+}
+
+impl Client {
+    /// Requests below this number are forgotten once `n` was made.
+    fn bound(&self, n: u64) -> u64 {
+        self.largest.max(n).saturating_sub(OUTCOMES_PER_CLIENT - 1)
+    }
 }
 
 /// Order of birth: boot number, then milliseconds of that boot.
@@ -40,6 +50,7 @@ type BornAt = (u64, u64);
 pub(super) struct Requests {
     boot: Born,
     clients: HashMap<ClientId, Client>,
+    /// What is not running, in the order in which it is forgotten.
     by_birth: BTreeSet<(BornAt, ClientId, u64)>,
     /// An attempt born at or before this may have been executed and forgotten.
     floor: BornAt,
@@ -55,41 +66,48 @@ impl Requests {
     /// Takes an outcome back that the journal or a checkpoint kept.
     pub fn restore(&mut self, id: RequestId, outcome: Outcome) {
         self.insert(id, State::Done(outcome));
+        self.by_birth.insert((birth(id), id.client, id.n));
+        self.keep_to_bound();
     }
 
     /// Judges an attempt at `now_ms` of this boot.
     ///
     /// # Errors
     /// `Closed` if it may have been executed and forgotten; `Invalid` if it carries no birth or one that has
-    /// not been yet.
-    pub fn admit(&mut self, id: RequestId, now_ms: u64) -> Result<Admission> {
-        let known = self.clients.get(&id.client).and_then(|c| c.requests.get(&id.n));
-        let same_birth = |born: &BornAt| *born == birth(id);
-        match known {
-            Some((born, State::Running(op))) if same_birth(born) => return Ok(Admission::Join(*op)),
-            Some((born, State::Done(outcome))) if same_birth(born) => {
-                return Ok(Admission::Done(outcome.clone()));
+    /// not been yet; `Exhausted` if the client has too many under way.
+    pub fn admit(&self, id: RequestId, now_ms: u64) -> Result<Admission> {
+        let client = self.clients.get(&id.client);
+        let mut known = false;
+        match client.and_then(|c| c.requests.get(&id.n)) {
+            Some((born, _)) if *born != birth(id) => {
+                return Err(Error::invalid(format!("request `{}` was used for another change", id.n)));
             }
-            Some(_) => return Err(Error::invalid(format!("request `{}` was used for another change", id.n))),
+            Some((_, State::Running(op))) => return Ok(Admission::Join(*op)),
+            Some((_, State::Done(outcome))) => return Ok(Admission::Done(outcome.clone())),
+            Some((_, State::NotDone)) => known = true,
             None => {}
         }
         if id.n == 0 || id.born.boot == 0 {
             return Err(Error::invalid("the request id has no number or birth: ask for the status first"));
         }
         let age = now_ms.saturating_sub(id.born.at_ms);
-        let largest = self.clients.get(&id.client).map_or(0, |c| c.largest);
         let unknown = if id.born.history != self.boot.history {
             "it was made under another history"
         } else if id.born.boot < self.boot.boot {
             "global restarted since it was made"
         } else if age > OUTCOME_TTL.as_millis() as u64 {
             "it is older than ten minutes"
-        } else if birth(id) <= self.floor {
+        } else if birth(id) <= self.floor && !known {
             "it is older than the oldest that is remembered"
-        } else if id.n.saturating_add(OUTCOMES_PER_CLIENT) <= largest {
+        } else if client.is_some_and(|c| id.n < c.bound(0)) && !known {
             "the client has made 1024 requests since"
+        } else if client.is_some_and(|c| forgets_younger(c, id)) {
+            // Else the floor that it leaves when it is forgotten itself might lie below theirs.
+            "it is older than requests with far smaller numbers"
         } else if id.born.boot > self.boot.boot || id.born.at_ms > now_ms {
             return Err(Error::invalid("the request id was born in the future: ask for the status first"));
+        } else if client.is_some_and(|c| c.running >= OUTCOMES_PER_CLIENT) {
+            return Err(Error::exhausted("the client has 1024 requests under way: wait for one of them"));
         } else {
             return Ok(Admission::New);
         };
@@ -98,74 +116,76 @@ impl Requests {
 
     /// Notes that `op` executes the request.
     pub fn start(&mut self, id: RequestId, op: OpNo) {
-        self.insert(id, State::Running(op));
+        self.by_birth.remove(&(birth(id), id.client, id.n));
+        self.insert(id, State::Running(op)).running += 1;
     }
 
     /// Notes what became of it.
     pub fn finish(&mut self, id: RequestId, outcome: Outcome) {
-        if let Some((_, state)) = self.clients.get_mut(&id.client).and_then(|c| c.requests.get_mut(&id.n)) {
-            *state = State::Done(outcome);
-        }
+        self.stop(id, State::Done(outcome));
     }
 
-    /// Forgets a request that was not executed and may come again.
-    pub fn forget(&mut self, id: RequestId) {
+    /// Notes that nothing became of it, and that it may come again.
+    pub fn not_done(&mut self, id: RequestId) {
+        self.stop(id, State::NotDone);
+    }
+
+    fn stop(&mut self, id: RequestId, became: State) {
         if let Some(client) = self.clients.get_mut(&id.client)
-            && let Some((born, _)) = client.requests.remove(&id.n)
+            && let Some((_, state)) = client.requests.get_mut(&id.n)
         {
-            self.by_birth.remove(&(born, id.client, id.n));
+            *state = became;
+            client.running -= 1;
+            self.by_birth.insert((birth(id), id.client, id.n));
+            self.keep_to_bound();
         }
     }
 
-    fn insert(&mut self, id: RequestId, state: State) {
+    fn insert(&mut self, id: RequestId, state: State) -> &mut Client {
         let client = self.clients.entry(id.client).or_default();
+        let bound = client.bound(id.n);
         client.largest = client.largest.max(id.n);
-        client.requests.insert(id.n, (birth(id), state));
-        self.by_birth.insert((birth(id), id.client, id.n));
-        let bound = client.largest.saturating_sub(OUTCOMES_PER_CLIENT - 1);
-        while let Some(oldest) = client.requests.first_entry()
-            && *oldest.key() < bound
-            && matches!(oldest.get().1, State::Done(_))
-        {
-            let (n, (born, _)) = oldest.remove_entry();
+        let outnumbered =
+            client.requests.range(..bound).filter(|(_, (_, s))| !matches!(s, State::Running(_)));
+        for (n, born) in outnumbered.map(|(n, (born, _))| (*n, *born)).collect::<Vec<_>>() {
+            client.requests.remove(&n);
             self.by_birth.remove(&(born, id.client, n));
         }
-        while self.by_birth.len() > self.max && self.drop_oldest() {}
+        client.requests.insert(id.n, (birth(id), state));
+        client
+    }
+
+    fn keep_to_bound(&mut self) {
+        while self.by_birth.len() > self.max {
+            self.drop_oldest();
+        }
     }
 
     /// Forgets what is older than ten minutes at `now_ms` of this boot, a bounded number at a time.
     pub fn expire(&mut self, now_ms: u64) {
-        let limit = (self.boot.boot, now_ms.saturating_sub(OUTCOME_TTL.as_millis() as u64));
+        // Outcomes of earlier boots stay until the cap or this boot's age drives them out.
+        let oldest = match now_ms.saturating_sub(OUTCOME_TTL.as_millis() as u64) {
+            0 => return,
+            at_ms => (self.boot.boot, at_ms),
+        };
         for _ in 0..1024 {
-            // Outcomes of earlier boots stay until the cap or this boot's age drives them out.
             match self.by_birth.first() {
-                Some(((boot, at), ..))
-                    if (*boot, *at) < limit && (*boot == self.boot.boot || limit.1 > 0) =>
-                {
-                    if !self.drop_oldest() {
-                        return;
-                    }
-                }
+                Some((born, ..)) if *born < oldest => self.drop_oldest(),
                 _ => return,
             }
         }
     }
 
-    /// Forgets the oldest outcome and raises the floor; false if it is still running.
-    fn drop_oldest(&mut self) -> bool {
-        let Some((born, client, n)) = self.by_birth.first().copied() else { return false };
-        let Some(entry) = self.clients.get_mut(&client) else { return false };
-        if matches!(entry.requests.get(&n), Some((_, State::Running(_)))) {
-            return false;
-        }
+    /// Forgets the oldest outcome and raises the floor.
+    fn drop_oldest(&mut self) {
+        let Some((born, client, n)) = self.by_birth.pop_first() else { return };
+        self.floor = self.floor.max(born);
+        let Some(entry) = self.clients.get_mut(&client) else { return };
         entry.requests.remove(&n);
         if entry.requests.is_empty() {
             // The floor now refuses whatever the number would have refused.
             self.clients.remove(&client);
         }
-        self.by_birth.pop_first();
-        self.floor = self.floor.max(born);
-        true
     }
 
     /// Every outcome that is remembered, oldest birth first.
@@ -183,6 +203,12 @@ impl Requests {
     pub fn len(&self) -> usize {
         self.by_birth.len()
     }
+}
+
+/// Whether `id` would make its client's table forget a request born after it.
+fn forgets_younger(client: &Client, id: RequestId) -> bool {
+    let outnumbered = client.requests.range(..client.bound(id.n));
+    outnumbered.into_iter().any(|(_, (born, _))| *born > birth(id))
 }
 
 fn birth(id: RequestId) -> BornAt {
@@ -263,9 +289,74 @@ mod tests {
     fn what_was_not_executed_may_come_again() {
         let mut t = Requests::new(BOOT, 100);
         t.start(id(1, 1, 5), OpNo(1));
-        t.forget(id(1, 1, 5));
+        t.not_done(id(1, 1, 5));
         assert!(matches!(t.admit(id(1, 1, 5), 10), Ok(Admission::New)));
-        assert_eq!(t.len(), 0);
+        assert_eq!(t.admit(id(1, 1, 6), 10).unwrap_err().kind(), Kind::Invalid);
+        t.start(id(1, 1, 5), OpNo(2));
+        assert!(matches!(t.admit(id(1, 1, 5), 10), Ok(Admission::Join(OpNo(2)))));
+    }
+
+    #[test]
+    fn what_was_not_executed_may_come_again_though_younger_ones_were_forgotten() {
+        let mut t = Requests::new(BOOT, 2);
+        t.start(id(1, 1, 7), OpNo(1));
+        for n in 2..=4 {
+            t.start(id(n, 1, 5), OpNo(n as u64));
+            t.finish(id(n, 1, 5), outcome(1));
+        }
+        assert_eq!(t.admit(id(9, 1, 5), 10).unwrap_err().kind(), Kind::Closed, "the floor");
+        t.not_done(id(1, 1, 7));
+        t.start(id(5, 1, 9), OpNo(5));
+        t.finish(id(5, 1, 9), outcome(1));
+        assert!(matches!(t.admit(id(1, 1, 7), 10), Ok(Admission::New)));
+    }
+
+    #[test]
+    fn clients_whose_requests_are_not_executed_are_forgotten_too() {
+        let mut t = Requests::new(BOOT, 100);
+        for client in 0..1_000 {
+            t.start(id(client, 1, 5), OpNo(1));
+            t.not_done(id(client, 1, 5));
+        }
+        assert_eq!((t.len(), t.clients.len()), (100, 100));
+    }
+
+    #[test]
+    fn an_old_request_that_runs_long_does_not_make_the_table_grow() {
+        let mut t = Requests::new(BOOT, 100);
+        t.start(id(1, 1, 0), OpNo(1));
+        for n in 2..1_000 {
+            t.start(id(n, 1, 5), OpNo(1));
+            t.finish(id(n, 1, 5), outcome(1));
+        }
+        assert_eq!(t.len(), 100);
+        assert!(matches!(t.admit(id(1, 1, 0), 10), Ok(Admission::Join(_))));
+        assert_eq!(t.clients.len(), 101);
+    }
+
+    #[test]
+    fn what_the_number_forgot_is_not_new_when_the_client_is_forgotten() {
+        let mut t = Requests::new(BOOT, 1);
+        t.start(id(1, 1, 100), OpNo(1));
+        t.finish(id(1, 1, 100), outcome(1));
+        let jump = t.admit(id(1, 5_000, 50), 200);
+        assert_eq!(jump.unwrap_err().kind(), Kind::Closed, "its floor would lie below that of number 1");
+        t.start(id(1, 5_000, 150), OpNo(2));
+        t.finish(id(1, 5_000, 150), outcome(2));
+        t.start(id(2, 1, 160), OpNo(3));
+        t.finish(id(2, 1, 160), outcome(3));
+        assert!(!t.clients.contains_key(&ClientId(1)));
+        assert_eq!(t.admit(id(1, 1, 100), 200).unwrap_err().kind(), Kind::Closed);
+    }
+
+    #[test]
+    fn a_client_has_at_most_1024_requests_under_way() {
+        let mut t = Requests::new(BOOT, 10_000);
+        (1..=1024).for_each(|n| t.start(id(1, n, 5), OpNo(n)));
+        assert_eq!(t.admit(id(1, 1025, 5), 10).unwrap_err().kind(), Kind::Exhausted);
+        assert!(matches!(t.admit(id(2, 1, 5), 10), Ok(Admission::New)));
+        t.finish(id(1, 7, 5), outcome(1));
+        assert!(matches!(t.admit(id(1, 1025, 5), 10), Ok(Admission::New)));
     }
 
     #[test]

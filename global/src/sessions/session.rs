@@ -3,7 +3,7 @@
 use super::{Action, OpNo, SessionNo, Sessions, StreamId, lengthened};
 use dstore_shared::frame::{Down, Hello, Resumption};
 use dstore_shared::{Epoch, Error, HistoryId, Incarnation, Kind, LocalId, Moment, Name, RegSeq, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// One incarnation of a Local that holds names or may still serve some.
 #[derive(Debug)]
@@ -41,12 +41,15 @@ impl<J, R> Sessions<J, R> {
     /// A Local opens a session on `stream`. Gives the new epoch.
     ///
     /// # Errors
-    /// `Closed` if a newer incarnation of the Local has a session, or Global is stopping; `Exhausted` if
-    /// there are too many sessions.
+    /// `Denied` if a newer incarnation of the Local has a session; `Unavailable` if Global is stopping;
+    /// `Exhausted` if there are too many sessions; `Invalid` if the stream has a session already.
     pub fn hello(&mut self, now: Moment, stream: StreamId, hello: &Hello) -> Result<Epoch> {
         self.expire(now);
         if self.retiring {
             return Err(Error::unavailable("global is stopping: try again").retry_after(self.terms.lease));
+        }
+        if self.by_stream.contains_key(&stream) {
+            return Err(Error::invalid("a second hello on one stream: open another stream"));
         }
         let (no, taken_over) = self.seat(hello)?;
         self.next_epoch += 1;
@@ -71,7 +74,7 @@ impl<J, R> Sessions<J, R> {
         let resumption = if known { Resumption::Compacted } else { Resumption::NewHistory };
         let (head, lease, born) = (self.head, self.terms.lease, self.born(now));
         self.send(no, |epoch| Down::Welcome { epoch, head, resumption, lease, born });
-        self.repeat_running_drains(no, &owed.into_values().collect::<Vec<_>>());
+        self.repeat_running_drains(no, &owed.into_values().collect());
         // A Local without a lease to take over owes nothing, so this grants (rules 14, 17).
         self.renew(now, no, 0);
         Ok(epoch)
@@ -79,7 +82,8 @@ impl<J, R> Sessions<J, R> {
 
     /// Finds or makes the session of a HELLO; true if it takes over an unexpired one (rules 12, 15, 16).
     fn seat(&mut self, hello: &Hello) -> Result<(SessionNo, bool)> {
-        if let Some(&no) = self.by_local.get(&hello.local_id) {
+        let older = self.by_local.get(&hello.local_id).copied();
+        if let Some(no) = older {
             let session = &self.by_no[&no];
             if session.incarnation == hello.incarnation {
                 return Ok((no, true));
@@ -90,12 +94,15 @@ impl<J, R> Sessions<J, R> {
                     "a newer process with the same local id has a session: give each local an identity of its own",
                 ));
             }
-            self.fence(no);
         }
         if self.by_no.len() >= self.terms.sessions_max {
             let n = self.terms.sessions_max;
             return Err(Error::exhausted(format!("there are `{n}` sessions already: try again later"))
                 .retry_after(self.terms.lease));
+        }
+        // Only now: whoever is fenced is followed by another.
+        if let Some(older) = older {
+            self.fence(older);
         }
         self.next_session += 1;
         let no = SessionNo(self.next_session);
@@ -135,7 +142,7 @@ impl<J, R> Sessions<J, R> {
 
     /// INVs of every name that is busy now, so that none is missed that was marked before this session
     /// could be told (rule 14). Drains that waited for the old session now wait for these (rule 15).
-    fn repeat_running_drains(&mut self, no: SessionNo, owed: &[OpNo]) {
+    fn repeat_running_drains(&mut self, no: SessionNo, owed: &HashSet<OpNo>) {
         let running: Vec<OpNo> =
             self.ops.iter().filter(|(_, op)| op.is_marked()).map(|(no, _)| *no).collect();
         for op in running {
