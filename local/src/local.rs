@@ -102,8 +102,10 @@ async fn open_door(sys: &Sys, tasks: &Tasks, listen: &Listen, node: &Node) -> Re
     }
     let listener = listener.map_err(|e| {
         let address = &listen.address;
-        Error::invalid(format!("cannot listen on `{address}`, {e}: stop what uses it, or choose another address"))
-            .caused_by(e)
+        Error::invalid(format!(
+            "cannot listen on `{address}`, {e}: stop what uses it, or choose another address"
+        ))
+        .caused_by(e)
     })?;
     let store = Arc::new(node.clone());
     let routes = Routes::new(tasks, &Limits::default()).store(store.clone(), store);
