@@ -19,6 +19,8 @@ pub struct Attached {
     pub address: Address,
     /// How to ask it.
     pub store: Arc<RemoteStore>,
+    /// Owns the connection: it ends with this.
+    pub connection: Client,
 }
 
 /// Connects to `node`.
@@ -35,7 +37,7 @@ pub async fn attach(sys: &Sys, node: Node) -> Result<Attached> {
     };
     let client = Client::connect(sys, &address, ClientConfig::default());
     let why = match tokio::time::timeout(CONNECT_DEADLINE, client.status()).await {
-        Ok(Ok(_)) => return Ok(Attached { address, store: client.store().clone() }),
+        Ok(Ok(_)) => return Ok(Attached { address, store: client.store().clone(), connection: client }),
         Ok(Err(e)) => e.message().to_owned(),
         Err(_) => format!("no answer within {CONNECT_DEADLINE:?}"),
     };

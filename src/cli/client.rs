@@ -28,7 +28,9 @@ const READ_BYTES: usize = 64 << 10;
 pub async fn repl(node: Node, script: ScriptSettings, mode: Mode) -> u8 {
     let sys = sys();
     match attach(&sys, node).await {
-        Ok(Attached { address, store }) => converse(&sys, store, address.to_string(), script, mode).await,
+        Ok(Attached { address, store, connection: _held }) => {
+            converse(&sys, store, address.to_string(), script, mode).await
+        }
         Err(e) => screen::complain(&e, exit::UNREACHABLE),
     }
 }
@@ -58,7 +60,7 @@ async fn once(
         Ok(signals) => signals,
         Err(e) => return screen::complain(&e, exit::SOFTWARE),
     };
-    let Attached { address, store } = match attach(&sys, node).await {
+    let Attached { address, store, connection: _held } = match attach(&sys, node).await {
         Ok(attached) => attached,
         Err(e) => return screen::complain(&e, exit::UNREACHABLE),
     };
