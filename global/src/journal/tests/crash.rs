@@ -205,3 +205,20 @@ fn a_first_segment_is_durable_by_itself_though_nothing_else_is_done_after_it() {
     assert_eq!((later.opened.head, later.opened.created), (Revision(1), false));
     assert_sound(&later.batches, Revision(0), "without spares");
 }
+
+#[test]
+fn a_loop_of_crashes_while_opening_does_not_fill_the_disk() {
+    let (mut disk, mut journal) = begin();
+    append(&mut journal, 1, 100).expect("appended");
+    drop(journal);
+    for seed in 0..150_usize {
+        disk.record(1 << 20);
+        drop(open(&disk).expect("opens"));
+        let (start, end) = disk.moments().into_inner();
+        disk = disk.crash_at(start + seed * 7 % (end - start + 1), Survival::Everything, 0);
+        assert!(disk.files().len() <= 12, "after {seed} crashes: {:?}", disk.files());
+    }
+    let (opened, batches) = look(&disk, Floors::default()).expect("opens");
+    assert_sound(&batches, Revision(0), "after all that");
+    assert_eq!((opened.head, opened.oldest), (Revision(1), Revision(1)));
+}
