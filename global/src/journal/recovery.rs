@@ -85,7 +85,7 @@ impl Survey {
                 Some(base) => Some(base.next()),
                 None => first_revision(&mut reader, &segment)?,
             };
-            if first.is_some_and(|first| first > limit) {
+            if is_void(&mut reader, &segment, first, limit)? {
                 self.void.push(Stale::of(&segment));
             } else {
                 self.segments.push(Surveyed { segment, first, limit });
@@ -127,6 +127,24 @@ impl Stale {
     pub(super) fn of(segment: &Segment) -> Self {
         Self { path: segment.path.clone(), sequence: segment.header.sequence, bytes: segment.bytes }
     }
+}
+
+/// Whether nothing in the segment counts. One without a first batch may be a spare that an open voided and a
+/// crash kept from being retired, or be damaged; the search tells.
+fn is_void(
+    reader: &mut Reader,
+    segment: &Segment,
+    first: Option<Revision>,
+    limit: Revision,
+) -> Result<bool, Refusal> {
+    if let Some(first) = first {
+        return Ok(first > limit);
+    }
+    if limit == Revision(u64::MAX) {
+        return Ok(false);
+    }
+    let found = reader.search(segment, DATA_START, Revision(0));
+    Ok(found.map_err(|source| unreadable(segment, source))?.is_none())
 }
 
 fn first_revision(reader: &mut Reader, segment: &Segment) -> Result<Option<Revision>, Refusal> {

@@ -109,6 +109,8 @@ fn recover(image: &SimDisk, promise: &Promise, seed: u64, context: &str) -> (Jou
     let open = open_with(image, seed, &config(), floors);
     let Open { journal, opened, batches } = open.unwrap_or_else(|e| panic!("{context}: {e}"));
     assert_sound(&batches, promise.checkpoint, context);
+    let rubbish = image.files().into_iter().find(|(path, _)| path.extension().is_some_and(|e| e == "new"));
+    assert_eq!(rubbish, None, "{context}: a half-made segment stays");
     let head = batches.last().map_or(promise.checkpoint, |batch| batch.last);
     assert_eq!((head, head), (opened.head, journal.head()), "{context}");
     assert!(head >= promise.acknowledged, "{context}: {head} lacks acknowledged writes");
@@ -190,4 +192,33 @@ fn a_batch_in_flight_is_seen_both_lost_and_kept() {
         .map(|opened| (opened.head.0, opened.torn.is_some()))
         .collect();
     assert_eq!(heads, [(1, false), (1, true), (2, false)].into(), "lost, torn and whole all happen");
+}
+
+#[test]
+fn a_first_segment_is_durable_by_itself_though_nothing_else_is_done_after_it() {
+    // Preparing or retiring a segment syncs the directory too, which would hide it if `open` did not.
+    let disk = new_disk();
+    let config = JournalConfig { min_free_bytes: 1 << 60, ..config() };
+    let mut journal = open_with(&disk, 1, &config, Floors::default()).expect("opens").journal;
+    append(&mut journal, 1, 100).expect("appended");
+    let later = open_with(&disk.crash(Survival::Nothing, 0), 2, &config, Floors::default()).expect("opens");
+    assert_eq!((later.opened.head, later.opened.created), (Revision(1), false));
+    assert_sound(&later.batches, Revision(0), "without spares");
+}
+
+#[test]
+fn a_loop_of_crashes_while_opening_does_not_fill_the_disk() {
+    let (mut disk, mut journal) = begin();
+    append(&mut journal, 1, 100).expect("appended");
+    drop(journal);
+    for seed in 0..150_usize {
+        disk.record(1 << 20);
+        drop(open(&disk).expect("opens"));
+        let (start, end) = disk.moments().into_inner();
+        disk = disk.crash_at(start + seed * 7 % (end - start + 1), Survival::Everything, 0);
+        assert!(disk.files().len() <= 12, "after {seed} crashes: {:?}", disk.files());
+    }
+    let (opened, batches) = look(&disk, Floors::default()).expect("opens");
+    assert_sound(&batches, Revision(0), "after all that");
+    assert_eq!((opened.head, opened.oldest), (Revision(1), Revision(1)));
 }

@@ -1,6 +1,7 @@
 //! Flipped bytes, cut files, lost segments: a cut tail or a refusal, never another payload.
 
 use super::*;
+use crate::journal::format::{self, Place, SegmentHeader};
 use dstore_shared::{Error, Kind};
 use dstore_sys::disk::{Disk, Survival};
 
@@ -188,6 +189,46 @@ fn batches_of_another_journal_do_not_continue_this_one() {
     file.write_all_at(&foreign, 0).expect("written");
     drop(file);
     refused(open(&a));
+}
+
+#[test]
+fn a_batch_that_names_another_predecessor_is_refused() {
+    let (disk, segments) = disk_with(2, 50);
+    let bytes = read(&disk, &segments[0]);
+    let salt = SegmentHeader::decode(&bytes).expect("a header").salt;
+    let place = Place { salt, offset: 12_288, previous: 1 };
+    let mut batch = Vec::new();
+    format::encode_batch(&mut batch, place, (Revision(2), Revision(2)), &[&payload(Revision(2), 50)]);
+    let file = disk.open(&segments[0], dstore_sys::disk::Open::Write).expect("opens");
+    file.write_all_at(&batch, 12_288).expect("written");
+    let e = refused(open(&disk));
+    assert!(e.message().contains("out of order") && e.message().contains("`12288`"), "{e}");
+}
+
+#[test]
+fn a_disk_that_reads_differently_the_second_time_does_not_shorten_the_journal() {
+    let disk = new_disk();
+    let large = JournalConfig { segment_bytes: 8 << 20, first_segment_bytes: 8 << 20, ..config() };
+    let mut journal = open_with(&disk, 1, &large, Floors::default()).expect("opens").journal;
+    for _ in 0..4 {
+        append(&mut journal, 1, 1 << 20).expect("appended");
+    }
+    drop(journal);
+    let path = segments(&disk)[0].clone();
+    for floors in [clean(Revision(4)), Floors::default()] {
+        let disk = disk.crash(Survival::Nothing, 0);
+        let opened = Journal::open(&sys(&disk, 2), &large, &floors, |batch| {
+            if batch.first == Revision(1) {
+                // Whichever segment is replayed: the copy, or the only one.
+                let read = segments(&disk).into_iter().rfind(|p| read(&disk, p)[8192] != 0);
+                disk.flip(&read.unwrap_or(path.clone()), 8192 + 3 * ((1 << 20) + 4096) + 100, 1)
+                    .expect("flipped");
+            }
+            Ok(())
+        });
+        let Err(e) = opened else { panic!("opened with fewer batches than there are") };
+        assert!(e.kind() == Kind::Unavailable && e.message().contains("read again"), "{e}");
+    }
 }
 
 #[test]

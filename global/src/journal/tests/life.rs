@@ -196,6 +196,8 @@ fn an_oversized_journal_is_carried_over_whole() {
     let (_, batches) = look(&disk, Floors::default()).expect("opens");
     assert_sound(&batches, Revision(0), "over an origin");
     assert_eq!(batches.len(), 30);
+    let large = disk.files().into_iter().filter(|(_, len)| *len > 32 << 10);
+    assert_eq!(large.count(), 1, "only the one in use; those before it were not kept for another use");
 }
 
 #[test]

@@ -48,3 +48,9 @@ fn a_burst_that_outruns_the_preparation_waits_for_it() {
     }
     assert_eq!((journal.head(), journal.segments()), (Revision(4), 5));
 }
+
+#[test]
+fn a_journal_can_be_handed_to_the_thread_that_commits() {
+    fn assert_send<T: Send + 'static>() {}
+    assert_send::<Journal>();
+}
