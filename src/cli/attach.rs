@@ -1,6 +1,7 @@
 //! Finds the running node and connects to it: the one place that knows `dstore-client`.
 
-use super::stand_in::client::{Client, RemoteStore};
+pub use super::stand_in::client::RemoteStore;
+use super::stand_in::client::{Client, ClientConfig};
 use crate::config::{LOCAL_ADDRESS, Node};
 use dstore_shared::{Error, Result};
 use dstore_sys::Sys;
@@ -18,6 +19,8 @@ pub struct Attached {
     pub address: Address,
     /// How to ask it.
     pub store: Arc<RemoteStore>,
+    /// Owns the connection: it ends with this.
+    pub client: Client,
 }
 
 /// Connects to `node`.
@@ -32,19 +35,25 @@ pub async fn attach(sys: &Sys, node: Node) -> Result<Attached> {
             _ => Address::Tcp(LOCAL_ADDRESS.into()),
         },
     };
-    let connecting = tokio::time::timeout(CONNECT_DEADLINE, Client::connect(sys.clone(), address.clone()));
-    let why = match connecting.await {
-        Ok(Ok(client)) => return Ok(Attached { address, store: Arc::new(client.store()) }),
-        Ok(Err(e)) => e.message().to_owned(),
-        Err(_) => format!("no answer within {CONNECT_DEADLINE:?}"),
-    };
-    Err(Error::unavailable(format!(
-        "no node answers at `{address}`, {why}: start one with `dstore` or `dstore local`, or name another with `--node`"
-    )))
+    // The client connects when it is first used, and waits for a node that comes back; at the start nobody waits.
+    probe(sys, &address).await.map_err(|why| {
+        Error::unavailable(format!(
+            "no node answers at `{address}`, {why}: start one with `dstore` or `dstore local`, or name another with `--node`"
+        ))
+    })?;
+    let client = Client::connect(sys, &address, ClientConfig::default());
+    Ok(Attached { address, store: client.store().clone(), client })
 }
 
 /// Whether somebody listens at `address`.
 pub async fn answers(sys: &Sys, address: &Address) -> bool {
-    let connecting = tokio::time::timeout(CONNECT_DEADLINE, sys.net.connect(address));
-    matches!(connecting.await, Ok(Ok(_)))
+    probe(sys, address).await.is_ok()
+}
+
+async fn probe(sys: &Sys, address: &Address) -> Result<(), String> {
+    match tokio::time::timeout(CONNECT_DEADLINE, sys.net.connect(address)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(e)) => Err(e.to_string()),
+        Err(_) => Err(format!("no answer within {CONNECT_DEADLINE:?}")),
+    }
 }

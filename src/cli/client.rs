@@ -1,6 +1,6 @@
 //! Conversations with a node: a prompt, a script, one command of the shell.
 
-use super::attach::{Attached, attach};
+use super::attach::{Attached, RemoteStore, attach};
 use super::screen::{self, Manners};
 use super::signals::{Signals, TERMINATED};
 use super::sys;
@@ -27,7 +27,9 @@ const READ_BYTES: usize = 64 << 10;
 pub async fn repl(node: Node, script: ScriptSettings, mode: Mode) -> u8 {
     let sys = sys();
     match attach(&sys, node).await {
-        Ok(Attached { address, store }) => converse(&sys, store, address.to_string(), script, mode).await,
+        Ok(Attached { address, store, client: _client }) => {
+            converse(&sys, store, address.to_string(), script, mode).await
+        }
         Err(e) => screen::complain(&e, exit::UNREACHABLE),
     }
 }
@@ -50,14 +52,14 @@ pub async fn upload(node: Node, key: Key, mode: Mode) -> u8 {
 async fn once(
     node: Node,
     mode: Mode,
-    act: impl AsyncFnOnce(&mut Session<super::stand_in::client::RemoteStore>) -> io::Result<u8>,
+    act: impl AsyncFnOnce(&mut Session<RemoteStore>) -> io::Result<u8>,
 ) -> u8 {
     let sys = sys();
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(e) => return screen::complain(&e, exit::SOFTWARE),
     };
-    let Attached { address, store } = match attach(&sys, node).await {
+    let Attached { address, store, client: _client } = match attach(&sys, node).await {
         Ok(attached) => attached,
         Err(e) => return screen::complain(&e, exit::UNREACHABLE),
     };
