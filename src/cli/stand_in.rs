@@ -98,7 +98,7 @@ pub mod client {
 
     /// Instead of `dstore_client::ClientConfig`.
     #[derive(Debug, Default)]
-    pub struct ClientConfig;
+    pub struct ClientConfig {}
 
     /// Instead of `dstore_client::Client`.
     #[derive(Debug)]
