@@ -2,7 +2,7 @@
 
 use crate::config::{LOCAL_ADDRESS, Node};
 use dstore_client::{Client, ClientConfig};
-use dstore_proto::RemoteStore;
+pub use dstore_proto::RemoteStore;
 use dstore_shared::{Error, Result};
 use dstore_sys::Sys;
 use dstore_sys::net::Address;
@@ -20,7 +20,7 @@ pub struct Attached {
     /// How to ask it.
     pub store: Arc<RemoteStore>,
     /// Owns the connection: it ends with this.
-    pub connection: Client,
+    pub client: Client,
 }
 
 /// Connects to `node`.
@@ -35,19 +35,25 @@ pub async fn attach(sys: &Sys, node: Node) -> Result<Attached> {
             _ => Address::Tcp(LOCAL_ADDRESS.into()),
         },
     };
+    // The client connects when it is first used, and waits for a node that comes back; at the start nobody waits.
+    probe(sys, &address).await.map_err(|why| {
+        Error::unavailable(format!(
+            "no node answers at `{address}`, {why}: start one with `dstore` or `dstore local`, or name another with `--node`"
+        ))
+    })?;
     let client = Client::connect(sys, &address, ClientConfig::default());
-    let why = match tokio::time::timeout(CONNECT_DEADLINE, client.status()).await {
-        Ok(Ok(_)) => return Ok(Attached { address, store: client.store().clone(), connection: client }),
-        Ok(Err(e)) => e.message().to_owned(),
-        Err(_) => format!("no answer within {CONNECT_DEADLINE:?}"),
-    };
-    Err(Error::unavailable(format!(
-        "no node answers at `{address}`, {why}: start one with `dstore` or `dstore local`, or name another with `--node`"
-    )))
+    Ok(Attached { address, store: client.store().clone(), client })
 }
 
 /// Whether somebody listens at `address`.
 pub async fn answers(sys: &Sys, address: &Address) -> bool {
-    let connecting = tokio::time::timeout(CONNECT_DEADLINE, sys.net.connect(address));
-    matches!(connecting.await, Ok(Ok(_)))
+    probe(sys, address).await.is_ok()
+}
+
+async fn probe(sys: &Sys, address: &Address) -> Result<(), String> {
+    match tokio::time::timeout(CONNECT_DEADLINE, sys.net.connect(address)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(e)) => Err(e.to_string()),
+        Err(_) => Err(format!("no answer within {CONNECT_DEADLINE:?}")),
+    }
 }

@@ -1,6 +1,6 @@
 //! Conversations with a node: a prompt, a script, one command of the shell.
 
-use super::attach::{Attached, attach};
+use super::attach::{Attached, RemoteStore, attach};
 use super::screen::{self, Manners};
 use super::signals::{Signals, TERMINATED};
 use super::sys;
@@ -9,7 +9,6 @@ use bytes::BytesMut;
 use dstore_local::repl::{
     Command, Input, Line, Mode, Patience, Session, Settings, Step, Terminal, exit, run,
 };
-use dstore_proto::RemoteStore;
 use dstore_proto::store::{BodyStream, Store};
 use dstore_shared::limits::CHUNK_BYTES;
 use dstore_shared::{Error, Key, Result};
@@ -28,7 +27,7 @@ const READ_BYTES: usize = 64 << 10;
 pub async fn repl(node: Node, script: ScriptSettings, mode: Mode) -> u8 {
     let sys = sys();
     match attach(&sys, node).await {
-        Ok(Attached { address, store, connection: _held }) => {
+        Ok(Attached { address, store, client: _client }) => {
             converse(&sys, store, address.to_string(), script, mode).await
         }
         Err(e) => screen::complain(&e, exit::UNREACHABLE),
@@ -60,7 +59,7 @@ async fn once(
         Ok(signals) => signals,
         Err(e) => return screen::complain(&e, exit::SOFTWARE),
     };
-    let Attached { address, store, connection: _held } = match attach(&sys, node).await {
+    let Attached { address, store, client: _client } = match attach(&sys, node).await {
         Ok(attached) => attached,
         Err(e) => return screen::complain(&e, exit::UNREACHABLE),
     };

@@ -7,8 +7,9 @@ use dstore_shared::{Born, ClientId, Moment, RequestId, Result};
 use dstore_sys::Sys;
 use std::time::Duration;
 
-/// Global's clock is asked for again after this: far below the ten minutes that an id lives.
-const BORN_TTL: Duration = Duration::from_secs(30);
+/// Global's clock is asked for again after this. An id of an earlier boot of Global is refused, so this bounds
+/// how long its restart goes unnoticed.
+const BORN_TTL: Duration = Duration::from_secs(1);
 /// How often a node is asked that has not heard from Global yet.
 const BORN_POLL: Duration = Duration::from_millis(50);
 
@@ -53,7 +54,7 @@ impl Caller {
 
 async fn ask<S: Store>(store: &S, wait: &mut Wait<'_>, output: &mut Output) -> Result<Born, Stop> {
     loop {
-        let status = wait.on(store.status(), None, output).await?;
+        let status = wait.on_any(|| store.status(), output).await?;
         if let Some(born) = status.born {
             wait.lacks = None;
             return Ok(born);

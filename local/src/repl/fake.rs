@@ -19,6 +19,8 @@ use tokio::sync::watch;
 pub(super) struct Behaviour {
     pub from: Provenance,
     pub fail: Option<Error>,
+    /// Calls that fail before the others succeed; `None` = all.
+    pub fail_times: Option<u32>,
     pub hang: bool,
     /// Values come in pieces of this size.
     pub piece: usize,
@@ -35,6 +37,7 @@ impl Default for Behaviour {
         Self {
             from,
             fail: None,
+            fail_times: None,
             hang: false,
             piece: 512 << 10,
             break_after: None,
@@ -58,9 +61,11 @@ impl FakeStore {
         if how.hang {
             std::future::pending::<()>().await;
         }
+        let spared = how.fail_times == Some(0);
+        self.how.lock().fail_times = how.fail_times.map(|times| times.saturating_sub(1));
         match how.fail {
-            Some(error) => Err(error),
-            None => Ok(answer(how.from)),
+            Some(error) if !spared => Err(error),
+            _ => Ok(answer(how.from)),
         }
     }
 

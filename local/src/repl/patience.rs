@@ -5,7 +5,7 @@
 
 use super::output::Output;
 use dstore_proto::store::BodyStream;
-use dstore_shared::{Error, Moment, Result};
+use dstore_shared::{Error, Kind, Moment, Result};
 use dstore_sys::Sys;
 use futures_util::Stream;
 use std::future::Future;
@@ -33,6 +33,13 @@ impl Default for Patience {
     }
 }
 
+/// The first pause before another attempt; it doubles.
+const BACKOFF: Duration = Duration::from_millis(20);
+/// The longest pause: a node that is back is found within it.
+const BACKOFF_MAX: Duration = Duration::from_millis(500);
+/// Begins the message about a change that may have been made.
+const IN_DOUBT: &str = "outcome unknown";
+
 /// An upload is given one second more for each of these: slow disks sync faster than that.
 const UPLOAD_BYTES_PER_SECOND: u64 = 32 << 20;
 
@@ -53,6 +60,16 @@ pub(super) enum Stop {
 impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Self {
         Self::Output(error)
+    }
+}
+
+impl Stop {
+    /// The same, with another error.
+    pub fn map(self, change: impl FnOnce(Error) -> Error) -> Self {
+        match self {
+            Self::Failed(error) => Self::Failed(change(error)),
+            other => other,
+        }
     }
 }
 
@@ -91,6 +108,43 @@ impl<'a> Wait<'a> {
     /// How long it has waited.
     pub fn elapsed(&self) -> Duration {
         self.sys.clock.now().since(self.began)
+    }
+
+    /// The answer of the first attempt that is not `Unavailable`, or the last one's when time is up. A change
+    /// keeps its id over all attempts, so it is made once.
+    pub async fn on_any<T, F>(&mut self, attempt: impl Fn() -> F, output: &mut Output) -> Result<T, Stop>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let mut backoff = BACKOFF;
+        loop {
+            let failed = match self.on(attempt(), None, output).await {
+                Err(Stop::Failed(e)) if e.kind() == Kind::Unavailable => e,
+                done => return done,
+            };
+            let nap = self.sys.rng.jitter(failed.delay().unwrap_or_default().max(backoff));
+            if nap >= self.left(None) {
+                return Err(self.in_doubt(failed).into());
+            }
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+            let sleep = async {
+                tokio::time::sleep(nap).await;
+                Ok(())
+            };
+            self.on(sleep, None, output).await?;
+        }
+    }
+
+    /// Of a change that may have been made, the error says so.
+    pub fn in_doubt(&self, failed: Error) -> Error {
+        if !self.sent || failed.kind() != Kind::Unavailable || failed.message().contains(IN_DOUBT) {
+            return failed;
+        }
+        let told = Error::unavailable(format!("{IN_DOUBT}: {}", failed.message()));
+        match failed.delay() {
+            Some(delay) => told.retry_after(delay),
+            None => told,
+        }
     }
 
     /// Writes a part of the answer; whoever reads it may be slow.
@@ -153,7 +207,7 @@ impl<'a> Wait<'a> {
             (Some(lack), _) => format!("`{address}` {lack}, waited {seconds} s: see `dstore status`"),
             (None, true) => {
                 format!(
-                    "no answer from `{address}` within {seconds} s: its outcome is unknown, look before you repeat it"
+                    "{IN_DOUBT}: no answer from `{address}` within {seconds} s, look before you repeat it"
                 )
             }
             (None, false) => format!("no answer from `{address}` within {seconds} s: see `dstore status`"),

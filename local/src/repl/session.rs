@@ -58,6 +58,12 @@ impl<S> fmt::Debug for Session<S> {
     }
 }
 
+/// What a SET stores.
+enum Value {
+    Blob(Blob),
+    Stream(Upload, BodyStream),
+}
+
 /// A command that is under way, for the answer to its failure.
 struct Asked<'a> {
     command: &'static str,
@@ -97,7 +103,7 @@ impl<S: Store> Session<S> {
         let mode = line.mode.unwrap_or(self.settings.mode);
         let code = match line.command {
             Command::Get { key } => self.get(&key, mode).await?,
-            Command::Set { key, value } => self.set(&key, Body::Blob(Blob::hash(value)), None, mode).await?,
+            Command::Set { key, value } => self.set(&key, Value::Blob(Blob::hash(value)), mode).await?,
             Command::Delete { keys } => self.delete(&keys, mode).await?,
             Command::Status => self.status(mode).await?,
             Command::Exit(code) => return Ok(Step::Leave(code)),
@@ -121,7 +127,7 @@ impl<S: Store> Session<S> {
     /// Only when standard output cannot be written.
     pub async fn upload(&mut self, key: &Key, value: BodyStream) -> io::Result<u8> {
         let (upload, body) = Upload::watch(&self.sys, value);
-        let code = self.set(key, Body::Stream(body), Some(upload), self.settings.mode).await?;
+        let code = self.set(key, Value::Stream(upload, body), self.settings.mode).await?;
         self.output.flush().await?;
         Ok(code)
     }
@@ -147,8 +153,8 @@ impl<S: Store> Session<S> {
         let asked = Asked { command: "get", key: Some(key), mode };
         let mut wait =
             Wait::new(&self.sys, self.settings.patience, &mut self.interrupts, &self.settings.address);
-        let answer = self.store.get(Target::Name(name(key)), Slice::ALL);
-        match wait.on(answer, None, &mut self.output).await {
+        let ask = || self.store.get(Target::Name(name(key)), Slice::ALL);
+        match wait.on_any(ask, &mut self.output).await {
             Ok(Some(found)) => {
                 let (facts, took) = (facts(&found), wait.elapsed());
                 if let Err(stop) = show(key, found, mode, &mut wait, &mut self.output).await {
@@ -168,14 +174,25 @@ impl<S: Store> Session<S> {
         }
     }
 
-    async fn set(&mut self, key: &Key, body: Body, upload: Option<Upload>, mode: Mode) -> io::Result<u8> {
+    async fn set(&mut self, key: &Key, value: Value, mode: Mode) -> io::Result<u8> {
         let mut wait =
             Wait::new(&self.sys, self.settings.patience, &mut self.interrupts, &self.settings.address);
         let (store, output) = (&*self.store, &mut self.output);
         let answer = async {
             let id = self.caller.next_id(store, &self.sys, &mut wait, output).await?;
             wait.sent = true;
-            wait.on(store.set(id, Some(name(key)), body), upload.as_ref(), output).await
+            match value {
+                Value::Blob(blob) => {
+                    let ask = || store.set(id, Some(name(key)), Body::Blob(blob.clone()));
+                    wait.on_any(ask, output).await
+                }
+                Value::Stream(upload, body) => {
+                    // A stream can be read once: there is no other attempt.
+                    let set = store.set(id, Some(name(key)), Body::Stream(body));
+                    let set = wait.on(set, Some(&upload), output).await;
+                    set.map_err(|stop| stop.map(|e| wait.in_doubt(e)))
+                }
+            }
         };
         match answer.await {
             Ok(reply) => {
@@ -224,7 +241,7 @@ impl<S: Store> Session<S> {
         let answer = async {
             let id = self.caller.next_id(store, &self.sys, &mut wait, output).await?;
             wait.sent = true;
-            wait.on(store.delete(id, keys.iter().map(name).collect()), None, output).await
+            wait.on_any(|| store.delete(id, keys.iter().map(name).collect()), output).await
         };
         let reply: DeleteReply = match answer.await {
             Ok(reply) => reply,
@@ -249,7 +266,7 @@ impl<S: Store> Session<S> {
     async fn status(&mut self, mode: Mode) -> io::Result<u8> {
         let mut wait =
             Wait::new(&self.sys, self.settings.patience, &mut self.interrupts, &self.settings.address);
-        let status = match wait.on(self.store.status(), None, &mut self.output).await {
+        let status = match wait.on_any(|| self.store.status(), &mut self.output).await {
             Ok(status) => status,
             Err(stop) => return self.stopped(&Asked { command: "status", key: None, mode }, stop).await,
         };
