@@ -24,13 +24,17 @@ use dstore_sys::Sys;
 use dstore_sys::tasks::{Lane, Tasks};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 /// Session frames that wait to be sent; beyond it the stream is closed, which releases nobody (rule 18).
 /// A DEL of [`DELETE_NAMES_MAX`] names fits three times.
 const SESSION_QUEUE: usize = 32_768;
+/// KiB of values held for changes that are not answered yet, over all request streams: 256 MiB.
+const IN_FLIGHT_KIB: usize = 256 << 10;
 /// Identities that the authority gives to changes without one, in turn: each may have 1,024 in flight.
 const CLIENTS: u64 = 64;
 
@@ -39,8 +43,8 @@ const CLIENTS: u64 = 64;
 pub(crate) enum Responder {
     /// A call.
     Call(oneshot::Sender<Result<Answered>>),
-    /// A request of a request stream; the permit is its place in the stream of replies.
-    Stream(FlightId, mpsc::OwnedPermit<Reply>),
+    /// A request of a request stream: its place in the stream of replies, and what its bytes count for.
+    Stream(FlightId, mpsc::OwnedPermit<Reply>, Option<OwnedSemaphorePermit>),
 }
 
 pub(crate) type Machine = Sessions<Work, Responder>;
@@ -64,6 +68,8 @@ pub struct Authority {
     clients: u128,
     next_request: AtomicU64,
     failure: watch::Sender<Option<Error>>,
+    sessions_moved: Notify,
+    in_flight: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Authority {
@@ -103,6 +109,8 @@ impl Authority {
             next_stream: AtomicU64::new(1),
             next_request: AtomicU64::new(0),
             failure: watch::Sender::new(None),
+            sessions_moved: Notify::new(),
+            in_flight: Arc::new(Semaphore::new(IN_FLIGHT_KIB)),
         }
     }
 
@@ -138,6 +146,7 @@ impl Authority {
                 }
             }
             Action::Close(stream, error) => {
+                self.sessions_moved.notify_waiters();
                 if let Some(to) = shard.streams.remove(&stream) {
                     // Best effort: the end of the stream tells as much.
                     let _ = to.try_send(Err(error));
@@ -164,6 +173,17 @@ impl Authority {
         let (to, frames) = mpsc::channel(SESSION_QUEUE);
         self.shard.lock().streams.insert(id, to);
         (id, frames)
+    }
+
+    /// Waits until a session stream was closed, by either side, after this call began.
+    pub(crate) fn sessions_moved(&self) -> Notified<'_> {
+        self.sessions_moved.notified()
+    }
+
+    /// Waits until `bytes` more of values may be held for changes that are not answered yet.
+    pub(crate) async fn admit(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let kib = bytes.div_ceil(1024).min(IN_FLIGHT_KIB) as u32;
+        self.in_flight.clone().acquire_many_owned(kib).await.ok()
     }
 
     /// A session stream is gone.
@@ -300,7 +320,7 @@ impl Responder {
         match self {
             // Whoever has gone away asks again with the same id.
             Self::Call(to) => _ = to.send(answer),
-            Self::Stream(flight, permit) => {
+            Self::Stream(flight, permit, _bytes) => {
                 let answer = match answer {
                     Ok(Answered { outcome, cacheable }) => Answer::Changed { outcome, cacheable },
                     Err(e) => Answer::Failed(e),

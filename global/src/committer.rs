@@ -229,6 +229,12 @@ impl Committer {
         let known = self.meta(&hash)?;
         let healthy = known.filter(|meta| !meta.corrupt);
         if healthy.is_none() && carried.is_none() {
+            if known.is_some()
+                && let Some(authority) = self.authority.upgrade()
+            {
+                // So that the upload that follows replaces the file instead of finding it there.
+                authority.blobs.restore_marks([hash]);
+            }
             return set(SetOutcome::NeedBlob, Vec::new());
         }
         if let Some(meta) = healthy.filter(|meta| meta.size != size) {

@@ -150,11 +150,11 @@ impl Global {
 async fn open(sys: &Sys, config: &GlobalConfig) -> Result<Opened<Journal>> {
     let dir =
         DataDirConfig { path: config.data.clone(), engine: config.engine, catalog: CatalogConfig::default() };
-    let (min_free, sys) = (config.min_free, sys.clone());
+    let (min_free, lease, sys) = (config.min_free, config.lease, sys.clone());
     let blocking = sys.blocking;
     blocking
         .run(move || {
-            data_dir::open(&sys, &dir, |path, floors, replay| {
+            let opened = data_dir::open(&sys, &dir, |path, floors, replay| {
                 let config = JournalConfig { min_free_bytes: min_free, ..JournalConfig::new(path) };
                 let floors = crate::journal::Floors {
                     checkpoint: floors.checkpoint,
@@ -165,7 +165,10 @@ async fn open(sys: &Sys, config: &GlobalConfig) -> Result<Opened<Journal>> {
                 let (journal, opened) = Journal::open(&sys, &config, &floors, replay)?;
                 let head = journal.head();
                 Ok((journal, data_dir::Found { head, torn: opened.torn.map(|torn| torn.to_string()) }))
-            })
+            })?;
+            // Before the first grant: the next start waits as long as this for leases it knows nothing of.
+            opened.dir.persist_lease_max(lease)?;
+            Ok(opened)
         })
         .await
 }
@@ -247,8 +250,14 @@ async fn tick(authority: Arc<Authority>) {
 async fn retire(authority: &Authority, limit: Duration) -> bool {
     authority.event(super::sessions::Sessions::retire);
     let quiet = async {
-        while !authority.event(|m, now| m.is_quiet(now)) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        loop {
+            let moved = authority.sessions_moved();
+            let (quiet, next, now) = authority.event(|m, now| (m.is_quiet(now), m.next_deadline(), now));
+            if quiet {
+                return;
+            }
+            let until = next.unwrap_or(Moment::MAX).since(now).min(TICK_MAX);
+            let _ = tokio::time::timeout(until, moved).await;
         }
     };
     tokio::time::timeout(limit, quiet).await.is_ok()

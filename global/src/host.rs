@@ -12,7 +12,9 @@ use dstore_proto::link::{Fetch, Frames, LinkHost};
 use dstore_proto::store::{BodyStream, Slice};
 use dstore_shared::frame::{Answer, Ask, Down, Listed, Reply, Request, Resolved, Up};
 use dstore_shared::limits::{BATCH_LEN_MAX, CARRIED_BYTES_MAX, INLINE_BYTES_MAX};
-use dstore_shared::{Blob, BlobHash, Entry, Epoch, Error, GROUP_BYTES, Outline, OutlineBuilder, Result};
+use dstore_shared::{
+    Blob, BlobHash, Command, Entry, Epoch, Error, GROUP_BYTES, Outline, OutlineBuilder, Result,
+};
 use futures_util::stream::{self, StreamExt};
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -123,7 +125,11 @@ async fn take_requests(
             }
             Ask::Change { id, command } => {
                 let caller = (reg_seq.0 > 0).then_some(Caller { epoch, reg_seq });
-                authority.submit(id, command, caller, Responder::Stream(flight, permit));
+                let bytes = match &command {
+                    Command::Set { carried: Some(blob), .. } => authority.admit(blob.bytes().len()).await,
+                    _ => None,
+                };
+                authority.submit(id, command, caller, Responder::Stream(flight, permit, bytes));
             }
         }
     }
@@ -272,7 +278,7 @@ impl Authority {
         let mut head = BytesMut::new();
         while head.len() <= INLINE_BYTES_MAX {
             if let Some(piece) = body.next().await {
-                head.extend_from_slice(&piece?)
+                head.extend_from_slice(&piece?);
             } else {
                 let blob = Blob::hash(head.freeze());
                 let (hash, size) = (blob.id(), blob.size());
@@ -292,9 +298,22 @@ impl Authority {
                 Error::unavailable(format!("outcome unknown: {}", e.message()))
             }
         })?;
+        if !staged.fresh && self.is_marked(staged.hash).await? {
+            // The damaged file was taken for a good one, because the mark was not in memory yet.
+            self.blobs.restore_marks([staged.hash]);
+            return Err(Error::unavailable(
+                "the blob was damaged at global: set it again, it will be replaced",
+            ));
+        }
         // The pin lives until the journal knows of the file.
         self.commit(Work::Keep { hash: staged.hash, size: staged.size, carried: None }).await?;
         Ok((staged.hash, staged.size))
+    }
+
+    async fn is_marked(&self, hash: BlobHash) -> Result<bool> {
+        let catalog = self.catalog.clone();
+        let meta = self.sys.blocking.run(move || catalog.blob(&hash)).await?;
+        Ok(meta.is_some_and(|meta| meta.corrupt))
     }
 
     /// A blob's bytes by its hash, each group verified.

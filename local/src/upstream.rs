@@ -44,18 +44,17 @@ impl BackOff {
 /// Holds a session for as long as the Local lives.
 pub(crate) async fn keep_session(core: Arc<Core>, back_off: (Duration, Duration)) {
     let mut back_off = BackOff::new(back_off);
-    let mut told = false;
     loop {
         let ended = one_session(&core).await;
+        // Once for each loss, not for each attempt.
         if core.is_welcome() {
             back_off.reset();
-            told = false;
+            tracing::warn!(error = %ended, "the session with global ended; trying again");
+        } else {
+            tracing::info!(error = %ended, "no session with global; trying again");
         }
         core.session_lost();
         core.forget_abandoned();
-        if !std::mem::replace(&mut told, true) {
-            tracing::warn!(error = %ended, "no session with global; trying again");
-        }
         back_off.pause(&core).await;
     }
 }
