@@ -144,6 +144,19 @@ impl Node {
         }
     }
 
+    async fn stat_hash(&self, hash: BlobHash) -> Result<Option<Stat>> {
+        let stat = |size, tier, cached| {
+            let entry = Entry { hash, size, bind_rev: Revision(0), expires_at: None };
+            Stat { entry, from: Provenance { tier, cached, revision: Revision(0) } }
+        };
+        if let Some(blob) = self.core.cache.have(&hash) {
+            return Ok(Some(stat(blob.size(), Tier::Local, true)));
+        }
+        // The header of a fetch tells the size; no byte of the blob is asked for.
+        let fetched = self.core.link.fetch(hash, Slice { offset: 0, len: Some(0) }).await?;
+        Ok(fetched.map(|fetched| stat(fetched.size, Tier::Global, false)))
+    }
+
     /// Passes on a blob that is too large to keep; each group is verified before.
     async fn stream_through(&self, entry: Entry, from: Provenance, slice: Slice) -> Result<Option<Found>> {
         slice.within(entry.size)?;
@@ -281,10 +294,7 @@ impl Store for Node {
     async fn stat(&self, target: Target) -> Result<Option<Stat>> {
         let name = match target {
             Target::Name(name) => name,
-            Target::Hash(hash) => {
-                let slice = Slice { offset: 0, len: Some(0) };
-                return Ok(self.get_hash(hash, slice).await?.map(|f| Stat { entry: f.entry, from: f.from }));
-            }
+            Target::Hash(hash) => return self.stat_hash(hash).await,
         };
         if let Some(hit) = self.core.hit(name.as_bytes()) {
             let from = Provenance { tier: Tier::Local, cached: true, revision: hit.entry.bind_rev };
