@@ -48,8 +48,7 @@ fn figures(kind: EngineKind, size: usize, commits: u64) {
     };
     let (catalog, _end) = Catalog::start(start, &CatalogConfig::default(), Blocking::Threads);
     let rng = SeededRng::new(1);
-    let value: Bytes =
-        (0..size / 8 + 1).flat_map(|_| rng.next_u64().to_le_bytes()).collect::<Vec<_>>().into();
+    let value: Bytes = (0..=size / 8).flat_map(|_| rng.next_u64().to_le_bytes()).collect::<Vec<_>>().into();
     let batches: Vec<Vec<Commit>> = (0..commits / BATCH)
         .map(|b| (1..=BATCH).map(|i| commit(b * BATCH + i, &value.slice(..size))).collect())
         .collect();
@@ -59,7 +58,9 @@ fn figures(kind: EngineKind, size: usize, commits: u64) {
     for batch in batches {
         let t = sys.clock.now();
         payload.clear();
-        batch.iter().for_each(|c| payload.push(c));
+        for commit in &batch {
+            payload.push(commit);
+        }
         std::hint::black_box(payload.slices());
         let u = sys.clock.now();
         catalog.show(batch).unwrap();
@@ -97,7 +98,9 @@ fn reads(sys: &Sys, catalog: &Catalog, commits: u64) {
         println!("  {what}: {:.0} ns", sys.clock.now().since(t).as_nanos() as f64 / n as f64);
     };
     let hot: Vec<Name> = (1..=1000.min(commits)).map(name).collect();
-    hot.iter().for_each(|n| _ = catalog.entry(n).unwrap());
+    for name in &hot {
+        catalog.entry(name).unwrap();
+    }
     let mut i = 0;
     time("entry_hot, 1,000 names", 2_000_000, &mut || {
         i = (i + 7) % hot.len();

@@ -84,7 +84,7 @@ struct Layers {
 }
 
 impl Layers {
-    fn get(&self, table: Table, key: &[u8]) -> Option<Option<Bytes>> {
+    fn get(&self, table: Table, key: &[u8]) -> Option<&Option<Bytes>> {
         self.fresh.get(table, key).or_else(|| self.storing.get(table, key))
     }
 
@@ -191,7 +191,7 @@ impl FjallEngine {
 impl View for FjallEngine {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>> {
         if let Some(value) = self.layers.read().get(table, key) {
-            return Ok(value);
+            return Ok(value.clone());
         }
         let value = self.tables[table.number()].get(key).map_err(broken)?;
         Ok(value.map(Bytes::from))
@@ -269,7 +269,7 @@ struct FjallView {
 impl View for FjallView {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>> {
         if let Some(value) = self.layers.get(table, key) {
-            return Ok(value);
+            return Ok(value.clone());
         }
         let value = self.snapshot.get(&self.tables[table.number()], key).map_err(broken)?;
         Ok(value.map(Bytes::from))

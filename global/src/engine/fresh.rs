@@ -43,8 +43,8 @@ impl Fresh {
     }
 
     /// `Some(None)` = removed, `None` = ask below.
-    pub(super) fn get(&self, table: Table, key: &[u8]) -> Option<Option<Bytes>> {
-        self.table(table).get(key).cloned()
+    pub(super) fn get(&self, table: Table, key: &[u8]) -> Option<&Option<Bytes>> {
+        self.table(table).get(key)
     }
 
     /// The keys of a table.
@@ -166,7 +166,8 @@ mod tests {
             let mut model = BTreeMap::new();
             for depth in [2, 1, 0] {
                 for _ in 0..rng.next_u64() % (space * 2) {
-                    let value = (rng.next_u64() % 3 > 0).then(|| Bytes::from(rng.next_u64().to_string()));
+                    let value =
+                        (!rng.next_u64().is_multiple_of(3)).then(|| Bytes::from(rng.next_u64().to_string()));
                     let key = key();
                     model.insert(key.clone(), value.clone());
                     match layers.get_mut(depth) {
