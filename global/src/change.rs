@@ -8,12 +8,15 @@
 //! The layout, byte by byte, is in docs/STORAGE.md.
 
 mod codec;
+mod reader;
 #[cfg(test)]
 mod tests;
+mod values;
 
 pub use codec::{Commits, Payload};
-pub(crate) use codec::{
-    Reader, decode_entry, decode_meta, encode_entry, encode_meta, put_outcome, put_request_id, read_outcome,
+pub(crate) use reader::Reader;
+pub(crate) use values::{
+    decode_entry, decode_meta, encode_entry, encode_meta, put_outcome, put_request_id, read_outcome,
     read_request_id,
 };
 

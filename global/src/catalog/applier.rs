@@ -308,7 +308,10 @@ fn put_writes(writes: &mut Vec<Write>, change: &Change) {
             }
         }
         Change::BlobGone { hash } => put(Table::Blobs, key(hash), None),
-        Change::Inline { hash, bytes } => put(Table::Inline, key(hash), Some(bytes.clone())),
+        // A copy: the bytes may be a small part of a frame, which the engine must not keep.
+        Change::Inline { hash, bytes } => {
+            put(Table::Inline, key(hash), Some(Bytes::copy_from_slice(bytes)));
+        }
         Change::InlineGone { hash } => put(Table::Inline, key(hash), None),
     }
 }

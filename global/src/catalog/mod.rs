@@ -12,6 +12,8 @@
 //! durable in the journal, by one caller at a time, in the order of revisions.
 
 mod applier;
+#[cfg(test)]
+mod figures;
 mod overlay;
 #[cfg(test)]
 mod tests;

@@ -113,8 +113,8 @@ impl Layers {
         match change {
             Change::Bind { name, entry } => self.names.keep(name, Some(*entry)),
             Change::Unbind { name } => self.names.keep(name, None),
-            Change::Blob { hash, meta } => self.blobs.keep(hash, Some(*meta)),
-            Change::BlobGone { hash } => self.blobs.keep(hash, None),
+            Change::Blob { hash, meta } => self.blobs.keep_if_hot(hash, Some(*meta)),
+            Change::BlobGone { hash } => self.blobs.keep_if_hot(hash, None),
             Change::Inline { hash, bytes } if bytes.len() <= HOT_AT_ONCE_BYTES => {
                 // A copy: the bytes may be a small part of a frame, which the cache must not keep.
                 self.inline.keep(hash, Some(Bytes::copy_from_slice(bytes)));
@@ -246,6 +246,11 @@ where
 
     fn keep(&self, key: &K, value: V) {
         self.hot.insert(key.clone(), value);
+    }
+
+    /// As `keep`, for keys that are rarely read after they were written.
+    fn keep_if_hot(&self, key: &K, value: V) {
+        let _ = self.hot.replace(key.clone(), value, true); // fails if the key is not there
     }
 
     fn forget(&self, key: &K) {

@@ -55,8 +55,10 @@ fn copy_dir(from: &Path, to: &Path) {
 }
 
 fn suite(kind: EngineKind) {
-    reads_see_the_last_write_in_byte_order(kind);
-    a_snapshot_does_not_move(kind);
+    for stored in [false, true] {
+        reads_see_the_last_write_in_byte_order(kind, stored);
+        a_snapshot_does_not_move(kind, stored);
+    }
     a_checkpoint_survives_and_a_wipe_leaves_another_index(kind);
     redo_is_right_whatever_part_of_later_writes_survived(kind);
     writers_and_readers_do_not_disturb_each_other(kind);
@@ -68,7 +70,14 @@ fn fresh(kind: EngineKind) -> (tempfile::TempDir, Box<dyn Engine>) {
     (dir, engine)
 }
 
-fn reads_see_the_last_write_in_byte_order(kind: EngineKind) {
+fn apply(engine: &dyn Engine, writes: Vec<Write>, revision: u64, stored: bool) {
+    engine.apply(writes, Revision(revision)).unwrap();
+    if stored {
+        assert_eq!(engine.checkpoint().unwrap(), Revision(revision));
+    }
+}
+
+fn reads_see_the_last_write_in_byte_order(kind: EngineKind, stored: bool) {
     let (_dir, engine) = fresh(kind);
     assert_eq!((engine.kind(), engine.revision().unwrap()), (kind, Revision(0)));
     assert_eq!(value(&*engine, Table::Names, "a"), None);
@@ -85,7 +94,7 @@ fn reads_see_the_last_write_in_byte_order(kind: EngineKind) {
         cut(Table::Names, "back"),
         put(Table::Names, "back", "x"),
     ];
-    engine.apply(writes, Revision(3)).unwrap();
+    apply(&*engine, writes, 3, stored);
     assert_eq!(engine.revision().unwrap(), Revision(3));
     assert_eq!(value(&*engine, Table::Names, "a").as_deref(), Some("last wins"));
     assert_eq!(value(&*engine, Table::Blobs, "a").as_deref(), Some("other table"));
@@ -104,21 +113,21 @@ fn reads_see_the_last_write_in_byte_order(kind: EngineKind) {
     };
     engine.scan(Table::Names, Bound::Unbounded, 9, stop).unwrap();
     assert_eq!(seen, 1, "a scan ends when told");
-    engine.apply(vec![cut(Table::Names, "a")], Revision(4)).unwrap();
+    apply(&*engine, vec![cut(Table::Names, "a")], 4, stored);
     assert_eq!(value(&*engine, Table::Names, "a"), None);
     let large = Bytes::from(vec![7; 1 << 20]);
     let write = Write { table: Table::Inline, key: "large".into(), value: Some(large.clone()) };
-    engine.apply(vec![write], Revision(5)).unwrap();
+    apply(&*engine, vec![write], 5, stored);
     assert_eq!(engine.get(Table::Inline, b"large").unwrap(), Some(large));
     assert!(engine.about(Table::Names) >= 4);
 }
 
-fn a_snapshot_does_not_move(kind: EngineKind) {
+fn a_snapshot_does_not_move(kind: EngineKind, stored: bool) {
     let (_dir, engine) = fresh(kind);
-    engine.apply(vec![put(Table::Names, "a", "1"), put(Table::Blobs, "b", "1")], Revision(1)).unwrap();
+    apply(&*engine, vec![put(Table::Names, "a", "1"), put(Table::Blobs, "b", "1")], 1, stored);
     let then = engine.snapshot().unwrap();
-    engine.apply(vec![put(Table::Names, "a", "2"), cut(Table::Blobs, "b")], Revision(2)).unwrap();
-    engine.apply(vec![put(Table::Names, "c", "3")], Revision(3)).unwrap();
+    apply(&*engine, vec![put(Table::Names, "a", "2"), cut(Table::Blobs, "b")], 2, stored);
+    apply(&*engine, vec![put(Table::Names, "c", "3")], 3, stored);
     assert_eq!(value(&*then, Table::Names, "a").as_deref(), Some("1"));
     assert_eq!(
         (keys(&*then, Table::Names), keys(&*then, Table::Blobs)),
@@ -230,6 +239,9 @@ fn writers_and_readers_do_not_disturb_each_other(kind: EngineKind) {
                 engine
                     .apply(vec![put(Table::Names, "a", &n), put(Table::Blobs, "b", &n)], Revision(i))
                     .unwrap();
+                if i % 50 == 0 {
+                    engine.checkpoint().unwrap();
+                }
             }
         });
         for _ in 0..200 {

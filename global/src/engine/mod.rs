@@ -12,6 +12,8 @@ mod contract;
 mod figures;
 #[cfg(feature = "fjall")]
 mod fjall;
+#[cfg(feature = "fjall")]
+mod fresh;
 mod memory;
 
 use bytes::Bytes;
@@ -60,7 +62,8 @@ impl Table {
     }
 }
 
-/// What a key of a table shall be.
+/// What a key of a table shall be. Engines keep both in memory for long: they must not be slices of something
+/// larger.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Write {
     /// The table.
