@@ -13,6 +13,7 @@ use dstore_shared::{Blob, BlobHash, Born, ClientId, Entry, Error, Kind, Name, Re
 use dstore_sys::Sys;
 use dstore_sys::net::Address;
 use dstore_sys::tasks::Tasks;
+use futures_util::stream::{self, StreamExt};
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -134,7 +135,14 @@ impl<S: Store> Client<S> {
     /// # Errors
     /// As [`Store::get`]; such an error may also end the stream.
     pub async fn get_stream(&self, target: &Target, slice: Slice) -> Result<Option<Found>> {
-        self.retry(Attempts::Calls, || self.begin(target, slice)).await
+        let mut found = self.retry(Attempts::Calls, || self.begin(target, slice)).await?;
+        if let Some(Found { body: Body::Stream(stream), .. }) = &mut found {
+            // The connection ends with the last client; a stream that is still read keeps it.
+            let (empty, client) = (Box::pin(stream::empty()), self.clone());
+            let rest = std::mem::replace(stream, empty);
+            *stream = Box::pin(rest.inspect(move |_| _ = &client));
+        }
+        Ok(found)
     }
 
     async fn begin(&self, target: &Target, slice: Slice) -> Result<Option<Found>> {

@@ -285,6 +285,21 @@ async fn a_reader_that_goes_away_ends_the_stream_at_the_store() {
 }
 
 #[tokio::test]
+async fn a_stream_outlives_the_client_that_began_it() {
+    let world = World::memory().await;
+    let client = world.client();
+    let bytes = bytes_of(24 << 20);
+    client.set(&name("a"), bytes.clone()).await.expect("set");
+    let found = client.get_stream(&Target::Name(name("a")), Slice::ALL).await.expect("asked").expect("there");
+    drop(client);
+    assert_eq!(found.body.collect(1 << 30).await.expect("whole"), bytes);
+    eventually("the connection ends after it", || {
+        world.serving.as_ref().is_some_and(|s| s.counts().open == 0)
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn too_large_a_value_names_the_other_form() {
     let world = World::memory().await;
     let client = world.client_with(ClientConfig { get_bytes_max: 1_000, ..ClientConfig::default() });

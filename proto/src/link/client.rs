@@ -17,7 +17,7 @@ use dstore_sys::tasks::Tasks;
 use futures_util::stream::{self, Stream, TryStreamExt};
 use std::future::Future;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tonic::{Response, Status, Streaming};
 
 /// Session frames that wait to be sent before their sender waits.
@@ -33,6 +33,7 @@ pub struct LinkClient {
     session: Grpc<Channel>,
     requests: Grpc<Channel>,
     bulk: Grpc<Channel>,
+    tasks: Tasks,
     call: Duration,
     idle: Duration,
 }
@@ -46,11 +47,11 @@ impl LinkClient {
                 .max_encoding_message_size(dial.frame_bytes)
         };
         let (session, requests, bulk) = (grpc(), grpc(), grpc());
-        Self { session, requests, bulk, call: dial.call, idle: dial.transfer_idle }
+        Self { session, requests, bulk, tasks: tasks.clone(), call: dial.call, idle: dial.transfer_idle }
     }
 
-    /// Opens a session stream, on which HELLO must be sent first. Returns at once; the call begins when the
-    /// stream is first polled, and its failure is the stream's first item. Dropping either half ends it.
+    /// Opens a session stream, on which HELLO must be sent first. Returns at once; if the call fails, that is
+    /// the stream's first item. Dropping either half ends it.
     pub fn open_session(&self) -> (UpSink, Frames<Down>) {
         let (sink, queue) = mpsc::channel(UP_AHEAD);
         let mut client = self.session.clone();
@@ -66,17 +67,24 @@ impl LinkClient {
         (RequestSink(sink), frames(self.opened(open), read_replies))
     }
 
-    /// The messages of a call, which must begin in time.
+    /// The messages of a call, which begins now, whether or not they are asked for, and must begin in time.
     fn opened<M: Send + 'static>(
         &self,
         open: impl Future<Output = Result<Response<Streaming<M>>, Status>> + Send + 'static,
     ) -> impl Stream<Item = Result<M, Status>> + Send + 'static {
         let limit = self.call;
-        let open = async move {
+        let (mut opened, answer) = oneshot::channel();
+        self.tasks.spawn("open", async move {
             let late = |_| Err(Status::unavailable(format!("global does not answer within `{limit:?}`")));
-            tokio::time::timeout(limit, open).await.unwrap_or_else(late).map(Response::into_inner)
-        };
-        stream::once(open).try_flatten()
+            tokio::select! {
+                () = opened.closed() => {}
+                answer = tokio::time::timeout(limit, open) => {
+                    _ = opened.send(answer.unwrap_or_else(late).map(Response::into_inner));
+                }
+            }
+        });
+        let stopped = |_| Err(Status::unavailable("this process is stopping"));
+        stream::once(async move { answer.await.unwrap_or_else(stopped) }).try_flatten()
     }
 
     /// Stages a blob at Global, where it is pinned for ten minutes, and gives its hash and length.

@@ -267,6 +267,19 @@ async fn requests_are_answered_over_one_stream_however_they_are_batched() {
 }
 
 #[tokio::test]
+async fn requests_go_out_though_nobody_asks_for_the_replies_yet() {
+    let world = World::new(Host::default(), Limits::default()).await;
+    let (sink, replies) = world.link().open_requests();
+    let send = async {
+        for n in 0..100 {
+            sink.send(vec![resolve(n)]).await.expect("open");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), send).await.expect("100 batches fit the windows");
+    assert_eq!(replies.take(100).filter(|batch| std::future::ready(batch.is_ok())).count().await, 100);
+}
+
+#[tokio::test]
 async fn a_batch_too_large_for_a_frame_is_cut() {
     let world = World::new(Host::default(), Limits::default()).await;
     let (sink, mut replies) = world.link().open_requests();

@@ -8,8 +8,6 @@
 mod connection;
 mod limits;
 mod routes;
-#[cfg(test)]
-mod tests;
 
 pub use limits::Limits;
 pub use routes::{Health, Routes};
