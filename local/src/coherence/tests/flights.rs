@@ -48,16 +48,18 @@ fn rule_10_only_a_cacheable_reply_of_this_epoch_is_installed() {
 
 #[test]
 fn rule_10_a_reply_to_a_question_of_an_older_epoch_is_not_installed() {
-    let mut t = Table::open();
-    t.get(3, "k", "g1");
-    t.m.lost();
-    t.connected(4);
-    t.welcome(e(2));
-    t.lease(5, e(2), 0);
     for cacheable in [e(1), e(2)] {
+        let mut t = Table::open();
+        t.get(3, "k", "early");
+        t.get(3, "k", "late");
+        t.m.lost();
+        t.connected(4);
+        t.welcome(e(2));
+        t.lease(5, e(2), 0);
+        t.skip();
         t.bound(6, 1, 5, Some(cacheable));
-        assert!(!t.complete(1, "k", 5).1);
-        t.m.send_again();
+        t.gives(&["f1 found @5", "f2 resolve k e2 #2"]);
+        assert_eq!(t.complete(1, "k", 5), (vec!["early"], false));
     }
 }
 

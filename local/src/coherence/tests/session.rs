@@ -176,11 +176,13 @@ fn rule_14_an_inv_between_welcome_and_lease_is_applied_before_anything_is_served
 #[test]
 fn rule_18_goodbye_is_said_after_serving_has_ended() {
     let mut t = Table::holding_k();
+    t.m.keep(at(2));
+    t.skip();
     t.m.leave();
     t.gives(&["serve nothing", "bye e1"]);
     assert_eq!(t.hit(3, "k"), None);
     t.m.keep(at(4));
-    t.lease(5, e(1), 0);
+    t.lease(5, e(1), 1);
     t.gives_nothing();
 }
 
