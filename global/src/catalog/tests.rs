@@ -263,7 +263,7 @@ fn all_names_of_a_commit_become_visible_in_one_step() {
 }
 
 #[test]
-fn showing_waits_while_too_much_is_not_indexed() {
+fn making_room_waits_while_too_much_is_not_indexed() {
     let config = CatalogConfig { pending_bytes: 10_000, ..CatalogConfig::default() };
     let (rig, gate, _) = gated(&config);
     let closed = gate.lock();
@@ -271,6 +271,7 @@ fn showing_waits_while_too_much_is_not_indexed() {
     std::thread::scope(|threads| {
         threads.spawn(|| {
             for revision in 1..=200 {
+                rig.catalog.make_room();
                 rig.catalog
                     .show(vec![commit(revision, vec![bind(&revision.to_string(), revision)])])
                     .unwrap();
@@ -403,6 +404,7 @@ async fn where_blocking_is_simulated_the_index_follows_without_threads() {
     let inline = Blocking::Inline { latency: Duration::from_millis(1) };
     let (catalog, end) = Catalog::start(start, &config, inline);
     for revision in 1..=100 {
+        catalog.make_room();
         catalog.show(vec![commit(revision, vec![bind("a", revision)])]).unwrap();
         assert!(catalog.counts().pending_bytes < 6000, "back-pressure does the work in place");
     }

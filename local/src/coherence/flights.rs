@@ -83,7 +83,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         }
         let ask = Ask::Resolve { name: name.clone(), have, cache: true, carry: true };
         // Rule 21: a lapsed Local shares nothing sent, so it sends one at a time.
-        let wait = !self.is_valid(now) && self.out(name).any(|f| matches!(f.state, State::Sent));
+        let wait = !self.is_valid(now) && self.is_asked(name);
         self.start(Sort::Get, Some(name.clone()), ask, vec![waiter], wait).map_err(the_only)
     }
 
@@ -201,6 +201,11 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         unsent.or_else(|| lease.then(shared).flatten()).map(|f| f.request.flight)
     }
 
+    /// Whether a GET of `name` is sent and not answered.
+    fn is_asked(&self, name: &Name) -> bool {
+        self.out(name).any(|f| f.sort == Sort::Get && matches!(f.state, State::Sent))
+    }
+
     pub(super) fn poison(&mut self, name: &Name, upto: Revision) {
         for id in self.by_name.get(name).into_iter().flatten() {
             if let Some(flight) = self.flights.get_mut(id) {
@@ -218,7 +223,8 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         if !matches!(flight.state, State::Sent) || flight.sort == Sort::Change {
             return;
         }
-        let registered = answer.cacheable.is_some() && answer.cacheable == epoch && flight.epoch == epoch;
+        let current = answer.cacheable.is_some() && answer.cacheable == epoch && flight.epoch == epoch;
+        let registered = current && flight.sort == Sort::Get;
         let mut again = Vec::new();
         if registered && valid {
             flight.early.append(&mut flight.late);
@@ -239,13 +245,13 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         }
         if let Some(name) = name {
             again.retain(|w| !w.is_gone());
-            self.read_again(&name, again);
+            self.read_again(now, &name, again);
             self.send_waiting(&name);
         }
     }
 
     /// One flight for all of `waiters`, joined before it is sent.
-    fn read_again(&mut self, name: &Name, waiters: Vec<W>) {
+    fn read_again(&mut self, now: Moment, name: &Name, waiters: Vec<W>) {
         if waiters.is_empty() {
             return;
         }
@@ -254,7 +260,8 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
             return flight.early.extend(waiters);
         }
         let ask = Ask::Resolve { name: name.clone(), have: None, cache: true, carry: true };
-        if let Err((e, waiters)) = self.start(Sort::Get, Some(name.clone()), ask, waiters, false) {
+        let wait = !self.is_valid(now) && self.is_asked(name);
+        if let Err((e, waiters)) = self.start(Sort::Get, Some(name.clone()), ask, waiters, wait) {
             self.actions.push(Action::Refused(waiters, e));
         }
     }
@@ -263,7 +270,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
     fn send_waiting(&mut self, name: &Name) {
         let waiting = self.out(name).find(|f| matches!(f.state, State::Waiting)).map(|f| f.request.flight);
         if let Some(id) = waiting
-            && !self.out(name).any(|f| f.sort == Sort::Get && matches!(f.state, State::Sent))
+            && !self.is_asked(name)
         {
             self.send_flight(id);
         }
@@ -340,8 +347,10 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
     pub fn forget_abandoned(&mut self) {
         let gone = |f: &Flight<W>| f.early.iter().chain(&f.late).all(Waiter::is_gone);
         let unanswered = |f: &Flight<W>| !matches!(f.state, State::Found(..));
-        let ids: Vec<FlightId> =
+        let mut ids: Vec<FlightId> =
             self.flights.values().filter(|f| unanswered(f) && gone(f)).map(|f| f.request.flight).collect();
+        // Those that wait for others go first, so that they are not sent for nobody.
+        ids.sort_unstable_by_key(|id| std::cmp::Reverse(*id));
         for id in ids {
             if let Some(name) = self.remove(id).and_then(|f| f.name) {
                 self.send_waiting(&name);

@@ -4,6 +4,7 @@ use super::{Action, Coherence, NameTable, SUMMARY_LEN_MAX, Waiter};
 use dstore_shared::frame::{Down, Hello, Listed, Resumption, Up};
 use dstore_shared::limits::CLOCK_RATE_ERROR_PER_MILLE;
 use dstore_shared::{Epoch, Moment, Name, RegSeq, Revision};
+use std::collections::HashSet;
 use std::time::Duration;
 
 /// KEEPs that may be unanswered; older ones are forgotten, and their LEASEs then ignored.
@@ -67,6 +68,8 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
                 self.lease = lease;
                 self.welcome(epoch, resumption, names);
             }
+            // What was still on its way when the stream broke, or was given up.
+            (Stream::None, _) => {}
             (Stream::Greeting, _) | (_, Down::Welcome { .. }) => self.reconnect("frames out of order"),
             // Rule 13: a frame of another epoch is dropped.
             (_, frame) if Some(frame.epoch()) != self.epoch => {}
@@ -80,7 +83,9 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         }
     }
 
+    /// Gives the stream up: no LEASE that still comes on it counts, for an INV may be missing.
     fn reconnect(&mut self, why: &'static str) {
+        self.lost();
         self.actions.push(Action::Reconnect(why));
     }
 
@@ -180,7 +185,8 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
     /// Serves again what was registered, drops what was refused, and lists on. A round with a refusal is
     /// followed by an empty one, which tells that the refused names are gone.
     fn summarized(&mut self, batch: u64, refused: &[u32], names: &T) {
-        let Some(summary) = self.summary.take().filter(|s| s.batch == batch) else { return };
+        let Some(summary) = self.summary.take_if(|s| s.batch == batch) else { return };
+        let refused: HashSet<u32> = refused.iter().copied().collect();
         let mut gone = Vec::new();
         for (i, listed) in summary.listed.into_iter().enumerate() {
             if refused.contains(&(i as u32)) {
@@ -217,7 +223,8 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
     }
 }
 
-/// A duration shortened by the bound on clock rate error.
+/// A duration shortened by the bound on clock rate error, rounded down.
 fn shortened(d: Duration) -> Duration {
-    d.saturating_sub(d * CLOCK_RATE_ERROR_PER_MILLE as u32 / 1000)
+    let error = (d.as_nanos() * u128::from(CLOCK_RATE_ERROR_PER_MILLE)).div_ceil(1000);
+    d.saturating_sub(Duration::from_nanos(u64::try_from(error).unwrap_or(u64::MAX)))
 }

@@ -222,6 +222,18 @@ fn rule_23_who_set_a_name_is_registered_in_the_step_that_makes_it_visible() {
 }
 
 #[test]
+fn rule_23_a_read_that_fails_does_not_take_the_registration_of_an_own_set() {
+    let mut t = with_a();
+    t.set(1, "w1", "k", Some((e(1), 5)));
+    t.stored(2, "w1", 11);
+    let made = t.begin(3, e(1), "k", 6);
+    assert_eq!(t.end(4, "k", made, false), None, "its bytes are damaged");
+    t.skip();
+    t.del(5, "d1", &["k"]);
+    t.gives(&["s1 inv 1 k upto 11 e1"]);
+}
+
+#[test]
 fn rule_23_nobody_is_registered_whose_session_is_not_the_one_he_asked_in() {
     let mut t = with_a();
     t.set(1, "w1", "k", Some((e(1), 5)));
