@@ -344,7 +344,7 @@ fn rule_24_what_was_not_answered_goes_out_again_unchanged() {
     t.get(3, "k", "g1");
     t.set("j", "w1");
     t.del("i", "d1");
-    let sent = ["f1 resolve k e1 #1", "f2 set j (1) e1 #2", "f3 del (2) e1 #3"];
+    let sent = ["f1 resolve k e1 #1", "f2 set j (1) e1 #2", "f3 del (2) e1 #0"];
     t.gives(&sent);
     t.m.send_again();
     t.gives(&sent);
@@ -409,7 +409,9 @@ fn a_question_that_is_not_to_be_cached_is_neither_shared_nor_installed() {
     t.get(3, "k", "g1");
     t.gives(&["f1 look k e1 #1", "f2 resolve k e1 #2"]);
     t.bound(4, 1, 5, Some(e(1)));
-    assert_eq!(t.complete(1, "k", 5), (vec!["l1"], false), "even if Global says that it may");
+    t.gives(&["told @5 to l1"]);
+    assert_eq!(t.complete(1, "k", 5), (vec![], false), "even if Global says that it may");
+    assert_eq!(t.hit(5, "k"), None);
 }
 
 #[test]
