@@ -8,7 +8,7 @@
 //!
 //! Invariants: all changes of a commit become visible in one step; a value once visible is never followed by
 //! an older one (`overlay` says why); what is visible and not indexed is bounded in bytes, and
-//! [`Catalog::show`] waits when it is too much. The catalog decides nothing: it must only be shown what is
+//! [`Catalog::make_room`] waits when it is too much. The catalog decides nothing: it must only be shown what is
 //! durable in the journal, by one caller at a time, in the order of revisions.
 
 mod applier;
@@ -262,18 +262,23 @@ impl Catalog {
             .read(&self.layers().overlay, hash, || self.applier.engine.get(Table::Inline, hash.as_bytes()))
     }
 
-    /// Makes durable commits visible, all in one step, and hands them to the applier. Blocks while too much
-    /// is visible and not indexed (or, where blocking is simulated, does the applier's work in place).
-    ///
-    /// # Errors
-    /// `Unavailable` if the index has failed: the commits are visible all the same, but nothing should be
-    /// committed any more.
-    pub fn show(&self, commits: Vec<Commit>) -> Result<()> {
+    /// Waits until the applier has caught up far enough for another batch (or, where blocking is simulated,
+    /// does the applier's work in place). To be called before [`Catalog::show`], outside every lock.
+    pub fn make_room(&self) {
         match self.blocking {
             Blocking::Threads => self.applier.wait_for_room(),
             Blocking::Inline { .. } if !self.applier.has_room() => self.applier.drain(),
             Blocking::Inline { .. } => {}
         }
+    }
+
+    /// Makes durable commits visible, all in one step, and hands them to the applier. Never waits: see
+    /// [`Catalog::make_room`].
+    ///
+    /// # Errors
+    /// `Unavailable` if the index has failed: the commits are visible all the same, but nothing should be
+    /// committed any more.
+    pub fn show(&self, commits: Vec<Commit>) -> Result<()> {
         let bytes = commits.iter().map(weight).sum();
         self.layers().show(&commits);
         self.due.bytes_since.fetch_add(bytes, Ordering::Relaxed);

@@ -225,6 +225,7 @@ fn a_read_never_gives_less_than_was_visible_when_it_began() {
         for revision in 1..=30_000 {
             let i = rng.next_u64() as usize % names.len();
             let change = Change::Bind { name: names[i].clone(), entry: entry(revision) };
+            rig.catalog.make_room();
             rig.catalog.show(vec![commit(revision, vec![change])]).unwrap();
             newest[i].store(revision, Ordering::SeqCst);
         }
@@ -247,6 +248,7 @@ fn all_names_of_a_commit_become_visible_in_one_step() {
             for revision in 1..=4000 {
                 let bind = |name: &Name| Change::Bind { name: name.clone(), entry: entry(revision) };
                 let all = names.iter().map(bind).collect();
+                rig.catalog.make_room();
                 rig.catalog.show(vec![commit(revision, all)]).unwrap();
             }
             done.store(true, Ordering::SeqCst);
@@ -263,7 +265,7 @@ fn all_names_of_a_commit_become_visible_in_one_step() {
 }
 
 #[test]
-fn showing_waits_while_too_much_is_not_indexed() {
+fn a_committer_waits_while_too_much_is_not_indexed() {
     let config = CatalogConfig { pending_bytes: 10_000, ..CatalogConfig::default() };
     let (rig, gate, _) = gated(&config);
     let closed = gate.lock();
@@ -271,6 +273,7 @@ fn showing_waits_while_too_much_is_not_indexed() {
     std::thread::scope(|threads| {
         threads.spawn(|| {
             for revision in 1..=200 {
+                rig.catalog.make_room();
                 rig.catalog
                     .show(vec![commit(revision, vec![bind(&revision.to_string(), revision)])])
                     .unwrap();
@@ -304,8 +307,10 @@ fn a_failed_index_poisons_once_and_releases_who_waits() {
         broken.store(true, Ordering::SeqCst);
         let asked = rig.catalog.checkpoint(Moment::ZERO, vec![]);
         let (after, seen) = std::thread::scope(|threads| {
-            let waiting =
-                threads.spawn(|| rig.catalog.show(vec![commit(first + 1, vec![bind("b", first + 1)])]));
+            let waiting = threads.spawn(|| {
+                rig.catalog.make_room();
+                rig.catalog.show(vec![commit(first + 1, vec![bind("b", first + 1)])])
+            });
             drop(closed);
             (waiting.join().unwrap(), asked.blocking_recv())
         });
@@ -401,6 +406,7 @@ async fn where_blocking_is_simulated_the_index_follows_without_threads() {
     let inline = Blocking::Inline { latency: Duration::from_millis(1) };
     let (catalog, end) = Catalog::start(start, &config, inline);
     for revision in 1..=100 {
+        catalog.make_room();
         catalog.show(vec![commit(revision, vec![bind("a", revision)])]).unwrap();
         assert!(catalog.counts().pending_bytes < 6000, "back-pressure does the work in place");
     }

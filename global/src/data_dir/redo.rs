@@ -79,9 +79,11 @@ impl<'a> Redo<'a> {
             self.remember(&commit);
             commits.push(commit);
             if commits.len() == SHOW_COMMITS {
+                catalog.make_room();
                 catalog.show(std::mem::take(&mut commits))?;
             }
         }
+        catalog.make_room();
         catalog.show(commits)?;
         if self.last == last {
             return Ok(());
