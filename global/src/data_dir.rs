@@ -240,18 +240,23 @@ fn load_meta(sys: &Sys, path: &Path, engine: EngineKind) -> Result<Meta> {
         }
     }
     let meta = Meta::new(HistoryId(sys.rng.next_u128()), engine.to_string());
+    // First, because a directory that has its `meta` is not synced again.
+    sync_ancestors(&*sys.disk, path)?;
     meta.write(&*sys.disk, path)?;
-    sync_parent(&*sys.disk, path)?;
     Ok(meta)
 }
 
-fn sync_parent(disk: &dyn Disk, path: &Path) -> Result<()> {
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match disk.sync_dir(parent) {
-        // A parent that may be passed but not read cannot be synced by us.
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-        done => done.map_err(|e| failed("sync", parent, e)),
+/// Makes the directory's own name durable, and those of the directories above it that were made with it.
+fn sync_ancestors(disk: &dyn Disk, path: &Path) -> Result<()> {
+    for above in path.ancestors().skip(1) {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        match disk.sync_dir(above) {
+            // A directory that may be passed but not read cannot be synced by us, and was not made by us.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
+            done => done.map_err(|e| failed("sync", above, e))?,
+        }
     }
+    Ok(())
 }
 
 fn check_history(path: &Path, meta: &Meta, checkpoint: Option<&Checkpoint>) -> Result<()> {

@@ -63,6 +63,7 @@ fn figures(kind: EngineKind, size: usize, commits: u64) {
         }
         std::hint::black_box(payload.slices());
         let u = sys.clock.now();
+        catalog.make_room();
         catalog.show(batch).unwrap();
         encoding += u.since(t);
         showing += sys.clock.now().since(u);

@@ -8,7 +8,7 @@
 //!
 //! Invariants: all changes of a commit become visible in one step; a value once visible is never followed by
 //! an older one (`overlay` says why); what is visible and not indexed is bounded in bytes, and
-//! [`Catalog::show`] waits when it is too much. The catalog decides nothing: it must only be shown what is
+//! [`Catalog::make_room`] waits when it is too much. The catalog decides nothing: it must only be shown what is
 //! durable in the journal, by one caller at a time, in the order of revisions.
 
 mod applier;

@@ -225,6 +225,7 @@ fn a_read_never_gives_less_than_was_visible_when_it_began() {
         for revision in 1..=30_000 {
             let i = rng.next_u64() as usize % names.len();
             let change = Change::Bind { name: names[i].clone(), entry: entry(revision) };
+            rig.catalog.make_room();
             rig.catalog.show(vec![commit(revision, vec![change])]).unwrap();
             newest[i].store(revision, Ordering::SeqCst);
         }
@@ -247,6 +248,7 @@ fn all_names_of_a_commit_become_visible_in_one_step() {
             for revision in 1..=4000 {
                 let bind = |name: &Name| Change::Bind { name: name.clone(), entry: entry(revision) };
                 let all = names.iter().map(bind).collect();
+                rig.catalog.make_room();
                 rig.catalog.show(vec![commit(revision, all)]).unwrap();
             }
             done.store(true, Ordering::SeqCst);
@@ -263,7 +265,7 @@ fn all_names_of_a_commit_become_visible_in_one_step() {
 }
 
 #[test]
-fn making_room_waits_while_too_much_is_not_indexed() {
+fn a_committer_waits_while_too_much_is_not_indexed() {
     let config = CatalogConfig { pending_bytes: 10_000, ..CatalogConfig::default() };
     let (rig, gate, _) = gated(&config);
     let closed = gate.lock();

@@ -96,20 +96,23 @@ fn write(opened: &mut Opened<FakeJournal>, upto: u64) {
 }
 
 fn checkpoint(opened: &Opened<FakeJournal>) -> Revision {
-    let outcomes = (1..=opened.journal.head.0).map(|i| {
+    let done = opened.catalog.checkpoint(Moment::ZERO, outcomes(opened.journal.head.0));
+    done.blocking_recv().unwrap().unwrap()
+}
+
+/// All outcomes up to `head`.
+fn outcomes(head: u64) -> Vec<Remembered> {
+    let outcome = |i| {
         let (id, outcome) = commit(i).outcome.unwrap();
         (id, outcome, 1_000_000 + i)
-    });
-    opened.catalog.checkpoint(Moment::ZERO, outcomes.collect()).blocking_recv().unwrap().unwrap()
+    };
+    (1..=head).map(outcome).collect()
 }
 
 /// Everything is as commits 1 to the head left it.
-fn check(opened: &Opened<FakeJournal>) {
-    let head = opened.journal.head.0;
-    assert_eq!(
-        (opened.catalog.head().0, opened.journal_time),
-        (head, if head == 0 { 0 } else { 1_000_000 + head })
-    );
+fn check<J>(opened: &Opened<J>) {
+    let head = opened.catalog.head().0;
+    assert_eq!(opened.journal_time, if head == 0 { 0 } else { 1_000_000 + head });
     let mut names = BTreeMap::new();
     for i in 1..=head {
         for change in commit(i).changes {
