@@ -139,7 +139,11 @@ async fn verify(writers: &[Arc<Mutex<Writer>>]) -> Vec<String> {
         Ok(read) if slot.may_be.contains(&read.as_ref().map(|value| value.entry.hash)) => None,
         other => Some(format!("{slot:?} is {other:?}")),
     });
-    futures_util::stream::iter(reads.collect::<Vec<_>>()).buffer_unordered(16).filter_map(async |x| x).collect().await
+    futures_util::stream::iter(reads.collect::<Vec<_>>())
+        .buffer_unordered(16)
+        .filter_map(async |x| x)
+        .collect()
+        .await
 }
 
 fn written(file: &Path) -> Option<SystemTime> {
