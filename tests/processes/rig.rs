@@ -183,6 +183,15 @@ impl Local {
         until("the Local serves", async || self.client.status().await.is_ok_and(|s| s.serving)).await;
     }
 
+    /// Waits until it serves under a lease of the Global that was started again.
+    pub async fn follow(&self, global: &Global) {
+        self.wire.point_to(&global.daemon.at);
+        let boot = async |client: &Client| Some(client.status().await.ok()?.born?.boot);
+        let now = boot(&global.client()).await.expect("global answers");
+        until("the Local returns", async || boot(&self.client).await == Some(now)).await;
+        self.serving().await;
+    }
+
     /// Waits until a GET of `key` is a hit.
     pub async fn holds(&self, key: &str) {
         until("the Local holds the name", async || {

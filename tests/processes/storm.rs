@@ -188,7 +188,7 @@ async fn storm(engine: &'static str, rounds: u64) {
             local.wire.point_to(&global.daemon.at);
         }
         for local in &locals {
-            local.serving().await;
+            local.follow(&global).await;
         }
         let wrong = verify(&writers).await;
         assert!(wrong.is_empty(), "seed {seed} round {round}: {wrong:#?}");
