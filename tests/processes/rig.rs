@@ -1,0 +1,254 @@
+//! Daemons, clients, and waiting for what must come.
+
+use crate::wire::Wire;
+use dstore_client::{Address, Client, ClientConfig, Status, Target, Tier, Value};
+use dstore_shared::{Error, Name};
+use dstore_sys::Sys;
+use rustix::process::{Pid, Signal, kill_process};
+use std::fmt::Debug;
+use std::future::Future;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// For what must come, on a machine that does other things too.
+pub const SOON: Duration = Duration::from_secs(20);
+/// Added to a promised bound: the machine is shared and the build not optimised.
+pub const SLACK: Duration = Duration::from_secs(2);
+
+/// `dstore` with nothing of this machine's environment, in `dir`.
+pub fn dstore(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dstore"));
+    command.args(args).env_clear().env("HOME", dir).env("DSTORE_LOG", "info").current_dir(dir);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// A server process. Ended when dropped.
+pub struct Daemon {
+    child: Child,
+    /// Where it listens.
+    pub at: Address,
+    err: Arc<Mutex<Vec<String>>>,
+    what: &'static str,
+}
+
+impl Daemon {
+    /// Starts `args` and waits until it says where it listens.
+    pub fn start(dir: &Path, what: &'static str, args: &[&str]) -> Self {
+        let mut child = dstore(dir, args).spawn().expect("dstore runs");
+        let err = Arc::new(Mutex::new(Vec::new()));
+        let (told, kept) = (BufReader::new(child.stderr.take().expect("piped")), err.clone());
+        std::thread::spawn(move || {
+            for line in told.lines().map_while(Result::ok) {
+                kept.lock().unwrap().push(line);
+            }
+        });
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("read");
+        let at = match line.trim_end().rsplit_once(" listening on ") {
+            Some((_, at)) => at.parse().expect("an address"),
+            None => panic!("{what} does not listen: {line:?} {:?} {:?}", child.wait(), err.lock().unwrap()),
+        };
+        Self { child, at, err, what }
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("sent");
+    }
+
+    /// kill -9, and its end awaited.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("ended");
+    }
+
+    /// Asks it to end and gives how it did.
+    pub fn end(&mut self, signal: Signal) -> ExitStatus {
+        self.signal(signal);
+        self.child.wait().expect("ended")
+    }
+
+    /// What it wrote to standard error so far.
+    pub fn err(&self) -> Vec<String> {
+        self.err.lock().unwrap().clone()
+    }
+
+    /// The most memory it ever had, in bytes.
+    pub fn memory_peak(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells it");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- {}:\n{}", self.what, self.err().join("\n"));
+        }
+    }
+}
+
+/// A Global with a data directory, and how it is started again.
+pub struct Global {
+    pub daemon: Daemon,
+    flags: Vec<&'static str>,
+    pub dir: TempDir,
+}
+
+impl Global {
+    pub fn start(flags: &[&'static str]) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        Self { daemon: Self::daemon(dir.path(), flags), flags: flags.to_vec(), dir }
+    }
+
+    fn daemon(dir: &Path, flags: &[&str]) -> Daemon {
+        let args = [&["global", "--listen", "127.0.0.1:0", "--data", "data", "--min-free", "1MiB"], flags];
+        Daemon::start(dir, "global", &args.concat())
+    }
+
+    /// Starts it on the same data. It must have ended.
+    pub fn again(&mut self) {
+        self.daemon = Self::daemon(self.dir.path(), &self.flags);
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    pub fn client(&self) -> Client {
+        client(&self.daemon.at)
+    }
+
+    /// The number that its status tells under `name`.
+    pub async fn fact(&self, name: &str) -> u64 {
+        let status = self.client().status().await.expect("global answers");
+        fact(&status, name)
+    }
+
+    /// Uploads under way, or left over.
+    pub fn staged(&self) -> usize {
+        std::fs::read_dir(self.data().join("blobs/staging")).expect("it is there").count()
+    }
+}
+
+pub fn fact(status: &Status, name: &str) -> u64 {
+    let found = status.facts.iter().find(|(fact, _)| fact == name).expect("a fact of that name");
+    found.1.parse().expect("a number")
+}
+
+/// A Local that reaches Global over a wire of its own.
+pub struct Local {
+    pub daemon: Daemon,
+    pub wire: Wire,
+    pub client: Client,
+    dir: TempDir,
+}
+
+impl Local {
+    /// Starts one and waits until it serves.
+    pub async fn start(global: &Global) -> Self {
+        let local = Self::lonely(&global.daemon.at).await;
+        local.serving().await;
+        local
+    }
+
+    /// Starts one that may be alone.
+    pub async fn lonely(global: &Address) -> Self {
+        let (wire, dir) = (Wire::to(global).await, tempfile::tempdir().expect("a directory"));
+        let daemon = Self::daemon(dir.path(), &wire);
+        Self { client: client(&daemon.at), daemon, wire, dir }
+    }
+
+    fn daemon(dir: &Path, wire: &Wire) -> Daemon {
+        let args = ["local", "--listen", "127.0.0.1:0", "--global", &wire.at.to_string()];
+        Daemon::start(dir, "local", &args)
+    }
+
+    /// Starts a new one on the same wire. The one before must have ended.
+    pub async fn again(&mut self) {
+        self.daemon = Self::daemon(self.dir.path(), &self.wire);
+        self.client = client(&self.daemon.at);
+        self.serving().await;
+    }
+
+    /// Waits until it serves names under a lease.
+    pub async fn serving(&self) {
+        until("the Local serves", async || self.client.status().await.is_ok_and(|s| s.serving)).await;
+    }
+
+    /// Waits until it serves under a lease of the Global that was started again.
+    pub async fn follow(&self, global: &Global) {
+        self.wire.point_to(&global.daemon.at);
+        let boot = async |client: &Client| Some(client.status().await.ok()?.born?.boot);
+        let now = boot(&global.client()).await.expect("global answers");
+        until("the Local returns", async || boot(&self.client).await == Some(now)).await;
+        self.serving().await;
+    }
+
+    /// Waits until a GET of `key` is a hit.
+    pub async fn holds(&self, key: &str) {
+        until("the Local holds the name", async || {
+            let found = self.client.get(&name(key)).await;
+            found.is_ok_and(|found| found.is_some_and(|value| value.from.tier == Tier::Local))
+        })
+        .await;
+    }
+
+    pub async fn get(&self, key: &str) -> Option<Value> {
+        self.client.get(&name(key)).await.expect("answered")
+    }
+}
+
+pub fn name(key: impl Into<String>) -> Name {
+    Name::of(key.into()).expect("a valid key")
+}
+
+pub fn target(key: &str) -> Target {
+    Target::Name(name(key))
+}
+
+/// A client that is patient.
+pub fn client(at: &Address) -> Client {
+    client_with(at, SOON)
+}
+
+pub fn client_with(at: &Address, deadline: Duration) -> Client {
+    Client::connect(&Sys::real(), at, ClientConfig { deadline, ..ClientConfig::default() })
+}
+
+/// Waits until `holds`, at most [`SOON`].
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(tokio::time::timeout(SOON, wait).await.is_ok(), "in time: {what}");
+}
+
+/// What came, and how long it took.
+pub async fn timed<T>(what: impl Future<Output = T>) -> (T, Duration) {
+    let start = Instant::now();
+    let done = what.await;
+    (done, start.elapsed())
+}
+
+/// Bytes that are the same for the same seed, and no two alike.
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&seed.to_le_bytes());
+    hasher.finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+pub fn failed<T: Debug>(result: Result<T, Error>) -> Error {
+    result.expect_err("it must fail")
+}
