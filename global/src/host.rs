@@ -59,9 +59,11 @@ impl LinkHost for Host {
                     }
                 }
             };
+            // In a fixed order, here as everywhere: a simulation's seed is to decide what happens.
             tokio::select! {
-                () = read => {}
+                biased;
                 () = gone.closed() => {}
+                () = read => {}
             }
         });
         let next = stream::poll_fn(move |cx| {

@@ -71,10 +71,12 @@ async fn one_session(core: &Core) -> Error {
         }
         Error::closed("the session has to begin anew")
     };
+    // What is sent comes last: a full queue must keep neither invalidations nor renewals waiting.
     tokio::select! {
-        e = up => e,
+        biased;
         e = take_frames(core, frames) => e,
         never = renew(core) => match never {},
+        e = up => e,
     }
 }
 
@@ -140,8 +142,9 @@ async fn one_request_stream(core: &Core) -> bool {
         }
     };
     tokio::select! {
-        () = up => {}
+        biased;
         () = down => {}
+        () = up => {}
     }
     answered
 }

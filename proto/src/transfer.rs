@@ -76,6 +76,7 @@ pub(crate) fn pump<M: Send + 'static>(
                 return;
             }
             next = tokio::select! {
+                biased;
                 () = out.closed() => return,
                 piece = tokio::time::timeout(idle, body.next()) => match piece {
                     Ok(piece) => piece.map(|p| p.map(message).map_err(|e| to_status(&e))),

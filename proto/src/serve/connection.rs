@@ -57,6 +57,7 @@ impl Connection {
         let spawner = Spawner { tasks: self.shared.tasks.clone(), cut };
         let mut http = pin!(builder(limits, spawner).serve_connection(TokioIo::new(io), service));
         tokio::select! {
+            biased;
             ended = &mut http => {
                 if let Err(e) = ended {
                     tracing::debug!(error = %e, "a connection failed");

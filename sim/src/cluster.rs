@@ -1,0 +1,307 @@
+//! A Global and its Locals as hosts of a simulated network, with clients inside the Locals.
+//!
+//! Each host has a clock of its own, off by up to the bound on its rate, and randomness of its own; each life
+//! of a host draws anew. Global's disk outlives it as a crash leaves it.
+//! Nothing here may run on a thread: the seed would not reach it.
+
+mod client;
+
+use crate::history::History;
+use crate::linear::Value;
+use crate::net::TurmoilNet;
+use crate::run::Plan;
+use client::Client;
+use dstore_global::{EngineKind, Global, GlobalConfig};
+use dstore_local::{Local, LocalConfig};
+use dstore_proto::store::{Slice, Target};
+use dstore_shared::{Blob, BlobHash, Moment, Name};
+use dstore_sys::Sys;
+use dstore_sys::clock::TokioClock;
+use dstore_sys::disk::SimDisk;
+use dstore_sys::net::Address;
+use dstore_sys::rng::{Rng, SeededRng};
+use dstore_sys::tasks::Blocking;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// The name of Global's host.
+pub const GLOBAL: &str = "global";
+const PORT: u16 = 50_051;
+/// How long a job that blocks seems to take.
+const BLOCKED: Duration = Duration::from_millis(1);
+/// A node gives up on Global after that, so that clients try again while faults last.
+const DEADLINE: Duration = Duration::from_millis(700);
+/// In a whole network everybody must be served again within this.
+const RECOVERED: Duration = Duration::from_secs(40);
+
+/// What the clients are to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// Call at will.
+    Work,
+    /// End the call under way and begin no other.
+    Settle,
+    /// Each Local reads every key once.
+    Look,
+}
+
+/// What the driver, the hosts and the clients of one run share.
+#[derive(Clone)]
+pub struct Cluster(Rc<State>);
+
+struct State {
+    plan: Plan,
+    net: TurmoilNet,
+    /// True time at the start of the present step.
+    step: Cell<Duration>,
+    phase: Cell<Phase>,
+    disk: RefCell<SimDisk>,
+    lives: RefCell<BTreeMap<String, u64>>,
+    history: History,
+    values: RefCell<BTreeMap<BlobHash, Value>>,
+    value_next: Cell<Value>,
+    /// Clients with a call under way.
+    busy: Cell<usize>,
+    looked: RefCell<BTreeMap<usize, Vec<Option<Value>>>>,
+    violations: RefCell<Vec<String>>,
+    stop_global: Notify,
+    /// Global's process ended by itself.
+    global_ended: Cell<bool>,
+}
+
+/// True time, as a host's runtime shows it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TrueTime {
+    began: Duration,
+    origin: tokio::time::Instant,
+}
+
+impl TrueTime {
+    pub(crate) fn now(&self) -> Duration {
+        self.began + self.origin.elapsed()
+    }
+}
+
+impl Cluster {
+    /// A cluster that has not begun.
+    pub fn new(plan: Plan, net: TurmoilNet) -> Self {
+        Self(Rc::new(State {
+            plan,
+            net,
+            step: Cell::default(),
+            phase: Cell::new(Phase::Work),
+            disk: RefCell::default(),
+            lives: RefCell::default(),
+            history: History::default(),
+            values: RefCell::default(),
+            value_next: Cell::new(1),
+            busy: Cell::new(0),
+            looked: RefCell::default(),
+            violations: RefCell::default(),
+            stop_global: Notify::new(),
+            global_ended: Cell::new(false),
+        }))
+    }
+
+    /// What the run was made from.
+    pub fn plan(&self) -> &Plan {
+        &self.0.plan
+    }
+
+    /// The network.
+    pub fn net(&self) -> &TurmoilNet {
+        &self.0.net
+    }
+
+    /// What the clients did.
+    pub fn history(&self) -> &History {
+        &self.0.history
+    }
+
+    /// To be called before each step of the simulation.
+    pub fn steps_at(&self, now: Duration) {
+        self.0.step.set(now);
+    }
+
+    /// Tells the clients what to do from now on.
+    pub fn enter(&self, phase: Phase) {
+        self.0.phase.set(phase);
+    }
+
+    /// Whether no client has a call under way.
+    pub fn is_quiet(&self) -> bool {
+        self.0.busy.get() == 0
+    }
+
+    /// What each Local read in [`Phase::Look`]; complete when every Local has.
+    pub fn looked(&self) -> BTreeMap<usize, Vec<Option<Value>>> {
+        self.0.looked.borrow().clone()
+    }
+
+    /// Reports that something is wrong.
+    pub fn accuse(&self, violation: impl Into<String>) {
+        let at = self.0.step.get();
+        self.0.violations.borrow_mut().push(format!("at {at:?}: {}", violation.into()));
+    }
+
+    /// What was reported.
+    pub fn violations(&self) -> Vec<String> {
+        self.0.violations.borrow().clone()
+    }
+
+    /// The disk of Global's present life.
+    pub fn disk(&self) -> SimDisk {
+        self.0.disk.borrow().clone()
+    }
+
+    /// The disk that Global's next life finds.
+    pub fn replace_disk(&self, disk: SimDisk) {
+        *self.0.disk.borrow_mut() = disk;
+    }
+
+    /// Asks Global to stop in order.
+    pub fn stop_global(&self) {
+        self.0.stop_global.notify_one();
+    }
+
+    /// Whether Global's process ended by itself since the last call.
+    pub fn take_global_ended(&self) -> bool {
+        self.0.global_ended.replace(false)
+    }
+
+    /// The software of Global's host.
+    pub async fn run_global(self) -> turmoil::Result {
+        let (sys, _) = self.machine(GLOBAL, Arc::new(self.disk()));
+        let mut config = GlobalConfig::new("/data");
+        config.engine = EngineKind::Memory;
+        config.listen = vec![Address::Tcp(format!("0.0.0.0:{PORT}"))];
+        config.lease = self.0.plan.lease;
+        config.drain_timeout = self.0.plan.lease * 4;
+        match Global::start(sys, config).await {
+            Ok(global) => tokio::select! {
+                biased;
+                failed = global.failed() => tracing::info!(error = %failed, "global failed"),
+                () = self.0.stop_global.notified() => {
+                    if let Err(e) = global.stop().await {
+                        tracing::info!(error = %e, "global did not stop cleanly");
+                    }
+                }
+            },
+            // A disk that fails may fail a start; a whole one must not.
+            Err(e) if self.0.plan.breaks_disk() => tracing::info!(error = %e, "global did not start"),
+            Err(e) => self.accuse(format!("global did not start: {e}")),
+        }
+        self.0.global_ended.set(true);
+        std::future::pending().await
+    }
+
+    /// The software of a Local's host: the Local and its clients.
+    pub async fn run_local(self, index: usize) -> turmoil::Result {
+        let host = local_host(index);
+        let (sys, time) = self.machine(&host, Arc::new(SimDisk::new()));
+        let mut config = LocalConfig::new(Address::Tcp(format!("{GLOBAL}:{PORT}")));
+        config.cache_bytes = 1 << 20;
+        config.deadline = DEADLINE;
+        config.back_off = (Duration::from_millis(5), Duration::from_millis(100));
+        config.label.clone_from(&host);
+        let rng = sys.rng.clone();
+        let local = Local::start(sys, config).await.map_err(|e| e.to_string())?;
+        for number in 0..self.0.plan.clients {
+            let seeded = Arc::new(SeededRng::new(rng.next_u64()));
+            let client =
+                Client::new(self.clone(), format!("{host}/{number}"), local.node().clone(), time, seeded);
+            tokio::task::spawn_local(client.run());
+        }
+        while self.0.phase.get() != Phase::Look {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.look(index, &local, time).await;
+        std::future::pending().await
+    }
+
+    /// Reads every key until there is an answer: the network is whole.
+    async fn look(&self, index: usize, local: &Local, time: TrueTime) {
+        let seeded = Arc::new(SeededRng::new(0));
+        let by = format!("{}/last", local_host(index));
+        let client = Client::new(self.clone(), by, local.node().clone(), time, seeded);
+        let mut seen = Vec::new();
+        let until = time.now() + RECOVERED;
+        for key in 0..self.0.plan.keys {
+            let value = loop {
+                match client.get(key).await {
+                    Some(value) => break value,
+                    None if time.now() < until => tokio::time::sleep(Duration::from_millis(20)).await,
+                    None => return self.accuse(format!("{} is not served again", local_host(index))),
+                }
+            };
+            if value.is_none() && local.node().hit(&name(key)).is_some() {
+                self.accuse(format!("{} still holds key {key}, which is absent", local_host(index)));
+            }
+            seen.push(value);
+        }
+        self.0.looked.borrow_mut().insert(index, seen);
+    }
+
+    /// The outside, as this life of `host` sees it, and true time.
+    fn machine(&self, host: &str, disk: Arc<SimDisk>) -> (Sys, TrueTime) {
+        let plan = &self.0.plan;
+        let life = *self.0.lives.borrow_mut().entry(host.to_owned()).and_modify(|n| *n += 1).or_insert(1);
+        let of_host = crate::history::fnv(host.as_bytes()) ^ plan.seed;
+        let (ppm, boot) = plan.clock(of_host, host);
+        let began = self.0.step.get();
+        let origin = tokio::time::Instant::now();
+        let since_boot = Duration::from_nanos((began.as_nanos() * u128::from(ppm) / 1_000_000) as u64);
+        let start = Moment::from_nanos((boot + since_boot).as_nanos() as u64);
+        let rng = SeededRng::new(of_host.wrapping_add(life << 32));
+        // The first draws of near seeds are alike enough to be told apart by nobody but us.
+        rng.next_u64();
+        let sys = Sys {
+            clock: Arc::new(TokioClock::new(start, ppm)),
+            rng: Arc::new(rng),
+            net: Arc::new(self.0.net.seen_from(turmoil::lookup(host))),
+            disk,
+            blocking: Blocking::Inline { latency: BLOCKED },
+        };
+        (sys, TrueTime { began, origin })
+    }
+
+    /// A value that no call has used yet.
+    fn new_value(&self) -> Value {
+        let value = self.0.value_next.get();
+        self.0.value_next.set(value + 1);
+        self.0.values.borrow_mut().insert(Blob::hash(bytes_of(value)).id(), value);
+        value
+    }
+
+    fn value_of(&self, hash: &BlobHash) -> Option<Value> {
+        self.0.values.borrow().get(hash).copied()
+    }
+}
+
+/// The name of the host of a Local.
+pub fn local_host(index: usize) -> String {
+    format!("local{index}")
+}
+
+fn name(key: usize) -> Name {
+    Name::of(format!("key-{key}")).expect("a short key is valid")
+}
+
+/// The bytes of a value: most are small, some travel on their own, some have a file at Global.
+fn bytes_of(value: Value) -> bytes::Bytes {
+    let len = match value % 16 {
+        7 => 20_000,
+        13 => 70_000,
+        _ => 12,
+    };
+    value.to_le_bytes().into_iter().cycle().take(len).collect::<Vec<u8>>().into()
+}
+
+/// Reads a whole blob by name.
+fn whole(key: usize) -> (Target, Slice) {
+    (Target::Name(name(key)), Slice::ALL)
+}

@@ -1,0 +1,237 @@
+//! What breaks, and when: planned from a seed, carried out between the steps of a simulation.
+//!
+//! Invariant: when all has been carried out every host runs and every link is whole.
+
+use crate::cluster::{Cluster, GLOBAL, local_host};
+use dstore_sys::disk::{Call, Fault as DiskFault, Survival};
+use dstore_sys::rng::{Rng, SeededRng};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use turmoil::Sim;
+
+/// Something that breaks, and how long it stays so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// Global loses power: its peers hear nothing, what was not synced is lost.
+    PowerLoss,
+    /// Global is killed: connections are closed, the disk is as it was.
+    KillGlobal,
+    /// Global stops in order.
+    StopGlobal,
+    /// Global's next sync of its journal fails; it ends and is started again.
+    FailSync,
+    /// A Local is killed.
+    KillLocal(usize),
+    /// Nothing gets through between Global and a Local; then their connections are reset.
+    Partition(usize),
+    /// As a partition, but nothing tells the two that their connections are dead.
+    SilentPartition(usize),
+    /// Nothing gets through from a Local to Global.
+    DeafGlobal(usize),
+    /// Nothing gets through from Global to a Local.
+    DeafLocal(usize),
+    /// All between Global and a Local is late by the whole length, as if one of them stood still.
+    Delay(usize),
+    /// Segments between Global and a Local are lost now and then; then their connections are reset.
+    Loss(usize),
+    /// All connections between Global and a Local are reset.
+    Reset(usize),
+}
+
+/// A fault with its time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Planned {
+    /// When it begins.
+    pub at: Duration,
+    /// How long it lasts.
+    pub lasts: Duration,
+    /// What breaks.
+    pub fault: Fault,
+}
+
+impl Planned {
+    pub(crate) fn breaks_disk(&self) -> bool {
+        self.fault == Fault::FailSync
+    }
+}
+
+/// What a fault occupies while it lasts: two faults on one would undo each other.
+fn place(fault: Fault) -> Option<usize> {
+    match fault {
+        Fault::PowerLoss | Fault::KillGlobal | Fault::StopGlobal | Fault::FailSync => None,
+        Fault::KillLocal(i)
+        | Fault::Partition(i)
+        | Fault::SilentPartition(i)
+        | Fault::DeafGlobal(i)
+        | Fault::DeafLocal(i)
+        | Fault::Delay(i)
+        | Fault::Loss(i)
+        | Fault::Reset(i) => Some(i),
+    }
+}
+
+/// Draws the faults of a run.
+pub(crate) fn plan(rng: &SeededRng, locals: usize, work: Duration) -> Vec<Planned> {
+    let below = |n: u64| rng.next_u64() % n;
+    let mut free: BTreeMap<Option<usize>, Duration> = BTreeMap::new();
+    let mut planned = Vec::new();
+    let mut at = Duration::from_millis(100 + below(200));
+    while at < work {
+        let local = below(locals as u64) as usize;
+        let fault = match below(24) {
+            0..2 => Fault::PowerLoss,
+            2..4 => Fault::KillGlobal,
+            4 => Fault::StopGlobal,
+            5 => Fault::FailSync,
+            6..9 => Fault::KillLocal(local),
+            9..13 => Fault::Partition(local),
+            13..15 => Fault::DeafGlobal(local),
+            15..17 => Fault::DeafLocal(local),
+            17..20 => Fault::Delay(local),
+            20..22 => Fault::Loss(local),
+            _ => Fault::Reset(local),
+        };
+        // Shorter than a lease, about as long, and much longer.
+        let lasts =
+            Duration::from_millis([10 + below(80), 90 + below(60), 150 + below(500)][below(3) as usize]);
+        let until = free.entry(place(fault)).or_default();
+        if *until <= at {
+            *until = at + lasts + Duration::from_millis(50);
+            planned.push(Planned { at, lasts, fault });
+        }
+        at += Duration::from_millis(10 + below(400));
+    }
+    // Costs many seconds of true time, so it is rare.
+    if below(12) == 0 {
+        let fault = Fault::SilentPartition(below(locals as u64) as usize);
+        let quiet = free.get(&place(fault)).copied().unwrap_or_default().max(work / 2);
+        planned.push(Planned { at: quiet, lasts: Duration::from_millis(50 + below(400)), fault });
+    }
+    planned
+}
+
+/// Carries faults out.
+pub struct Nemesis {
+    cluster: Cluster,
+    /// What is to be done, in order.
+    agenda: BTreeMap<(Duration, usize), Act>,
+    next: usize,
+    made: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    Begin(Fault),
+    End(Fault),
+}
+
+impl Nemesis {
+    /// For the faults of a cluster's plan.
+    pub fn new(cluster: Cluster) -> Self {
+        let mut agenda = BTreeMap::new();
+        for (n, planned) in cluster.plan().faults.iter().enumerate() {
+            agenda.insert((planned.at, 2 * n), Act::Begin(planned.fault));
+            agenda.insert((planned.at + planned.lasts, 2 * n + 1), Act::End(planned.fault));
+        }
+        let next = 2 * agenda.len();
+        Self { cluster, agenda, next, made: 0 }
+    }
+
+    /// Whether all is whole again, for good.
+    pub fn is_done(&self) -> bool {
+        self.agenda.is_empty()
+    }
+
+    /// Faults made.
+    pub fn made(&self) -> usize {
+        self.made
+    }
+
+    /// Does what is due.
+    pub fn act(&mut self, sim: &mut Sim<'_>, now: Duration) {
+        if self.cluster.take_global_ended() {
+            self.end_global(sim, Survival::Everything);
+            let restarted = now + Duration::from_millis(20);
+            self.next += 1;
+            self.agenda.insert((restarted, self.next), Act::End(Fault::KillGlobal));
+        }
+        while let Some(due) = self.agenda.first_entry().filter(|due| due.key().0 <= now) {
+            match due.remove() {
+                Act::Begin(fault) => {
+                    self.made += 1;
+                    self.begin(sim, fault);
+                }
+                Act::End(fault) => self.end(sim, fault),
+            }
+        }
+    }
+
+    fn begin(&mut self, sim: &mut Sim<'_>, fault: Fault) {
+        match fault {
+            Fault::PowerLoss => {
+                for index in 0..self.cluster.plan().locals {
+                    sim.partition(GLOBAL, local_host(index));
+                }
+                self.end_global(sim, Survival::Any);
+            }
+            Fault::KillGlobal => self.end_global(sim, Survival::Everything),
+            Fault::StopGlobal => self.cluster.stop_global(),
+            Fault::FailSync => self.cluster.disk().inject(DiskFault::next(Call::Sync).at("journal")),
+            Fault::KillLocal(i) => sim.crash(local_host(i)),
+            Fault::Partition(i) | Fault::SilentPartition(i) => sim.partition(GLOBAL, local_host(i)),
+            Fault::DeafGlobal(i) => sim.partition_oneway(local_host(i), GLOBAL),
+            Fault::DeafLocal(i) => sim.partition_oneway(GLOBAL, local_host(i)),
+            Fault::Delay(i) => sim.hold(GLOBAL, local_host(i)),
+            Fault::Loss(i) => sim.set_link_fail_rate(GLOBAL, local_host(i), 0.02),
+            Fault::Reset(i) => self.reset(sim, i),
+        }
+    }
+
+    fn end(&mut self, sim: &mut Sim<'_>, fault: Fault) {
+        match fault {
+            Fault::PowerLoss => {
+                for index in 0..self.cluster.plan().locals {
+                    sim.repair(GLOBAL, local_host(index));
+                }
+                self.start_global(sim);
+            }
+            Fault::KillGlobal => self.start_global(sim),
+            // They end by themselves.
+            Fault::StopGlobal | Fault::FailSync | Fault::Reset(_) => {}
+            Fault::KillLocal(i) => sim.bounce(local_host(i)),
+            Fault::SilentPartition(i) => sim.repair(GLOBAL, local_host(i)),
+            Fault::Partition(i) | Fault::DeafGlobal(i) | Fault::DeafLocal(i) => {
+                sim.repair(GLOBAL, local_host(i));
+                self.reset(sim, i);
+            }
+            Fault::Delay(i) => sim.release(GLOBAL, local_host(i)),
+            Fault::Loss(i) => {
+                sim.set_link_fail_rate(GLOBAL, local_host(i), 0.0);
+                sim.repair(GLOBAL, local_host(i));
+                self.reset(sim, i);
+            }
+        }
+    }
+
+    fn reset(&self, sim: &Sim<'_>, local: usize) {
+        self.cluster.net().cut(sim.lookup(GLOBAL), sim.lookup(local_host(local)));
+    }
+
+    /// Global's process is no more. The image is taken first: what is dropped with the process writes nothing.
+    fn end_global(&mut self, sim: &mut Sim<'_>, survival: Survival) {
+        if !sim.is_host_running(GLOBAL) {
+            return;
+        }
+        let seed = self.cluster.plan().seed.wrapping_add(sim.elapsed().as_millis() as u64);
+        let image = self.cluster.disk().crash(survival, seed);
+        sim.crash(GLOBAL);
+        self.cluster.replace_disk(image);
+        self.cluster.take_global_ended();
+    }
+
+    fn start_global(&self, sim: &mut Sim<'_>) {
+        if !sim.is_host_running(GLOBAL) {
+            sim.bounce(GLOBAL);
+        }
+    }
+}
