@@ -1,5 +1,7 @@
 //! The journal here is a plain file, so that what is tested is the directory and not the journal.
 
+mod crash;
+
 use super::*;
 use crate::change::{BlobMeta, Change, Commit, Commits, Payload, Place};
 use crate::engine::{Table, Write};
