@@ -59,6 +59,8 @@ pub(crate) struct Shard {
 pub struct Authority {
     pub(crate) sys: Sys,
     pub(crate) tasks: Tasks,
+    /// Reads the request streams, which end before the doors do: a door waits for what runs on it.
+    pub(crate) readers: Tasks,
     pub(crate) catalog: Catalog,
     pub(crate) blobs: Blobs,
     pub(crate) sweep_grace: Duration,
@@ -100,6 +102,7 @@ impl Authority {
         Self {
             clients: parts.sys.rng.next_u128(),
             sys: parts.sys,
+            readers: parts.tasks.child(),
             tasks: parts.tasks,
             catalog: parts.catalog,
             blobs: parts.blobs,

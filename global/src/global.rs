@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! start: lock, meta, checkpoint, index, journal (data_dir) -> blobs -> authority -> doors
-//! stop:  retire (no more grants, BYE or lease end) -> doors -> tasks -> checkpoint -> journal -> clean mark
+//! stop:  retire (no more grants, BYE or lease end) -> request streams -> doors -> tasks -> checkpoint -> journal -> clean mark
 //! ```
 //! Invariant: the clean mark is written only if no lease is outstanding and nothing can be committed any more.
 
@@ -118,6 +118,8 @@ impl Global {
     /// Why the stop was not clean. Everything acknowledged is durable all the same.
     pub async fn stop(self) -> Result<()> {
         let quiet = retire(&self.authority, self.drain_timeout).await;
+        // What was asked is answered still; a Local asks the rest of the next Global.
+        self.authority.readers.cancel();
         for door in &self.doors {
             let _ = tokio::time::timeout(self.drain_timeout, door.stop()).await;
         }

@@ -50,7 +50,7 @@ impl LinkHost for Host {
     async fn requests(&self, mut up: Frames<Vec<Request>>) -> Result<Frames<Vec<Reply>>> {
         let (replies, mut queue) = mpsc::channel(IN_FLIGHT_MAX);
         let authority = self.0.clone();
-        self.0.tasks.spawn("requests", async move {
+        self.0.readers.spawn("requests", async move {
             let gone = replies.clone();
             let read = async {
                 while let Some(Ok(batch)) = up.next().await {

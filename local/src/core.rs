@@ -497,7 +497,7 @@ impl Core {
 const GONE: &str = "global has no such blob";
 
 pub(crate) fn stopped() -> Error {
-    Error::closed("the local is stopping")
+    Error::unavailable("the local is stopping: try again")
 }
 
 /// Where a listing of stale names goes on.

@@ -12,11 +12,15 @@ use dstore_shared::{Error, Incarnation, LocalId, Result};
 use dstore_sys::Sys;
 use dstore_sys::net::Address;
 use dstore_sys::tasks::Tasks;
+use futures_util::future::join_all;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a stop waits for BYE to be sent: Global would else wait for the end of the lease.
 const BYE_MAX: Duration = Duration::from_millis(500);
+/// How long a stop waits for calls that are under way; longer ones are refused.
+const CALLS_MAX: Duration = Duration::from_millis(500);
+
 /// A running Local.
 pub struct Local {
     core: Arc<Core>,
@@ -91,6 +95,9 @@ impl Local {
         self.core.leave();
         let sent = self.core.session_sent(BYE_MAX);
         sent.await;
+        // Calls that are under way are answered by Global, if it is there.
+        let answered = join_all(self.doors.iter().map(Serving::stop));
+        let _ = tokio::time::timeout(CALLS_MAX, answered).await;
         self.tasks.stop().await;
     }
 }

@@ -24,10 +24,12 @@ use dstore_shared::{
 };
 use futures_util::StreamExt;
 use futures_util::stream;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::time::error::Elapsed;
 
 /// Identities that the node's own requests take in turn: each may have 1,024 in flight.
 const CLIENTS: u64 = 64;
@@ -77,7 +79,7 @@ impl Node {
                 }
             }
         };
-        tokio::time::timeout(self.deadline, wait).await.map_err(|_| self.away())
+        self.in_time(wait).await?.map_err(|_| self.away())
     }
 
     /// What the cache holds and did.
@@ -91,11 +93,21 @@ impl Node {
     }
 
     async fn answer<T>(&self, from: Result<oneshot::Receiver<Result<T>>>) -> Result<T> {
-        match tokio::time::timeout(self.deadline, from?).await {
+        match self.in_time(from?).await? {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(stopped()),
             Err(_) => Err(self.away()),
         }
+    }
+
+    /// What came within the deadline.
+    ///
+    /// # Errors
+    /// `Unavailable` as soon as the node stops: nobody would bring an answer any more.
+    async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<Result<T, Elapsed>> {
+        let stop = self.core.tasks.token();
+        let answer = tokio::time::timeout(self.deadline, answer);
+        stop.run_until_cancelled(answer).await.ok_or_else(stopped)
     }
 
     async fn get_name(&self, name: Name, slice: Slice) -> Result<Option<Found>> {
@@ -117,7 +129,7 @@ impl Node {
     /// Waits for the name within the deadline, and for its blob as long as that moves.
     async fn transfer(&self, name: &Name, mut answer: oneshot::Receiver<Result<Looked>>) -> Result<Looked> {
         loop {
-            match tokio::time::timeout(self.deadline, &mut answer).await {
+            match self.in_time(&mut answer).await? {
                 Ok(Ok(looked)) => return looked,
                 Ok(Err(_)) => return Err(stopped()),
                 Err(_) if self.core.is_fetching(name) => {}

@@ -1,4 +1,5 @@
 //! Both tiers in one process, over real gRPC and in-memory connections.
 
 mod basics;
+mod races;
 mod rig;

@@ -22,10 +22,14 @@ pub fn global_at() -> Address {
 }
 
 pub async fn global(sys: &Sys, dir: &Path, lease: Duration) -> Global {
+    global_with(sys, dir, |config| config.lease = lease).await
+}
+
+pub async fn global_with(sys: &Sys, dir: &Path, change: impl FnOnce(&mut GlobalConfig)) -> Global {
     let mut config = GlobalConfig::new(dir);
     config.engine = EngineKind::Memory;
     config.listen = vec![global_at()];
-    config.lease = lease;
+    change(&mut config);
     Global::start(sys.clone(), config).await.expect("global starts")
 }
 
