@@ -151,6 +151,7 @@ impl Nemesis {
     pub fn act(&mut self, sim: &mut Sim<'_>, now: Duration) {
         if self.cluster.take_global_ended() {
             self.end_global(sim, Survival::Everything);
+            self.reset_all(sim);
             let restarted = now + Duration::from_millis(20);
             self.next += 1;
             self.agenda.insert((restarted, self.next), Act::End(Fault::KillGlobal));
@@ -168,16 +169,18 @@ impl Nemesis {
 
     fn begin(&mut self, sim: &mut Sim<'_>, fault: Fault) {
         match fault {
-            Fault::PowerLoss => {
-                for index in 0..self.cluster.plan().locals {
-                    sim.partition(GLOBAL, local_host(index));
-                }
-                self.end_global(sim, Survival::Any);
+            Fault::PowerLoss => self.end_global(sim, Survival::Any),
+            Fault::KillGlobal => {
+                self.end_global(sim, Survival::Everything);
+                self.reset_all(sim);
             }
-            Fault::KillGlobal => self.end_global(sim, Survival::Everything),
             Fault::StopGlobal => self.cluster.stop_global(),
             Fault::FailSync => self.cluster.disk().inject(DiskFault::next(Call::Sync).at("journal")),
-            Fault::KillLocal(i) => sim.crash(local_host(i)),
+            Fault::KillLocal(i) => {
+                self.cluster.net().vanish(sim.lookup(local_host(i)));
+                sim.crash(local_host(i));
+                self.reset(sim, i);
+            }
             Fault::Partition(i) | Fault::SilentPartition(i) => sim.partition(GLOBAL, local_host(i)),
             Fault::DeafGlobal(i) => sim.partition_oneway(local_host(i), GLOBAL),
             Fault::DeafLocal(i) => sim.partition_oneway(GLOBAL, local_host(i)),
@@ -189,13 +192,7 @@ impl Nemesis {
 
     fn end(&mut self, sim: &mut Sim<'_>, fault: Fault) {
         match fault {
-            Fault::PowerLoss => {
-                for index in 0..self.cluster.plan().locals {
-                    sim.repair(GLOBAL, local_host(index));
-                }
-                self.start_global(sim);
-            }
-            Fault::KillGlobal => self.start_global(sim),
+            Fault::PowerLoss | Fault::KillGlobal => self.start_global(sim),
             // They end by themselves.
             Fault::StopGlobal | Fault::FailSync | Fault::Reset(_) => {}
             Fault::KillLocal(i) => sim.bounce(local_host(i)),
@@ -217,6 +214,12 @@ impl Nemesis {
         self.cluster.net().cut(sim.lookup(GLOBAL), sim.lookup(local_host(local)));
     }
 
+    fn reset_all(&self, sim: &Sim<'_>) {
+        for index in 0..self.cluster.plan().locals {
+            self.reset(sim, index);
+        }
+    }
+
     /// Global's process is no more. The image is taken first: what is dropped with the process writes nothing.
     fn end_global(&mut self, sim: &mut Sim<'_>, survival: Survival) {
         if !sim.is_host_running(GLOBAL) {
@@ -224,6 +227,7 @@ impl Nemesis {
         }
         let seed = self.cluster.plan().seed.wrapping_add(sim.elapsed().as_millis() as u64);
         let image = self.cluster.disk().crash(survival, seed);
+        self.cluster.net().vanish(sim.lookup(GLOBAL));
         sim.crash(GLOBAL);
         self.cluster.replace_disk(image);
         self.cluster.take_global_ended();
