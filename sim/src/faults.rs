@@ -2,12 +2,20 @@
 //!
 //! Invariant: when all has been carried out every host runs and every link is whole.
 
-use crate::cluster::{Cluster, GLOBAL, local_host};
+use crate::cluster::{Cluster, GLOBAL, Trouble, local_host};
+use crate::run::Bug;
 use dstore_sys::disk::{Call, Fault as DiskFault, Survival};
 use dstore_sys::rng::{Rng, SeededRng};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use turmoil::Sim;
+
+/// Changes of the disk that [`Bug::ForgetfulDisk`] takes back.
+const FORGOTTEN: usize = 12;
+/// After a fault has ended: for a session to be there again, and for leases and restart grace to run out.
+const TRACES: Duration = Duration::from_millis(600);
+/// As [`TRACES`], where a dead connection is found by keepalive only.
+const SILENT_TRACES: Duration = Duration::from_secs(20);
 
 /// Something that breaks, and how long it stays so.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -130,6 +138,10 @@ impl Nemesis {
     pub fn new(cluster: Cluster) -> Self {
         let mut agenda = BTreeMap::new();
         for (n, planned) in cluster.plan().faults.iter().enumerate() {
+            let silent = matches!(planned.fault, Fault::SilentPartition(_));
+            let traces = if silent { SILENT_TRACES } else { TRACES };
+            let to = planned.at + planned.lasts + traces;
+            cluster.troubled(Trouble { local: place(planned.fault), from: planned.at, to });
             agenda.insert((planned.at, 2 * n), Act::Begin(planned.fault));
             agenda.insert((planned.at + planned.lasts, 2 * n + 1), Act::End(planned.fault));
         }
@@ -153,6 +165,7 @@ impl Nemesis {
             self.end_global(sim, Survival::Everything);
             self.reset_all(sim);
             let restarted = now + Duration::from_millis(20);
+            self.cluster.troubled(Trouble { local: None, from: now, to: restarted + TRACES });
             self.next += 1;
             self.agenda.insert((restarted, self.next), Act::End(Fault::KillGlobal));
         }
@@ -226,7 +239,16 @@ impl Nemesis {
             return;
         }
         let seed = self.cluster.plan().seed.wrapping_add(sim.elapsed().as_millis() as u64);
-        let image = self.cluster.disk().crash(survival, seed);
+        let disk = self.cluster.disk();
+        let image = if self.cluster.plan().bug == Some(Bug::ForgetfulDisk) {
+            disk.crash_at(
+                disk.op_count().saturating_sub(FORGOTTEN).max(*disk.moments().start()),
+                survival,
+                seed,
+            )
+        } else {
+            disk.crash(survival, seed)
+        };
         self.cluster.net().vanish(sim.lookup(GLOBAL));
         sim.crash(GLOBAL);
         self.cluster.replace_disk(image);
