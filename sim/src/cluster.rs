@@ -9,7 +9,7 @@ mod client;
 use crate::history::History;
 use crate::linear::Value;
 use crate::net::TurmoilNet;
-use crate::run::Plan;
+use crate::run::{Bug, Plan};
 use client::Client;
 use dstore_global::{EngineKind, Global, GlobalConfig};
 use dstore_local::{Local, LocalConfig};
@@ -30,6 +30,8 @@ use tokio::sync::Notify;
 
 /// The name of Global's host.
 pub const GLOBAL: &str = "global";
+/// Bytes of changes that [`Bug::ForgetfulDisk`] may forget.
+const REMEMBERED_BYTES: usize = 1 << 20;
 const PORT: u16 = 50_051;
 /// How long a job that blocks seems to take.
 const BLOCKED: Duration = Duration::from_millis(1);
@@ -68,6 +70,7 @@ struct State {
     busy: Cell<usize>,
     looked: RefCell<BTreeMap<usize, Vec<Option<Value>>>>,
     violations: RefCell<Vec<String>>,
+    troubles: RefCell<Vec<Trouble>>,
     stop_global: Notify,
     /// Global's process ended by itself.
     global_ended: Cell<bool>,
@@ -86,10 +89,21 @@ impl TrueTime {
     }
 }
 
+/// A time in which somebody is not served as usual.
+#[derive(Clone, Copy, Debug)]
+pub struct Trouble {
+    /// The Local; `None` = Global, and so everybody.
+    pub local: Option<usize>,
+    /// When it began.
+    pub from: Duration,
+    /// When its last traces are gone.
+    pub to: Duration,
+}
+
 impl Cluster {
     /// A cluster that has not begun.
     pub fn new(plan: Plan, net: TurmoilNet) -> Self {
-        Self(Rc::new(State {
+        let cluster = Self(Rc::new(State {
             plan,
             net,
             step: Cell::default(),
@@ -102,9 +116,12 @@ impl Cluster {
             busy: Cell::new(0),
             looked: RefCell::default(),
             violations: RefCell::default(),
+            troubles: RefCell::default(),
             stop_global: Notify::new(),
             global_ended: Cell::new(false),
-        }))
+        }));
+        cluster.replace_disk(SimDisk::new());
+        cluster
     }
 
     /// What the run was made from.
@@ -153,6 +170,16 @@ impl Cluster {
         self.0.violations.borrow().clone()
     }
 
+    /// Notes that somebody is not served as usual for a while.
+    pub fn troubled(&self, trouble: Trouble) {
+        self.0.troubles.borrow_mut().push(trouble);
+    }
+
+    /// All that was noted.
+    pub fn troubles(&self) -> Vec<Trouble> {
+        self.0.troubles.borrow().clone()
+    }
+
     /// The disk of Global's present life.
     pub fn disk(&self) -> SimDisk {
         self.0.disk.borrow().clone()
@@ -160,6 +187,9 @@ impl Cluster {
 
     /// The disk that Global's next life finds.
     pub fn replace_disk(&self, disk: SimDisk) {
+        if self.0.plan.bug == Some(Bug::ForgetfulDisk) {
+            disk.record(REMEMBERED_BYTES);
+        }
         *self.0.disk.borrow_mut() = disk;
     }
 

@@ -2,12 +2,20 @@
 //!
 //! Invariant: when all has been carried out every host runs and every link is whole.
 
-use crate::cluster::{Cluster, GLOBAL, local_host};
+use crate::cluster::{Cluster, GLOBAL, Trouble, local_host};
+use crate::run::Bug;
 use dstore_sys::disk::{Call, Fault as DiskFault, Survival};
 use dstore_sys::rng::{Rng, SeededRng};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use turmoil::Sim;
+
+/// Changes of the disk that [`Bug::ForgetfulDisk`] takes back.
+const FORGOTTEN: usize = 12;
+/// After a fault has ended: for a session to be there again, and for leases and restart grace to run out.
+const TRACES: Duration = Duration::from_millis(600);
+/// As [`TRACES`], where a dead connection is found by keepalive only.
+const SILENT_TRACES: Duration = Duration::from_secs(20);
 
 /// Something that breaks, and how long it stays so.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -130,6 +138,10 @@ impl Nemesis {
     pub fn new(cluster: Cluster) -> Self {
         let mut agenda = BTreeMap::new();
         for (n, planned) in cluster.plan().faults.iter().enumerate() {
+            let silent = matches!(planned.fault, Fault::SilentPartition(_));
+            let traces = if silent { SILENT_TRACES } else { TRACES };
+            let to = planned.at + planned.lasts + traces;
+            cluster.troubled(Trouble { local: place(planned.fault), from: planned.at, to });
             agenda.insert((planned.at, 2 * n), Act::Begin(planned.fault));
             agenda.insert((planned.at + planned.lasts, 2 * n + 1), Act::End(planned.fault));
         }
@@ -151,7 +163,9 @@ impl Nemesis {
     pub fn act(&mut self, sim: &mut Sim<'_>, now: Duration) {
         if self.cluster.take_global_ended() {
             self.end_global(sim, Survival::Everything);
+            self.reset_all(sim);
             let restarted = now + Duration::from_millis(20);
+            self.cluster.troubled(Trouble { local: None, from: now, to: restarted + TRACES });
             self.next += 1;
             self.agenda.insert((restarted, self.next), Act::End(Fault::KillGlobal));
         }
@@ -168,16 +182,18 @@ impl Nemesis {
 
     fn begin(&mut self, sim: &mut Sim<'_>, fault: Fault) {
         match fault {
-            Fault::PowerLoss => {
-                for index in 0..self.cluster.plan().locals {
-                    sim.partition(GLOBAL, local_host(index));
-                }
-                self.end_global(sim, Survival::Any);
+            Fault::PowerLoss => self.end_global(sim, Survival::Any),
+            Fault::KillGlobal => {
+                self.end_global(sim, Survival::Everything);
+                self.reset_all(sim);
             }
-            Fault::KillGlobal => self.end_global(sim, Survival::Everything),
             Fault::StopGlobal => self.cluster.stop_global(),
             Fault::FailSync => self.cluster.disk().inject(DiskFault::next(Call::Sync).at("journal")),
-            Fault::KillLocal(i) => sim.crash(local_host(i)),
+            Fault::KillLocal(i) => {
+                self.cluster.net().vanish(sim.lookup(local_host(i)));
+                sim.crash(local_host(i));
+                self.reset(sim, i);
+            }
             Fault::Partition(i) | Fault::SilentPartition(i) => sim.partition(GLOBAL, local_host(i)),
             Fault::DeafGlobal(i) => sim.partition_oneway(local_host(i), GLOBAL),
             Fault::DeafLocal(i) => sim.partition_oneway(GLOBAL, local_host(i)),
@@ -189,13 +205,7 @@ impl Nemesis {
 
     fn end(&mut self, sim: &mut Sim<'_>, fault: Fault) {
         match fault {
-            Fault::PowerLoss => {
-                for index in 0..self.cluster.plan().locals {
-                    sim.repair(GLOBAL, local_host(index));
-                }
-                self.start_global(sim);
-            }
-            Fault::KillGlobal => self.start_global(sim),
+            Fault::PowerLoss | Fault::KillGlobal => self.start_global(sim),
             // They end by themselves.
             Fault::StopGlobal | Fault::FailSync | Fault::Reset(_) => {}
             Fault::KillLocal(i) => sim.bounce(local_host(i)),
@@ -217,13 +227,29 @@ impl Nemesis {
         self.cluster.net().cut(sim.lookup(GLOBAL), sim.lookup(local_host(local)));
     }
 
+    fn reset_all(&self, sim: &Sim<'_>) {
+        for index in 0..self.cluster.plan().locals {
+            self.reset(sim, index);
+        }
+    }
+
     /// Global's process is no more. The image is taken first: what is dropped with the process writes nothing.
     fn end_global(&mut self, sim: &mut Sim<'_>, survival: Survival) {
         if !sim.is_host_running(GLOBAL) {
             return;
         }
         let seed = self.cluster.plan().seed.wrapping_add(sim.elapsed().as_millis() as u64);
-        let image = self.cluster.disk().crash(survival, seed);
+        let disk = self.cluster.disk();
+        let image = if self.cluster.plan().bug == Some(Bug::ForgetfulDisk) {
+            disk.crash_at(
+                disk.op_count().saturating_sub(FORGOTTEN).max(*disk.moments().start()),
+                survival,
+                seed,
+            )
+        } else {
+            disk.crash(survival, seed)
+        };
+        self.cluster.net().vanish(sim.lookup(GLOBAL));
         sim.crash(GLOBAL);
         self.cluster.replace_disk(image);
         self.cluster.take_global_ended();

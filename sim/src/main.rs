@@ -1,20 +1,42 @@
-//! Runs seeds and prints a line for each: `dstore-sim --seed N [--seeds M]`.
+//! Runs seeds and prints a line for each: `dstore-sim --seed N [--seeds M]`. With `RUST_LOG` set it also
+//! prints the plan and what the product logs, with virtual time.
 
 use dstore_sim::run::{Plan, run};
 use std::process::ExitCode;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 
 fn main() -> ExitCode {
     let Some((first, count)) = arguments(std::env::args().skip(1)) else {
         eprintln!("usage: dstore-sim --seed N [--seeds M]");
         return ExitCode::from(2);
     };
+    let verbose = std::env::var_os("RUST_LOG").is_some();
+    if verbose {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        tracing_subscriber::fmt().with_env_filter(filter).with_timer(Virtual).with_ansi(false).init();
+    }
     let mut wrong = 0;
     for seed in first..first.saturating_add(count) {
-        let report = run(Plan::of(seed));
+        let plan = Plan::of(seed);
+        if verbose {
+            println!("{plan:#?}");
+        }
+        let report = run(plan);
         println!("{report}");
         wrong += report.violations.len();
     }
     if wrong > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Shows the simulation's time.
+struct Virtual;
+
+impl FormatTime for Virtual {
+    fn format_time(&self, out: &mut Writer<'_>) -> std::fmt::Result {
+        let now = if turmoil::in_simulation() { turmoil::sim_elapsed() } else { None };
+        write!(out, "{:>9.3}", now.unwrap_or_default().as_secs_f64() * 1e3)
+    }
 }
 
 /// The first seed and how many.

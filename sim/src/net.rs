@@ -2,6 +2,10 @@
 //!
 //! turmoil drops the segments that meet a partition and never sends them again, so a connection that lost one
 //! stands still for ever. A real one is reset when the network is whole again; [`TurmoilNet::cut`] does that.
+//!
+//! A crash drops tasks in an order that hangs on numbers which tokio gives out for the whole process, and with
+//! them their connections, each of which draws from turmoil's randomness. [`TurmoilNet::vanish`], called before,
+//! leaves nothing to draw.
 //! It must never touch the network of the machine.
 
 use dstore_sys::net::{Address, BoxFuture, BoxIo, Listener, Net};
@@ -30,8 +34,14 @@ pub struct TurmoilNet {
 struct State {
     /// What cuts the connections between two hosts, the smaller address first.
     cuts: Mutex<BTreeMap<(IpAddr, IpAddr), CancellationToken>>,
+    /// The streams that are open, with their host, in the order they were opened.
+    open: Mutex<BTreeMap<u64, (IpAddr, Stream)>>,
+    opened: AtomicU64,
     trace: AtomicU64,
 }
+
+/// A connection's end; `None` = its host crashed.
+type Stream = Arc<Mutex<Option<TcpStream>>>;
 
 impl TurmoilNet {
     /// A new network, seen from `me`.
@@ -49,6 +59,18 @@ impl TurmoilNet {
     pub fn cut(&self, a: IpAddr, b: IpAddr) {
         if let Some(cut) = self.state.cuts.lock().remove(&pair(a, b)) {
             cut.cancel();
+        }
+    }
+
+    /// Ends every connection of `host` without a word to its peers. To be called between two steps, before
+    /// the host crashes.
+    pub fn vanish(&self, host: IpAddr) {
+        let open = std::mem::take(&mut *self.state.open.lock());
+        let (gone, stay) = open.into_iter().partition(|(_, (at, _))| *at == host);
+        *self.state.open.lock() = stay;
+        let gone: BTreeMap<u64, (IpAddr, Stream)> = gone;
+        for (_, stream) in gone.into_values() {
+            stream.lock().take();
         }
     }
 
@@ -72,7 +94,10 @@ impl TurmoilNet {
         let tag = u64::from(here.port()) << 16 | u64::from(there.port());
         self.note(tag);
         let cut = Box::pin(token.clone().cancelled_owned());
-        Ok(Box::new(Wire { tcp, token, cut, net: self.clone(), tag }))
+        let number = self.state.opened.fetch_add(1, Ordering::Relaxed);
+        let tcp = Arc::new(Mutex::new(Some(tcp)));
+        self.state.open.lock().insert(number, (self.me, tcp.clone()));
+        Ok(Box::new(Wire { tcp, number, token, cut, net: self.clone(), tag }))
     }
 }
 
@@ -136,11 +161,30 @@ impl Listener for Door {
 
 /// One end of a connection.
 struct Wire {
-    tcp: TcpStream,
+    tcp: Stream,
+    number: u64,
     token: CancellationToken,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     net: TurmoilNet,
     tag: u64,
+}
+
+impl Wire {
+    /// What the stream makes of it, unless its connection is no more; `event` tells what it was.
+    fn on_stream<T>(
+        &self,
+        event: u64,
+        poll: impl FnOnce(Pin<&mut TcpStream>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let polled = match self.tcp.lock().as_mut() {
+            Some(tcp) if !self.token.is_cancelled() => poll(Pin::new(tcp)),
+            _ => Poll::Ready(Err(reset())),
+        };
+        if polled.is_ready() {
+            self.net.note(self.tag << 2 | event);
+        }
+        polled
+    }
 }
 
 impl AsyncRead for Wire {
@@ -149,34 +193,28 @@ impl AsyncRead for Wire {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.cut.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(reset()));
-        }
-        let read = Pin::new(&mut self.tcp).poll_read(cx, buf);
-        if read.is_ready() {
-            self.net.note(self.tag << 1);
-        }
-        read
+        // Asked for its waker's sake.
+        let _ = self.cut.as_mut().poll(cx);
+        self.on_stream(0, |tcp| tcp.poll_read(cx, buf))
     }
 }
 
 impl AsyncWrite for Wire {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.token.is_cancelled() {
-            return Poll::Ready(Err(reset()));
-        }
-        let written = Pin::new(&mut self.tcp).poll_write(cx, bytes);
-        if written.is_ready() {
-            self.net.note(self.tag << 1 | 1);
-        }
-        written
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.on_stream(1, |tcp| tcp.poll_write(cx, bytes))
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.on_stream(2, |tcp| tcp.poll_flush(cx))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.on_stream(3, |tcp| tcp.poll_shutdown(cx))
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.net.state.open.lock().remove(&self.number);
     }
 }

@@ -7,7 +7,7 @@
 
 use crate::cluster::{Cluster, GLOBAL, Phase, local_host};
 use crate::faults::{Nemesis, Planned};
-use crate::linear::{self, Verdict};
+use crate::linear::{self, Call, Op, Verdict};
 use crate::net::TurmoilNet;
 use dstore_sys::rng::{Rng, SeededRng};
 use std::cell::RefCell;
@@ -202,9 +202,35 @@ fn judge(cluster: &Cluster) {
             }
         }
     }
+    for call in cluster.history().by_key().into_values().flatten() {
+        if let Some(bound) = delete_bound(cluster, &call)
+            && call.ended.is_some_and(|ended| ended - call.begun > bound)
+        {
+            cluster.accuse(format!("a DEL took longer than {bound:?}: {call}"));
+        }
+    }
     for panic in PANICS.take() {
         cluster.accuse(format!("a panic: {panic}"));
     }
+}
+
+/// How long a DEL may take: `A + D(1+ρ)` for each Local in trouble, and what the network needs. `None` for
+/// other calls, and where the caller or Global is in trouble.
+fn delete_bound(cluster: &Cluster, call: &Call) -> Option<Duration> {
+    let plan = cluster.plan();
+    let ended = call.ended.filter(|_| call.op == Op::Delete)?;
+    let (mut failures, from) = (0, |local: usize| call.by.starts_with(&format!("{}/", local_host(local))));
+    for trouble in cluster.troubles() {
+        if trouble.from <= ended && call.begun <= trouble.to {
+            match trouble.local {
+                Some(local) if !from(local) => failures += 1,
+                _ => return None,
+            }
+        }
+    }
+    let drain = plan.lease.min(Duration::from_secs(1)) / 4 + plan.lease * 1010 / 1000;
+    // A strict DEL may queue behind another one, each with its round trips and its fsync.
+    Some(drain * failures + plan.latency_max * 12 + Duration::from_millis(30))
 }
 
 fn report(cluster: &Cluster, faults: usize, took: Duration) -> Report {
