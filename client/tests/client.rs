@@ -311,7 +311,9 @@ async fn too_large_a_value_names_the_other_form() {
 #[tokio::test]
 async fn many_changes_at_once_each_have_one_id() {
     let world = World::memory().await;
-    let client = world.client();
+    // Their deadlines begin together, and a loaded machine works them off one by one.
+    let patient = ClientConfig { deadline: Duration::from_secs(60), ..ClientConfig::default() };
+    let client = world.client_with(patient);
     let sets = (0..3_000).map(|n| {
         let client = client.clone();
         async move { client.set(&name(&n.to_string()), Bytes::from(n.to_string())).await }

@@ -56,7 +56,8 @@ impl Wire {
         self.shared.flow.send_replace(flow);
     }
 
-    /// New connections go to `to`.
+    /// Connections go to `to` from now on; those that go elsewhere end. (A port that a killed Global had may
+    /// be another test's by now.)
     pub fn point_to(&self, to: &Address) {
         self.shared.to.send_replace(to.to_string());
     }
@@ -81,7 +82,8 @@ impl Drop for Wire {
 
 async fn forward(shared: Arc<Shared>, here: TcpStream) {
     let mut cut = shared.flow.subscribe();
-    let to = shared.to.borrow().clone();
+    let mut moved = shared.to.subscribe();
+    let to = moved.borrow_and_update().clone();
     let pass = async {
         let Ok(there) = TcpStream::connect(to).await else { return };
         let _ = (here.set_nodelay(true), there.set_nodelay(true));
@@ -96,6 +98,7 @@ async fn forward(shared: Arc<Shared>, here: TcpStream) {
     tokio::select! {
         () = pass => {}
         _ = cut.wait_for(|flow| *flow == Flow::Cut) => {}
+        _ = moved.changed() => {}
     }
 }
 
