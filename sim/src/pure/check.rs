@@ -6,6 +6,9 @@ use super::world::World;
 impl World {
     /// I1, I4, I7 and the bound of a drain, looked at after every event.
     pub fn check_invariants(&mut self) {
+        if self.cfg.black_box {
+            return;
+        }
         for i in 0..self.locals.len() {
             if self.locals[i].up && self.local_now(i) < self.locals[i].valid_until {
                 self.check_lease(i);
@@ -38,19 +41,18 @@ impl World {
     fn check_names(&mut self, i: usize) {
         let local = &self.locals[i];
         let (local_id, life) = local.identity();
-        let servable = local.names.all().into_iter().filter(|(_, held)| held.era == local.era);
+        let process = self.global.process.as_ref();
+        let now = self.global.clock.read(self.now);
         let mut wrong = Vec::new();
-        for (name, held) in servable {
-            let process = self.global.process.as_ref();
-            let busy = process.is_some_and(|p| p.m.is_busy(&name));
-            let truth = self.global.visible.get(&name).map(|e| e.bind_rev);
+        for (name, held) in local.names.all().iter().filter(|(_, held)| held.era == local.era) {
+            let busy = process.is_some_and(|p| p.m.is_busy(name));
+            let truth = self.global.visible.get(name).map(|e| e.bind_rev);
             if truth != Some(held.rev) && !busy {
                 wrong
                     .push(format!("I1: local {i} may serve {name:?} of {:?}, but it is {truth:?}", held.rev));
             }
-            let now = self.global.clock.read(self.now);
-            let waited = process
-                .is_none_or(|p| p.m.in_grace(now) || busy || p.m.would_wait_for(local_id, life, &name));
+            let waited =
+                process.is_none_or(|p| p.m.in_grace(now) || busy || p.m.would_wait_for(local_id, life, name));
             if !waited {
                 wrong.push(format!("I7: local {i} may serve {name:?} and nobody would wait for it"));
             }
@@ -70,6 +72,19 @@ impl World {
         if longest > bound && !stood_still {
             self.violation(|| format!("G4: a drain takes {longest:?}, more than {bound:?}"));
         }
+    }
+
+    /// Whether callers have stopped and everything has come to its end.
+    pub fn is_over(&self) -> bool {
+        let valid = |i: usize| self.locals[i].up && self.local_now(i) < self.locals[i].valid_until;
+        self.is_closing()
+            && self.clients.iter().all(|c| c.current.is_none())
+            && (0..self.locals.len()).all(|i| valid(i) && self.locals[i].m.flights() == 0)
+            && self
+                .global
+                .process
+                .as_ref()
+                .is_some_and(|p| p.m.counts().ops == 0 && p.m.counts().sessions == self.locals.len())
     }
 
     /// After a calm, everybody has been answered and everybody may serve again.
@@ -114,7 +129,7 @@ impl World {
             match judge(&self.history.ops, pair) {
                 Verdict::Linearizable => {}
                 Verdict::Not => {
-                    self.violation(|| format!("the history of keys {pair:?} is not linearizable"))
+                    self.violation(|| format!("the history of keys {pair:?} is not linearizable"));
                 }
                 Verdict::Tangled => undecided += 1,
             }

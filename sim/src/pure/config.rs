@@ -23,6 +23,8 @@ pub struct Config {
     pub faults: BTreeSet<Fault>,
     /// What is wrong on purpose.
     pub planted: Option<Planted>,
+    /// Whether only what callers were told is judged, and not the state of the machines.
+    pub black_box: bool,
     /// Whether every event is printed.
     pub narrate: bool,
 }
@@ -41,6 +43,7 @@ impl Config {
             duration: Duration::from_secs(8),
             faults: Fault::ALL.into_iter().filter(|_| rng.chance(550)).collect(),
             planted: None,
+            black_box: false,
             narrate: false,
         }
     }
@@ -126,8 +129,8 @@ pub enum Planted {
     ReadBeforeRegistering,
     /// `valid_until` is loaded after the lookup (rule 1).
     LoadAfterLookup,
-    /// KEEPs are dated a little late (rule 2).
-    LateKeep,
+    /// Clocks are ten times as wrong as they may be (G5).
+    WrongClocks,
     /// INVs of running drains are left out of a resumption (rule 14).
     NoRepeatedInvs,
     /// Names of before a WELCOME go on being served (rule 31).
@@ -152,7 +155,7 @@ impl Planted {
         Self::ReleaseOnStreamLoss,
         Self::ReadBeforeRegistering,
         Self::LoadAfterLookup,
-        Self::LateKeep,
+        Self::WrongClocks,
         Self::NoRepeatedInvs,
         Self::IgnoreEra,
         Self::VisibleBeforeSync,
@@ -166,8 +169,8 @@ impl Planted {
             Self::SkipGrace | Self::VisibleBeforeSync => vec![Fault::GlobalCrashes],
             Self::ReleaseOnStreamLoss | Self::IgnoreEra => vec![Fault::Cuts],
             Self::NoRepeatedInvs => vec![Fault::Cuts, Fault::Stalls],
-            Self::LateKeep => vec![Fault::Cuts, Fault::Skew],
-            Self::LoadAfterLookup => vec![Fault::LocalPauses],
+            Self::WrongClocks => vec![Fault::Cuts, Fault::Skew],
+            Self::LoadAfterLookup => vec![Fault::Cuts, Fault::LocalPauses],
             Self::RestampRetries => vec![Fault::Duplicates],
             _ => vec![Fault::Stalls],
         }

@@ -1,9 +1,9 @@
 //! What goes wrong, and when: one fault after the other, many at a time.
 
 use super::config::Fault;
-use super::local;
 use super::rng::MS;
 use super::world::{Event, World};
+use super::{global, local};
 
 impl World {
     pub fn next_fault(&mut self) {
@@ -31,14 +31,18 @@ impl World {
             Fault::LocalStops if self.rng.chance(300) => self.local_event(i, 0, local::Event::Leave),
             Fault::LocalPauses => {
                 let long = self.rng.pick(&[3, 100, 3_000]);
-                self.locals[i].paused_until = self.now + self.rng.between(1, long) * MS;
+                let pause = self.rng.between(1, long) * MS;
+                self.locals[i].paused_until = self.now + pause;
+                self.local_event(i, pause, local::Event::Wake);
             }
             Fault::GlobalCrashes if self.rng.chance(200) => self.crash_global(),
             Fault::GlobalStops if self.rng.chance(200) && !self.is_stopping() => self.stop_global(),
             Fault::GlobalPauses => {
                 let long = self.rng.pick(&[3, 100, 1_000]);
-                self.global.paused_until = self.now + self.rng.between(1, long) * MS;
+                let pause = self.rng.between(1, long) * MS;
+                self.global.paused_until = self.now + pause;
                 self.global.last_pause = self.global.paused_until;
+                self.after(pause, Event::Global(self.global.boot, global::Event::Wake));
             }
             Fault::Evictions => {
                 let name = self.keys[self.rng.below(self.cfg.keys)].clone();
@@ -69,9 +73,5 @@ impl World {
             link.down_until = self.now;
             link.stalled_until = self.now;
         }
-        for local in &mut self.locals {
-            local.paused_until = local.paused_until.min(self.now);
-        }
-        self.global.paused_until = self.global.paused_until.min(self.now);
     }
 }

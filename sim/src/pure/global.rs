@@ -33,6 +33,8 @@ pub(super) enum Event {
     Finish(OpNo, Result<Outcome>, Revision),
     Quiet,
     Crash,
+    /// It goes on after it stood still.
+    Wake,
 }
 
 /// Who waits for an outcome.
@@ -114,7 +116,7 @@ pub(super) struct Global {
 impl Global {
     pub fn new(rng: &mut Rng, cfg: &Config) -> Self {
         Self {
-            clock: Clock::new(rng, cfg.has(Fault::Skew)),
+            clock: Clock::of(rng, cfg),
             boot: 0,
             process: None,
             visible: BTreeMap::new(),
@@ -186,7 +188,7 @@ impl World {
         self.after(away, world::Event::GlobalStarts);
     }
 
-    pub fn to_global(&mut self, boot: u64, event: Event) {
+    pub fn reach_global(&mut self, boot: u64, event: Event) {
         if boot != self.global.boot || self.global.process.is_none() {
             return;
         }
@@ -227,6 +229,7 @@ impl World {
             Event::Synced => self.synced(),
             Event::Rest(record) => self.show(&record, true),
             Event::Finish(op, result, head) => self.machine().finish(now, op, &result, head),
+            Event::Wake => {}
             Event::Quiet => self.look_whether_quiet(),
             Event::Crash => return self.crash_global(),
         }
@@ -374,10 +377,10 @@ impl World {
     fn plan_tick(&mut self) {
         let process = self.global.process.as_mut().expect("global is up");
         let due = process.m.next_deadline();
-        if due.is_some() && due != process.tick_at {
+        if let Some(deadline) = due.filter(|_| due != process.tick_at) {
             process.tick_at = due;
             let late = self.rng.between(0, 2_000) * 1_000;
-            let at = self.global.clock.time_of(due.expect("a deadline")).max(self.now) + late;
+            let at = self.global.clock.time_of(deadline).max(self.now) + late;
             self.at(at, world::Event::Global(self.global.boot, Event::Tick));
         }
     }

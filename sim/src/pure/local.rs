@@ -1,6 +1,6 @@
 //! A Local: the machine under test, its name table, and hits as a node makes them.
 
-use super::config::{Config, Fault, Planted};
+use super::config::{Config, Planted};
 use super::global::told;
 use super::history::Told;
 use super::names::{Held, Names};
@@ -36,6 +36,8 @@ pub(super) enum Event {
     RemoveLate,
     Leave,
     Exit,
+    /// It goes on after it stood still.
+    Wake,
 }
 
 /// Somebody who waits for an answer.
@@ -90,7 +92,7 @@ impl Local {
         Self {
             up: false,
             life: 0,
-            clock: Clock::new(rng, cfg.has(Fault::Skew)),
+            clock: Clock::of(rng, cfg),
             m: machine(id, 0),
             names: Names::new(cfg.planted),
             valid_until: Moment::ZERO,
@@ -152,7 +154,7 @@ impl World {
         self.after(delay, world::Event::Local(i, life, event));
     }
 
-    pub fn to_local(&mut self, i: usize, life: u64, event: Event) {
+    pub fn reach_local(&mut self, i: usize, life: u64, event: Event) {
         let local = &mut self.locals[i];
         if life != local.life || !local.up {
             return;
@@ -182,12 +184,7 @@ impl World {
             Event::Lost(stream) => self.lost_at_local(i, stream),
             Event::Connect(slot) => self.connect(i, slot),
             Event::Keep => {
-                let early = if self.planted(Planted::LateKeep) {
-                    self.cfg.lease / 20
-                } else {
-                    std::time::Duration::ZERO
-                };
-                self.locals[i].m.keep(now + early);
+                self.locals[i].m.keep(now);
                 let third = u64::try_from(self.cfg.lease.as_nanos() / 3).expect("a lease of some seconds");
                 let delay = self.rng.between(third / 2, third);
                 self.local_event(i, delay, Event::Keep);
@@ -228,6 +225,7 @@ impl World {
                     self.locals[i].m.dropped(vec![(name, reg_seq)]);
                 }
             }
+            Event::Wake => {}
             Event::RemoveLate => self.locals[i].names.remove_late(),
             Event::Leave => {
                 self.locals[i].m.leave();
@@ -244,7 +242,9 @@ impl World {
         if self.rng.chance(850) {
             return self.at_local(i, event);
         }
-        let delay = self.rng.between(1, 2_000) * 1_000;
+        // Now and then its thread is not scheduled for long.
+        let long = if self.rng.chance(100) { 500_000 } else { 2_000 };
+        let delay = self.rng.between(1, long) * 1_000;
         self.local_event(i, delay, event);
     }
 

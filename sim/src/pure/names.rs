@@ -3,7 +3,7 @@
 use super::config::Planted;
 use dstore_local::coherence::NameTable;
 use dstore_shared::{Name, RegSeq, Revision};
-use std::cell::RefCell;
+use std::cell::{Ref, RefCell};
 use std::collections::BTreeMap;
 
 /// A name held.
@@ -41,8 +41,8 @@ impl Names {
         self.held.borrow_mut().remove(name).map(|h| h.reg_seq)
     }
 
-    pub fn all(&self) -> Vec<(Name, Held)> {
-        self.held.borrow().iter().map(|(name, held)| (name.clone(), *held)).collect()
+    pub fn all(&self) -> Ref<'_, BTreeMap<Name, Held>> {
+        self.held.borrow()
     }
 
     pub fn remove_late(&self) {

@@ -1,5 +1,6 @@
 //! The run's random numbers and its machines' clocks.
 
+use super::config::{Config, Fault, Planted};
 use dstore_shared::Moment;
 use dstore_shared::limits::CLOCK_RATE_ERROR_PER_MILLE;
 use dstore_sys::rng::Rng as _;
@@ -46,10 +47,11 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    pub fn new(rng: &mut Rng, skew: bool) -> Self {
-        let most = CLOCK_RATE_ERROR_PER_MILLE as i64 * 1000;
+    pub fn of(rng: &mut Rng, cfg: &Config) -> Self {
+        let worse = if cfg.is_planted(Planted::WrongClocks) { 10 } else { 1 };
+        let most = CLOCK_RATE_ERROR_PER_MILLE as i64 * 1000 * worse;
         let any = rng.between(0, 2 * most as u64) as i64 - most;
-        let fast_ppm = if skew { rng.pick(&[-most, most, 0, any]) } else { 0 };
+        let fast_ppm = if cfg.has(Fault::Skew) { rng.pick(&[-most, most, 0, any]) } else { 0 };
         Self { offset: rng.between(1, 1_000_000) * MS, fast_ppm }
     }
 

@@ -24,8 +24,17 @@ const STEPS_MAX: usize = 400_000;
 enum Seen {
     Get(usize, Option<u64>),
     Set(usize, u64, Option<Told>),
-    /// For each of the two: whether it is deleted, and what was told.
-    Del([Option<Option<bool>>; 2]),
+    Del([Deleted; 2]),
+}
+
+/// What a DEL does to one of the two names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Deleted {
+    No,
+    /// And whether it was bound, nobody was told.
+    Yes,
+    /// And told that it was bound, or not.
+    Told(bool),
 }
 
 #[derive(Debug)]
@@ -49,19 +58,19 @@ fn project(op: &Op, pair: [usize; 2]) -> Option<Call> {
         (What::Get(_), _) => return None,
         (What::Set(key, value), told) => Seen::Set(place(*key)?, *value, told),
         (What::Del(keys), told) => {
-            let mut deleted = [None; 2];
+            let mut deleted = [Deleted::No; 2];
             for (i, key) in keys.iter().enumerate() {
                 if let Some(at) = place(*key) {
-                    deleted[at] = Some(match &told {
-                        Some(Told::Removed(removed)) => removed.get(i).copied(),
-                        _ => None,
-                    });
+                    deleted[at] = match &told {
+                        Some(Told::Removed(removed)) => Deleted::Told(removed[i]),
+                        _ => Deleted::Yes,
+                    };
                 }
             }
             Seen::Del(deleted)
         }
     };
-    if matches!(seen, Seen::Del([None, None])) {
+    if matches!(seen, Seen::Del([Deleted::No, Deleted::No])) {
         return None;
     }
     let to = match (&op.answer, op.took_effect) {
@@ -90,11 +99,11 @@ fn step(mut state: State, seen: &Seen) -> Option<State> {
         }
         Seen::Del(deleted) => {
             for (at, told) in deleted.iter().enumerate() {
-                let Some(told) = told else { continue };
-                if told.is_some_and(|was| was != state[at].is_some()) {
-                    return None;
+                match *told {
+                    Deleted::No => {}
+                    Deleted::Told(was) if was != state[at].is_some() => return None,
+                    Deleted::Yes | Deleted::Told(_) => state[at] = None,
                 }
-                state[at] = None;
             }
             Some(state)
         }

@@ -13,7 +13,7 @@ use super::rng::{MS, Rng, Time};
 use dstore_shared::Name;
 use dstore_shared::frame::{Down, Reply, Request, Up};
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 
 /// How long everything has to come to its end after the last fault.
 const CALM: Time = 12_000 * MS;
@@ -40,32 +40,6 @@ pub(super) enum Event {
     Fault,
 }
 
-struct Scheduled {
-    at: Time,
-    no: u64,
-    event: Event,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        self.no == other.no
-    }
-}
-
-impl Eq for Scheduled {}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.no).cmp(&(other.at, other.no))
-    }
-}
-
 pub(super) struct World {
     pub cfg: Config,
     pub rng: Rng,
@@ -79,7 +53,9 @@ pub(super) struct World {
     pub violations: Vec<String>,
     pub hits: usize,
     pub faults: usize,
-    queue: BinaryHeap<Reverse<Scheduled>>,
+    /// When each event happens, in the order in which they were planned.
+    queue: BinaryHeap<Reverse<(Time, u64)>>,
+    events: HashMap<u64, Event>,
     next: u64,
     trace: u64,
 }
@@ -106,6 +82,7 @@ impl World {
             hits: 0,
             faults: 0,
             queue: BinaryHeap::new(),
+            events: HashMap::new(),
             next: 0,
             trace: 0xcbf2_9ce4_8422_2325,
         };
@@ -127,7 +104,8 @@ impl World {
 
     pub fn at(&mut self, at: Time, event: Event) {
         self.next += 1;
-        self.queue.push(Reverse(Scheduled { at, no: self.next, event }));
+        self.queue.push(Reverse((at, self.next)));
+        self.events.insert(self.next, event);
     }
 
     /// The last time at which something goes wrong.
@@ -160,27 +138,25 @@ impl World {
         }
     }
 
-    /// Adds to the trace's hash (FNV-1a).
+    /// Adds to the trace's hash (after FNV-1a).
     pub fn trace(&mut self, what: u64) {
-        for byte in what.to_le_bytes() {
-            self.trace = (self.trace ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+        self.trace = (self.trace ^ what).wrapping_mul(0x0100_0000_01b3).rotate_left(29);
     }
 
     pub fn run(mut self) -> Report {
         let end = self.faults_end() + CALM;
-        while let Some(Reverse(next)) = self.queue.pop() {
-            if next.at > end || self.violations.len() >= VIOLATIONS_MAX {
+        while let Some(Reverse((at, no))) = self.queue.pop() {
+            let event = self.events.remove(&no).expect("a planned event");
+            if at > end || self.violations.len() >= VIOLATIONS_MAX || self.is_over() {
                 break;
             }
             // No two things happen at one moment, so that the history's order is the order of events.
-            self.now = next.at.max(self.now + 1);
-            let bytes = std::mem::size_of_val(&next.event) as u64;
-            self.trace(self.now ^ bytes);
+            self.now = at.max(self.now + 1);
+            self.trace(self.now);
             if self.cfg.narrate {
-                println!("{:>12} {:?}", self.now / 1_000, next.event);
+                println!("{:>12} {event:?}", self.now / 1_000);
             }
-            self.happen(next.event);
+            self.happen(event);
             self.check_invariants();
         }
         self.finish()
@@ -188,33 +164,33 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Global(boot, event) => self.to_global(boot, event),
-            Event::Local(i, life, event) => self.to_local(i, life, event),
+            Event::Global(boot, event) => self.reach_global(boot, event),
+            Event::Local(i, life, event) => self.reach_local(i, life, event),
             Event::Client(i, event) => self.at_client(i, event),
             Event::Up(stream, frame) if self.arrives(stream, true) => {
-                self.to_global(self.global.boot, global::Event::Frame(stream, frame));
+                self.reach_global(self.global.boot, global::Event::Frame(stream, frame));
             }
             Event::Ask(stream, request) if self.arrives(stream, true) => {
-                self.to_global(self.global.boot, global::Event::Ask(stream, request));
+                self.reach_global(self.global.boot, global::Event::Ask(stream, request));
             }
             Event::Down(stream, frame) if self.arrives(stream, false) => {
                 let i = self.net.of(stream).local;
-                self.to_local(i, self.locals[i].life, local::Event::Frame(stream, frame));
+                self.reach_local(i, self.locals[i].life, local::Event::Frame(stream, frame));
             }
             Event::Reply(stream, reply) if self.arrives(stream, false) => {
                 let i = self.net.of(stream).local;
-                self.to_local(i, self.locals[i].life, local::Event::Reply(reply));
+                self.reach_local(i, self.locals[i].life, local::Event::Reply(reply));
             }
             Event::Up(..) | Event::Ask(..) | Event::Down(..) | Event::Reply(..) => {}
             Event::LostAtGlobal(stream) => {
                 if std::mem::take(&mut self.net.of(stream).at_global) {
-                    self.to_global(self.global.boot, global::Event::Lost(stream));
+                    self.reach_global(self.global.boot, global::Event::Lost(stream));
                 }
             }
             Event::LostAtLocal(stream) => {
                 let i = self.net.of(stream).local;
                 if std::mem::take(&mut self.net.of(stream).at_local) {
-                    self.to_local(i, self.locals[i].life, local::Event::Lost(stream));
+                    self.reach_local(i, self.locals[i].life, local::Event::Lost(stream));
                 }
             }
             Event::GlobalStarts => self.start_global(),
