@@ -154,6 +154,7 @@ impl World {
         let grace = if clean { Duration::ZERO } else { self.global.grace() };
         let now = self.global_now();
         self.global.boot += 1;
+        self.global.paused_until = 0;
         let boot =
             Boot { history: HISTORY, number: self.global.boot, head: self.global.head, at: now, grace };
         let mut m = Sessions::new(self.global.terms.clone(), boot);
@@ -183,7 +184,6 @@ impl World {
             self.cut(stream, self.is_calm());
         }
         self.global.inbox.clear();
-        self.global.paused_until = 0;
         let away = self.rng.between(5, 1_500) * MS;
         self.after(away, world::Event::GlobalStarts);
     }
