@@ -16,6 +16,7 @@
 //! It must never release a session because its stream broke.
 
 mod holders;
+mod inspect;
 mod ops;
 mod requests;
 mod session;

@@ -45,6 +45,11 @@ impl<J, R> Op<J, R> {
         self.stage != Stage::Queued
     }
 
+    /// Whether acks, lease ends or the grace are outstanding.
+    pub fn is_draining(&self) -> bool {
+        self.stage == Stage::Draining
+    }
+
     /// Whether one more attempt may wait for it.
     fn joined(&self) -> Result<()> {
         match &self.failed {

@@ -277,8 +277,8 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
     }
 
     /// The blob of a found binding is at hand. If the answer may still be cached, `install` is called with
-    /// the registration and the era, and says whether the node holds the name now (rule 10). Gives back who
-    /// waited, and whether it is held.
+    /// the registration and the era, and says whether the node holds the name now, by this or by another
+    /// request (rule 10). Gives back who waited, and whether it is held.
     pub fn complete(&mut self, id: FlightId, install: impl FnOnce(RegSeq, u64) -> bool) -> (Vec<W>, bool) {
         let Some(flight) = self.remove(id) else { return (Vec::new(), false) };
         let State::Found(entry, registered) = flight.state else { return (flight.early, false) };
@@ -319,14 +319,12 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         (flight.early, installed)
     }
 
-    /// A flight failed, at Global or on the way to the blob. Gives back everybody who waited.
+    /// A flight failed, at Global or on the way to the blob. Gives back everybody who waited. Global may go on
+    /// waiting for this Local: the name may be held by another request with a smaller `reg_seq`.
     pub fn failed(&mut self, id: FlightId) -> Vec<W> {
         let Some(flight) = self.remove(id) else { return Vec::new() };
         if let Some(name) = &flight.name {
             self.send_waiting(name);
-        }
-        if let (State::Found(_, true), Some(name)) = (&flight.state, flight.name) {
-            self.dropped(vec![(name, flight.reg_seq)]);
         }
         flight.early.into_iter().chain(flight.late).collect()
     }

@@ -423,9 +423,18 @@ fn what_was_registered_and_not_installed_is_dropped() {
     let (served, held) = t.m.complete(FlightId(1), |_, _| false);
     assert_eq!((served.len(), held), (1, false), "the cache did not want it");
     t.gives(&["drop k#1"]);
-    t.get(5, "k", "g2");
-    t.bound(6, 2, 5, Some(e(1)));
+}
+
+#[test]
+fn a_blob_that_does_not_come_takes_no_registration_of_another_request() {
+    // Global knows the larger registration only; to drop it would unregister what the smaller one holds.
+    let mut t = Table::open();
+    t.set("k", "w1");
+    t.get(3, "k", "g1");
+    assert_eq!(t.stored(1, "k", 12, Some(e(1))), (vec!["w1"], true));
+    t.bound(4, 2, 12, Some(e(1)));
     t.skip();
-    assert_eq!(t.failed(2), ["g2"], "its blob did not come");
-    t.gives(&["drop k#2"]);
+    assert_eq!(t.failed(2), ["g1"]);
+    t.gives_nothing();
+    assert_eq!(t.hit(5, "k"), Some(12));
 }

@@ -1,0 +1,220 @@
+//! Callers: each makes one operation at a time, and repeats a change under its id until it is answered.
+
+use super::config::{Fault, Planted};
+use super::history::{Op, Told, What};
+use super::local::{self, Call, hash_of};
+use super::rng::MS;
+use super::world::{self, World};
+use dstore_shared::{Born, ClientId, Command, Kind, RequestId, Result};
+use std::cell::Cell;
+use std::rc::Rc;
+
+/// Attempts of a change before its caller gives up.
+const ATTEMPTS_MAX: u32 = 8;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Event {
+    Next,
+    /// No answer has come to an attempt of the operation.
+    Late(usize, u32),
+}
+
+#[derive(Debug)]
+pub(super) struct Client {
+    id: ClientId,
+    n: u64,
+    /// The newest of Global's clock that it has seen.
+    born: Option<Born>,
+    home: usize,
+    pub current: Option<Current>,
+}
+
+#[derive(Debug)]
+pub(super) struct Current {
+    pub op: usize,
+    attempts: u32,
+    calls: Vec<Rc<Cell<bool>>>,
+}
+
+impl Client {
+    pub fn new(i: usize, home: usize) -> Self {
+        Self { id: ClientId(i as u128 + 1), n: 0, born: None, home, current: None }
+    }
+}
+
+impl World {
+    pub fn at_client(&mut self, c: usize, event: Event) {
+        match event {
+            Event::Next => self.next_op(c),
+            Event::Late(op, attempt) => {
+                let current = &self.clients[c].current;
+                if current.as_ref().is_some_and(|now| now.op == op && now.attempts == attempt) {
+                    self.try_again(c);
+                }
+            }
+        }
+    }
+
+    /// Callers stop a while before the run ends, so that everything can come to its end.
+    pub fn is_closing(&self) -> bool {
+        self.now >= self.faults_end() + 1_000 * MS
+    }
+
+    fn next_op(&mut self, c: usize) {
+        if self.is_closing() {
+            return;
+        }
+        if self.rng.chance(80) {
+            self.clients[c].home = self.rng.below(self.cfg.locals);
+        }
+        self.learn_born(c);
+        let what = self.draw();
+        let id = match (&what, self.clients[c].born) {
+            (What::Get(_), _) => None,
+            // It has to see Global's clock first.
+            (_, None) => return self.after(20 * MS, world::Event::Client(c, Event::Next)),
+            (_, Some(born)) => {
+                self.clients[c].n += 1;
+                Some(RequestId { client: self.clients[c].id, n: self.clients[c].n, born })
+            }
+        };
+        let op = self.history.ops.len();
+        self.history.ops.push(Op { what, from: self.now, answer: None, id, took_effect: false });
+        self.clients[c].current = Some(Current { op, attempts: 0, calls: Vec::new() });
+        self.attempt(c);
+    }
+
+    fn draw(&mut self) -> What {
+        let key = self.rng.below(self.cfg.keys);
+        match self.rng.between(0, 99) {
+            0..=59 => What::Get(key),
+            60..=81 => {
+                // A few values come again, so that some SETs are of equal bytes.
+                let value =
+                    if self.rng.chance(200) { self.rng.between(1, 3) } else { self.rng.between(4, 1 << 40) };
+                What::Set(key, value)
+            }
+            82..=91 => What::Del(vec![key]),
+            _ => {
+                let other = (key + 1 + self.rng.below(self.cfg.keys - 1)) % self.cfg.keys;
+                What::Del(vec![key, other])
+            }
+        }
+    }
+
+    fn learn_born(&mut self, c: usize) {
+        let seen = self.locals[self.clients[c].home].m.born();
+        let client = &mut self.clients[c];
+        if let Some(seen) = seen
+            && client.born.is_none_or(|born| seen.newer_than(&born))
+        {
+            client.born = Some(seen);
+        }
+    }
+
+    fn attempt(&mut self, c: usize) {
+        let Some(current) = self.clients[c].current.as_mut() else { return };
+        current.attempts += 1;
+        let (op, attempt) = (current.op, current.attempts);
+        let what = self.history.ops[op].what.clone();
+        let mut id = self.history.ops[op].id;
+        if self.planted(Planted::RestampRetries)
+            && let Some(id) = &mut id
+        {
+            id.n += u64::from(attempt) << 32;
+        }
+        let home = self.clients[c].home;
+        self.call(c, home, op, &what, id);
+        if id.is_some() && self.has(Fault::Duplicates) && self.rng.chance(100) {
+            let other = self.rng.below(self.cfg.locals);
+            self.call(c, other, op, &what, id);
+        }
+        let patience = if id.is_some() { self.rng.between(100, 3_000) } else { 3_000 };
+        self.after(patience * MS, world::Event::Client(c, Event::Late(op, attempt)));
+    }
+
+    fn call(&mut self, c: usize, i: usize, op: usize, what: &What, id: Option<RequestId>) {
+        let gone = Rc::new(Cell::new(false));
+        if let Some(current) = self.clients[c].current.as_mut() {
+            current.calls.push(gone.clone());
+        }
+        let call = Call { client: c, op, gone };
+        let name = |key: &usize| self.keys[*key].clone();
+        let command = match what {
+            What::Get(key) => {
+                let event = local::Event::Get(call, name(key));
+                return self.local_event(i, 0, event);
+            }
+            What::Set(key, value) => {
+                Command::Set { name: name(key), hash: hash_of(*value), size: 8, carried: None }
+            }
+            What::Del(keys) => Command::Delete { names: keys.iter().map(name).collect() },
+        };
+        let event = local::Event::Change(call, id.expect("a change has an id"), command);
+        self.local_event(i, 0, event);
+    }
+
+    fn try_again(&mut self, c: usize) {
+        let Some(current) = &self.clients[c].current else { return };
+        if self.history.ops[current.op].id.is_none() || current.attempts >= ATTEMPTS_MAX {
+            return self.done(c);
+        }
+        // Some attempts go on behind the caller's back.
+        if self.rng.chance(500) {
+            current.calls.iter().for_each(|gone| gone.set(true));
+        }
+        if self.rng.chance(500) {
+            self.clients[c].home = self.rng.below(self.cfg.locals);
+        }
+        self.attempt(c);
+    }
+
+    fn done(&mut self, c: usize) {
+        if let Some(current) = self.clients[c].current.take() {
+            current.calls.iter().for_each(|gone| gone.set(true));
+        }
+        let think = self.rng.between(1, 40) * MS;
+        self.after(think, world::Event::Client(c, Event::Next));
+    }
+
+    /// A Local answers a call.
+    pub fn answered(&mut self, call: &Call, answer: Result<Told>) {
+        let c = call.client;
+        if self.clients[c].current.as_ref().is_none_or(|now| now.op != call.op) || call.is_over() {
+            return;
+        }
+        self.learn_born(c);
+        match answer {
+            Ok(told) => {
+                let is_change = self.history.ops[call.op].id.is_some();
+                self.trace(if is_change { 1 } else { 2 });
+                self.history.ops[call.op].answer = Some((self.now, told));
+                // Another id of the same change has an effect of its own, which the search will see.
+                let searched_only = self.cfg.black_box || self.planted(Planted::RestampRetries) && is_change;
+                if !searched_only {
+                    let verdict = self.history.judge(&self.history.ops[call.op]);
+                    if let Err(why) = verdict {
+                        self.violation(|| why);
+                    }
+                }
+                self.done(c);
+            }
+            Err(e) => match e.kind() {
+                Kind::Closed => self.done(c),
+                Kind::Unavailable | Kind::Exhausted => {
+                    let Some(current) = &self.clients[c].current else { return };
+                    let late = Event::Late(current.op, current.attempts);
+                    let soon = self.rng.between(5, 50) * MS;
+                    self.after(soon, world::Event::Client(c, late));
+                }
+                _ => self.violation(|| format!("op {} was answered {e:?}", call.op)),
+            },
+        }
+    }
+}
+
+impl Call {
+    fn is_over(&self) -> bool {
+        self.gone.get()
+    }
+}

@@ -1,0 +1,195 @@
+//! What a run is made of: its size, its faults, and the bug that was planted in it.
+
+use super::rng::Rng;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// One run of the simulator, but for its seed.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Locals.
+    pub locals: usize,
+    /// Callers, each with one operation at a time.
+    pub clients: usize,
+    /// Names that they fight over.
+    pub keys: usize,
+    /// Registrations that Global's holder index takes.
+    pub holdings_max: usize,
+    /// Lease length D.
+    pub lease: Duration,
+    /// Virtual time with faults; a calm follows in which everything must come to its end.
+    pub duration: Duration,
+    /// What goes wrong.
+    pub faults: BTreeSet<Fault>,
+    /// What is wrong on purpose.
+    pub planted: Option<Planted>,
+    /// Whether only what callers were told is judged, and not the state of the machines.
+    pub black_box: bool,
+    /// Whether every event is printed.
+    pub narrate: bool,
+}
+
+impl Config {
+    /// A configuration drawn from `seed`: each run has other faults, so that no fault hides behind another
+    /// (swarm testing; Groce et al., 2012).
+    pub fn for_seed(seed: u64) -> Self {
+        let mut rng = Rng::new(seed ^ 0xC0FF_EE00);
+        Self {
+            locals: rng.between(2, 4) as usize,
+            clients: rng.between(3, 6) as usize,
+            keys: rng.between(2, 4) as usize,
+            holdings_max: if rng.chance(150) { 2 } else { 1_000 },
+            lease: Duration::from_millis(rng.pick(&[100, 400, 2_000])),
+            duration: Duration::from_secs(8),
+            faults: Fault::ALL.into_iter().filter(|_| rng.chance(550)).collect(),
+            planted: None,
+            black_box: false,
+            narrate: false,
+        }
+    }
+
+    /// The same with a planted bug, and with the faults that it takes to show.
+    #[must_use]
+    pub fn with(mut self, planted: Planted) -> Self {
+        self.faults.extend(planted.needs());
+        self.planted = Some(planted);
+        self
+    }
+
+    pub(super) fn has(&self, fault: Fault) -> bool {
+        self.faults.contains(&fault)
+    }
+
+    pub(super) fn is_planted(&self, planted: Planted) -> bool {
+        self.planted == Some(planted)
+    }
+}
+
+/// Something that goes wrong in a run.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Fault {
+    /// Streams break, alone or all of a Local at once; each end learns of it when it does.
+    Cuts,
+    /// A link delivers nothing for a while, then everything.
+    Stalls,
+    /// A Local dies and returns as another incarnation.
+    LocalCrashes,
+    /// A Local says BYE and returns.
+    LocalStops,
+    /// A Local stands still, its clock does not.
+    LocalPauses,
+    /// Global dies; of what it appended and did not sync, any prefix survives.
+    GlobalCrashes,
+    /// Global retires its Locals, stops and returns.
+    GlobalStops,
+    /// Global stands still, its clock does not.
+    GlobalPauses,
+    /// A sync fails; Global dies soon after.
+    SyncFailures,
+    /// Locals evict names.
+    Evictions,
+    /// Clocks run at rates up to ρ off.
+    Skew,
+    /// A caller sends one change through two Locals at once.
+    Duplicates,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Cuts,
+        Self::Stalls,
+        Self::LocalCrashes,
+        Self::LocalStops,
+        Self::LocalPauses,
+        Self::GlobalCrashes,
+        Self::GlobalStops,
+        Self::GlobalPauses,
+        Self::SyncFailures,
+        Self::Evictions,
+        Self::Skew,
+        Self::Duplicates,
+    ];
+}
+
+/// A bug put into the driver of the machines on purpose, which the checkers must find.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Planted {
+    /// No grace after a crash (rule 29).
+    SkipGrace,
+    /// INVs are acknowledged at once and applied a little later (rule 13).
+    AckBeforeRemoval,
+    /// A reply is installed although an INV met its flight (rule 10).
+    InstallPoisoned,
+    /// Every reply says that it may be cached (rule 7).
+    AlwaysCacheable,
+    /// A broken stream ends its session (rule 18).
+    ReleaseOnStreamLoss,
+    /// A name is read before its reader is registered (rule 7).
+    ReadBeforeRegistering,
+    /// `valid_until` is loaded after the lookup (rule 1).
+    LoadAfterLookup,
+    /// Clocks are ten times as wrong as they may be (G5).
+    WrongClocks,
+    /// INVs of running drains are left out of a resumption (rule 14).
+    NoRepeatedInvs,
+    /// Names of before a WELCOME go on being served (rule 31).
+    IgnoreEra,
+    /// Changes are visible before they are durable (rule 8).
+    VisibleBeforeSync,
+    /// Names are free before the change is visible (rule 7).
+    FreeBeforeVisible,
+    /// Every attempt has an id of its own (rule 24).
+    RestampRetries,
+    /// A DEL of several names shows one after the other (G2).
+    PiecemealDelete,
+}
+
+impl Planted {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::SkipGrace,
+        Self::AckBeforeRemoval,
+        Self::InstallPoisoned,
+        Self::AlwaysCacheable,
+        Self::ReleaseOnStreamLoss,
+        Self::ReadBeforeRegistering,
+        Self::LoadAfterLookup,
+        Self::WrongClocks,
+        Self::NoRepeatedInvs,
+        Self::IgnoreEra,
+        Self::VisibleBeforeSync,
+        Self::FreeBeforeVisible,
+        Self::RestampRetries,
+        Self::PiecemealDelete,
+    ];
+
+    fn needs(self) -> Vec<Fault> {
+        match self {
+            Self::SkipGrace | Self::VisibleBeforeSync => vec![Fault::GlobalCrashes],
+            Self::ReleaseOnStreamLoss | Self::IgnoreEra => vec![Fault::Cuts],
+            Self::NoRepeatedInvs => vec![Fault::Cuts, Fault::Stalls],
+            Self::WrongClocks => vec![Fault::Cuts, Fault::Skew],
+            Self::LoadAfterLookup => vec![Fault::Cuts, Fault::LocalPauses],
+            Self::RestampRetries => vec![Fault::Duplicates],
+            _ => vec![Fault::Stalls],
+        }
+    }
+}
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Operations that were answered.
+    pub ops: usize,
+    /// GETs answered without a question to Global.
+    pub hits: usize,
+    /// Times that something went wrong, as configured.
+    pub faults: usize,
+    /// Histories too tangled to be judged in the steps allowed; each was judged by Global's own timeline.
+    pub undecided: usize,
+    /// What went wrong that must not.
+    pub violations: Vec<String>,
+    /// The same for the same seed and configuration, whatever the machine.
+    pub trace_hash: u64,
+}

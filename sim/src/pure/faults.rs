@@ -1,0 +1,77 @@
+//! What goes wrong, and when: one fault after the other, many at a time.
+
+use super::config::Fault;
+use super::rng::MS;
+use super::world::{Event, World};
+use super::{global, local};
+
+impl World {
+    pub fn next_fault(&mut self) {
+        if self.is_calm() {
+            return self.heal();
+        }
+        if !self.cfg.faults.is_empty() {
+            let faults: Vec<Fault> = self.cfg.faults.iter().copied().collect();
+            let fault = self.rng.pick(&faults);
+            self.strike(fault);
+        }
+        let pause = self.rng.between(10, 400) * MS;
+        self.after(pause, Event::Fault);
+    }
+
+    fn strike(&mut self, fault: Fault) {
+        let i = self.rng.below(self.cfg.locals);
+        match fault {
+            Fault::Cuts => self.cut_some(i),
+            Fault::Stalls => {
+                let long = self.rng.pick(&[5, 60, 600, 3_000]);
+                self.net.links[i].stalled_until = self.now + self.rng.between(1, long) * MS;
+            }
+            Fault::LocalCrashes if self.rng.chance(300) => self.crash_local(i),
+            Fault::LocalStops if self.rng.chance(300) => self.local_event(i, 0, local::Event::Leave),
+            Fault::LocalPauses => {
+                let long = self.rng.pick(&[3, 100, 3_000]);
+                let pause = self.rng.between(1, long) * MS;
+                self.locals[i].paused_until = self.now + pause;
+                self.local_event(i, pause, local::Event::Wake);
+            }
+            Fault::GlobalCrashes if self.rng.chance(200) => self.crash_global(),
+            Fault::GlobalStops if self.rng.chance(200) && !self.is_stopping() => self.stop_global(),
+            Fault::GlobalPauses => {
+                let long = self.rng.pick(&[3, 100, 1_000]);
+                let pause = self.rng.between(1, long) * MS;
+                self.global.paused_until = self.now + pause;
+                self.global.last_pause = self.global.paused_until;
+                self.after(pause, Event::Global(self.global.boot, global::Event::Wake));
+            }
+            Fault::Evictions => {
+                let name = self.keys[self.rng.below(self.cfg.keys)].clone();
+                self.local_event(i, 0, local::Event::Evict(name));
+            }
+            // These happen elsewhere, or not this time.
+            _ => return,
+        }
+        self.faults += 1;
+        self.trace(fault as u64);
+    }
+
+    fn cut_some(&mut self, i: usize) {
+        let mut streams = self.net.open_streams(Some(i));
+        if self.rng.chance(500) && !streams.is_empty() {
+            streams = vec![streams[self.rng.below(streams.len())]];
+        } else {
+            let long = self.rng.pick(&[20, 300, 3_000]);
+            self.net.links[i].down_until = self.now + self.rng.between(1, long) * MS;
+        }
+        for stream in streams {
+            self.cut(stream, false);
+        }
+    }
+
+    fn heal(&mut self) {
+        for link in &mut self.net.links {
+            link.down_until = self.now;
+            link.stalled_until = self.now;
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! A Local: the machine under test, its name table, and hits as a node makes them.
+
+use super::config::{Config, Planted};
+use super::global::told;
+use super::history::Told;
+use super::names::{Held, Names};
+use super::net::{REQUEST_STREAMS, Slot};
+use super::rng::{Clock, MS, Rng, Time};
+use super::world::{self, World};
+use dstore_local::coherence::{Action, Bounds, Coherence, Identity, Waiter};
+use dstore_shared::frame::{Answer, Down, Reply, Request, Up};
+use dstore_shared::{
+    BlobHash, Command, Entry, Epoch, Error, FlightId, Incarnation, LocalId, Moment, Name, Outcome, RequestId,
+    Result,
+};
+use std::cell::Cell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+#[derive(Debug)]
+pub(super) enum Event {
+    Frame(u64, Down),
+    Reply(Reply),
+    Lost(u64),
+    Connect(Slot),
+    Keep,
+    FlushAck,
+    Get(Call, Name),
+    Change(Call, RequestId, Command),
+    /// A hit under way looks its name up, having loaded `valid_until`.
+    Look(Call, Name, Moment),
+    /// It reads the clock, having found a value.
+    ReadClock(Call, Name, Moment, Held),
+    Blob(FlightId),
+    Evict(Name),
+    RemoveLate,
+    Leave,
+    Exit,
+    /// It goes on after it stood still.
+    Wake,
+}
+
+/// Somebody who waits for an answer.
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    pub client: usize,
+    /// The operation, by its number in the history.
+    pub op: usize,
+    pub gone: Rc<Cell<bool>>,
+}
+
+impl Waiter for Call {
+    fn is_gone(&self) -> bool {
+        self.gone.get()
+    }
+}
+
+/// A Local's machine: its clock outlives its processes.
+#[derive(Debug)]
+pub(super) struct Local {
+    pub up: bool,
+    /// Counts processes: the incarnation.
+    pub life: u64,
+    pub clock: Clock,
+    pub m: Coherence<Names, Call>,
+    pub names: Names,
+    /// As hits see them.
+    pub valid_until: Moment,
+    pub era: u64,
+    id: LocalId,
+    session: Option<u64>,
+    requests: [Option<u64>; REQUEST_STREAMS],
+    found: BTreeMap<FlightId, (Name, Entry)>,
+    asked: BTreeMap<FlightId, Name>,
+    pub paused_until: Time,
+    inbox: VecDeque<(u64, Event)>,
+}
+
+pub(super) fn hash_of(value: u64) -> BlobHash {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&value.to_le_bytes());
+    BlobHash::from_bytes(bytes)
+}
+
+pub(super) fn value_of(hash: BlobHash) -> u64 {
+    u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes"))
+}
+
+impl Local {
+    pub fn new(rng: &mut Rng, cfg: &Config, i: usize) -> Self {
+        let id = LocalId(i as u128 + 1);
+        Self {
+            up: false,
+            life: 0,
+            clock: Clock::of(rng, cfg),
+            m: machine(id, 0),
+            names: Names::new(cfg.planted),
+            valid_until: Moment::ZERO,
+            era: 0,
+            id,
+            session: None,
+            requests: [None; REQUEST_STREAMS],
+            found: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            paused_until: 0,
+            inbox: VecDeque::new(),
+        }
+    }
+
+    pub fn identity(&self) -> (LocalId, Incarnation) {
+        (self.id, Incarnation(self.life))
+    }
+}
+
+fn machine(local_id: LocalId, life: u64) -> Coherence<Names, Call> {
+    let label = format!("local {local_id}");
+    let identity = Identity { local_id, incarnation: Incarnation(life), label };
+    Coherence::new(identity, Bounds { flights_max: 64, waiters_max: 16 })
+}
+
+impl World {
+    pub fn start_local(&mut self, i: usize) {
+        let planted = self.cfg.planted;
+        let local = &mut self.locals[i];
+        local.life += 1;
+        local.up = true;
+        local.m = machine(local.id, local.life);
+        local.names = Names::new(planted);
+        (local.valid_until, local.era) = (Moment::ZERO, 0);
+        (local.session, local.requests) = (None, [None; REQUEST_STREAMS]);
+        (local.found, local.asked) = (BTreeMap::new(), BTreeMap::new());
+        (local.paused_until, local.inbox) = (0, VecDeque::new());
+        self.local_event(i, 0, Event::Connect(Slot::Session));
+        for n in 0..REQUEST_STREAMS {
+            self.local_event(i, 0, Event::Connect(Slot::Requests(n)));
+        }
+        self.local_event(i, 1, Event::Keep);
+    }
+
+    pub fn crash_local(&mut self, i: usize) {
+        if !std::mem::take(&mut self.locals[i].up) {
+            return;
+        }
+        for stream in self.net.open_streams(Some(i)) {
+            self.net.of(stream).at_local = false;
+            self.cut(stream, self.is_calm());
+        }
+        let away = self.rng.between(1, 1_000) * MS;
+        self.after(away, world::Event::LocalStarts(i));
+    }
+
+    pub fn local_event(&mut self, i: usize, delay: Time, event: Event) {
+        let life = self.locals[i].life;
+        self.after(delay, world::Event::Local(i, life, event));
+    }
+
+    pub fn reach_local(&mut self, i: usize, life: u64, event: Event) {
+        let local = &mut self.locals[i];
+        if life != local.life || !local.up {
+            return;
+        }
+        if self.now < local.paused_until {
+            return local.inbox.push_back((life, event));
+        }
+        while let Some((life, event)) = self.locals[i].inbox.pop_front() {
+            if life == self.locals[i].life && self.locals[i].up {
+                self.at_local(i, event);
+            }
+        }
+        if self.locals[i].up {
+            self.at_local(i, event);
+        }
+    }
+
+    pub fn local_now(&self, i: usize) -> Moment {
+        self.locals[i].clock.read(self.now)
+    }
+
+    fn at_local(&mut self, i: usize, event: Event) {
+        let now = self.local_now(i);
+        match event {
+            Event::Frame(stream, frame) => self.frame_at_local(i, stream, frame),
+            Event::Reply(reply) => self.reply_at_local(i, reply),
+            Event::Lost(stream) => self.lost_at_local(i, stream),
+            Event::Connect(slot) => self.connect(i, slot),
+            Event::Keep => {
+                self.locals[i].m.keep(now);
+                let third = u64::try_from(self.cfg.lease.as_nanos() / 3).expect("a lease of some seconds");
+                let delay = self.rng.between(third / 2, third);
+                self.local_event(i, delay, Event::Keep);
+                if self.rng.chance(50) {
+                    self.locals[i].m.forget_abandoned();
+                }
+            }
+            Event::FlushAck => self.locals[i].m.flush_ack(),
+            Event::Get(call, name) => {
+                let valid_until = self.locals[i].valid_until;
+                self.step(i, Event::Look(call, name, valid_until));
+            }
+            Event::Look(call, name, valid_until) => self.look(i, call, name, valid_until),
+            Event::ReadClock(call, name, mut valid_until, held) => {
+                if self.planted(Planted::LoadAfterLookup) {
+                    valid_until = self.locals[i].valid_until;
+                }
+                if now < valid_until {
+                    self.hits += 1;
+                    self.answered(&call, Ok(Told::Got(Some(held.value))));
+                } else {
+                    self.miss(i, call, &name);
+                }
+            }
+            Event::Change(call, id, command) => {
+                if let Err((e, call)) = self.locals[i].m.change(id, command, call) {
+                    self.answered(&call, Err(e));
+                }
+            }
+            Event::Blob(flight) if self.rng.chance(50) => {
+                self.locals[i].found.remove(&flight);
+                let waiting = self.locals[i].m.failed(flight);
+                self.tell_all(waiting, &Err(Error::unavailable("the blob did not come")));
+            }
+            Event::Blob(flight) => self.complete(i, flight),
+            Event::Evict(name) => {
+                if let Some(reg_seq) = self.locals[i].names.evict(&name) {
+                    self.locals[i].m.dropped(vec![(name, reg_seq)]);
+                }
+            }
+            Event::Wake => {}
+            Event::RemoveLate => self.locals[i].names.remove_late(),
+            Event::Leave => {
+                self.locals[i].m.leave();
+                let soon = self.rng.between(1, 50) * MS;
+                self.local_event(i, soon, Event::Exit);
+            }
+            Event::Exit => return self.crash_local(i),
+        }
+        self.after_local(i);
+    }
+
+    /// A hit goes on, at once or a little later: it holds no lock.
+    fn step(&mut self, i: usize, event: Event) {
+        if self.rng.chance(850) {
+            return self.at_local(i, event);
+        }
+        // Now and then its thread is not scheduled for long.
+        let long = if self.rng.chance(100) { 500_000 } else { 2_000 };
+        let delay = self.rng.between(1, long) * 1_000;
+        self.local_event(i, delay, event);
+    }
+
+    fn look(&mut self, i: usize, call: Call, name: Name, valid_until: Moment) {
+        let local = &self.locals[i];
+        let era = local.era;
+        let any_era = self.planted(Planted::IgnoreEra);
+        match local.names.get(&name).filter(|held| held.era == era || any_era) {
+            Some(held) => self.step(i, Event::ReadClock(call, name, valid_until, held)),
+            None => self.miss(i, call, &name),
+        }
+    }
+
+    fn miss(&mut self, i: usize, call: Call, name: &Name) {
+        let now = self.local_now(i);
+        if let Err((e, call)) = self.locals[i].m.read(now, name, None, call) {
+            self.answered(&call, Err(e));
+        }
+    }
+
+    // ---- streams
+
+    fn connect(&mut self, i: usize, slot: Slot) {
+        let now = self.local_now(i);
+        let Some(stream) = self.open(i) else {
+            let backoff = self.rng.between(5, 120) * MS;
+            return self.local_event(i, backoff, Event::Connect(slot));
+        };
+        let local = &mut self.locals[i];
+        match slot {
+            Slot::Session => {
+                local.session = Some(stream);
+                local.m.connected(now);
+            }
+            Slot::Requests(n) => {
+                local.requests[n] = Some(stream);
+                local.m.send_again();
+            }
+        }
+    }
+
+    fn lost_at_local(&mut self, i: usize, stream: u64) {
+        let local = &mut self.locals[i];
+        let slot = if local.session == Some(stream) {
+            local.session = None;
+            local.m.lost();
+            Slot::Session
+        } else if let Some(n) = local.requests.iter().position(|s| *s == Some(stream)) {
+            local.requests[n] = None;
+            Slot::Requests(n)
+        } else {
+            return;
+        };
+        let backoff = self.rng.between(1, 100) * MS;
+        self.local_event(i, backoff, Event::Connect(slot));
+    }
+
+    fn frame_at_local(&mut self, i: usize, stream: u64, frame: Down) {
+        if self.locals[i].session != Some(stream) {
+            return;
+        }
+        let now = self.local_now(i);
+        let local = &mut self.locals[i];
+        local.m.down(now, frame, &local.names);
+        if self.planted(Planted::AckBeforeRemoval) {
+            self.local_event(i, 2 * MS, Event::RemoveLate);
+        }
+        if self.rng.chance(500) {
+            self.locals[i].m.flush_ack();
+        } else {
+            let delay = self.rng.between(0, 1_000) * 1_000;
+            self.local_event(i, delay, Event::FlushAck);
+        }
+    }
+
+    // ---- replies
+
+    fn reply_at_local(&mut self, i: usize, reply: Reply) {
+        let now = self.local_now(i);
+        let local = &mut self.locals[i];
+        local.m.saw(reply.born);
+        match reply.answer {
+            Answer::Resolved(resolved) => local.m.resolved(now, reply.flight, resolved),
+            Answer::Changed { outcome, cacheable } => self.changed(i, reply.flight, &outcome, cacheable),
+            Answer::Failed(e) => {
+                local.asked.remove(&reply.flight);
+                let waiting = local.m.failed(reply.flight);
+                self.tell_all(waiting, &Err(e));
+            }
+        }
+    }
+
+    fn changed(&mut self, i: usize, flight: FlightId, outcome: &Outcome, cacheable: Option<Epoch>) {
+        let local = &mut self.locals[i];
+        let name = local.asked.remove(&flight);
+        let names = &local.names;
+        let (waiting, _) = local.m.changed(flight, outcome, cacheable, |entry, reg_seq, era| {
+            let held = Held { value: value_of(entry.hash), rev: entry.bind_rev, reg_seq, era };
+            name.is_some_and(|name| {
+                names.install(name, held);
+                true
+            })
+        });
+        self.tell_all(waiting, &Ok(told(outcome)));
+    }
+
+    fn complete(&mut self, i: usize, flight: FlightId) {
+        let poisoned_too = self.planted(Planted::InstallPoisoned);
+        let refuses = self.rng.chance(30);
+        let local = &mut self.locals[i];
+        let Some((name, entry)) = local.found.remove(&flight) else { return };
+        let names = &local.names;
+        let held = |reg_seq, era| Held { value: value_of(entry.hash), rev: entry.bind_rev, reg_seq, era };
+        let (waiting, installed) = local.m.complete(flight, |reg_seq, era| {
+            if !refuses {
+                names.install(name.clone(), held(reg_seq, era));
+            }
+            names.get(&name).is_some()
+        });
+        if poisoned_too && !installed {
+            names.install(name, held(dstore_shared::RegSeq(0), local.era));
+        }
+        self.tell_all(waiting, &Ok(Told::Got(Some(value_of(entry.hash)))));
+    }
+
+    fn tell_all(&mut self, waiting: Vec<Call>, answer: &Result<Told>) {
+        for call in waiting {
+            self.answered(&call, answer.clone());
+        }
+    }
+
+    /// Carries out what the machine wants.
+    fn after_local(&mut self, i: usize) {
+        loop {
+            let actions = self.locals[i].m.take_actions();
+            if actions.is_empty() {
+                return;
+            }
+            for action in actions {
+                self.carry_out(i, action);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, i: usize, action: Action<Call>) {
+        match action {
+            Action::ValidUntil(until) => self.locals[i].valid_until = until,
+            Action::Era(era) => self.locals[i].era = era,
+            Action::Send(frame) => self.send_up(i, frame),
+            Action::Ask(request) => self.ask_global(i, request),
+            Action::Found(flight, entry, _) => {
+                let name = self.locals[i].asked.remove(&flight).expect("a name that was asked for");
+                self.locals[i].found.insert(flight, (name, entry));
+                if self.rng.chance(600) {
+                    self.complete(i, flight);
+                } else {
+                    let fetch = self.rng.between(10, 6_000) * 1_000;
+                    self.local_event(i, fetch, Event::Blob(flight));
+                }
+            }
+            Action::Absent(waiting, _) => self.tell_all(waiting, &Ok(Told::Got(None))),
+            Action::Refused(waiting, e) => self.tell_all(waiting, &Err::<Told, Error>(e)),
+            Action::Reconnect(why) => {
+                self.violation(|| format!("a stream broke its order: {why}"));
+            }
+        }
+    }
+
+    fn send_up(&mut self, i: usize, frame: Up) {
+        if let Some(stream) = self.locals[i].session {
+            self.send(stream, true, world::Event::Up(stream, frame));
+        }
+    }
+
+    fn ask_global(&mut self, i: usize, request: Request) {
+        let name = match &request.ask {
+            dstore_shared::frame::Ask::Resolve { name, .. } => Some(name.clone()),
+            dstore_shared::frame::Ask::Change { command: Command::Set { name, .. }, .. } => {
+                Some(name.clone())
+            }
+            dstore_shared::frame::Ask::Change { .. } => None,
+        };
+        if let Some(name) = name {
+            self.locals[i].asked.insert(request.flight, name);
+        }
+        let n = self.rng.below(REQUEST_STREAMS);
+        // What is not sent now goes out when a stream opens again.
+        if let Some(stream) = self.locals[i].requests[n] {
+            self.send(stream, true, world::Event::Ask(stream, request));
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The network: streams that deliver in order, late, or not at all.
+
+use super::rng::{MS, Rng, Time};
+
+/// What a stream is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Slot {
+    Session,
+    Requests(usize),
+}
+
+/// Request streams of a Local: unordered among each other.
+pub(super) const REQUEST_STREAMS: usize = 2;
+
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub local: usize,
+    /// When the newest frame of each direction arrives.
+    up: Time,
+    down: Time,
+    /// Broken: nothing that is on its way arrives.
+    pub cut: bool,
+    /// Whether each end takes it for open.
+    pub at_global: bool,
+    pub at_local: bool,
+}
+
+/// One Local's link to Global.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Link {
+    /// Nothing connects before this.
+    pub down_until: Time,
+    /// Nothing arrives before this.
+    pub stalled_until: Time,
+}
+
+#[derive(Debug)]
+pub(super) struct Net {
+    pub streams: Vec<Stream>,
+    pub links: Vec<Link>,
+}
+
+impl Net {
+    pub fn new(locals: usize) -> Self {
+        Self { streams: Vec::new(), links: vec![Link::default(); locals] }
+    }
+
+    pub fn open(&mut self, local: usize) -> u64 {
+        let (up, down, cut) = (0, 0, false);
+        self.streams.push(Stream { local, up, down, cut, at_global: true, at_local: true });
+        self.streams.len() as u64 - 1
+    }
+
+    pub fn of(&mut self, stream: u64) -> &mut Stream {
+        &mut self.streams[stream as usize]
+    }
+
+    /// When a frame sent now arrives; `None` = never.
+    pub fn deliver(&mut self, now: Time, rng: &mut Rng, stream: u64, up: bool) -> Option<Time> {
+        let local = self.of(stream).local;
+        let stalled = self.links[local].stalled_until;
+        let delay = if rng.chance(30) { rng.between(1, 60) * MS } else { rng.between(20, 1_500) * 1_000 };
+        let stream = self.of(stream);
+        if stream.cut {
+            return None;
+        }
+        let newest = if up { &mut stream.up } else { &mut stream.down };
+        *newest = (*newest + 1).max(now + delay).max(stalled);
+        Some(*newest)
+    }
+
+    /// The open streams of a Local, or of all.
+    pub fn open_streams(&self, local: Option<usize>) -> Vec<u64> {
+        let all = self.streams.iter().enumerate();
+        let open = all.filter(|(_, s)| !s.cut && (s.at_local || s.at_global));
+        open.filter(|(_, s)| local.is_none_or(|l| l == s.local)).map(|(i, _)| i as u64).collect()
+    }
+}
