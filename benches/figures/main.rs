@@ -1,0 +1,51 @@
+//! What a user feels, measured beside the peers on this machine in this very run: docs/BENCHMARKS.md.
+//!
+//! `cargo bench --bench figures [-- FILTER] [--turns N] [--seconds S] [--names N]`. One program for all suites:
+//! each is a file, and linking one program is most of what a run costs on a small machine.
+
+mod delete;
+mod durable_set;
+mod echo;
+mod etcd;
+mod harness;
+mod messages;
+mod node;
+mod place;
+mod redis;
+mod unary_get;
+
+use harness::Plan;
+use std::time::Duration;
+
+/// Suites in the order they run: the figures' first word, and how they are taken.
+const SUITES: [(&str, fn(&Plan)); 3] =
+    [("durable_set", durable_set::run), ("unary_get", unary_get::run), ("delete", delete::run)];
+
+fn main() {
+    let plan = plan();
+    harness::header();
+    for (name, run) in SUITES {
+        if plan.wants(name) {
+            run(&plan);
+        }
+    }
+}
+
+/// What the command line asks for; the process is a bare server instead if it says so.
+fn plan() -> Plan {
+    let mut plan = Plan { filter: None, turns: 3, span: Duration::from_millis(500), names: 1_000_000 };
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let mut number = || arguments.next().and_then(|n| n.parse::<f64>().ok()).expect("a number follows");
+        match argument.as_str() {
+            echo::ARGUMENT => echo::serve(number() as usize),
+            "--turns" => plan.turns = number() as usize,
+            "--seconds" => plan.span = Duration::from_secs_f64(number()),
+            "--names" => plan.names = number() as u64,
+            // Cargo's own.
+            "--bench" => {}
+            filter => plan.filter = Some(filter.to_owned()),
+        }
+    }
+    plan
+}
