@@ -22,9 +22,11 @@ pub fn run(plan: &Plan) {
         let (redis, etcd) = (Redis::start(place.server, "always"), Etcd::start(place.server));
         for holders in HOLDERS {
             let rt = &rt;
-            let locals: Vec<_> = (0..=holders).map(|_| place::run(rt, node::local(address.clone()))).collect();
+            let locals: Vec<_> =
+                (0..=holders).map(|_| place::run(rt, node::local(address.clone()))).collect();
             let nodes: Vec<Node> = locals.iter().map(|local| local.node().clone()).collect();
-            let mut contenders = vec![Contender::new("dstore", move |span| place::run(rt, ours(nodes.clone(), span)))];
+            let mut contenders =
+                vec![Contender::new("dstore", move |span| place::run(rt, ours(nodes.clone(), span)))];
             if let Some(redis) = &redis {
                 let mut conns: Vec<Conn> = (0..=holders).map(|_| redis.connect()).collect();
                 for conn in &mut conns[1..] {

@@ -18,27 +18,33 @@ pub fn run(plan: &Plan) {
         let rt = place::runtime(place.here);
         let local = place::run(&rt, node::local(address));
         let (redis, etcd) = (Redis::start(place.server, "always"), Etcd::start(place.server));
-        let channels: Vec<_> = etcd.iter().flat_map(|etcd| {
-            let most = IN_FLIGHT[2] / CALLS_PER_CHANNEL;
-            let address = etcd.address.clone();
-            place::run(&rt, async move {
-                etcd::ready(&address).await;
-                let mut channels = Vec::new();
-                for _ in 0..most {
-                    channels.push(messages::channel(&address).await);
-                }
-                channels
+        let channels: Vec<_> = etcd
+            .iter()
+            .flat_map(|etcd| {
+                let most = IN_FLIGHT[2] / CALLS_PER_CHANNEL;
+                let address = etcd.address.clone();
+                place::run(&rt, async move {
+                    etcd::ready(&address).await;
+                    let mut channels = Vec::new();
+                    for _ in 0..most {
+                        channels.push(messages::channel(&address).await);
+                    }
+                    channels
+                })
             })
-        }).collect();
+            .collect();
         for (label, size) in SIZES {
             for in_flight in IN_FLIGHT {
                 let (node, rt) = (local.node().clone(), &rt);
                 let mut contenders = vec![Contender::new("dstore", move |span| {
                     let node = node.clone();
-                    place::run(rt, drive(in_flight, span, u64::MAX, move |n| {
-                        let node = node.clone();
-                        async move { _ = node::set(&node, node::name(n), value(n, size)).await }
-                    }))
+                    place::run(
+                        rt,
+                        drive(in_flight, span, u64::MAX, move |n| {
+                            let node = node.clone();
+                            async move { _ = node::set(&node, node::name(n), value(n, size)).await }
+                        }),
+                    )
                 })];
                 if let Some(redis) = &redis {
                     let mut clients = redis.clients(in_flight);
@@ -50,13 +56,22 @@ pub fn run(plan: &Plan) {
                     let channels = channels[..in_flight.div_ceil(CALLS_PER_CHANNEL)].to_vec();
                     contenders.push(Contender::new("etcd", move |span| {
                         let channels = channels.clone();
-                        place::run(rt, drive(in_flight, span, u64::MAX, move |n| {
-                            let channel = channels[n as usize % channels.len()].clone();
-                            async move { etcd::put(&channel, format!("k{n:015}"), value(n, size)).await }
-                        }))
+                        place::run(
+                            rt,
+                            drive(in_flight, span, u64::MAX, move |n| {
+                                let channel = channels[n as usize % channels.len()].clone();
+                                async move { etcd::put(&channel, format!("k{n:015}"), value(n, size)).await }
+                            }),
+                        )
                     }));
                 }
-                compare(plan, &format!("durable_set/{label}/{in_flight}"), place.name, Unit::PerSecond, contenders);
+                compare(
+                    plan,
+                    &format!("durable_set/{label}/{in_flight}"),
+                    place.name,
+                    Unit::PerSecond,
+                    contenders,
+                );
             }
         }
         place::run(&rt, local.stop());

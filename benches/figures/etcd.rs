@@ -65,7 +65,8 @@ pub async fn watch(address: &str, prefix: &'static str) -> tonic::Streaming<Etcd
     grpc.ready().await.expect("it is connected");
     let codec = tonic_prost::ProstCodec::<EtcdWatch, EtcdWatched>::default();
     let path = PathAndQuery::from_static("/etcdserverpb.Watch/Watch");
-    let mut answers = grpc.streaming(tonic::Request::new(ask), path, codec).await.expect("it watches").into_inner();
+    let mut answers =
+        grpc.streaming(tonic::Request::new(ask), path, codec).await.expect("it watches").into_inner();
     while !answers.message().await.expect("it watches").expect("it goes on").created {}
     answers
 }

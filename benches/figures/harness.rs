@@ -81,7 +81,9 @@ pub enum Unit {
 }
 
 pub fn header() {
-    println!("| figure | placed | who | rate (median turn) | min | p50 | p99 | ours : its rate | ours : its p50 |");
+    println!(
+        "| figure | placed | who | rate (median turn) | min | p50 | p99 | ours : its rate | ours : its p50 |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|");
 }
 
@@ -146,7 +148,12 @@ pub fn median(mut figures: Vec<f64>) -> f64 {
 
 /// Keeps `in_flight` operations under way for `span`, at most `limit` in all. Each gets a number that no
 /// other operation of this process has.
-pub async fn drive<F>(in_flight: usize, span: Duration, limit: u64, op: impl Fn(u64) -> F + Clone + Send + 'static) -> Turn
+pub async fn drive<F>(
+    in_flight: usize,
+    span: Duration,
+    limit: u64,
+    op: impl Fn(u64) -> F + Clone + Send + 'static,
+) -> Turn
 where
     F: Future<Output = ()> + Send,
 {

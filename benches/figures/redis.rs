@@ -153,7 +153,8 @@ impl Clients {
     fn new(conns: Vec<Conn>) -> Self {
         let poll = epoll::create(epoll::CreateFlags::CLOEXEC).expect("epoll");
         for (at, conn) in conns.iter().enumerate() {
-            epoll::add(&poll, &conn.stream, epoll::EventData::new_u64(at as u64), epoll::EventFlags::IN).expect("epoll");
+            epoll::add(&poll, &conn.stream, epoll::EventData::new_u64(at as u64), epoll::EventFlags::IN)
+                .expect("epoll");
         }
         Self { began: vec![Instant::now(); conns.len()], conns, poll }
     }
