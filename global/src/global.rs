@@ -254,7 +254,11 @@ async fn retire(authority: &Authority, limit: Duration) -> bool {
     let quiet = async {
         loop {
             let moved = authority.sessions_moved();
-            let (quiet, next, now) = authority.event(|m, now| (m.is_quiet(now), m.next_deadline(), now));
+            let (quiet, next, now) = authority.event(|m, now| {
+                // What has run out by now must end here: waiting for a time that has passed would spin.
+                m.tick(now);
+                (m.is_quiet(now), m.next_deadline(), now)
+            });
             if quiet {
                 return;
             }
