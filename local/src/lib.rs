@@ -7,6 +7,7 @@ pub mod blob_flight;
 pub mod cache;
 pub mod coherence;
 mod config;
+mod copies;
 mod core;
 mod local;
 pub mod node;

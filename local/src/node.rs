@@ -12,6 +12,7 @@
 //! Invariants: a name is never answered from memory but by a hit; a SET is never answered here, not even from
 //! a held name (rule 23); every wait ends by the node's deadline, or with the transfer's idle deadline.
 
+use crate::copies::{Copies, Copy, Room};
 use crate::core::{Changed, Core, Looked, stopped};
 use bytes::{Bytes, BytesMut};
 use dstore_proto::IdSource;
@@ -40,6 +41,7 @@ pub struct Node {
     core: Arc<Core>,
     deadline: Duration,
     ids: Arc<Ids>,
+    copies: Copies,
 }
 
 struct Ids {
@@ -56,7 +58,8 @@ impl std::fmt::Debug for Node {
 impl Node {
     pub(crate) fn new(core: Arc<Core>, deadline: Duration) -> Self {
         let ids = Ids { first: core.sys.rng.next_u128(), next: AtomicU64::new(0) };
-        Self { core, deadline, ids: Arc::new(ids) }
+        let copies = Copies::new(core.cache.blob_bytes_max());
+        Self { core, deadline, ids: Arc::new(ids), copies }
     }
 
     /// The value of `name`, if the node holds it under a valid lease. Synchronous, one lookup, no allocation.
@@ -239,21 +242,20 @@ impl Node {
 
     /// Stages a long stream, keeping a copy as long as it is small enough for the cache.
     async fn stage(&self, head: Bytes, rest: BodyStream) -> Result<Bound> {
-        let max = self.core.cache.blob_bytes_max();
-        let copy = Arc::new(parking_lot::Mutex::new(Some(BytesMut::new())));
+        let copy = Arc::new(parking_lot::Mutex::new(self.copies.begin()));
         let tee = copy.clone();
         let body = stream::iter(pieces(&head)).chain(rest).inspect(move |piece| {
             let mut copy = tee.lock();
-            match (piece, copy.as_mut()) {
-                (Ok(piece), Some(kept)) if (kept.len() + piece.len()) as u64 <= max => {
-                    kept.extend_from_slice(piece);
-                }
-                _ => *copy = None,
-            }
+            *copy = match (piece, copy.take()) {
+                (Ok(piece), Some(kept)) => kept.with(piece),
+                _ => None,
+            };
         });
         let (hash, size) = self.core.link.stage(Body::Stream(Box::pin(body))).await?;
-        let bytes = copy.lock().take().and_then(|kept| Blob::verify(kept.freeze(), hash).ok());
-        Ok(Bound { hash, size, bytes })
+        let Some((bytes, room)) = copy.lock().take().map(Copy::finish) else {
+            return Ok(Bound { hash, size, bytes: None, _room: None });
+        };
+        Ok(Bound { hash, size, bytes: Blob::verify(bytes, hash).ok(), _room: Some(room) })
     }
 }
 
@@ -262,11 +264,13 @@ struct Bound {
     hash: BlobHash,
     size: u64,
     bytes: Option<Blob>,
+    /// Of a copy that was made on the way.
+    _room: Option<Room>,
 }
 
 impl Bound {
     fn whole(blob: Blob) -> Self {
-        Self { hash: blob.id(), size: blob.size(), bytes: Some(blob) }
+        Self { hash: blob.id(), size: blob.size(), bytes: Some(blob), _room: None }
     }
 }
 

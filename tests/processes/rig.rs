@@ -44,14 +44,18 @@ impl Daemon {
         let (told, kept) = (BufReader::new(child.stderr.take().expect("piped")), err.clone());
         std::thread::spawn(move || {
             for line in told.lines().map_while(Result::ok) {
-                kept.lock().unwrap().push(line);
+                kept.lock().expect("nobody panics with it").push(line);
             }
         });
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("read");
         let at = match line.trim_end().rsplit_once(" listening on ") {
             Some((_, at)) => at.parse().expect("an address"),
-            None => panic!("{what} does not listen: {line:?} {:?} {:?}", child.wait(), err.lock().unwrap()),
+            None => panic!(
+                "{what} does not listen: {line:?} {:?} {:?}",
+                child.wait(),
+                err.lock().expect("nobody panics with it")
+            ),
         };
         Self { child, at, err, what }
     }
@@ -74,7 +78,7 @@ impl Daemon {
 
     /// What it wrote to standard error so far.
     pub fn err(&self) -> Vec<String> {
-        self.err.lock().unwrap().clone()
+        self.err.lock().expect("nobody panics with it").clone()
     }
 
     /// The most memory it ever had, in bytes.

@@ -22,7 +22,7 @@ fn nobody() -> Address {
     Address::Tcp(listener.local_addr().expect("bound").to_string())
 }
 
-/// What the standard health service answers: 1 = SERVING, 2 = NOT_SERVING.
+/// What the standard health service answers: 1 = `SERVING`, 2 = `NOT_SERVING`.
 async fn health(at: &Address) -> u8 {
     let answer = crate::limits::call(at, "/grpc.health.v1.Health/Check", Bytes::new()).await;
     let answer = answer.expect("health answers");

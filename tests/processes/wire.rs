@@ -30,7 +30,6 @@ struct Shared {
     flow: watch::Sender<Flow>,
     to: watch::Sender<String>,
     down: AtomicU64,
-    up: AtomicU64,
 }
 
 impl Wire {
@@ -41,7 +40,6 @@ impl Wire {
             flow: watch::Sender::new(Flow::Through),
             to: watch::Sender::new(to.to_string()),
             down: AtomicU64::new(0),
-            up: AtomicU64::new(0),
         });
         let taking = shared.clone();
         let task = tokio::spawn(async move {
@@ -66,11 +64,6 @@ impl Wire {
     pub fn down(&self) -> u64 {
         self.shared.down.load(Ordering::SeqCst)
     }
-
-    /// Bytes that went to Global so far.
-    pub fn up(&self) -> u64 {
-        self.shared.up.load(Ordering::SeqCst)
-    }
 }
 
 impl Drop for Wire {
@@ -89,9 +82,10 @@ async fn forward(shared: Arc<Shared>, here: TcpStream) {
         let _ = (here.set_nodelay(true), there.set_nodelay(true));
         let ((mut from_local, mut to_local), (mut from_global, mut to_global)) =
             (here.into_split(), there.into_split());
+        let uncounted = AtomicU64::new(0);
         // Either end closes both.
         tokio::select! {
-            () = pump(&shared.flow, &mut from_local, &mut to_global, &shared.up) => {}
+            () = pump(&shared.flow, &mut from_local, &mut to_global, &uncounted) => {}
             () = pump(&shared.flow, &mut from_global, &mut to_local, &shared.down) => {}
         }
     };

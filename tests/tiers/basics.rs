@@ -6,6 +6,8 @@ use dstore_shared::SetOutcome;
 use std::time::Duration;
 
 const LEASE: Duration = Duration::from_secs(2);
+const K: usize = 1 << 10;
+const M: usize = 1 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_value_set_at_one_local_is_read_at_another_and_gone_everywhere_after_a_delete() {
@@ -41,8 +43,6 @@ async fn values_of_every_boundary_size_go_through() {
     let (sys, dir) = (machine(), tempfile::tempdir().expect("a directory"));
     let global = global(&sys, dir.path(), LEASE).await;
     let (a, b) = (local(&sys).await, local(&sys).await);
-    const K: usize = 1 << 10;
-    const M: usize = 1 << 20;
     let sizes = [
         0,
         1,

@@ -40,7 +40,7 @@ async fn read(local: &Local, name: &Name) -> Option<BlobHash> {
 impl Racer {
     fn value(&self, round: u64, which: u8) -> Bytes {
         // One in eight is too large to be carried.
-        let len = if self.rng.next_u64() % 8 == 0 { CARRIED + 4096 } else { 64 };
+        let len = if self.rng.next_u64().is_multiple_of(8) { CARRIED + 4096 } else { 64 };
         let mut bytes = vec![which; len];
         bytes[..8].copy_from_slice(&self.me.to_le_bytes());
         bytes[8..16].copy_from_slice(&round.to_le_bytes());
