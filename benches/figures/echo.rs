@@ -28,7 +28,8 @@ pub fn serve(size: usize) -> ! {
     let from = Provenance { tier: 1, cached: true, revision: 1_000 };
     let data = Bytes::from(crate::harness::value(1, size));
     let echo = Echo(GetResponse { found: true, entry: Some(entry), from: Some(from), data });
-    let rt = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads can be started");
+    let rt =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads can be started");
     rt.block_on(async move {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         println!("listening on {}", listener.local_addr().expect("it is bound"));

@@ -10,7 +10,7 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
 
 pub struct Etcd {
-    _process: Process,
+    pub process: Process,
     _dir: tempfile::TempDir,
     pub address: String,
 }
@@ -37,7 +37,7 @@ impl Etcd {
             assert!(began.elapsed() < Duration::from_secs(30), "etcd does not answer");
             std::thread::sleep(Duration::from_millis(10));
         }
-        Some(Self { _process: process, _dir: dir, address })
+        Some(Self { process, _dir: dir, address })
     }
 }
 
@@ -65,7 +65,8 @@ pub async fn watch(address: &str, prefix: &'static str) -> tonic::Streaming<Etcd
     grpc.ready().await.expect("it is connected");
     let codec = tonic_prost::ProstCodec::<EtcdWatch, EtcdWatched>::default();
     let path = PathAndQuery::from_static("/etcdserverpb.Watch/Watch");
-    let mut answers = grpc.streaming(tonic::Request::new(ask), path, codec).await.expect("it watches").into_inner();
+    let mut answers =
+        grpc.streaming(tonic::Request::new(ask), path, codec).await.expect("it watches").into_inner();
     while !answers.message().await.expect("it watches").expect("it goes on").created {}
     answers
 }

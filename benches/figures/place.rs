@@ -47,12 +47,19 @@ fn pin(cores: &str) {
 /// A runtime of one worker on `core`, which goes on while another contender has its turn.
 pub fn runtime(core: usize) -> tokio::runtime::Runtime {
     on(core, || {
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("threads can be started")
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("threads can be started")
     })
 }
 
 /// Does `work` on the runtime's worker.
-pub fn run<T: Send + 'static>(rt: &tokio::runtime::Runtime, work: impl Future<Output = T> + Send + 'static) -> T {
+pub fn run<T: Send + 'static>(
+    rt: &tokio::runtime::Runtime,
+    work: impl Future<Output = T> + Send + 'static,
+) -> T {
     rt.block_on(async { tokio::spawn(work).await.expect("no operation failed") })
 }
 
@@ -64,6 +71,10 @@ impl Process {
     pub fn start(core: usize, command: &mut Command) -> Option<Self> {
         let command = command.stdin(Stdio::null()).stdout(Stdio::piped());
         on(core, || command.spawn()).ok().map(Self)
+    }
+
+    pub fn id(&self) -> u32 {
+        self.0.id()
     }
 
     /// The last word of its first line.

@@ -56,6 +56,10 @@ impl Redis {
         Clients::new((0..n).map(|_| self.connect()).collect())
     }
 
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
     /// kill -9; the directory is kept.
     pub fn kill(self) -> tempfile::TempDir {
         self.process.kill();
@@ -153,7 +157,8 @@ impl Clients {
     fn new(conns: Vec<Conn>) -> Self {
         let poll = epoll::create(epoll::CreateFlags::CLOEXEC).expect("epoll");
         for (at, conn) in conns.iter().enumerate() {
-            epoll::add(&poll, &conn.stream, epoll::EventData::new_u64(at as u64), epoll::EventFlags::IN).expect("epoll");
+            epoll::add(&poll, &conn.stream, epoll::EventData::new_u64(at as u64), epoll::EventFlags::IN)
+                .expect("epoll");
         }
         Self { began: vec![Instant::now(); conns.len()], conns, poll }
     }
