@@ -17,7 +17,7 @@ const HOLDERS: [usize; 2] = [1, 3];
 pub fn run(plan: &Plan) {
     for place in PLACES {
         let dir = tempfile::tempdir().expect("a directory");
-        let (_global, address) = place::global(place.server, dir.path());
+        let (global, address) = place::global(place.server, dir.path());
         let rt = place::runtime(place.here);
         let (redis, etcd) = (Redis::start(place.server, "always"), Etcd::start(place.server));
         for holders in HOLDERS {
@@ -25,17 +25,21 @@ pub fn run(plan: &Plan) {
             let locals: Vec<_> =
                 (0..=holders).map(|_| place::run(rt, node::local(address.clone()))).collect();
             let nodes: Vec<Node> = locals.iter().map(|local| local.node().clone()).collect();
-            let mut contenders =
-                vec![Contender::new("dstore", move |span| place::run(rt, ours(nodes.clone(), span)))];
+            let mut contenders = vec![
+                Contender::new("dstore", move |span| place::run(rt, ours(nodes.clone(), span))).by(&global),
+            ];
             if let Some(redis) = &redis {
                 let mut conns: Vec<Conn> = (0..=holders).map(|_| redis.connect()).collect();
                 for conn in &mut conns[1..] {
                     conn.ask(&[b"HELLO", b"3"]);
                     conn.ask(&[b"CLIENT", b"TRACKING", b"ON"]);
                 }
-                contenders.push(Contender::new("Redis AOF always, tracking", move |span| {
-                    place::on(place.here, || pushes(&mut conns, span))
-                }));
+                contenders.push(
+                    Contender::new("Redis AOF always, tracking", move |span| {
+                        place::on(place.here, || pushes(&mut conns, span))
+                    })
+                    .by(redis.process()),
+                );
             }
             if let Some(etcd) = &etcd {
                 let address = etcd.address.clone();
@@ -48,10 +52,16 @@ pub fn run(plan: &Plan) {
                     (caller, watchers)
                 });
                 let watchers = Arc::new(tokio::sync::Mutex::new(watchers));
-                contenders.push(Contender::new("etcd, watch", move |span| {
-                    let (caller, watchers) = (caller.clone(), watchers.clone());
-                    place::run(rt, async move { events(&caller, &mut *watchers.lock().await, span).await })
-                }));
+                contenders.push(
+                    Contender::new("etcd, watch", move |span| {
+                        let (caller, watchers) = (caller.clone(), watchers.clone());
+                        place::run(
+                            rt,
+                            async move { events(&caller, &mut *watchers.lock().await, span).await },
+                        )
+                    })
+                    .by(&etcd.process),
+                );
             }
             compare(plan, &format!("delete/{holders}_holders"), place.name, Unit::PerSecond, contenders);
             for local in locals {

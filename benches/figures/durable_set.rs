@@ -14,7 +14,7 @@ const CALLS_PER_CHANNEL: usize = 16;
 pub fn run(plan: &Plan) {
     for place in PLACES {
         let dir = tempfile::tempdir().expect("a directory");
-        let (_global, address) = place::global(place.server, dir.path());
+        let (global, address) = place::global(place.server, dir.path());
         let rt = place::runtime(place.here);
         let local = place::run(&rt, node::local(address));
         let (redis, etcd) = (Redis::start(place.server, "always"), Etcd::start(place.server));
@@ -36,34 +36,37 @@ pub fn run(plan: &Plan) {
         for (label, size) in SIZES {
             for in_flight in IN_FLIGHT {
                 let (node, rt) = (local.node().clone(), &rt);
-                let mut contenders = vec![Contender::new("dstore", move |span| {
-                    let node = node.clone();
-                    place::run(
-                        rt,
-                        drive(in_flight, span, u64::MAX, move |n| {
-                            let node = node.clone();
-                            async move { _ = node::set(&node, node::name(n), value(n, size)).await }
-                        }),
-                    )
-                })];
-                if let Some(redis) = &redis {
-                    let mut clients = redis.clients(in_flight);
-                    contenders.push(Contender::new("Redis AOF always", move |span| {
-                        place::on(place.here, || clients.set(span, size))
-                    }));
-                }
-                if !channels.is_empty() {
-                    let channels = channels[..in_flight.div_ceil(CALLS_PER_CHANNEL)].to_vec();
-                    contenders.push(Contender::new("etcd", move |span| {
-                        let channels = channels.clone();
+                let mut contenders = vec![
+                    Contender::new("dstore", move |span| {
+                        let node = node.clone();
                         place::run(
                             rt,
                             drive(in_flight, span, u64::MAX, move |n| {
-                                let channel = channels[n as usize % channels.len()].clone();
-                                async move { etcd::put(&channel, format!("k{n:015}"), value(n, size)).await }
+                                let node = node.clone();
+                                async move { _ = node::set(&node, node::name(n), value(n, size)).await }
                             }),
                         )
-                    }));
+                    })
+                    .by(&global),
+                ];
+                if let Some(redis) = &redis {
+                    let mut clients = redis.clients(in_flight);
+                    contenders.push(
+                        Contender::new("Redis AOF always", move |span| {
+                            place::on(place.here, || clients.set(span, size))
+                        })
+                        .by(redis.process()),
+                    );
+                }
+                if let Some(etcd) = &etcd {
+                    let channels = channels[..in_flight.div_ceil(CALLS_PER_CHANNEL)].to_vec();
+                    contenders.push(Contender::new("etcd", move |span| {
+                        let channels = channels.clone();
+                        place::run(rt, drive(in_flight, span, u64::MAX, move |n| {
+                            let channel = channels[n as usize % channels.len()].clone();
+                            async move { etcd::put(&channel, format!("k{n:015}"), value(n, size)).await }
+                        }))
+                    }).by(&etcd.process));
                 }
                 compare(
                     plan,

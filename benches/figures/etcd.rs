@@ -10,7 +10,7 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
 
 pub struct Etcd {
-    _process: Process,
+    pub process: Process,
     _dir: tempfile::TempDir,
     pub address: String,
 }
@@ -37,7 +37,7 @@ impl Etcd {
             assert!(began.elapsed() < Duration::from_secs(30), "etcd does not answer");
             std::thread::sleep(Duration::from_millis(10));
         }
-        Some(Self { _process: process, _dir: dir, address })
+        Some(Self { process, _dir: dir, address })
     }
 }
 

@@ -1,7 +1,9 @@
 //! Owns how a figure is taken: contenders in interleaved turns, their latencies, and the line that compares
 //! them. A figure is the median over turns, so that a moment in which the machine did something else
-//! touches one turn of each.
+//! touches one turn of each. Processor time per operation, of all processes that took part, is told beside
+//! it: it hardly changes when others use the machine.
 
+use crate::place::Process;
 use hdrhistogram::Histogram;
 use std::future::Future;
 use std::sync::Arc;
@@ -32,13 +34,15 @@ impl Plan {
 pub struct Turn {
     pub ops: u64,
     pub took: Duration,
+    /// Processor time of all processes that took part.
+    computed: Duration,
     /// Nanoseconds of each operation.
     pub latency: Histogram<u64>,
 }
 
 impl Turn {
     pub fn begin() -> Self {
-        Self { ops: 0, took: Duration::ZERO, latency: histogram() }
+        Self { ops: 0, took: Duration::ZERO, computed: Duration::ZERO, latency: histogram() }
     }
 
     pub fn note(&mut self, began: Instant) {
@@ -62,14 +66,44 @@ fn histogram() -> Histogram<u64> {
 
 /// Somebody who takes part: a name, and how it does one turn of about the given length.
 pub struct Contender<'a> {
-    pub who: &'static str,
-    pub turn: Box<dyn FnMut(Duration) -> Turn + 'a>,
+    who: &'static str,
+    turn: Box<dyn FnMut(Duration) -> Turn + 'a>,
+    /// The processes that do its work, besides this one.
+    servers: Vec<u32>,
 }
 
 impl<'a> Contender<'a> {
     pub fn new(who: &'static str, turn: impl FnMut(Duration) -> Turn + 'a) -> Self {
-        Self { who, turn: Box::new(turn) }
+        Self { who, turn: Box::new(turn), servers: Vec::new() }
     }
+
+    /// Its work is done by `server` too: what that computes counts.
+    #[must_use]
+    pub fn by(mut self, server: &Process) -> Self {
+        self.servers.push(server.id());
+        self
+    }
+
+    /// Processor time of this process and its servers so far.
+    fn computed(&self) -> Duration {
+        self.servers.iter().copied().chain([std::process::id()]).map(computed).sum()
+    }
+
+    fn measured(&mut self, span: Duration) -> Turn {
+        let before = self.computed();
+        let mut turn = (self.turn)(span);
+        turn.computed = self.computed().saturating_sub(before);
+        turn
+    }
+}
+
+/// Processor time that a process has had, in steps of a tick of 10 ms.
+fn computed(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The second field is a name in parentheses, which may have spaces.
+    let after = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = after.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum::<u64>();
+    Duration::from_millis(10 * ticks)
 }
 
 /// How the rates of a figure are told.
@@ -82,9 +116,9 @@ pub enum Unit {
 
 pub fn header() {
     println!(
-        "| figure | placed | who | rate (median turn) | min | p50 | p99 | ours : its rate | ours : its p50 |"
+        "| figure | placed | who | rate | min | p50 | p99 | processor | ours : its rate | ours : its p50 |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|");
 }
 
 /// Lets the contenders take turns and prints a line for each. The first is ours; the others are compared to it.
@@ -98,13 +132,14 @@ pub fn compare(plan: &Plan, figure: &str, place: &str, unit: Unit, mut contender
     let mut turns: Vec<Vec<Turn>> = contenders.iter().map(|_| Vec::new()).collect();
     for _ in 0..plan.turns {
         for (contender, turns) in contenders.iter_mut().zip(&mut turns) {
-            turns.push((contender.turn)(plan.span));
+            turns.push(contender.measured(plan.span));
         }
     }
     let mut ours = None;
     for (contender, turns) in contenders.iter().zip(&turns) {
         let mut all = histogram();
         turns.iter().for_each(|turn| all.add(&turn.latency).expect("histograms of one kind"));
+        let computed: Duration = turns.iter().map(|turn| turn.computed).sum();
         let rate = median(turns.iter().map(Turn::rate).collect());
         let p50 = median(turns.iter().map(|t| t.latency.value_at_quantile(0.5) as f64).collect());
         let (to_rate, to_p50) = match ours {
@@ -113,12 +148,13 @@ pub fn compare(plan: &Plan, figure: &str, place: &str, unit: Unit, mut contender
         };
         ours = ours.or(Some((rate, p50)));
         println!(
-            "| {figure} | {place} | {} | {} | {} | {} | {} | {to_rate} | {to_p50} |",
+            "| {figure} | {place} | {} | {} | {} | {} | {} | {} | {to_rate} | {to_p50} |",
             contender.who,
             told(rate, unit),
             time(all.min() as f64),
             time(p50),
             time(all.value_at_quantile(0.99) as f64),
+            time(computed.as_nanos() as f64 / turns.iter().map(|t| t.ops).sum::<u64>() as f64),
         );
     }
 }

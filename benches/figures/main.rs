@@ -3,23 +3,35 @@
 //! `cargo bench --bench figures [-- FILTER] [--turns N] [--seconds S] [--names N]`. One program for all suites:
 //! each is a file, and linking one program is most of what a run costs on a small machine.
 
+mod committer;
 mod delete;
 mod durable_set;
 mod echo;
 mod etcd;
 mod harness;
 mod messages;
+mod miss;
 mod node;
 mod place;
 mod redis;
+mod reopen;
+mod transfer;
 mod unary_get;
 
 use harness::Plan;
 use std::time::Duration;
 
 /// Suites in the order they run: the figures' first word, and how they are taken.
-const SUITES: [(&str, fn(&Plan)); 3] =
-    [("durable_set", durable_set::run), ("unary_get", unary_get::run), ("delete", delete::run)];
+const SUITES: [(&str, fn(&Plan)); 8] = [
+    ("committer", committer::run),
+    ("durable_set", durable_set::run),
+    ("unary_get", unary_get::run),
+    ("miss", miss::run),
+    ("resolve", miss::run_link),
+    ("delete", delete::run),
+    ("transfer", transfer::run),
+    ("reopen", reopen::run),
+];
 
 fn main() {
     let plan = plan();

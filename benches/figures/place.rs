@@ -73,6 +73,10 @@ impl Process {
         on(core, || command.spawn()).ok().map(Self)
     }
 
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// The last word of its first line.
     pub fn told(&mut self) -> String {
         let mut line = String::new();

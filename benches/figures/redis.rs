@@ -56,6 +56,10 @@ impl Redis {
         Clients::new((0..n).map(|_| self.connect()).collect())
     }
 
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
     /// kill -9; the directory is kept.
     pub fn kill(self) -> tempfile::TempDir {
         self.process.kill();

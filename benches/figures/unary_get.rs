@@ -17,7 +17,7 @@ pub fn run(plan: &Plan) {
     for place in PLACES {
         let dir = tempfile::tempdir().expect("a directory");
         let (_global, global) = place::global(place.server, dir.path());
-        let (_local, address) = place::local(place.server, &global);
+        let (local, address) = place::local(place.server, &global);
         let rt = place::runtime(place.here);
         let setter = place::run(&rt, node::local(global));
         for (label, size) in SIZES {
@@ -51,8 +51,10 @@ pub fn run(plan: &Plan) {
                     let (rt, key) = (&rt, key.clone());
                     move |span| ask(rt, &channels, calls, &key, size, span)
                 };
-                let contenders =
-                    vec![Contender::new("dstore", turn(ours)), Contender::new("bare tonic", turn(its))];
+                let contenders = vec![
+                    Contender::new("dstore", turn(ours)).by(&local),
+                    Contender::new("bare tonic", turn(its)).by(&bare),
+                ];
                 let figure = format!("unary_get/{label}/{connections}x{calls}");
                 compare(plan, &figure, place.name, Unit::PerSecond, contenders);
             }

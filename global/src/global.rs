@@ -16,7 +16,9 @@ use crate::host::Host;
 use crate::journal::{Journal, JournalConfig};
 use crate::sessions::{Boot, Terms};
 use crate::sweep;
+use dstore_proto::IdSource;
 use dstore_proto::serve::{Limits, Routes, Serving};
+use dstore_proto::store::Store;
 use dstore_shared::{Error, Moment, Result};
 use dstore_sys::Sys;
 use dstore_sys::net::Address;
@@ -96,6 +98,11 @@ impl Global {
     /// Where it listens, in the order of the configuration.
     pub fn addresses(&self) -> Vec<Address> {
         self.doors.iter().map(|door| door.address().clone()).collect()
+    }
+
+    /// What it offers, to be used in this process without a connection. A stop ends only when this is dropped.
+    pub fn store(&self) -> Arc<impl Store + IdSource + use<>> {
+        Arc::new(Host(self.authority.clone()))
     }
 
     /// The authority, to be looked at.
