@@ -205,7 +205,7 @@ impl Nemesis {
 
     fn end(&mut self, sim: &mut Sim<'_>, fault: Fault) {
         match fault {
-            Fault::PowerLoss | Fault::KillGlobal => self.start_global(sim),
+            Fault::PowerLoss | Fault::KillGlobal => start_global(sim),
             // They end by themselves.
             Fault::StopGlobal | Fault::FailSync | Fault::Reset(_) => {}
             Fault::KillLocal(i) => sim.bounce(local_host(i)),
@@ -254,10 +254,10 @@ impl Nemesis {
         self.cluster.replace_disk(image);
         self.cluster.take_global_ended();
     }
+}
 
-    fn start_global(&self, sim: &mut Sim<'_>) {
-        if !sim.is_host_running(GLOBAL) {
-            sim.bounce(GLOBAL);
-        }
+fn start_global(sim: &mut Sim<'_>) {
+    if !sim.is_host_running(GLOBAL) {
+        sim.bounce(GLOBAL);
     }
 }

@@ -6,7 +6,7 @@
 //! began, or never. It must never answer "explained" without such an order in hand.
 
 use std::collections::HashSet;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::time::Duration;
 
 /// A value, by number.
@@ -96,11 +96,11 @@ impl Stuck {
         let mut text =
             format!("{} calls fit; then the key is {:?}. The last of them:\n", self.order.len(), self.state);
         for at in self.order.iter().rev().take(8).rev() {
-            text += &format!("    {}\n", calls[*at]);
+            let _ = writeln!(text, "    {}", calls[*at]);
         }
         text += "  none of these can come next:\n";
         for at in &self.next {
-            text += &format!("    {}\n", calls[*at]);
+            let _ = writeln!(text, "    {}", calls[*at]);
         }
         text
     }
@@ -129,6 +129,7 @@ pub fn check_within(calls: &[Call], steps_max: usize) -> Verdict {
 }
 
 /// The key after `op` found it as `before`, if that agrees with `answer`.
+#[expect(clippy::option_option, reason = "no agreement, or the key after the call")]
 fn step(before: Option<Value>, op: Op, answer: Option<Answer>) -> Option<Option<Value>> {
     let (told, after) = match (op, before) {
         (Op::Set(v), None) => (Answer::Stored, Some(v)),

@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         if verbose {
             println!("{plan:#?}");
         }
-        let report = run(plan);
+        let report = run(&plan);
         println!("{report}");
         wrong += report.violations.len();
     }

@@ -130,7 +130,7 @@ const RUN_MAX: Duration = Duration::from_secs(120);
 const SETTLED: Duration = Duration::from_millis(500);
 
 /// Runs a plan.
-pub fn run(plan: Plan) -> Report {
+pub fn run(plan: &Plan) -> Report {
     watch_panics();
     PANICS.with_borrow_mut(Vec::clear);
     let mut sim = turmoil::Builder::new()
@@ -204,7 +204,7 @@ fn judge(cluster: &Cluster) {
     }
     for call in cluster.history().by_key().into_values().flatten() {
         if let Some(bound) = delete_bound(cluster, &call)
-            && call.ended.is_some_and(|ended| ended - call.begun > bound)
+            && call.ended.is_some_and(|ended| ended.saturating_sub(call.begun) > bound)
         {
             cluster.accuse(format!("a DEL took longer than {bound:?}: {call}"));
         }

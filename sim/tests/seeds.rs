@@ -13,7 +13,7 @@ const HANGS: Duration = Duration::from_secs(120);
 fn run(plan: Plan) -> Report {
     let (done, report) = mpsc::channel();
     let seed = plan.seed;
-    std::thread::spawn(move || done.send(run::run(plan)));
+    std::thread::spawn(move || done.send(run::run(&plan)));
     report.recv_timeout(HANGS).unwrap_or_else(|_| panic!("time stands still, or a panic: {}", again(seed)))
 }
 
