@@ -24,13 +24,12 @@ const ROUNDS: usize = 2_000;
 async fn main() -> Result<()> {
     let sys = Sys { net: Arc::new(MemoryNet::default()), ..Sys::real() };
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let (global, at) = match std::env::args().nth(1) {
-        Some(address) => (None, address.parse()?),
-        None => {
-            let at = Address::Memory("global".into());
-            let config = GlobalConfig { listen: vec![at.clone()], ..GlobalConfig::new(dir.path()) };
-            (Some(Global::start(sys.clone(), config).await?), at)
-        }
+    let (global, at) = if let Some(address) = std::env::args().nth(1) {
+        (None, address.parse()?)
+    } else {
+        let at = Address::Memory("global".into());
+        let config = GlobalConfig { listen: vec![at.clone()], ..GlobalConfig::new(dir.path()) };
+        (Some(Global::start(sys.clone(), config).await?), at)
     };
 
     let local = Local::start(sys.clone(), LocalConfig::new(at)).await?;

@@ -273,7 +273,7 @@ impl Phase {
 /// A Global that is a process of its own. It ends with this process: its standard input does.
 struct GlobalProcess {
     child: Child,
-    _input: Option<ChildStdin>,
+    input: Option<ChildStdin>,
     address: Address,
 }
 
@@ -297,7 +297,7 @@ impl GlobalProcess {
             return Err(Error::unavailable("global did not start: see above"));
         };
         let address = address.parse()?;
-        Ok(Self { _input: child.stdin.take(), child, address })
+        Ok(Self { input: child.stdin.take(), child, address })
     }
 
     /// SIGKILL: nothing is flushed, no goodbye is said.
@@ -312,7 +312,7 @@ impl GlobalProcess {
 
     /// Lets it stop in order.
     fn stop(mut self) {
-        self._input = None;
+        self.input = None;
         let _ = self.child.wait();
     }
 }

@@ -55,10 +55,7 @@ pub fn run(plan: &Plan) {
                 contenders.push(
                     Contender::new("etcd, watch", move |span| {
                         let (caller, watchers) = (caller.clone(), watchers.clone());
-                        place::run(
-                            rt,
-                            async move { events(&caller, &mut *watchers.lock().await, span).await },
-                        )
+                        place::run(rt, async move { events(&caller, &mut watchers.lock().await, span).await })
                     })
                     .by(&etcd.process),
                 );

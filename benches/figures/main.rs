@@ -21,8 +21,11 @@ mod unary_get;
 use harness::Plan;
 use std::time::Duration;
 
-/// Suites in the order they run: the figures' first word, and how they are taken.
-const SUITES: [(&str, fn(&Plan)); 8] = [
+/// The figures' first word, and how they are taken.
+type Suite = (&'static str, fn(&Plan));
+
+/// Suites in the order they run.
+const SUITES: [Suite; 8] = [
     ("committer", committer::run),
     ("durable_set", durable_set::run),
     ("unary_get", unary_get::run),

@@ -101,7 +101,7 @@ impl Conn {
     }
 
     fn read(&mut self) {
-        let mut buffer = [0; 64 << 10];
+        let mut buffer = vec![0; 64 << 10];
         let n = self.stream.read(&mut buffer).expect("redis answers");
         assert!(n > 0, "redis closed the connection");
         self.got.extend_from_slice(&buffer[..n]);

@@ -28,7 +28,7 @@ pub async fn repl(node: Node, script: ScriptSettings, mode: Mode) -> u8 {
     let sys = sys();
     match attach(&sys, node).await {
         Ok(Attached { address, store, client: _client }) => {
-            converse(&sys, store, address.to_string(), script, mode).await
+            Box::pin(converse(&sys, store, address.to_string(), script, mode)).await
         }
         Err(e) => screen::complain(&e, exit::UNREACHABLE),
     }
@@ -41,12 +41,13 @@ pub async fn one_shot(node: Node, command: Command, mode: Mode) -> u8 {
         Step::Next(code) => Ok(code),
         Step::Leave(code) => Ok(code.unwrap_or(exit::OK)),
     };
-    once(node, mode, execute).await
+    Box::pin(once(node, mode, execute)).await
 }
 
 /// `dstore set KEY -`.
 pub async fn upload(node: Node, key: Key, mode: Mode) -> u8 {
-    once(node, mode, async |session| session.upload(&key, pieces(tokio::io::stdin())).await).await
+    let upload = async |session: &mut Session<_>| session.upload(&key, pieces(tokio::io::stdin())).await;
+    Box::pin(once(node, mode, upload)).await
 }
 
 async fn once(

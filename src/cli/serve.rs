@@ -75,7 +75,7 @@ pub async fn solo(global: GlobalSettings, local: LocalSettings, script: ScriptSe
     if let Some(socket) = &socket
         && answers(&sys, socket).await
     {
-        return client::repl(Node::At(socket.clone()), script, mode).await;
+        return Box::pin(client::repl(Node::At(socket.clone()), script, mode)).await;
     }
     if let Some(e) = local.socket.as_deref().and_then(|socket| make_folder(socket).err()) {
         return refused_start(&e);
@@ -86,7 +86,7 @@ pub async fn solo(global: GlobalSettings, local: LocalSettings, script: ScriptSe
         // Another `dstore` may have started here at the same moment, and be ready in a moment.
         Err(e) => match socket {
             Some(socket) if answers_soon(&sys, &socket).await => {
-                return client::repl(Node::At(socket), script, mode).await;
+                return Box::pin(client::repl(Node::At(socket), script, mode)).await;
             }
             _ => return refused_start(&e),
         },
