@@ -114,7 +114,7 @@ impl Checkpoints {
         })?;
         match (found, checkpoint) {
             (true, None) => Err(Error::corrupt(format!(
-                "`{}` does not say what it proves: run `dstore check`",
+                "`{}` does not say what it proves: restore the data directory from a backup",
                 path.display()
             ))),
             (_, checkpoint) => Ok(checkpoint),

@@ -226,7 +226,7 @@ fn load_meta(sys: &Sys, path: &Path, engine: EngineKind) -> Result<Meta> {
             let found = &meta.engine;
             return Err(Error::invalid(format!(
                 "the data directory `{text}` belongs to engine `{found}`, not `{engine}`: use --engine {found}, \
-                 or export it and import it elsewhere"
+                 or name another directory with --data"
             )));
         }
         return Ok(meta);

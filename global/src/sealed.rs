@@ -228,7 +228,7 @@ fn beside(path: &Path) -> PathBuf {
 
 fn damaged(path: &Path, why: &str) -> Error {
     let path = path.display();
-    Error::corrupt(format!("`{path}` is damaged, {why}: run `dstore check`, or restore it from a backup"))
+    Error::corrupt(format!("`{path}` is damaged, {why}: restore it from a backup"))
 }
 
 /// The error of a failed access of `path`.

@@ -9,7 +9,7 @@
 //! and hits do not take it.
 
 use crate::blob_flight::{BlobFlights, FlightLimits};
-use crate::cache::{Admission, Cache, CacheConfig, Cursor, Evicted, Hit};
+use crate::cache::{Admission, Cache, CacheConfig, Cursor, Evicted, Hit, Refusal};
 use crate::coherence::{Action, Bounds, Coherence, Identity, NameTable, Waiter};
 use dstore_proto::link::LinkClient;
 use dstore_proto::store::Slice;
@@ -335,7 +335,9 @@ impl Core {
                 evicted.extend(gone);
                 true
             }
-            Admission::Refused(_) => false,
+            // The node holds the name all the same, with a newer binding.
+            Admission::Refused(Refusal::Older(_)) => true,
+            Admission::Refused(Refusal::Oversize | Refusal::Mismatch) => false,
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a tier offers to whoever uses it: the seam that Global, a Local and the client all implement.
 //!
 //! Global answers from its journal and index, a Local from its cache or by asking Global, the client by
-//! asking either over gRPC. One contract suite runs against all of them.
+//! asking either over gRPC.
 
 use bytes::Bytes;
 use dstore_shared::{Blob, BlobHash, Born, Entry, Error, Name, RequestId, Result, Revision, SetOutcome};

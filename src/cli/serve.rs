@@ -21,6 +21,8 @@ use std::time::Duration;
 
 /// How long a server may take to stop before the process ends anyhow.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a prompt may wait for the Local's first session.
+const SESSION_SOON: Duration = Duration::from_millis(250);
 /// A Local that has not reached Global by then says so.
 const ALONE_AFTER: Duration = Duration::from_secs(1);
 
@@ -52,6 +54,7 @@ pub async fn local(settings: LocalSettings, repl: bool, mode: Mode) -> u8 {
     };
     let addresses = local.addresses();
     let code = if repl {
+        let _ = local.ready(SESSION_SOON).await;
         let address = addresses.first().map_or_else(|| "none".into(), Address::to_string);
         converse(&sys, Arc::new(local.node().clone()), address, ScriptSettings::default(), mode).await
     } else {
@@ -98,6 +101,8 @@ pub async fn solo(global: GlobalSettings, local: LocalSettings, script: ScriptSe
             return refused_start(&e);
         }
     };
+    // So that the first GET is kept; a session takes milliseconds, and without one everything works too.
+    let _ = local.ready(SESSION_SOON).await;
     for address in local.addresses() {
         if matches!(address, Address::Tcp(_)) {
             screen::say(&format!("listening on {address}"));

@@ -22,7 +22,7 @@ impl From<Damage> for Error {
             Damage::Newer { .. } => Error::invalid(format!(
                 "stored bytes were written by a newer dstore, {damage}: use that version"
             )),
-            _ => Error::corrupt(format!("stored bytes are damaged, {damage}: run `dstore check`")),
+            _ => Error::corrupt(format!("stored bytes are damaged, {damage}: restore the data directory from a backup")),
         }
     }
 }

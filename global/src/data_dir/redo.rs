@@ -90,7 +90,7 @@ impl<'a> Redo<'a> {
         }
         let found = self.last;
         Err(Error::corrupt(format!(
-            "a journal batch ends at revision `{found}` and should end at `{last}`: run `dstore check`"
+            "a journal batch ends at revision `{found}` and should end at `{last}`: restore the data directory from a backup"
         )))
     }
 
@@ -166,7 +166,7 @@ impl<'a> Redo<'a> {
         match &self.state {
             State::Waiting(Index::Broken(reason), _) => Error::corrupt(format!(
                 "the index in `{path}` cannot be opened and the journal, from revision `{next}`, does not reach \
-                 back to 1 to rebuild it: restore a backup, or run `dstore check`"
+                 back to 1 to rebuild it: restore a backup"
             ))
             .caused_by(reason.clone()),
             State::Waiting(Index::Unproven(_), _) => Error::corrupt(format!(
@@ -175,7 +175,7 @@ impl<'a> Redo<'a> {
             )),
             _ => Error::corrupt(format!(
                 "in `{path}`, the journal goes on with revision `{next}` after `{last}`: what is between is \
-                 missing, run `dstore check`"
+                 missing, restore a backup"
             )),
         }
     }

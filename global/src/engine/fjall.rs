@@ -326,7 +326,7 @@ fn check_format(meta: &Keyspace) -> Result<()> {
 }
 
 fn fixed<const N: usize>(bytes: &[u8]) -> Result<[u8; N]> {
-    bytes.try_into().map_err(|_| Error::corrupt("the index says nonsense of itself: run `dstore check`"))
+    bytes.try_into().map_err(|_| Error::corrupt("the index says nonsense of itself: restore the data directory from a backup"))
 }
 
 fn broken(e: fjall::Error) -> Error {
@@ -340,7 +340,7 @@ fn broken(e: fjall::Error) -> Error {
         fjall::Error::InvalidVersion(Some(_)) => {
             Error::invalid(format!("the index is of another version of fjall, {e}: use that dstore"))
         }
-        _ => Error::corrupt(format!("the index is damaged, {e}: run `dstore check`")),
+        _ => Error::corrupt(format!("the index is damaged, {e}: restore the data directory from a backup")),
     };
     error.caused_by(e)
 }

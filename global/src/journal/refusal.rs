@@ -3,7 +3,7 @@
 use dstore_shared::{Error, Kind, Revision};
 use std::io;
 
-const ADVICE: &str = "`dstore check` explains, `dstore check --salvage DIR` copies out what is whole";
+const ADVICE: &str = "restore the data directory from a backup, or move it away and begin with an empty one";
 
 /// A reason to refuse. Nothing was changed on the disk when one is given.
 #[derive(Debug, thiserror::Error)]

@@ -87,7 +87,7 @@ impl LinkClient {
         stream::once(async move { answer.await.unwrap_or_else(stopped) }).try_flatten()
     }
 
-    /// Stages a blob at Global, where it is pinned for ten minutes, and gives its hash and length.
+    /// Stages a blob at Global, where it is kept for the sweep grace, and gives its hash and length.
     ///
     /// # Errors
     /// `Unavailable`, `TooLarge`, `Exhausted`, `Corrupt` if Global received other bytes, or what ended `body`.

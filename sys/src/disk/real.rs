@@ -4,7 +4,7 @@ use super::{DirEntry, Disk, DiskFile, Lock, Open};
 use rustix::fs::{FallocateFlags, FlockOperation};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 
 /// The machine's own file system.
@@ -26,7 +26,7 @@ impl Disk for RealDisk {
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        std::fs::create_dir_all(path)
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
