@@ -4,7 +4,7 @@ use crate::rig::{global_with, local, machine, set};
 use bytes::Bytes;
 use dstore_local::Local;
 use dstore_proto::store::{Slice, Store, Target};
-use dstore_shared::{BlobHash, Name, SetOutcome};
+use dstore_shared::{BlobHash, Kind, Name, SetOutcome};
 use dstore_sys::rng::{OsRng, Rng, SeededRng};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// Racers, each with a name of its own.
 const RACERS: u64 = 16;
+/// How often a SET may find its blob swept.
+const SETS_MAX: usize = 50;
 /// Values up to here travel with the answer; larger ones are fetched, which takes longer than a delete may.
 const CARRIED: usize = 64 << 10;
 
@@ -55,8 +57,17 @@ impl Racer {
     }
 
     async fn set(&self, key: &str, value: Bytes) {
-        let reply = set(&self.locals[2], key, value).await.expect("set");
-        assert!(matches!(reply.outcome, SetOutcome::Stored(_)), "{reply:?}");
+        for _ in 0..SETS_MAX {
+            match set(&self.locals[2], key, value.clone()).await {
+                Ok(reply) => {
+                    assert!(matches!(reply.outcome, SetOutcome::Stored(_)), "{reply:?}");
+                    return;
+                }
+                // The grace is so short here that a blob may go before it has its name: then nothing was done.
+                Err(e) => assert!(e.kind() == Kind::Unavailable && e.message().contains("swept"), "{e:?}"),
+            }
+        }
+        panic!("swept {SETS_MAX} times");
     }
 
     async fn round(&self, round: u64, after: After) {
