@@ -253,16 +253,19 @@ impl Node {
         });
         let (hash, size) = self.core.link.stage(Body::Stream(Box::pin(body))).await?;
         let Some((bytes, room)) = copy.lock().take().map(Copy::finish) else {
-            return Ok(Bound { hash, size, bytes: None, _room: None });
+            return Ok(Bound { hash, size, staged: true, bytes: None, _room: None });
         };
-        Ok(Bound { hash, size, bytes: Blob::verify(bytes, hash).ok(), _room: Some(room) })
+        Ok(Bound { hash, size, staged: true, bytes: Blob::verify(bytes, hash).ok(), _room: Some(room) })
     }
 }
 
-/// A blob about to be bound; without bytes it is staged at Global already.
+/// A blob about to be bound.
 struct Bound {
     hash: BlobHash,
     size: u64,
+    /// Global has it.
+    staged: bool,
+    /// A copy, if there is one; without one it is staged.
     bytes: Option<Blob>,
     /// Of a copy that was made on the way.
     _room: Option<Room>,
@@ -270,7 +273,7 @@ struct Bound {
 
 impl Bound {
     fn whole(blob: Blob) -> Self {
-        Self { hash: blob.id(), size: blob.size(), bytes: Some(blob), _room: None }
+        Self { hash: blob.id(), size: blob.size(), staged: false, bytes: Some(blob), _room: None }
     }
 }
 
@@ -287,7 +290,7 @@ impl Store for Node {
         if let Some(name) = name {
             return self.bind(id, name, blob).await;
         }
-        if let Some(bytes) = blob.bytes {
+        if let Some(bytes) = blob.bytes.filter(|_| !blob.staged) {
             self.core.link.stage(Body::Blob(bytes)).await?;
         }
         let entry = Entry { hash: blob.hash, size: blob.size, bind_rev: Revision(0), expires_at: None };

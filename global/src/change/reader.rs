@@ -22,7 +22,9 @@ impl From<Damage> for Error {
             Damage::Newer { .. } => Error::invalid(format!(
                 "stored bytes were written by a newer dstore, {damage}: use that version"
             )),
-            _ => Error::corrupt(format!("stored bytes are damaged, {damage}: restore the data directory from a backup")),
+            _ => Error::corrupt(format!(
+                "stored bytes are damaged, {damage}: restore the data directory from a backup"
+            )),
         }
     }
 }

@@ -326,7 +326,9 @@ fn check_format(meta: &Keyspace) -> Result<()> {
 }
 
 fn fixed<const N: usize>(bytes: &[u8]) -> Result<[u8; N]> {
-    bytes.try_into().map_err(|_| Error::corrupt("the index says nonsense of itself: restore the data directory from a backup"))
+    bytes.try_into().map_err(|_| {
+        Error::corrupt("the index says nonsense of itself: restore the data directory from a backup")
+    })
 }
 
 fn broken(e: fjall::Error) -> Error {

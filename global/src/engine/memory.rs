@@ -177,5 +177,7 @@ fn read_pair(part: &Part) -> Result<(Bytes, Bytes)> {
 }
 
 fn unknown(tag: u8) -> Error {
-    Error::corrupt(format!("the index file has a part `{tag}` that is not valid: restore the data directory from a backup"))
+    Error::corrupt(format!(
+        "the index file has a part `{tag}` that is not valid: restore the data directory from a backup"
+    ))
 }
