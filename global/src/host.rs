@@ -37,10 +37,19 @@ impl LinkHost for Host {
             authority.close_stream(id);
             return Err(e);
         }
-        let reader = authority.clone();
+        let (reader, lister) = (authority.clone(), authority.clone());
+        // A Local lists one batch at a time; a second one is not waited for.
+        let (listings, batches) = mpsc::channel(1);
         authority.tasks.spawn("session", async move {
-            while let Some(Ok(frame)) = up.next().await {
-                take_frame(&reader, id, frame).await;
+            let read = async {
+                while let Some(Ok(frame)) = up.next().await {
+                    take_frame(&reader, id, frame, &listings);
+                }
+            };
+            tokio::select! {
+                biased;
+                () = read => {}
+                () = take_listings(&lister, id, batches) => {}
             }
             reader.close_stream(id);
         });
@@ -82,7 +91,15 @@ impl LinkHost for Host {
     }
 }
 
-async fn take_frame(authority: &Arc<Authority>, id: StreamId, frame: Up) {
+/// One batch of names that a Local holds.
+struct Listing {
+    epoch: Epoch,
+    batch: u64,
+    names: Vec<Listed>,
+    last: bool,
+}
+
+fn take_frame(authority: &Authority, id: StreamId, frame: Up, listings: &mpsc::Sender<Listing>) {
     match frame {
         // A second HELLO on a stream is a new stream's business.
         Up::Hello(_) => authority.close_stream(id),
@@ -95,10 +112,21 @@ async fn take_frame(authority: &Arc<Authority>, id: StreamId, frame: Up) {
             }
         }),
         Up::Summary { epoch, batch, names, last } => {
-            let listing = authority.clone();
-            let refused = authority.sys.blocking.run(move || listing.register_listed(epoch, &names)).await;
-            authority.event(|m, now| m.summarized(now, id, epoch, batch, refused, last));
+            if listings.try_send(Listing { epoch, batch, names, last }).is_err() {
+                authority.close_stream(id);
+            }
         }
+    }
+}
+
+/// Answers SUMMARYs beside the stream's other frames, so that no ACK waits for a look at the disk. Within the
+/// grace nobody is registered: they wait for its end, instead of being refused.
+async fn take_listings(authority: &Arc<Authority>, id: StreamId, mut batches: mpsc::Receiver<Listing>) {
+    while let Some(Listing { epoch, batch, names, last }) = batches.recv().await {
+        tokio::time::sleep(authority.event(|m, now| m.grace_left(now))).await;
+        let listing = authority.clone();
+        let refused = authority.sys.blocking.run(move || listing.register_listed(epoch, &names)).await;
+        authority.event(|m, now| m.summarized(now, id, epoch, batch, refused, last));
     }
 }
 

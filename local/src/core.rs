@@ -9,7 +9,7 @@
 //! and hits do not take it.
 
 use crate::blob_flight::{BlobFlights, FlightLimits};
-use crate::cache::{Admission, Cache, CacheConfig, Cursor, Evicted, Hit, Refusal};
+use crate::cache::{Admission, Cache, CacheConfig, Cursor, Evicted, Hit};
 use crate::coherence::{Action, Bounds, Coherence, Identity, NameTable, Waiter};
 use dstore_proto::link::LinkClient;
 use dstore_proto::store::Slice;
@@ -335,9 +335,8 @@ impl Core {
                 evicted.extend(gone);
                 true
             }
-            // The node holds the name all the same, with a newer binding.
-            Admission::Refused(Refusal::Older(_)) => true,
-            Admission::Refused(Refusal::Oversize | Refusal::Mismatch) => false,
+            // Perhaps it is held all the same, with a newer binding: then Global must go on waiting for us.
+            Admission::Refused(_) => self.cache.hit(name.as_bytes(), era).is_some(),
         }
     }
 

@@ -78,8 +78,8 @@ impl Terms {
             // About 100 bytes each.
             holdings_max: 8_000_000,
             ops_max: 65_536,
-            // A key has at most 1 KiB, and is kept and repeated to who comes back.
-            names_max: 262_144,
+            // All of them, if busy, are repeated to a Local that comes back: they must fit its queue of frames.
+            names_max: 24_576,
             // About 250 bytes each.
             outcomes_max: 500_000,
         }
@@ -245,6 +245,11 @@ impl<J, R> Sessions<J, R> {
     /// Whether leases of an earlier boot may still run.
     pub fn in_grace(&self, now: Moment) -> bool {
         now < self.grace_end
+    }
+
+    /// How long leases of an earlier boot may still run.
+    pub fn grace_left(&self, now: Moment) -> Duration {
+        self.grace_end.since(now)
     }
 
     /// Whether `name` is between a mark and its visibility (rule 7).
