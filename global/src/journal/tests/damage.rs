@@ -91,7 +91,7 @@ fn a_damaged_middle_is_refused_with_segment_and_offset_and_nothing_is_changed() 
     disk.flip(&segments[1], 8192 + 8192 + 64 + 7, 0x10).expect("flipped");
     let before: Vec<_> = disk.files().iter().map(|(path, _)| read(&disk, path)).collect();
     let e = refused(open(&disk));
-    for part in [name.as_str(), "offset `16384`", "payload", "revision `3`", "`4`", "--salvage"] {
+    for part in [name.as_str(), "offset `16384`", "payload", "revision `3`", "`4`", "backup"] {
         assert!(e.message().contains(part), "`{part}` is not in: {e}");
     }
     let after: Vec<_> = disk.files().iter().map(|(path, _)| read(&disk, path)).collect();
