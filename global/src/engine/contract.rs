@@ -10,7 +10,8 @@ use dstore_sys::Sys;
 use dstore_sys::rng::{Rng, SeededRng};
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 fn put(table: Table, key: &str, value: &str) -> Write {
     Write { table, key: key.to_owned().into(), value: Some(value.to_owned().into()) }
@@ -39,19 +40,44 @@ fn value(view: &(impl View + ?Sized), table: Table, key: &str) -> Option<String>
     view.get(table, key.as_bytes()).unwrap().map(|v| String::from_utf8(v.to_vec()).unwrap())
 }
 
-/// What a killed process leaves: the files as they are now.
+/// What a killed process leaves: all files as they are at one moment. The engine works on in the background, so
+/// a copy during which a file came, went or changed is not one, and is made again.
 #[expect(clippy::disallowed_methods, reason = "plays a crash behind the back of every seam")]
 fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_dir(&entry.path(), &target);
-        } else if let Err(e) = std::fs::copy(entry.path(), &target) {
-            assert_eq!(e.kind(), std::io::ErrorKind::NotFound, "a file may go while it is copied: {e}");
+    for _ in 0..200 {
+        let before = files_of(from);
+        let all = before.keys().all(|file| {
+            let target = to.join(file);
+            std::fs::create_dir_all(target.parent().expect("below `to`")).unwrap();
+            std::fs::copy(from.join(file), target).is_ok()
+        });
+        if all && files_of(from) == before {
+            return;
+        }
+        std::fs::remove_dir_all(to).unwrap();
+        std::fs::create_dir_all(to).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("the engine never rests");
+}
+
+/// Every file below a directory, with its length and the time of its last change.
+fn files_of(dir: &Path) -> BTreeMap<PathBuf, (u64, SystemTime)> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(meta) if meta.is_dir() => folders.push(entry.path()),
+                Ok(meta) => {
+                    let name = entry.path().strip_prefix(dir).expect("below `dir`").to_owned();
+                    found.insert(name, (meta.len(), meta.modified().expect("a time")));
+                }
+                Err(_) => {} // gone meanwhile: the next look will differ
+            }
         }
     }
+    found
 }
 
 fn suite(kind: EngineKind) {
