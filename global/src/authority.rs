@@ -11,6 +11,9 @@
 //! after it is taken; what the machine asks for is carried out, in order, before it is let go. Nothing is
 //! acknowledged before it is durable, and nothing is readable before that either.
 
+#[cfg(test)]
+mod tests;
+
 use crate::blobs::Blobs;
 use crate::catalog::Catalog;
 use crate::committer::{Done, Job, Work};
@@ -207,11 +210,16 @@ impl Authority {
             let born = self.born();
             return responder.tell(Err(e), born);
         }
+        // What stays in memory must not keep the frame that it came in.
         let (names, drains, work) = match command {
             Command::Set { name, hash, size, carried } => {
+                let (name, carried) = (name.compact(), carried.map(|blob| blob.compact()));
                 (vec![name.clone()], false, Work::Set { id, name, hash, size, carried })
             }
-            Command::Delete { names } => (names.clone(), true, Work::Delete { id, names }),
+            Command::Delete { names } => {
+                let names: Vec<Name> = names.iter().map(Name::compact).collect();
+                (names.clone(), true, Work::Delete { id, names })
+            }
         };
         let change = Submission { id, names, drains, job: work, caller, responder };
         self.event(|m, now| m.submit(now, change));

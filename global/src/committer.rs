@@ -1,14 +1,17 @@
-//! The committer: takes what has gathered, decides each change against the visible state and the batch so
-//! far, appends one journal batch with one fsync, makes it visible, answers.
+//! The committer: takes what has gathered, decides each change, appends one journal batch with one fsync, and
+//! hands what is durable to the publisher.
 //!
 //! Runs on a thread of its own (or in place, in simulation), so it may block. It is the only writer: what it
-//! decides needs no lock. Invariants: the results that it writes are absolute; a change without effect writes
-//! nothing; after a failed append nothing is acknowledged, released or retried.
+//! decides needs no lock. A name's next change comes only after the one before is visible, so names are looked
+//! up in the visible state; blobs are shared between names, so what was decided of them is kept here until it
+//! is visible. Invariants: the results that it writes are absolute; a change without effect writes nothing;
+//! after a failed append nothing is acknowledged, released or retried.
 
 use crate::authority::Authority;
 use crate::catalog::Catalog;
 use crate::change::{BlobMeta, Change, Commit, Payload, Place};
 use crate::journal::{Class, Journal};
+use crate::publisher::{Decided, Publication, Publishing, To};
 use crate::sessions::OpNo;
 use dstore_shared::{
     Blob, BlobHash, DeleteOutcome, Entry, Error, Name, Outcome, RequestId, Result, Revision, SetOutcome,
@@ -19,8 +22,6 @@ use tokio::sync::oneshot;
 
 /// Bytes after which a batch is written though more has gathered: bounds the time of one write.
 const BATCH_BYTES: usize = 4 << 20;
-/// Ops that become visible under one hold of the shard's lock.
-const SHOWN_TOGETHER: usize = 64;
 
 /// Something for the committer.
 #[derive(Debug)]
@@ -79,25 +80,16 @@ pub(crate) enum Done {
     Nothing,
 }
 
-enum To {
-    Op(OpNo),
-    Own(oneshot::Sender<Result<Done>>),
-}
-
-/// A decision that waits for the batch to be durable.
-struct Decided {
-    to: To,
-    done: Result<Done>,
-    revision: Revision,
-}
-
 pub(crate) struct Committer {
     authority: Weak<Authority>,
     catalog: Catalog,
     journal: Journal,
+    publisher: Publishing,
     payload: Payload,
     /// Blobs as the batch so far leaves them.
     blobs: HashMap<BlobHash, Option<BlobMeta>>,
+    /// Blobs as durable batches left them, and as of when: those that are not visible yet.
+    durable_blobs: HashMap<BlobHash, (Revision, Option<BlobMeta>)>,
     commits: Vec<Commit>,
     decided: Vec<Decided>,
     head: Revision,
@@ -106,15 +98,22 @@ pub(crate) struct Committer {
 }
 
 impl Committer {
-    pub fn new(authority: Weak<Authority>, catalog: Catalog, journal: Journal) -> Self {
+    pub fn new(
+        authority: Weak<Authority>,
+        catalog: Catalog,
+        journal: Journal,
+        publisher: Publishing,
+    ) -> Self {
         Self {
             authority,
+            publisher,
             head: journal.head(),
             at_ms: catalog.journal_time(),
             catalog,
             journal,
             payload: Payload::new(),
             blobs: HashMap::new(),
+            durable_blobs: HashMap::new(),
             commits: Vec::new(),
             decided: Vec::new(),
             failed: None,
@@ -125,34 +124,33 @@ impl Committer {
     pub fn work(&mut self, jobs: &mut Vec<Job>) {
         let Some(authority) = self.authority.upgrade() else { return };
         self.at_ms = self.at_ms.max(authority.sys.clock.wall_ms());
+        self.forget_visible();
         for job in jobs.drain(..) {
             match job {
                 Job::Op(op, work) => self.decide(To::Op(op), work),
                 Job::Own(work, to) => self.decide(To::Own(to), work),
                 Job::Checkpoint(to) => {
                     self.write(&authority);
-                    // Whoever asked may have gone away.
-                    let _ = to.send(self.checkpoint(&authority));
+                    self.publisher.publish(Publication::Checkpoint { to, at_ms: self.at_ms });
                 }
-                Job::Tick => {}
+                // An empty batch: the publisher looks whether a checkpoint is due.
+                Job::Tick => self.publish(),
             }
             if self.payload.len() >= BATCH_BYTES {
                 self.write(&authority);
             }
         }
         self.write(&authority);
-        if self.failed.is_none() && self.catalog.checkpoint_due(authority.sys.clock.now()) {
-            // The answer is not waited for: a checkpoint that fails leaves the one before.
-            drop(self.checkpoint(&authority));
-        }
         self.journal.trim(self.catalog.trim_below());
     }
 
-    fn checkpoint(&mut self, authority: &Authority) -> oneshot::Receiver<Result<Revision>> {
-        let at_ms = self.at_ms;
-        let outcomes = authority.event(|m, _| m.outcomes());
-        let outcomes = outcomes.into_iter().map(|(id, outcome)| (id, outcome, at_ms)).collect();
-        self.catalog.checkpoint(authority.sys.clock.now(), outcomes)
+    fn forget_visible(&mut self) {
+        let visible = self.catalog.head();
+        if visible >= self.head {
+            self.durable_blobs.clear();
+        } else {
+            self.durable_blobs.retain(|_, (revision, _)| *revision > visible);
+        }
     }
 
     fn decide(&mut self, to: To, work: Work) {
@@ -222,7 +220,7 @@ impl Committer {
         revision: Revision,
     ) -> Result<Verdict> {
         let set = |outcome, changes| Ok(Verdict::of(Done::Change(Outcome::Set(outcome)), changes));
-        let bound = self.catalog.entry(&name)?;
+        let bound = self.catalog.entry_once(&name)?;
         if let Some(entry) = bound.filter(|entry| entry.hash != hash) {
             return set(SetOutcome::Occupied(entry), Vec::new());
         }
@@ -276,7 +274,7 @@ impl Committer {
             if bound.contains_key(name) {
                 continue;
             }
-            let entry = self.catalog.entry(name)?;
+            let entry = self.catalog.entry_once(name)?;
             bound.insert(name, entry);
             let Some(entry) = entry else { continue };
             changes.push(Change::Unbind { name: name.clone() });
@@ -346,13 +344,11 @@ impl Committer {
     }
 
     fn meta(&self, hash: &BlobHash) -> Result<Option<BlobMeta>> {
-        match self.blobs.get(hash) {
-            Some(meta) => Ok(*meta),
-            None => self.catalog.blob(hash),
-        }
+        let decided = self.blobs.get(hash).or_else(|| Some(&self.durable_blobs.get(hash)?.1));
+        decided.map_or_else(|| self.catalog.blob_once(hash), |meta| Ok(*meta))
     }
 
-    /// Makes the batch durable, then visible, and answers.
+    /// Makes the batch durable and hands it on.
     fn write(&mut self, authority: &Authority) {
         if let (Some(first), Some(last)) = (self.commits.first(), self.commits.last()) {
             let (first, last) = (first.revision, last.revision);
@@ -360,39 +356,16 @@ impl Committer {
                 return self.lost(authority, &e);
             }
             self.payload.clear();
-            self.catalog.make_room();
+            self.durable_blobs.extend(self.blobs.drain().map(|(hash, meta)| (hash, (last, meta))));
         }
-        self.blobs.clear();
-        self.show(authority);
+        if !self.decided.is_empty() {
+            self.publish();
+        }
     }
 
-    /// A step at a time under the shard's lock: the commits become visible, the holders' bits go, the names are
-    /// free, the callers are told (rule 8).
-    fn show(&mut self, authority: &Authority) {
-        let mut commits = std::mem::take(&mut self.commits).into_iter().peekable();
-        let mut decided = std::mem::take(&mut self.decided).into_iter();
-        loop {
-            let step: Vec<Decided> = decided.by_ref().take(SHOWN_TOGETHER).collect();
-            let Some(head) = step.last().map(|d| d.revision) else { break };
-            let mut visible = Vec::with_capacity(step.len());
-            while commits.peek().is_some_and(|commit| commit.revision <= head) {
-                visible.extend(commits.next());
-            }
-            authority.event(|m, now| {
-                if !visible.is_empty()
-                    && let Err(e) = self.catalog.show(visible)
-                {
-                    authority.fail(&e);
-                }
-                for Decided { to, done, revision } in step {
-                    match to {
-                        To::Op(op) => m.finish(now, op, &done.and_then(outcome_of), revision),
-                        // Whoever has gone away does not matter.
-                        To::Own(to) => _ = to.send(done),
-                    }
-                }
-            });
-        }
+    fn publish(&mut self) {
+        let (commits, decided) = (std::mem::take(&mut self.commits), std::mem::take(&mut self.decided));
+        self.publisher.publish(Publication::Batch { commits, decided, at_ms: self.at_ms });
     }
 
     /// The batch was not written, or nobody knows whether it was.
@@ -411,21 +384,13 @@ impl Committer {
         } else {
             error.clone()
         };
-        let head = self.head;
         for Decided { to, .. } in std::mem::take(&mut self.decided) {
             match to {
                 To::Op(op) if unknown => authority.event(|m, _| m.fail(op, &told)),
-                To::Op(op) => authority.event(|m, now| m.finish(now, op, &Err(told.clone()), head)),
+                To::Op(op) => authority.event(|m, now| m.finish(now, op, &Err(told.clone()), Revision(0))),
                 To::Own(to) => _ = to.send(Err(told.clone())),
             }
         }
-    }
-}
-
-fn outcome_of(done: Done) -> Result<Outcome> {
-    match done {
-        Done::Change(outcome) => Ok(outcome),
-        _ => Err(Error::internal("an op came to something else than an outcome: report this")),
     }
 }
 

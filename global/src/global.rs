@@ -14,6 +14,7 @@ use crate::config::GlobalConfig;
 use crate::data_dir::{self, DataDir, DataDirConfig, Opened};
 use crate::host::Host;
 use crate::journal::{Journal, JournalConfig};
+use crate::publisher::Publishing;
 use crate::sessions::{Boot, Terms};
 use crate::sweep;
 use dstore_proto::IdSource;
@@ -23,8 +24,7 @@ use dstore_shared::{Error, Moment, Result};
 use dstore_sys::Sys;
 use dstore_sys::net::Address;
 use dstore_sys::tasks::{Lane, LaneEnd, Tasks};
-use parking_lot::Mutex;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Changes that wait for the committer, and how many it takes at once.
@@ -38,8 +38,8 @@ pub struct Global {
     doors: Vec<Serving>,
     tasks: Tasks,
     dir: DataDir,
-    committer: LaneEnd,
-    applier: LaneEnd,
+    /// Of committer, publisher and applier: each ends when the one before has.
+    ends: Vec<LaneEnd>,
     drain_timeout: Duration,
 }
 
@@ -71,7 +71,7 @@ impl Global {
         }
         let tasks = Tasks::new();
         let unclean = !opened.clean && !opened.fresh;
-        let (authority, dir, committer, applier) = assemble(&sys, &config, &tasks, opened, blobs);
+        let (authority, dir, ends) = assemble(&sys, &config, &tasks, opened, blobs);
         let host = Arc::new(Host(authority.clone()));
         let mut doors = Vec::new();
         for address in &config.listen {
@@ -92,7 +92,7 @@ impl Global {
                 }
             }
         });
-        Ok(Self { authority, doors, tasks, dir, committer, applier, drain_timeout: config.drain_timeout })
+        Ok(Self { authority, doors, tasks, dir, ends, drain_timeout: config.drain_timeout })
     }
 
     /// Where it listens, in the order of the configuration.
@@ -141,8 +141,9 @@ impl Global {
         drop(self.doors);
         drop(self.authority);
         let end = async {
-            self.committer.wait().await;
-            self.applier.wait().await;
+            for end in self.ends {
+                end.wait().await;
+            }
         };
         let ended = tokio::time::timeout(self.drain_timeout, end).await.is_ok();
         match (failed, quiet && ended) {
@@ -182,14 +183,14 @@ async fn open(sys: &Sys, config: &GlobalConfig) -> Result<Opened<Journal>> {
         .await
 }
 
-/// Puts authority and committer together; the committer knows the authority weakly, so that both can end.
+/// Puts authority, committer and publisher together; those two know the authority weakly, so that all can end.
 fn assemble(
     sys: &Sys,
     config: &GlobalConfig,
     tasks: &Tasks,
     opened: Opened<Journal>,
     blobs: Blobs,
-) -> (Arc<Authority>, DataDir, LaneEnd, LaneEnd) {
+) -> (Arc<Authority>, DataDir, Vec<LaneEnd>) {
     let now = sys.clock.now();
     let grace =
         if opened.clean || opened.fresh { Duration::ZERO } else { opened.lease_max.max(config.lease) };
@@ -201,38 +202,34 @@ fn assemble(
         grace: crate::sessions::lengthened(grace),
     };
     let catalog = opened.catalog.clone();
-    let known: Arc<OnceLock<Weak<Authority>>> = Arc::default();
-    let (late, start) = (known.clone(), Mutex::new(Some((opened.catalog.clone(), opened.journal))));
-    let mut committer: Option<Committer> = None;
-    let (lane, end) = Lane::start(sys.blocking, "dstore-commit", COMMIT_QUEUE, move |jobs: &mut Vec<Job>| {
-        if committer.is_none() {
-            let (catalog, journal) = start.lock().take().expect("the committer starts once");
-            let authority = late.get().cloned().unwrap_or_default();
-            committer = Some(Committer::new(authority, catalog, journal));
-        }
-        if let Some(committer) = &mut committer {
-            committer.work(jobs);
-        }
+    let mut ends = Vec::new();
+    let authority = Arc::new_cyclic(|authority| {
+        let (publishing, published) = Publishing::start(sys.blocking, authority.clone(), catalog.clone());
+        let mut committer = Committer::new(authority.clone(), catalog.clone(), opened.journal, publishing);
+        let work = move |jobs: &mut Vec<Job>| committer.work(jobs);
+        let (committer, committed) = Lane::start(sys.blocking, "dstore-commit", COMMIT_QUEUE, work);
+        ends.push(committed);
+        ends.extend(published);
+        ends.push(opened.applier);
+        Authority::new(Parts {
+            sys: sys.clone(),
+            tasks: tasks.clone(),
+            catalog: opened.catalog,
+            blobs,
+            sweep_grace: config.sweep_grace,
+            committer,
+            terms: Terms::for_lease(config.lease),
+            boot,
+            outcomes: opened.outcomes.into_iter().map(|(id, outcome, _)| (id, outcome)).collect(),
+        })
     });
-    let authority = Arc::new(Authority::new(Parts {
-        sys: sys.clone(),
-        tasks: tasks.clone(),
-        catalog: opened.catalog,
-        blobs,
-        sweep_grace: config.sweep_grace,
-        committer: lane,
-        terms: Terms::for_lease(config.lease),
-        boot,
-        outcomes: opened.outcomes.into_iter().map(|(id, outcome, _)| (id, outcome)).collect(),
-    }));
     let weak = Arc::downgrade(&authority);
-    let _ = known.set(weak.clone());
     catalog.on_poison(Box::new(move |error| {
         if let Some(authority) = weak.upgrade() {
             authority.fail(&error);
         }
     }));
-    (authority, opened.dir, end, opened.applier)
+    (authority, opened.dir, ends)
 }
 
 async fn open_door(sys: &Sys, tasks: &Tasks, address: &Address, host: &Arc<Host>) -> Result<Serving> {

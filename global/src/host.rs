@@ -312,7 +312,7 @@ impl Authority {
             } else {
                 let blob = Blob::hash(head.freeze());
                 let (hash, size) = (blob.id(), blob.size());
-                self.commit(Work::Keep { hash, size, carried: Some(blob) }).await?;
+                self.commit(Work::Keep { hash, size, carried: Some(blob.compact()) }).await?;
                 return Ok((hash, size));
             }
         }

@@ -190,6 +190,14 @@ impl<J: Send + 'static> Lane<J> {
     pub async fn send(&self, job: J) -> Result<(), J> {
         self.queue.send(job).await.map_err(|e| e.0)
     }
+
+    /// As [`Lane::send`], for a thread that may block, such as another lane's worker. Panics on an async one.
+    ///
+    /// # Errors
+    /// Gives the job back if the worker has ended.
+    pub fn send_blocking(&self, job: J) -> Result<(), J> {
+        self.queue.blocking_send(job).map_err(|e| e.0)
+    }
 }
 
 #[cfg(test)]

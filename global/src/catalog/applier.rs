@@ -1,15 +1,15 @@
-//! Owns the way of visible commits into the index: a queue bounded in bytes, and the one writer behind it.
+//! Owns the way of frozen memtables into the index: the memtables' bytes are bounded, and the one writer behind it.
 //!
 //! Invariants: jobs run in the order in which they were queued, so that a checkpoint finds the index at
-//! exactly one revision; commits leave the overlay only after the index has them. The first failed or
+//! exactly one revision; a memtable leaves the overlay only after the index has it. The first failed or
 //! panicking job poisons: nothing more is applied, everybody who waits is told.
 
+use super::memtable::Memtable;
 use super::overlay::Layers;
-use crate::change::{Change, Commit, encode_entry, encode_meta};
 use crate::checkpoint::{Checkpoint, Checkpoints, Remembered};
 use crate::engine::{Engine, Table, Write};
 use bytes::Bytes;
-use dstore_shared::{BlobHash, Error, HistoryId, Result, Revision};
+use dstore_shared::{Error, HistoryId, Result, Revision};
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::fmt;
@@ -23,10 +23,7 @@ pub type OnPoison = Box<dyn FnOnce(Error) + Send>;
 
 /// Something for the applier.
 pub(super) enum Job {
-    Commits {
-        commits: Vec<Commit>,
-        bytes: u64,
-    },
+    Memtable(Arc<Memtable>),
     Checkpoint(CheckpointJob),
     /// Remove hints of blobs that have a name again or are gone.
     Prune(Vec<Bytes>),
@@ -45,7 +42,7 @@ pub(super) struct Applier {
     pub(super) layers: Layers,
     files: Checkpoints,
     history: HistoryId,
-    queue: Mutex<Queue>,
+    jobs: Mutex<VecDeque<Job>>,
     room: Condvar,
     turn: Mutex<()>,
     /// Everything up to here is in the index.
@@ -56,14 +53,7 @@ pub(super) struct Applier {
     pub(super) checkpointing: AtomicBool,
     poison: OnceLock<Error>,
     on_poison: Mutex<Option<OnPoison>>,
-    pending_bytes_max: u64,
-    apply_bytes: u64,
-}
-
-#[derive(Default)]
-struct Queue {
-    jobs: VecDeque<Job>,
-    bytes: u64,
+    pending_bytes_max: usize,
 }
 
 impl fmt::Debug for Applier {
@@ -78,14 +68,14 @@ impl Applier {
         layers: Layers,
         (files, history): (Checkpoints, HistoryId),
         (indexed, checkpointed_before): (Revision, Revision),
-        (pending_bytes_max, apply_bytes): (u64, u64),
+        pending_bytes_max: usize,
     ) -> Self {
         Self {
             engine,
             layers,
             files,
             history,
-            queue: Mutex::default(),
+            jobs: Mutex::default(),
             room: Condvar::new(),
             turn: Mutex::new(()),
             indexed: indexed.0.into(),
@@ -95,7 +85,6 @@ impl Applier {
             poison: OnceLock::new(),
             on_poison: Mutex::new(None),
             pending_bytes_max,
-            apply_bytes,
         }
     }
 
@@ -115,88 +104,68 @@ impl Applier {
         self.poison.get()
     }
 
-    pub(super) fn pending_bytes(&self) -> u64 {
-        self.queue.lock().bytes
-    }
-
     /// Sets whom to tell; tells at once if it has happened already.
     pub(super) fn on_poison(&self, tell: OnPoison) {
         *self.on_poison.lock() = Some(tell);
         self.tell();
     }
 
-    /// Whether commits may be queued now.
+    /// Whether more may be shown now.
     pub(super) fn has_room(&self) -> bool {
-        self.queue.lock().bytes <= self.pending_bytes_max
+        self.layers.overlay.read().bytes() <= self.pending_bytes_max
     }
 
-    /// Blocks until commits may be queued, or never will.
+    /// Blocks until more may be shown, or never will. A memtable is full before all of the room is, so whoever
+    /// waits waits for one that is queued.
     pub(super) fn wait_for_room(&self) {
-        let mut queue = self.queue.lock();
-        while queue.bytes > self.pending_bytes_max && self.poison.get().is_none() {
-            self.room.wait(&mut queue);
+        if self.has_room() {
+            return;
+        }
+        let mut jobs = self.jobs.lock();
+        while !self.has_room() && self.poison.get().is_none() {
+            self.room.wait(&mut jobs);
         }
     }
 
     /// Queues a job; drops it if poisoned.
     pub(super) fn push(&self, job: Job) {
-        let mut queue = self.queue.lock();
-        if self.poison.get().is_some() {
-            return;
+        let mut jobs = self.jobs.lock();
+        if self.poison.get().is_none() {
+            jobs.push_back(job);
         }
-        if let Job::Commits { bytes, .. } = &job {
-            queue.bytes += bytes;
-        }
-        queue.jobs.push_back(job);
     }
 
     /// Does every queued job.
     pub(super) fn drain(&self) {
         let _turn = self.turn.lock();
         let _dart = Dart(self);
-        while let Some(step) = self.next() {
-            if let Err(e) = self.run(step) {
+        while let Some(job) = self.next() {
+            if let Err(e) = self.run(job) {
                 self.be_poisoned(e);
             }
         }
     }
 
-    /// The next jobs that can be done as one: some commits, or one other.
-    fn next(&self) -> Option<Step> {
-        let mut queue = self.queue.lock();
-        let (mut batch, mut bytes) = (Vec::new(), 0);
-        while let Some(Job::Commits { bytes: more, .. }) = queue.jobs.front() {
-            if !batch.is_empty() && bytes + more > self.apply_bytes {
-                break;
-            }
-            if let Some(Job::Commits { commits, bytes: more }) = queue.jobs.pop_front() {
-                batch.push(commits);
-                bytes += more;
-            }
-        }
-        if !batch.is_empty() {
-            return Some(Step::Commits { batch, bytes });
-        }
-        match queue.jobs.pop_front()? {
-            Job::Checkpoint(job) => Some(Step::Checkpoint(job)),
-            Job::Prune(hints) => Some(Step::Prune(hints)),
-            Job::Commits { .. } => unreachable!("commits at the front were taken above"),
-        }
+    fn next(&self) -> Option<Job> {
+        self.jobs.lock().pop_front()
     }
 
-    fn run(&self, step: Step) -> Result<()> {
-        match step {
-            Step::Commits { batch, bytes } => {
-                self.apply(&batch)?;
-                self.queue.lock().bytes -= bytes;
+    fn run(&self, job: Job) -> Result<()> {
+        match job {
+            Job::Memtable(memtable) => {
+                self.engine.apply(memtable.writes(), memtable.last)?;
+                self.layers.retire(&memtable);
+                self.indexed.store(memtable.last.0, Ordering::Release);
+                // Held once, so that nobody looks before it and waits after it.
+                drop(self.jobs.lock());
                 self.room.notify_all();
                 Ok(())
             }
-            Step::Prune(hints) => {
+            Job::Prune(hints) => {
                 let gone = |key| Write { table: Table::Unnamed, key, value: None };
                 self.engine.apply(hints.into_iter().map(gone).collect(), self.indexed())
             }
-            Step::Checkpoint(job) => {
+            Job::Checkpoint(job) => {
                 let (done, answer) = self.checkpoint(job);
                 if let Err(e) = &answer {
                     tracing::warn!(error = %e, "checkpoint failed");
@@ -206,21 +175,6 @@ impl Applier {
                 Ok(())
             }
         }
-    }
-
-    fn apply(&self, batch: &[Vec<Commit>]) -> Result<()> {
-        let Some(last) = batch.iter().rev().find_map(|c| c.last()) else { return Ok(()) };
-        let changes = || batch.iter().flatten().flat_map(|c| &c.changes);
-        let mut writes = Vec::with_capacity(changes().count() + 8);
-        for change in changes() {
-            put_writes(&mut writes, change);
-        }
-        self.engine.apply(writes, last.revision)?;
-        for commits in batch {
-            self.layers.retire(commits);
-        }
-        self.indexed.store(last.revision.0, Ordering::Release);
-        Ok(())
     }
 
     fn checkpoint(&self, job: CheckpointJob) -> (oneshot::Sender<Result<Revision>>, Result<Revision>) {
@@ -250,10 +204,10 @@ impl Applier {
 
     fn be_poisoned(&self, error: Error) {
         tracing::error!(error = ?error, "index failed");
-        let mut queue = self.queue.lock();
+        let mut jobs = self.jobs.lock();
         let _ = self.poison.set(error); // the first reason counts
-        *queue = Queue::default();
-        drop(queue);
+        jobs.clear();
+        drop(jobs);
         self.room.notify_all();
         self.tell();
     }
@@ -267,12 +221,6 @@ impl Applier {
     }
 }
 
-enum Step {
-    Commits { batch: Vec<Vec<Commit>>, bytes: u64 },
-    Checkpoint(CheckpointJob),
-    Prune(Vec<Bytes>),
-}
-
 /// Poisons when a panic goes by, so that nobody waits for an applier that is gone.
 struct Dart<'a>(&'a Applier);
 
@@ -282,50 +230,4 @@ impl Drop for Dart<'_> {
             self.0.be_poisoned(Error::internal("the index's writer panicked: report this"));
         }
     }
-}
-
-/// Memory that a commit takes while it is visible and not indexed.
-pub(super) fn weight(commit: &Commit) -> u64 {
-    let change = |c: &Change| match c {
-        Change::Bind { name, .. } | Change::Unbind { name } => 200 + name.as_bytes().len(),
-        Change::Inline { bytes, .. } => 200 + bytes.len(),
-        Change::Blob { .. } | Change::BlobGone { .. } | Change::InlineGone { .. } => 150,
-    };
-    // A remembered outcome of a large DEL weighs as its names do.
-    200 + commit.changes.iter().map(change).sum::<usize>() as u64
-}
-
-fn put_writes(writes: &mut Vec<Write>, change: &Change) {
-    let key = |hash: &BlobHash| Bytes::copy_from_slice(hash.as_bytes());
-    let mut put = |table, key, value| writes.push(Write { table, key, value });
-    match change {
-        Change::Bind { name, entry } => put(Table::Names, name.packed(), Some(encode_entry(entry))),
-        Change::Unbind { name } => put(Table::Names, name.packed(), None),
-        Change::Blob { hash, meta } => {
-            put(Table::Blobs, key(hash), Some(encode_meta(meta)));
-            if let Some(since) = meta.unnamed_since_ms {
-                put(Table::Unnamed, hint(since, hash), Some(Bytes::new()));
-            }
-        }
-        Change::BlobGone { hash } => put(Table::Blobs, key(hash), None),
-        // A copy: the bytes may be a small part of a frame, which the engine must not keep.
-        Change::Inline { hash, bytes } => {
-            put(Table::Inline, key(hash), Some(Bytes::copy_from_slice(bytes)));
-        }
-        Change::InlineGone { hash } => put(Table::Inline, key(hash), None),
-    }
-}
-
-/// The key of a hint that `hash` is without a name since `since_ms`: in order of time.
-pub(super) fn hint(since_ms: u64, hash: &BlobHash) -> Bytes {
-    let mut key = Vec::with_capacity(40);
-    key.extend_from_slice(&since_ms.to_be_bytes());
-    key.extend_from_slice(hash.as_bytes());
-    key.into()
-}
-
-/// Reads what [`hint`] made.
-pub(super) fn read_hint(key: &[u8]) -> Option<(u64, BlobHash)> {
-    let (since, hash) = key.split_first_chunk::<8>()?;
-    Some((u64::from_be_bytes(*since), BlobHash::from_slice(hash).ok()?))
 }

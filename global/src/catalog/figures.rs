@@ -64,7 +64,7 @@ fn figures(kind: EngineKind, size: usize, commits: u64) {
         std::hint::black_box(payload.slices());
         let u = sys.clock.now();
         catalog.make_room();
-        catalog.show(batch).unwrap();
+        catalog.show(&batch).unwrap();
         encoding += u.since(t);
         showing += sys.clock.now().since(u);
         if kind == EngineKind::Fjall && catalog.checkpoint_due(sys.clock.now()) {
@@ -72,9 +72,7 @@ fn figures(kind: EngineKind, size: usize, commits: u64) {
         }
     }
     let shown = sys.clock.now().since(from);
-    while catalog.indexed() < catalog.head() {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    catalog.checkpoint(sys.clock.now(), vec![]).blocking_recv().unwrap().unwrap();
     let (all, cpu) = (sys.clock.now().since(from), cpu_ms() - cpu);
     let rate = |t: Duration| commits as f64 / t.as_secs_f64();
     let each = |t: Duration| t.as_secs_f64() * 1e6 / commits as f64;

@@ -2,8 +2,8 @@
 //! index that holds those of before.
 //!
 //! ```text
-//! committer --show--> overlay (visible at once) --queue--> applier --apply--> index --> hot caches
-//! reader: overlay? hot cache? else ask the index, and keep its answer unless newer was shown meanwhile
+//! committer --show--> memtable (visible at once) --frozen when full--> applier --apply--> index, hot caches
+//! reader: memtables? hot cache? else ask the index, and keep its answer unless newer was shown meanwhile
 //! ```
 //!
 //! Invariants: all changes of a commit become visible in one step; a value once visible is never followed by
@@ -14,6 +14,7 @@
 mod applier;
 #[cfg(test)]
 mod figures;
+mod memtable;
 mod overlay;
 #[cfg(test)]
 mod tests;
@@ -23,11 +24,12 @@ pub use applier::OnPoison;
 use crate::change::{BlobMeta, Commit, decode_entry, decode_meta};
 use crate::checkpoint::{Checkpoints, Remembered};
 use crate::engine::{Engine, Table};
-use applier::{Applier, CheckpointJob, Job, hint, read_hint, weight};
+use applier::{Applier, CheckpointJob, Job};
 use bytes::Bytes;
 use dstore_shared::{BlobHash, Entry, Error, HistoryId, Moment, Name, Result, Revision};
 use dstore_sys::tasks::{Blocking, Lane, LaneEnd};
-use overlay::{Layers, Look, Stamp};
+use memtable::{decode_hint, encode_hint, weight};
+use overlay::{Layers, Look, Overlay, Stamp};
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,8 +41,9 @@ use tokio::sync::oneshot;
 pub struct CatalogConfig {
     /// Bytes that may be visible and not indexed; one batch of the journal may come on top.
     pub pending_bytes: u64,
-    /// Bytes of commits that are applied to the index at once.
-    pub apply_bytes: u64,
+    /// Bytes of a memtable that is full: it is frozen and written to the index at once. At most half of
+    /// `pending_bytes` counts.
+    pub memtable_bytes: u64,
     /// Bytes of the hot cache of names.
     pub hot_names_bytes: u64,
     /// Bytes of the hot cache of what is known of blobs.
@@ -56,10 +59,10 @@ pub struct CatalogConfig {
 impl Default for CatalogConfig {
     fn default() -> Self {
         Self {
-            // As much as a checkpoint may let pile up while it syncs, at full write speed.
-            pending_bytes: 64 << 20,
-            // Large enough that the engine's cost per batch vanishes, small enough to retire soon.
-            apply_bytes: 1 << 20,
+            // One memtable that fills, one that is written, and one more while a checkpoint syncs.
+            pending_bytes: 96 << 20,
+            // Fewer and longer runs in the index mean less compaction.
+            memtable_bytes: 32 << 20,
             // About 400,000 names.
             hot_names_bytes: 96 << 20,
             hot_blobs_bytes: 16 << 20,
@@ -95,6 +98,7 @@ pub struct Catalog {
     lane: Lane<Wake>,
     blocking: Blocking,
     due: Arc<Due>,
+    memtable_bytes: usize,
 }
 
 /// Says that something was queued. One that waits stands for any number.
@@ -117,11 +121,11 @@ const ENTRIES_ATTEMPTS: usize = 4;
 /// How much the catalog holds.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Counts {
-    /// Names that are bound, about: an engine may count a name more than once until it compacts.
+    /// Names that are bound, about: one that changed may count more than once until the engine compacts.
     pub names: u64,
     /// Blobs, about.
     pub blobs: u64,
-    /// Values visible and not indexed.
+    /// Keys whose value is visible and not indexed.
     pub pending: usize,
     /// Bytes visible and not indexed.
     pub pending_bytes: u64,
@@ -138,12 +142,13 @@ impl Catalog {
             let mut overlay = layers.overlay.write();
             (overlay.head, overlay.at_ms) = (start.revision, start.at_ms);
         }
+        let memtable_bytes = config.memtable_bytes.min(config.pending_bytes / 2);
         let applier = Arc::new(Applier::new(
             start.engine,
             layers,
             (start.files, start.history),
             (start.revision, start.previous),
-            (config.pending_bytes, config.apply_bytes),
+            config.pending_bytes as usize,
         ));
         let worker = applier.clone();
         let (lane, end) =
@@ -154,7 +159,8 @@ impl Catalog {
             bytes: config.checkpoint_bytes,
             every: config.checkpoint_every,
         };
-        (Self { applier, lane, blocking, due: Arc::new(due) }, end)
+        let memtable_bytes = memtable_bytes as usize;
+        (Self { applier, lane, blocking, due: Arc::new(due), memtable_bytes }, end)
     }
 
     /// The revision of the newest visible commit.
@@ -183,6 +189,14 @@ impl Catalog {
     /// `Unavailable` or `Corrupt` if the index cannot be read.
     pub fn entry(&self, name: &Name) -> Result<Option<Entry>> {
         self.layers().names.read(&self.layers().overlay, name, || self.ask_entry(name))
+    }
+
+    /// As [`Catalog::entry`], for whoever is about to change the name: what the index says is not kept.
+    ///
+    /// # Errors
+    /// As [`Catalog::entry`].
+    pub fn entry_once(&self, name: &Name) -> Result<Option<Entry>> {
+        self.layers().names.read_once(&self.layers().overlay, name, || self.ask_entry(name))
     }
 
     /// What each of `names` is bound to, all at the one revision that is given too. May block on the index's
@@ -242,9 +256,19 @@ impl Catalog {
     /// # Errors
     /// As [`Catalog::entry`].
     pub fn blob(&self, hash: &BlobHash) -> Result<Option<BlobMeta>> {
-        self.layers().blobs.read(&self.layers().overlay, hash, || {
-            self.applier.engine.get(Table::Blobs, hash.as_bytes())?.map(decode_meta).transpose()
-        })
+        self.layers().blobs.read(&self.layers().overlay, hash, || self.ask_blob(hash))
+    }
+
+    /// As [`Catalog::blob`], for whoever is about to change what is known.
+    ///
+    /// # Errors
+    /// As [`Catalog::entry`].
+    pub fn blob_once(&self, hash: &BlobHash) -> Result<Option<BlobMeta>> {
+        self.layers().blobs.read_once(&self.layers().overlay, hash, || self.ask_blob(hash))
+    }
+
+    fn ask_blob(&self, hash: &BlobHash) -> Result<Option<BlobMeta>> {
+        self.applier.engine.get(Table::Blobs, hash.as_bytes())?.map(decode_meta).transpose()
     }
 
     /// The bytes of an inline blob, from memory only; `None` = ask [`Catalog::inline`].
@@ -272,17 +296,18 @@ impl Catalog {
         }
     }
 
-    /// Makes durable commits visible, all in one step, and hands them to the applier. Never waits: see
+    /// Makes durable commits visible, all in one step; the applier gets them when enough have gathered. Never waits: see
     /// [`Catalog::make_room`].
     ///
     /// # Errors
     /// `Unavailable` if the index has failed: the commits are visible all the same, but nothing should be
     /// committed any more.
-    pub fn show(&self, commits: Vec<Commit>) -> Result<()> {
-        let bytes = commits.iter().map(weight).sum();
-        self.layers().show(&commits);
-        self.due.bytes_since.fetch_add(bytes, Ordering::Relaxed);
-        self.queue(Job::Commits { commits, bytes });
+    pub fn show(&self, commits: &[Commit]) -> Result<()> {
+        let bytes: usize = commits.iter().flat_map(|commit| &commit.changes).map(weight).sum();
+        self.due.bytes_since.fetch_add(bytes as u64, Ordering::Relaxed);
+        if let Some(frozen) = self.layers().show(commits, self.memtable_bytes) {
+            self.queue(Job::Memtable(frozen));
+        }
         self.poison().map_or(Ok(()), Err)
     }
 
@@ -302,10 +327,13 @@ impl Catalog {
         self.applier.checkpointing.store(true, Ordering::Release);
         self.due.bytes_since.store(0, Ordering::Relaxed);
         self.due.last_at.store(now.as_nanos(), Ordering::Relaxed);
-        let (revision, at_ms) = {
-            let overlay = self.layers().overlay.read();
-            (overlay.head, overlay.at_ms)
+        let (frozen, revision, at_ms) = {
+            let mut overlay = self.layers().overlay.write();
+            (overlay.freeze(), overlay.head, overlay.at_ms)
         };
+        if let Some(frozen) = frozen {
+            self.queue(Job::Memtable(frozen));
+        }
         self.queue(Job::Checkpoint(CheckpointJob { revision, at_ms, outcomes, done }));
         answer
     }
@@ -323,40 +351,54 @@ impl Catalog {
         }
     }
 
-    /// At most `limit` blobs that are without a name since `before_ms` or earlier, oldest first. Changes that
-    /// are not indexed yet may be left out. May block on the index's disk.
+    /// At most `limit` blobs that are without a name since `before_ms` or earlier, those not indexed yet last,
+    /// else oldest first. May block on the index's disk.
     ///
     /// # Errors
     /// As [`Catalog::entry`].
     pub fn unnamed(&self, before_ms: u64, limit: usize) -> Result<Vec<BlobHash>> {
         let now_ms = self.journal_time();
-        let hints = self.hints(before_ms, limit.saturating_mul(HINTS_PER_CANDIDATE))?;
-        let (mut unnamed, mut old) = (Vec::new(), Vec::new());
-        for (since_ms, hash) in hints {
+        let hints_max = limit.saturating_mul(HINTS_PER_CANDIDATE);
+        let mut hints = self.hints(before_ms, hints_max)?;
+        let indexed = hints.len();
+        hints.extend(self.layers().overlay.read().unnamed(before_ms, hints_max));
+        let mut unnamed = Vec::new();
+        let (mut old, mut old_shown) = (Vec::new(), Vec::new());
+        for (i, (since_ms, hash)) in hints.into_iter().enumerate() {
             if unnamed.len() == limit {
                 break;
             }
             let meta = self.blob(&hash)?;
             match meta {
-                Some(meta) if meta.unnamed_since_ms == Some(since_ms) => unnamed.push(hash),
+                Some(meta) if meta.unnamed_since_ms == Some(since_ms) => {
+                    // The index and a memtable may both have the hint.
+                    if !unnamed.contains(&hash) {
+                        unnamed.push(hash);
+                    }
+                }
                 // A commit of this very millisecond may still put the same hint again.
-                _ if since_ms < now_ms => old.push(hint(since_ms, &hash)),
-                _ => {}
+                _ if since_ms >= now_ms => {}
+                _ if i < indexed => old.push(encode_hint(since_ms, &hash)),
+                _ => old_shown.push((since_ms, hash)),
             }
         }
         if !old.is_empty() {
             self.queue(Job::Prune(old));
         }
+        if !old_shown.is_empty() {
+            self.layers().overlay.write().forget_unnamed(&old_shown);
+        }
         Ok(unnamed)
     }
 
+    /// Hints that are indexed, oldest first.
     fn hints(&self, before_ms: u64, limit: usize) -> Result<Vec<(u64, BlobHash)>> {
         let mut hints = Vec::new();
         self.applier.engine.scan(
             Table::Unnamed,
             Bound::Unbounded,
             limit,
-            &mut |key, _| match read_hint(&key) {
+            &mut |key, _| match decode_hint(&key) {
                 Some((since_ms, _)) if since_ms > before_ms => ControlFlow::Break(()),
                 hint => {
                     hints.extend(hint);
@@ -370,11 +412,15 @@ impl Catalog {
     /// How much there is.
     pub fn counts(&self) -> Counts {
         let layers = self.layers();
+        let (names, pending, pending_bytes) = {
+            let overlay: &Overlay = &layers.overlay.read();
+            (overlay.names() as u64, overlay.len(), overlay.bytes() as u64)
+        };
         Counts {
-            names: self.applier.engine.about(Table::Names),
+            names: self.applier.engine.about(Table::Names) + names,
             blobs: self.applier.engine.about(Table::Blobs),
-            pending: layers.overlay.read().len(),
-            pending_bytes: self.applier.pending_bytes(),
+            pending,
+            pending_bytes,
             hot_bytes: [layers.names.hot_bytes(), layers.blobs.hot_bytes(), layers.inline.hot_bytes()],
         }
     }

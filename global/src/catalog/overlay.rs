@@ -1,15 +1,19 @@
 //! Owns what is visible but not in the index yet, and the hot part of what is.
 //!
+//! What is not indexed is in memtables: a young one that takes every change, and frozen ones that the applier
+//! writes to the index, the oldest first.
+//!
 //! Invariants, by which no reader ever sees an older value after a newer one:
-//! 1. what was shown stays in the overlay until the index has it, and the overlay is asked first;
+//! 1. what was shown stays in a memtable until the index has it, and memtables are asked first, the youngest
+//!    before the older ones;
 //! 2. a key's stamp changes, under the overlay's write lock, whenever a value of it is shown; a reader that
 //!    asked the index keeps the answer in the hot cache only under the read lock and only if the stamp is
 //!    still the one it took when it found the key in neither;
-//! 3. the applier puts the applied value into the hot cache *before* it takes it out of the overlay, and
-//!    takes it out only if nothing newer was shown.
+//! 3. the applier brings the hot cache up to date with a frozen memtable *before* it takes that away.
 //!
 //! Lock order: overlay, then a shard of a hot cache. No engine call under either.
 
+use super::memtable::{Map, Memtable};
 use crate::change::{BlobMeta, Change, Commit};
 use bytes::Bytes;
 use dstore_shared::{BlobHash, Entry, Name, Result, Revision};
@@ -17,39 +21,83 @@ use foldhash::fast::RandomState;
 use parking_lot::RwLock;
 use quick_cache::Weighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, VecDeque};
 use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Stamps a layer has: two keys rarely share one, and sharing only costs a fill.
 const STAMPS: usize = 4096;
-/// Values up to this size are hot as soon as they are applied; larger ones when they are first read.
+/// Values up to this size are hot as soon as they are indexed; larger ones when they are first read.
 const HOT_AT_ONCE_BYTES: usize = 4 << 10;
 /// What an entry of a hot cache costs besides its key's and value's bytes.
 const HOT_OVERHEAD_BYTES: u64 = 160;
-
-pub(super) type Map<K, V> = HashMap<K, Shown<V>, RandomState>;
-
-/// A value that is visible, and since when.
-#[derive(Debug)]
-pub(super) struct Shown<V> {
-    value: V,
-    revision: Revision,
-}
+/// Hints taken away between two chances for readers.
+const HINTS_UNDER_LOCK: usize = 128;
 
 /// All that is visible and not yet indexed.
 #[derive(Default, Debug)]
 pub(super) struct Overlay {
     pub(super) head: Revision,
     pub(super) at_ms: u64,
-    pub(super) names: Map<Name, Option<Entry>>,
-    pub(super) blobs: Map<BlobHash, Option<BlobMeta>>,
-    pub(super) inline: Map<BlobHash, Option<Bytes>>,
+    young: Memtable,
+    /// The oldest first.
+    frozen: VecDeque<Arc<Memtable>>,
+    /// The memtables' blobs without a name, and since when.
+    unnamed: BTreeSet<(u64, BlobHash)>,
 }
 
 impl Overlay {
+    /// The youngest first.
+    fn memtables(&self) -> impl Iterator<Item = &Memtable> {
+        std::iter::once(&self.young).chain(self.frozen.iter().rev().map(|frozen| &**frozen))
+    }
+
+    /// Keys of all kinds.
     pub(super) fn len(&self) -> usize {
-        self.names.len() + self.blobs.len() + self.inline.len()
+        self.memtables().map(Memtable::len).sum()
+    }
+
+    /// Names that were bound or unbound.
+    pub(super) fn names(&self) -> usize {
+        self.memtables().map(|m| m.names.len()).sum()
+    }
+
+    /// Bytes that the memtables take, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.memtables().map(Memtable::bytes).sum()
+    }
+
+    /// At most `limit` blobs that are without a name since `before_ms` or earlier, oldest first.
+    pub(super) fn unnamed(&self, before_ms: u64, limit: usize) -> Vec<(u64, BlobHash)> {
+        self.unnamed.iter().take_while(|(since, _)| *since <= before_ms).take(limit).copied().collect()
+    }
+
+    /// Forgets hints that are not true any more.
+    pub(super) fn forget_unnamed(&mut self, hints: &[(u64, BlobHash)]) {
+        for hint in hints {
+            self.unnamed.remove(hint);
+        }
+    }
+
+    /// Freezes the young memtable, if anything is in it; it is to be indexed.
+    pub(super) fn freeze(&mut self) -> Option<Arc<Memtable>> {
+        if self.young.last == Revision(0) {
+            return None;
+        }
+        let next = self.young.next();
+        let frozen = Arc::new(std::mem::replace(&mut self.young, next));
+        self.frozen.push_back(frozen.clone());
+        Some(frozen)
+    }
+
+    fn put_blob(&mut self, hash: BlobHash, meta: Option<BlobMeta>) {
+        if let Some(since) = self.young.put_blob(hash, meta).and_then(|old| old.unnamed_since_ms) {
+            self.unnamed.remove(&(since, hash));
+        }
+        if let Some(since) = meta.and_then(|meta| meta.unnamed_since_ms) {
+            self.unnamed.insert((since, hash));
+        }
     }
 }
 
@@ -66,74 +114,74 @@ impl Layers {
     pub(super) fn new((names, blobs, inline): (u64, u64, u64)) -> Self {
         Self {
             overlay: RwLock::default(),
-            names: Layer::new(names, |o| &o.names, |o| &mut o.names),
-            blobs: Layer::new(blobs, |o| &o.blobs, |o| &mut o.blobs),
-            inline: Layer::new(inline, |o| &o.inline, |o| &mut o.inline),
+            names: Layer::new(names, |m| &m.names, Name::compact),
+            blobs: Layer::new(blobs, |m| &m.blobs, BlobHash::clone),
+            inline: Layer::new(inline, |m| &m.inline, BlobHash::clone),
         }
     }
 
-    /// Makes commits visible in one step.
-    pub(super) fn show(&self, commits: &[Commit]) {
-        let Some(last) = commits.last() else { return };
+    /// Makes commits visible in one step. Gives a memtable to index if it has grown to `full` bytes.
+    pub(super) fn show(&self, commits: &[Commit], full: usize) -> Option<Arc<Memtable>> {
+        let last = commits.last()?;
         let mut overlay = self.overlay.write();
-        for commit in commits {
-            for change in &commit.changes {
-                self.show_change(&mut overlay, change, commit.revision);
-            }
+        for change in commits.iter().flat_map(|commit| &commit.changes) {
+            self.show_change(&mut overlay, change);
         }
         overlay.head = last.revision;
+        overlay.young.last = last.revision;
         overlay.at_ms = last.at_ms.max(overlay.at_ms);
+        if overlay.young.bytes() < full { None } else { overlay.freeze() }
     }
 
-    fn show_change(&self, overlay: &mut Overlay, change: &Change, revision: Revision) {
+    fn show_change(&self, overlay: &mut Overlay, change: &Change) {
         match change {
-            Change::Bind { name, entry } => self.names.show(overlay, name.clone(), Some(*entry), revision),
-            Change::Unbind { name } => self.names.show(overlay, name.clone(), None, revision),
-            Change::Blob { hash, meta } => self.blobs.show(overlay, *hash, Some(*meta), revision),
-            Change::BlobGone { hash } => self.blobs.show(overlay, *hash, None, revision),
-            Change::Inline { hash, bytes } => self.inline.show(overlay, *hash, Some(bytes.clone()), revision),
-            Change::InlineGone { hash } => self.inline.show(overlay, *hash, None, revision),
+            Change::Bind { name, entry } => {
+                self.names.touch(name);
+                overlay.young.put_name(name, Some(*entry));
+            }
+            Change::Unbind { name } => {
+                self.names.touch(name);
+                overlay.young.put_name(name, None);
+            }
+            Change::Blob { hash, meta } => {
+                self.blobs.touch(hash);
+                overlay.put_blob(*hash, Some(*meta));
+            }
+            Change::BlobGone { hash } => {
+                self.blobs.touch(hash);
+                overlay.put_blob(*hash, None);
+            }
+            Change::Inline { hash, bytes } => {
+                self.inline.touch(hash);
+                overlay.young.put_inline(*hash, Some(bytes.clone()));
+            }
+            Change::InlineGone { hash } => {
+                self.inline.touch(hash);
+                overlay.young.put_inline(*hash, None);
+            }
         }
     }
 
-    /// Takes out of the overlay what the index now has. Readers wait at most for one commit's worth of it.
-    pub(super) fn retire(&self, commits: &[Commit]) {
-        for commit in commits {
-            for change in &commit.changes {
-                self.keep_hot(change);
-            }
-            let mut overlay = self.overlay.write();
-            for change in &commit.changes {
-                self.retire_change(&mut overlay, change, commit.revision);
+    /// Takes away the oldest frozen memtable, which the index now has.
+    pub(super) fn retire(&self, frozen: &Memtable) {
+        for (name, entry) in &frozen.names {
+            self.names.keep(name, *entry);
+        }
+        for (hash, meta) in &frozen.blobs {
+            self.blobs.keep_if_hot(hash, *meta);
+        }
+        for (hash, bytes) in &frozen.inline {
+            match bytes {
+                Some(bytes) if bytes.len() > HOT_AT_ONCE_BYTES => self.inline.forget(hash),
+                bytes => self.inline.keep(hash, bytes.clone()),
             }
         }
-    }
-
-    fn keep_hot(&self, change: &Change) {
-        match change {
-            Change::Bind { name, entry } => self.names.keep(name, Some(*entry)),
-            Change::Unbind { name } => self.names.keep(name, None),
-            Change::Blob { hash, meta } => self.blobs.keep_if_hot(hash, Some(*meta)),
-            Change::BlobGone { hash } => self.blobs.keep_if_hot(hash, None),
-            Change::Inline { hash, bytes } if bytes.len() <= HOT_AT_ONCE_BYTES => {
-                // A copy: the bytes may be a small part of a frame, which the cache must not keep.
-                self.inline.keep(hash, Some(Bytes::copy_from_slice(bytes)));
-            }
-            Change::Inline { hash, .. } => self.inline.forget(hash),
-            Change::InlineGone { hash } => self.inline.keep(hash, None),
+        let hints: Vec<_> = frozen.unnamed().map(|(since, hash)| (since, *hash)).collect();
+        for some in hints.chunks(HINTS_UNDER_LOCK) {
+            self.overlay.write().forget_unnamed(some);
         }
-    }
-
-    fn retire_change(&self, overlay: &mut Overlay, change: &Change, revision: Revision) {
-        match change {
-            Change::Bind { name, .. } | Change::Unbind { name } => self.names.retire(overlay, name, revision),
-            Change::Blob { hash, .. } | Change::BlobGone { hash } => {
-                self.blobs.retire(overlay, hash, revision);
-            }
-            Change::Inline { hash, .. } | Change::InlineGone { hash } => {
-                self.inline.retire(overlay, hash, revision);
-            }
-        }
+        // Dropped after the lock is let go: it is large.
+        let _gone = self.overlay.write().frozen.pop_front();
     }
 }
 
@@ -154,8 +202,9 @@ pub(super) struct Layer<K, V>
 where
     Weigh: Weighter<K, V>,
 {
-    part: fn(&Overlay) -> &Map<K, V>,
-    part_mut: fn(&mut Overlay) -> &mut Map<K, V>,
+    part: fn(&Memtable) -> &Map<K, V>,
+    /// A copy of a key to keep, without the frame that it came in.
+    own: fn(&K) -> K,
     stamps: Box<[AtomicU64]>,
     stamping: RandomState,
     hot: Cache<K, V, Weigh, RandomState>,
@@ -165,15 +214,11 @@ impl<K: Hash + Eq + Clone, V: Clone> Layer<K, V>
 where
     Weigh: Weighter<K, V>,
 {
-    fn new(
-        hot_bytes: u64,
-        part: fn(&Overlay) -> &Map<K, V>,
-        part_mut: fn(&mut Overlay) -> &mut Map<K, V>,
-    ) -> Self {
+    fn new(hot_bytes: u64, part: fn(&Memtable) -> &Map<K, V>, own: fn(&K) -> K) -> Self {
         let about = (hot_bytes / (4 * HOT_OVERHEAD_BYTES)) as usize;
         let hot = Cache::with(about, hot_bytes, Weigh, RandomState::default(), DefaultLifecycle::default());
         let stamps = (0..STAMPS).map(|_| AtomicU64::new(0)).collect();
-        Self { part, part_mut, stamps, stamping: RandomState::default(), hot }
+        Self { part, own, stamps, stamping: RandomState::default(), hot }
     }
 
     fn stamp(&self, key: &K) -> &AtomicU64 {
@@ -194,8 +239,8 @@ where
 
     /// Looks in the overlay only.
     pub(super) fn look_under(&self, overlay: &Overlay, key: &K) -> Look<V> {
-        match (self.part)(overlay).get(key) {
-            Some(shown) => Look::Known(shown.value.clone()),
+        match self.shown(overlay, key) {
+            Some(value) => Look::Known(value.clone()),
             None => Look::Ask(Stamp(self.stamp(key).load(Ordering::Relaxed))),
         }
     }
@@ -203,10 +248,17 @@ where
     /// The value of a key, without asking the index.
     pub(super) fn known(&self, overlay: &RwLock<Overlay>, key: &K) -> Option<V> {
         // The stamp is not needed, so not computed.
-        if let Some(shown) = (self.part)(&overlay.read()).get(key) {
-            return Some(shown.value.clone());
+        if let Some(value) = self.shown(&overlay.read(), key) {
+            return Some(value.clone());
         }
         self.hot.get(key)
+    }
+
+    fn shown<'a>(&self, overlay: &'a Overlay, key: &K) -> Option<&'a V>
+    where
+        K: 'a,
+    {
+        overlay.memtables().find_map(|memtable| (self.part)(memtable).get(key))
     }
 
     /// The value of a key; `ask` asks the index, if need be.
@@ -226,10 +278,20 @@ where
         }
     }
 
+    /// As `read`, for whoever is about to change the key: the index's answer is not kept.
+    pub(super) fn read_once(
+        &self,
+        overlay: &RwLock<Overlay>,
+        key: &K,
+        ask: impl FnOnce() -> Result<V>,
+    ) -> Result<V> {
+        self.known(overlay, key).map_or_else(ask, Ok)
+    }
+
     /// Keeps the index's answer, unless something newer may have been shown meanwhile.
     pub(super) fn fill(&self, _under: &Overlay, key: &K, value: V, stamp: Stamp) {
         if self.unmoved(key, stamp) {
-            self.hot.insert(key.clone(), value);
+            self.hot.insert((self.own)(key), value);
         }
     }
 
@@ -238,10 +300,10 @@ where
         Stamp(self.stamp(key).load(Ordering::Relaxed)) == stamp
     }
 
-    fn show(&self, overlay: &mut Overlay, key: K, value: V, revision: Revision) {
-        // Ordered by the overlay's lock, which readers of the stamp hold too.
-        self.stamp(&key).fetch_add(1, Ordering::Relaxed);
-        (self.part_mut)(overlay).insert(key, Shown { value, revision });
+    /// A value of the key is about to be shown. Ordered by the overlay's lock, which readers of the stamp hold
+    /// too.
+    fn touch(&self, key: &K) {
+        self.stamp(key).fetch_add(1, Ordering::Relaxed);
     }
 
     fn keep(&self, key: &K, value: V) {
@@ -255,13 +317,6 @@ where
 
     fn forget(&self, key: &K) {
         self.hot.remove(key);
-    }
-
-    fn retire(&self, overlay: &mut Overlay, key: &K, revision: Revision) {
-        let part = (self.part_mut)(overlay);
-        if part.get(key).is_some_and(|shown| shown.revision == revision) {
-            part.remove(key);
-        }
     }
 
     /// Bytes in the hot cache.

@@ -145,7 +145,7 @@ fn what_was_shown_is_read_back_before_and_after_it_is_indexed() {
         Change::Inline { hash: s, bytes: small.clone() },
         Change::Inline { hash: l, bytes: large.clone() },
     ];
-    catalog.show(vec![commit(1, changes), commit(2, vec![Change::Unbind { name: name("b") }])]).unwrap();
+    catalog.show(&[commit(1, changes), commit(2, vec![Change::Unbind { name: name("b") }])]).unwrap();
     let check = || {
         assert_eq!((catalog.head(), catalog.journal_time()), (Revision(2), 20));
         assert_eq!(catalog.entry(&name("a")).unwrap(), Some(entry(1)));
@@ -165,24 +165,10 @@ fn what_was_shown_is_read_back_before_and_after_it_is_indexed() {
     assert_eq!(catalog.counts().pending_bytes, 0);
     assert_eq!(catalog.inline_hot(&s), Some(small.clone()));
     check();
-    catalog
-        .show(vec![commit(3, vec![Change::InlineGone { hash: s }, Change::BlobGone { hash: s }])])
-        .unwrap();
+    catalog.show(&[commit(3, vec![Change::InlineGone { hash: s }, Change::BlobGone { hash: s }])]).unwrap();
     assert_eq!((catalog.inline(&s).unwrap(), catalog.blob(&s).unwrap()), (None, None));
     rig.checkpoint(vec![]);
     assert_eq!((catalog.inline(&s).unwrap(), catalog.blob(&s).unwrap()), (None, None));
-}
-
-#[test]
-fn hot_bytes_are_a_copy_that_keeps_no_frame_in_memory() {
-    let rig = plain();
-    let frame = Bytes::from(vec![3; 512 << 10]);
-    let bytes = frame.slice(1000..1100);
-    let hash = BlobHash::of(&bytes);
-    rig.catalog.show(vec![commit(1, vec![Change::Inline { hash, bytes }])]).unwrap();
-    rig.checkpoint(vec![]);
-    let hot = rig.catalog.inline_hot(&hash).unwrap();
-    assert!(!frame.as_ptr_range().contains(&hot.as_ptr()));
 }
 
 /// Readers that miss, ask the index and keep the answer race with commits of the same few names, while tiny
@@ -195,7 +181,7 @@ fn a_read_never_gives_less_than_was_visible_when_it_began() {
     let config = CatalogConfig {
         hot_names_bytes: 2000,
         pending_bytes: 3000,
-        apply_bytes: 600,
+        memtable_bytes: 600,
         ..CatalogConfig::default()
     };
     let rig = rig(Arc::from, &config);
@@ -226,7 +212,7 @@ fn a_read_never_gives_less_than_was_visible_when_it_began() {
             let i = rng.next_u64() as usize % names.len();
             let change = Change::Bind { name: names[i].clone(), entry: entry(revision) };
             rig.catalog.make_room();
-            rig.catalog.show(vec![commit(revision, vec![change])]).unwrap();
+            rig.catalog.show(&[commit(revision, vec![change])]).unwrap();
             newest[i].store(revision, Ordering::SeqCst);
         }
         done.store(true, Ordering::Relaxed);
@@ -249,7 +235,7 @@ fn all_names_of_a_commit_become_visible_in_one_step() {
                 let bind = |name: &Name| Change::Bind { name: name.clone(), entry: entry(revision) };
                 let all = names.iter().map(bind).collect();
                 rig.catalog.make_room();
-                rig.catalog.show(vec![commit(revision, all)]).unwrap();
+                rig.catalog.show(&[commit(revision, all)]).unwrap();
             }
             done.store(true, Ordering::SeqCst);
         });
@@ -274,9 +260,7 @@ fn a_committer_waits_while_too_much_is_not_indexed() {
         threads.spawn(|| {
             for revision in 1..=200 {
                 rig.catalog.make_room();
-                rig.catalog
-                    .show(vec![commit(revision, vec![bind(&revision.to_string(), revision)])])
-                    .unwrap();
+                rig.catalog.show(&[commit(revision, vec![bind(&revision.to_string(), revision)])]).unwrap();
                 shown.store(revision, Ordering::SeqCst);
             }
         });
@@ -303,13 +287,13 @@ fn a_failed_index_poisons_once_and_releases_who_waits() {
         rig.catalog.on_poison(Box::new(move |e| tell.lock().push(e)));
         let closed = gate.lock();
         let first = if panics { 666 } else { 1 };
-        rig.catalog.show(vec![commit(first, vec![bind("a", first)])]).unwrap();
+        rig.catalog.show(&[commit(first, vec![bind("a", first)])]).unwrap();
         broken.store(true, Ordering::SeqCst);
         let asked = rig.catalog.checkpoint(Moment::ZERO, vec![]);
         let (after, seen) = std::thread::scope(|threads| {
             let waiting = threads.spawn(|| {
                 rig.catalog.make_room();
-                rig.catalog.show(vec![commit(first + 1, vec![bind("b", first + 1)])])
+                rig.catalog.show(&[commit(first + 1, vec![bind("b", first + 1)])])
             });
             drop(closed);
             (waiting.join().unwrap(), asked.blocking_recv())
@@ -346,7 +330,7 @@ fn a_checkpoint_is_due_by_bytes_or_by_time_and_covers_exactly_the_head() {
         7,
     );
     let files = || Checkpoints::new(rig.sys.disk.clone(), rig.dir.path()).load().unwrap().unwrap();
-    catalog.show(vec![commit(1, vec![bind("a", 1)])]).unwrap();
+    catalog.show(&[commit(1, vec![bind("a", 1)])]).unwrap();
     assert!(catalog.checkpoint_due(at(1000)));
     let done = catalog.checkpoint(at(1000), vec![outcome.clone()]);
     assert_eq!(done.blocking_recv().unwrap().unwrap(), Revision(1));
@@ -354,14 +338,14 @@ fn a_checkpoint_is_due_by_bytes_or_by_time_and_covers_exactly_the_head() {
     let file = files();
     assert_eq!((file.revision, file.previous, file.at_ms), (Revision(1), Revision(0), 10));
     assert_eq!((file.outcomes, file.history), (vec![outcome], HistoryId(1)));
-    catalog.show(vec![commit(2, vec![bind("a", 2)])]).unwrap();
+    catalog.show(&[commit(2, vec![bind("a", 2)])]).unwrap();
     assert!(!catalog.checkpoint_due(at(1059)));
     for revision in 3..30 {
-        catalog.show(vec![commit(revision, vec![bind("a", revision)])]).unwrap();
+        catalog.show(&[commit(revision, vec![bind("a", revision)])]).unwrap();
     }
     assert!(catalog.checkpoint_due(at(1001)), "enough bytes");
     let done = catalog.checkpoint(at(1001), vec![]);
-    catalog.show(vec![commit(30, vec![bind("a", 30)])]).unwrap();
+    catalog.show(&[commit(30, vec![bind("a", 30)])]).unwrap();
     assert_eq!(done.blocking_recv().unwrap().unwrap(), Revision(29), "not what came after");
     assert_eq!(files().previous, Revision(1));
     assert_eq!((catalog.checkpointed(), catalog.trim_below()), (Revision(29), Revision(2)));
@@ -374,7 +358,7 @@ fn blobs_without_a_name_are_found_oldest_first_until_named_or_gone() {
     let hash = |i: u8| BlobHash::of(&[i]);
     let blob = |i, since| Change::Blob { hash: hash(i), meta: meta(since) };
     catalog
-        .show(vec![commit(1, vec![blob(1, Some(30)), blob(2, Some(10)), blob(3, None), blob(4, Some(20))])])
+        .show(&[commit(1, vec![blob(1, Some(30)), blob(2, Some(10)), blob(3, None), blob(4, Some(20))])])
         .unwrap();
     rig.checkpoint(vec![]);
     assert_eq!(catalog.unnamed(9, 10).unwrap(), []);
@@ -382,7 +366,7 @@ fn blobs_without_a_name_are_found_oldest_first_until_named_or_gone() {
     assert_eq!(catalog.unnamed(30, 10).unwrap(), [hash(2), hash(4), hash(1)]);
     assert_eq!(catalog.unnamed(30, 1).unwrap(), [hash(2)]);
     let later = vec![blob(2, None), Change::BlobGone { hash: hash(4) }, blob(1, Some(40))];
-    catalog.show(vec![commit(50, later)]).unwrap();
+    catalog.show(&[commit(50, later)]).unwrap();
     assert_eq!(catalog.unnamed(30, 10).unwrap(), [], "before the change is indexed, too");
     rig.checkpoint(vec![]);
     assert_eq!(catalog.unnamed(100, 10).unwrap(), [hash(1)]);
@@ -407,10 +391,10 @@ async fn where_blocking_is_simulated_the_index_follows_without_threads() {
     let (catalog, end) = Catalog::start(start, &config, inline);
     for revision in 1..=100 {
         catalog.make_room();
-        catalog.show(vec![commit(revision, vec![bind("a", revision)])]).unwrap();
+        catalog.show(&[commit(revision, vec![bind(&revision.to_string(), revision)])]).unwrap();
         assert!(catalog.counts().pending_bytes < 6000, "back-pressure does the work in place");
     }
-    assert!(catalog.indexed() < Revision(100));
+    assert!((Revision(50)..Revision(100)).contains(&catalog.indexed()));
     let done = catalog.checkpoint(Moment::ZERO, vec![]);
     assert_eq!(done.await.unwrap().unwrap(), Revision(100));
     drop(catalog);

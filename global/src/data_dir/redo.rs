@@ -6,7 +6,7 @@
 
 use super::{DataDirConfig, Index, index_dir};
 use crate::catalog::{Catalog, Start};
-use crate::change::Commits;
+use crate::change::{Change, Commit, Commits};
 use crate::checkpoint::{Checkpoint, Checkpoints, Remembered};
 use crate::engine::{self, Engine};
 use bytes::Bytes;
@@ -77,14 +77,15 @@ impl<'a> Redo<'a> {
             }
             self.last = commit.revision;
             self.remember(&commit);
-            commits.push(commit);
+            commits.push(owned(commit));
             if commits.len() == SHOW_COMMITS {
                 catalog.make_room();
-                catalog.show(std::mem::take(&mut commits))?;
+                catalog.show(&commits)?;
+                commits.clear();
             }
         }
         catalog.make_room();
-        catalog.show(commits)?;
+        catalog.show(&commits)?;
         if self.last == last {
             return Ok(());
         }
@@ -116,7 +117,7 @@ impl<'a> Redo<'a> {
     }
 
     /// The checkpoint has the outcomes up to its own revision.
-    fn remember(&mut self, commit: &crate::change::Commit) {
+    fn remember(&mut self, commit: &Commit) {
         let known = self.checkpoint.as_ref().is_some_and(|c| commit.revision <= c.revision);
         if let (false, Some((id, outcome))) = (known, &commit.outcome) {
             self.outcomes.push((*id, outcome.clone(), commit.at_ms));
@@ -179,4 +180,16 @@ impl<'a> Redo<'a> {
             )),
         }
     }
+}
+
+/// The commit without the journal's batch that it was read from, which must not stay in memory for it.
+fn owned(mut commit: Commit) -> Commit {
+    for change in &mut commit.changes {
+        match change {
+            Change::Bind { name, .. } | Change::Unbind { name } => *name = name.compact(),
+            Change::Inline { bytes, .. } => *bytes = Bytes::copy_from_slice(bytes),
+            Change::Blob { .. } | Change::BlobGone { .. } | Change::InlineGone { .. } => {}
+        }
+    }
+    commit
 }

@@ -57,7 +57,8 @@ impl FakeJournal {
 }
 
 fn config(path: &Path, engine: EngineKind) -> DataDirConfig {
-    let catalog = CatalogConfig { apply_bytes: 4000, checkpoint_bytes: 30_000, ..CatalogConfig::default() };
+    let catalog =
+        CatalogConfig { memtable_bytes: 4000, checkpoint_bytes: 30_000, ..CatalogConfig::default() };
     DataDirConfig { path: path.to_owned(), engine, catalog }
 }
 
@@ -93,7 +94,7 @@ fn write(opened: &mut Opened<FakeJournal>, upto: u64) {
     while opened.journal.head.0 < upto {
         let next = commit(opened.journal.head.0 + 1);
         opened.journal.append(std::slice::from_ref(&next));
-        opened.catalog.show(vec![next]).unwrap();
+        opened.catalog.show(&[next]).unwrap();
     }
 }
 
@@ -390,7 +391,7 @@ fn outcomes_are_kept_for_their_window() {
     checkpoint(&opened);
     let late = Commit { at_ms: 1_000_005 + 600_000, ..commit(11) };
     opened.journal.append(std::slice::from_ref(&late));
-    opened.catalog.show(vec![late]).unwrap();
+    opened.catalog.show(&[late]).unwrap();
     drop_unclean(opened);
     let opened = open_memory(dir.path());
     let left: Vec<u64> = opened.outcomes.iter().map(|(id, _, _)| id.n).collect();
@@ -435,7 +436,7 @@ fn storm() {
         let batch: Vec<_> = (1..=1 + rng.next_u64() % 8).map(|i| commit(head + i)).collect();
         opened.journal.append(&batch);
         outcomes.extend(batch.iter().filter_map(outcome));
-        opened.catalog.show(batch).unwrap();
+        opened.catalog.show(&batch).unwrap();
         writeln!(out, "ack {}", opened.journal.head).unwrap();
         if opened.catalog.checkpoint_due(Moment::ZERO) {
             drop(opened.catalog.checkpoint(Moment::ZERO, outcomes.clone()));

@@ -1,31 +1,29 @@
 //! The index in a fjall LSM tree (<https://docs.rs/fjall>): everything that knows fjall is in this file.
 //!
-//! fjall's own log and memtables are not used for the tables: dstore's journal holds every write already, so
-//! writes gather in memory and go to disk as sorted runs, at once for a whole layer. That costs a third of the
+//! fjall's own log and memtables are not used for the tables: dstore's journal holds every write already, and
+//! the catalog gathers writes, so those of one apply go to disk as a sorted run. That costs a third of the
 //! processor time and half of the disk's bandwidth of writing through fjall's log.
 //!
-//! Invariants: one keyspace a table and one for what the index says of itself; a layer that is being stored
-//! stays readable until it is stored; a checkpoint stores the layer, and fjall syncs what it stores; the folder
-//! of separated values is synced here, because fjall does not. A crash loses layers, which are redone.
+//! Invariants: one keyspace a table and one for what the index says of itself; fjall syncs the runs it stores;
+//! the folder of separated values is synced at a checkpoint, because fjall does not. A crash may lose what was
+//! applied since, which is redone.
 //!
-//! Memory: two layers and the block cache, about 130 MiB; see [`Tuning`].
+//! Memory: the block cache, 64 MiB; see [`Tuning`].
 
-use super::fresh::{self, Fresh, Page, Sorted};
 use super::{Each, Engine, EngineKind, Table, View, Write};
 use crate::sealed::failed;
 use bytes::Bytes;
 use dstore_shared::{Error, Result, Revision};
 use dstore_sys::Sys;
 use fjall::{
-    CompressionType, Database, Guard, Iter, Keyspace, KeyspaceCreateOptions, KvSeparationOptions,
-    PersistMode, Readable, Snapshot,
+    CompressionType, Database, Iter, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode,
+    Readable, Slice, Snapshot,
 };
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use std::fmt;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -40,8 +38,6 @@ const FORMAT_NOW: u32 = 1;
 struct Tuning {
     /// Blocks and small values read: index blocks and filters of 10 M names fit.
     cache: u64,
-    /// A layer of writes is stored when it has so many bytes: fewer and longer runs mean less compaction.
-    layer: usize,
     /// Values from here on are kept out of the tree, so that compaction moves 40 bytes and not 64 KiB.
     separate: u32,
     /// Storing waits for compaction when a table has so many young runs, for at most `patience`: each run
@@ -50,47 +46,20 @@ struct Tuning {
     patience: Duration,
 }
 
-const TUNING: Tuning = Tuning {
-    cache: 64 << 20,
-    layer: 32 << 20,
-    separate: 1 << 10,
-    young_runs: 16,
-    patience: Duration::from_secs(5),
-};
-
-/// Keys written between two chances for readers of the layer.
-const PUTS_UNDER_LOCK: usize = 128;
+const TUNING: Tuning =
+    Tuning { cache: 64 << 20, separate: 1 << 10, young_runs: 16, patience: Duration::from_secs(5) };
 
 /// The index in a fjall LSM tree.
 pub(super) struct FjallEngine {
     tables: Tables,
     meta: Keyspace,
     db: Database,
-    layers: RwLock<Layers>,
-    /// Held while writes are applied or stored, and while a snapshot is taken.
+    /// Held while writes are applied, and while a snapshot is taken.
     turn: Mutex<()>,
     identity: u128,
     revision: AtomicU64,
     sys: Sys,
     dir: PathBuf,
-}
-
-/// What is not stored yet.
-#[derive(Clone, Default, Debug)]
-struct Layers {
-    fresh: Fresh,
-    /// Is being stored.
-    storing: Arc<Fresh>,
-}
-
-impl Layers {
-    fn get(&self, table: Table, key: &[u8]) -> Option<&Option<Bytes>> {
-        self.fresh.get(table, key).or_else(|| self.storing.get(table, key))
-    }
-
-    fn page(&self, table: Table, start: Bound<&[u8]>) -> Page {
-        Page::of(&[&self.fresh, &self.storing], table, start)
-    }
 }
 
 type Tables = [Keyspace; 4];
@@ -135,35 +104,25 @@ impl FjallEngine {
             None => 0,
         };
         let (sys, dir) = (sys.clone(), dir.to_owned());
-        let (layers, turn) = (RwLock::default(), Mutex::new(()));
-        Ok(Self { tables, meta, db, layers, turn, identity, revision: revision.into(), sys, dir })
+        let turn = Mutex::new(());
+        Ok(Self { tables, meta, db, turn, identity, revision: revision.into(), sys, dir })
     }
 
-    /// Moves the layer of writes to disk. The caller has the turn.
-    fn store(&self) -> Result<()> {
-        let storing = {
-            let mut layers = self.layers.write();
-            layers.storing = Arc::new(std::mem::take(&mut layers.fresh));
-            layers.storing.clone()
-        };
-        for table in Table::ALL {
-            self.store_table(&self.tables[table.number()], storing.table(table))?;
-        }
-        self.meta.insert(REVISION, self.revision.load(Ordering::Acquire).to_le_bytes()).map_err(broken)?;
-        self.layers.write().storing = Arc::default();
-        Ok(())
-    }
-
-    fn store_table(&self, table: &Keyspace, keys: &Sorted) -> Result<()> {
-        if keys.is_empty() {
+    /// Stores writes of one table, sorted by their keys, as a run.
+    fn store(&self, table: &Keyspace, writes: Vec<Write>) -> Result<()> {
+        if writes.is_empty() {
             return Ok(());
         }
         self.await_compaction(table);
         let mut run = table.start_ingestion().map_err(broken)?;
-        for (key, value) in keys {
+        let mut writes = writes.into_iter().peekable();
+        while let Some(Write { key, value, .. }) = writes.next() {
+            if writes.peek().is_some_and(|later| later.key == key) {
+                continue;
+            }
             match value {
-                Some(value) => run.write(key.clone(), value.clone()),
-                None => run.write_tombstone(key.clone()),
+                Some(value) => run.write(key, value),
+                None => run.write_tombstone(key),
             }
             .map_err(broken)?;
         }
@@ -190,17 +149,12 @@ impl FjallEngine {
 
 impl View for FjallEngine {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>> {
-        if let Some(value) = self.layers.read().get(table, key) {
-            return Ok(value.clone());
-        }
         let value = self.tables[table.number()].get(key).map_err(broken)?;
-        Ok(value.map(Bytes::from))
+        Ok(value.map(own))
     }
 
     fn scan(&self, table: Table, start: Bound<&[u8]>, limit: usize, each: Each<'_>) -> Result<()> {
-        let page = |from: Bound<&[u8]>| self.layers.read().page(table, from);
-        let stored = &self.tables[table.number()];
-        fresh::scan(start, limit, each, page, |from, to| pairs(stored.range::<&[u8], _>((from, to))))
+        hand_on(self.tables[table.number()].range::<&[u8], _>((start, Bound::Unbounded)), limit, each)
     }
 }
 
@@ -215,22 +169,25 @@ impl Engine for FjallEngine {
 
     fn snapshot(&self) -> Result<Box<dyn View>> {
         let _turn = self.turn.lock();
-        let layers = self.layers.read().clone();
-        Ok(Box::new(FjallView { tables: self.tables.clone(), layers, snapshot: self.db.snapshot() }))
+        Ok(Box::new(FjallView { tables: self.tables.clone(), snapshot: self.db.snapshot() }))
     }
 
     fn apply(&self, writes: Vec<Write>, revision: Revision) -> Result<()> {
-        let _turn = self.turn.lock();
-        let mut writes = writes.into_iter().peekable();
-        while writes.peek().is_some() {
-            let mut layers = self.layers.write();
-            for write in writes.by_ref().take(PUTS_UNDER_LOCK) {
-                layers.fresh.put(write);
-            }
+        let mut tables: [Vec<Write>; 4] = Default::default();
+        for write in writes {
+            tables[write.table.number()].push(write);
         }
+        for writes in &mut tables {
+            // Stable: of two writes of a key the later one stays the later one.
+            writes.sort_by(|a, b| a.key.cmp(&b.key));
+        }
+        let _turn = self.turn.lock();
+        for (table, writes) in self.tables.iter().zip(tables) {
+            self.store(table, writes)?;
+        }
+        self.meta.insert(REVISION, revision.0.to_le_bytes()).map_err(broken)?;
         self.revision.store(revision.0, Ordering::Release);
-        let full = self.layers.read().fresh.bytes() >= TUNING.layer;
-        if full { self.store() } else { Ok(()) }
+        Ok(())
     }
 
     fn revision(&self) -> Result<Revision> {
@@ -240,7 +197,6 @@ impl Engine for FjallEngine {
     fn checkpoint(&self) -> Result<Revision> {
         let _turn = self.turn.lock();
         let revision = self.revision()?;
-        self.store()?;
         self.sync_separated()?;
         self.db.persist(PersistMode::SyncAll).map_err(broken)?;
         Ok(revision)
@@ -254,41 +210,41 @@ impl Engine for FjallEngine {
     }
 
     fn about(&self, table: Table) -> u64 {
-        let fresh = self.layers.read().fresh.table(table).len();
-        (self.tables[table.number()].approximate_len() + fresh) as u64
+        self.tables[table.number()].approximate_len() as u64
     }
 }
 
 /// The index as it was once.
 struct FjallView {
     tables: Tables,
-    layers: Layers,
     snapshot: Snapshot,
 }
 
 impl View for FjallView {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>> {
-        if let Some(value) = self.layers.get(table, key) {
-            return Ok(value.clone());
-        }
         let value = self.snapshot.get(&self.tables[table.number()], key).map_err(broken)?;
-        Ok(value.map(Bytes::from))
+        Ok(value.map(own))
     }
 
     fn scan(&self, table: Table, start: Bound<&[u8]>, limit: usize, each: Each<'_>) -> Result<()> {
-        let page = |from: Bound<&[u8]>| self.layers.page(table, from);
         let stored = &self.tables[table.number()];
-        fresh::scan(start, limit, each, page, |from, to| {
-            pairs(self.snapshot.range::<&[u8], _>(stored, (from, to)))
-        })
+        hand_on(self.snapshot.range::<&[u8], _>(stored, (start, Bound::Unbounded)), limit, each)
     }
 }
 
-fn pairs(found: Iter) -> impl Iterator<Item = Result<(Bytes, Bytes)>> {
-    found.map(|guard: Guard| {
+fn hand_on(found: Iter, limit: usize, each: Each<'_>) -> Result<()> {
+    for guard in found.take(limit) {
         let (key, value) = guard.into_inner().map_err(broken)?;
-        Ok((key.into(), value.into()))
-    })
+        if each(key.into(), value.into()) == ControlFlow::Break(()) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The bytes of a value, which may be a part of a block that must not be kept in memory for it.
+fn own(value: Slice) -> Bytes {
+    if value.len() < TUNING.separate as usize { Bytes::copy_from_slice(&value) } else { value.into() }
 }
 
 fn options(table: Table) -> KeyspaceCreateOptions {

@@ -12,8 +12,6 @@ mod contract;
 mod figures;
 #[cfg(feature = "fjall")]
 mod fjall;
-#[cfg(feature = "fjall")]
-mod fresh;
 mod memory;
 
 use bytes::Bytes;
@@ -79,7 +77,7 @@ pub type Each<'a> = &'a mut dyn FnMut(Bytes, Bytes) -> ControlFlow<()>;
 
 /// Reads of the index.
 pub trait View: Send {
-    /// The value of a key. May block on a disk.
+    /// The value of a key, in an allocation of its own. May block on a disk.
     ///
     /// # Errors
     /// `Unavailable` or `Corrupt` if the engine fails.
@@ -107,8 +105,8 @@ pub trait Engine: View + Sync + fmt::Debug {
     /// As [`View::get`].
     fn snapshot(&self) -> Result<Box<dyn View>>;
 
-    /// Makes `writes`, of which a later one of the same key wins, readable together, and notes that the
-    /// index is at `revision`. Durable only after a [`Engine::checkpoint`].
+    /// Makes `writes`, of which a later one of the same key wins, readable together in snapshots taken
+    /// afterwards, and notes that the index is at `revision`. Meant for many writes at once. Durable only after a [`Engine::checkpoint`].
     ///
     /// # Errors
     /// As [`View::get`]; the index may then hold any part of `writes`, and takes no more.

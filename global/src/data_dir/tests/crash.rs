@@ -101,7 +101,7 @@ impl Life {
         opened.journal.append(Revision(head + 1), last, &payload.slices()).unwrap();
         self.promise(|p| p.acknowledged = last.0);
         opened.catalog.make_room();
-        opened.catalog.show(batch).unwrap();
+        opened.catalog.show(&batch).unwrap();
     }
 
     /// Opens the directory as it was found after `op` changes, now and then with a damaged checkpoint, and

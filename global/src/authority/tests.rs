@@ -1,0 +1,35 @@
+use super::*;
+use crate::{EngineKind, Global, GlobalConfig};
+use bytes::Bytes;
+use dstore_shared::{Blob, SetOutcome};
+
+#[tokio::test]
+async fn what_stays_in_memory_does_not_keep_the_frame_that_it_came_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = GlobalConfig { engine: EngineKind::Memory, ..GlobalConfig::new(dir.path().join("data")) };
+    let global = Global::start(Sys::real(), config).await.unwrap();
+    let authority = global.authority();
+    let mut frame = vec![3; 512 << 10];
+    frame[..11].copy_from_slice(b"default\0key");
+    let frame = Bytes::from(frame);
+    let name = Name::from_packed(frame.slice(..11)).unwrap();
+    let blob = Blob::hash(frame.slice(1000..1100));
+    let (hash, size) = (blob.id(), blob.size());
+    for checkpointed in [false, true] {
+        if checkpointed {
+            authority.checkpoint().await.unwrap();
+        } else {
+            let (to, answer) = oneshot::channel();
+            let set = Command::Set { name: name.clone(), hash, size, carried: Some(blob.clone()) };
+            authority.submit(authority.next_id(), set, None, Responder::Call(to));
+            let answered = answer.await.unwrap().unwrap();
+            assert!(matches!(answered.outcome, Outcome::Set(SetOutcome::Stored(_))));
+        }
+        let kept = authority.catalog.inline_hot(&hash).unwrap();
+        assert_eq!(kept, blob.bytes());
+        assert!(!frame.as_ptr_range().contains(&kept.as_ptr()), "after a checkpoint: {checkpointed}");
+    }
+    drop((name, blob));
+    assert!(frame.is_unique(), "somebody keeps the frame");
+    global.stop().await.unwrap();
+}

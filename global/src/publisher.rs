@@ -1,0 +1,148 @@
+//! The publisher: makes durable commits visible, frees their names and answers, in the order of revisions, while
+//! the committer writes the next batch.
+//!
+//! Runs on a thread of its own (or in place, in simulation), so it may block. Invariants: it is given only what
+//! is durable; visibility, the holders' bits, the freed names and the answer are one step under the shard's
+//! lock (rule 8). It is the one caller of [`Catalog::show`] and [`Catalog::checkpoint`], so a checkpoint has
+//! the outcomes of exactly what is visible. It decides nothing.
+
+use crate::authority::Authority;
+use crate::catalog::Catalog;
+use crate::change::Commit;
+use crate::committer::Done;
+use crate::sessions::OpNo;
+use dstore_shared::{Error, Outcome, Result, Revision};
+use dstore_sys::tasks::{Blocking, Lane, LaneEnd};
+use std::sync::Weak;
+use tokio::sync::oneshot;
+
+/// Ops that become visible under one hold of the shard's lock.
+const SHOWN_TOGETHER: usize = 64;
+/// Batches that may be durable and not visible: the committer waits when there are more.
+const BATCHES: usize = 4;
+
+/// Who is told.
+pub(crate) enum To {
+    Op(OpNo),
+    Own(oneshot::Sender<Result<Done>>),
+}
+
+/// A decision that is durable as of `revision`.
+pub(crate) struct Decided {
+    pub to: To,
+    pub done: Result<Done>,
+    pub revision: Revision,
+}
+
+/// Something for the publisher.
+pub(crate) enum Publication {
+    Batch {
+        commits: Vec<Commit>,
+        decided: Vec<Decided>,
+        /// Journal time of the newest decision.
+        at_ms: u64,
+    },
+    /// Write a checkpoint; tells how to wait for it.
+    Checkpoint { to: oneshot::Sender<oneshot::Receiver<Result<Revision>>>, at_ms: u64 },
+}
+
+pub(crate) struct Publisher {
+    authority: Weak<Authority>,
+    catalog: Catalog,
+}
+
+/// The committer's way to the publisher.
+pub(crate) enum Publishing {
+    Apart(Lane<Publication>),
+    InPlace(Publisher),
+}
+
+impl Publishing {
+    /// Starts a publisher, and tells how to wait for its end: it comes after the way to it is dropped.
+    pub(crate) fn start(
+        blocking: Blocking,
+        authority: Weak<Authority>,
+        catalog: Catalog,
+    ) -> (Self, Option<LaneEnd>) {
+        let publisher = Publisher { authority, catalog };
+        match blocking {
+            Blocking::Threads => {
+                let work = move |given: &mut Vec<Publication>| {
+                    given.drain(..).for_each(|publication| publisher.publish(publication));
+                };
+                let (lane, end) = Lane::start(blocking, "dstore-publish", (BATCHES, 1), work);
+                (Self::Apart(lane), Some(end))
+            }
+            Blocking::Inline { .. } => (Self::InPlace(publisher), None),
+        }
+    }
+
+    /// Hands over, waiting for room.
+    pub(crate) fn publish(&self, publication: Publication) {
+        match self {
+            // The publisher ends after whoever calls this.
+            Self::Apart(lane) => _ = lane.send_blocking(publication),
+            Self::InPlace(publisher) => publisher.publish(publication),
+        }
+    }
+}
+
+impl Publisher {
+    fn publish(&self, publication: Publication) {
+        let Some(authority) = self.authority.upgrade() else { return };
+        let at_ms = match publication {
+            Publication::Batch { commits, decided, at_ms } => {
+                self.catalog.make_room();
+                self.show(&authority, &commits, decided);
+                at_ms
+            }
+            Publication::Checkpoint { to, at_ms } => {
+                // Whoever asked may have gone away.
+                let _ = to.send(self.checkpoint(&authority, at_ms));
+                return;
+            }
+        };
+        if authority.failed().is_none() && self.catalog.checkpoint_due(authority.sys.clock.now()) {
+            // The answer is not waited for: a checkpoint that fails leaves the one before.
+            drop(self.checkpoint(&authority, at_ms));
+        }
+    }
+
+    fn checkpoint(&self, authority: &Authority, at_ms: u64) -> oneshot::Receiver<Result<Revision>> {
+        let outcomes = authority.event(|m, _| m.outcomes());
+        let outcomes = outcomes.into_iter().map(|(id, outcome)| (id, outcome, at_ms)).collect();
+        self.catalog.checkpoint(authority.sys.clock.now(), outcomes)
+    }
+
+    fn show(&self, authority: &Authority, commits: &[Commit], decided: Vec<Decided>) {
+        let mut rest = commits;
+        let mut decided = decided.into_iter();
+        loop {
+            let step: Vec<Decided> = decided.by_ref().take(SHOWN_TOGETHER).collect();
+            let Some(head) = step.last().map(|d| d.revision) else { break };
+            let visible;
+            (visible, rest) = rest.split_at(rest.partition_point(|commit| commit.revision <= head));
+            authority.event(|m, now| {
+                if !visible.is_empty()
+                    && let Err(e) = self.catalog.show(visible)
+                {
+                    authority.fail(&e);
+                }
+                for Decided { to, done, revision } in step {
+                    match to {
+                        To::Op(op) => m.finish(now, op, &done.and_then(outcome_of), revision),
+                        // Whoever has gone away does not matter.
+                        To::Own(to) => _ = to.send(done),
+                    }
+                }
+            });
+        }
+    }
+}
+
+fn outcome_of(done: Done) -> Result<Outcome> {
+    match done {
+        Done::Change(outcome) => Ok(outcome),
+        _ => Err(Error::internal("an op came to something else than an outcome: report this")),
+    }
+}
