@@ -165,41 +165,44 @@ impl Applier {
                 let gone = |key| Write { table: Table::Unnamed, key, value: None };
                 self.engine.apply(hints.into_iter().map(gone).collect(), self.indexed())
             }
-            Job::Checkpoint(job) => {
-                let (done, answer) = self.checkpoint(job);
-                if let Err(e) = &answer {
-                    tracing::warn!(error = %e, "checkpoint failed");
-                }
+            Job::Checkpoint(CheckpointJob { revision, at_ms, outcomes, done }) => {
+                let stored = self.store(revision);
+                let file = Checkpoint {
+                    revision,
+                    index: self.engine.identity(),
+                    previous: self.checkpointed(),
+                    history: self.history,
+                    at_ms,
+                    outcomes,
+                };
+                let answer = stored.clone().and_then(|()| self.vouch(&file));
                 self.checkpointing.store(false, Ordering::Release);
                 let _ = done.send(answer); // nobody may be waiting
-                Ok(())
+                // What an index that failed to sync holds is unknown, and another sync proves nothing of it.
+                stored
             }
         }
     }
 
-    fn checkpoint(&self, job: CheckpointJob) -> (oneshot::Sender<Result<Revision>>, Result<Revision>) {
-        let CheckpointJob { revision, at_ms, outcomes, done } = job;
-        let proven = self.engine.checkpoint().and_then(|proven| {
-            if proven == revision {
-                return Ok(());
-            }
-            Err(Error::internal(format!("the index is at `{proven}`, not at `{revision}`: report this")))
-        });
-        let written = proven.and_then(|()| {
-            self.files.write(&Checkpoint {
-                revision,
-                index: self.engine.identity(),
-                previous: self.checkpointed(),
-                history: self.history,
-                at_ms,
-                outcomes,
-            })
-        });
-        if written.is_ok() {
-            let before = self.checkpointed.swap(revision.0, Ordering::AcqRel);
-            self.checkpointed_before.store(before, Ordering::Release);
+    /// Has the index make everything durable, and it must be at `revision`.
+    fn store(&self, revision: Revision) -> Result<()> {
+        let proven = self.engine.checkpoint()?;
+        if proven == revision {
+            return Ok(());
         }
-        (done, written.map(|()| revision))
+        Err(Error::internal(format!("the index is at `{proven}`, not at `{revision}`: report this")))
+    }
+
+    /// Writes the checkpoint's file. If that fails the one before still counts, and may be replaced later.
+    fn vouch(&self, checkpoint: &Checkpoint) -> Result<Revision> {
+        let revision = checkpoint.revision;
+        if let Err(e) = self.files.write(checkpoint) {
+            tracing::warn!(error = %e, "checkpoint failed");
+            return Err(e);
+        }
+        let before = self.checkpointed.swap(revision.0, Ordering::AcqRel);
+        self.checkpointed_before.store(before, Ordering::Release);
+        Ok(revision)
     }
 
     fn be_poisoned(&self, error: Error) {

@@ -111,6 +111,9 @@ impl Engine for Gated {
         self.inner.revision()
     }
     fn checkpoint(&self) -> Result<Revision> {
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(Error::unavailable("planted failure"));
+        }
         self.inner.checkpoint()
     }
     fn wipe(self: Box<Self>) -> Result<Box<dyn Engine>> {
@@ -311,6 +314,26 @@ fn a_failed_index_poisons_once_and_releases_who_waits() {
         rig.catalog.on_poison(Box::new(move |e| tell.lock().push(e)));
         assert_eq!(told.lock().len(), 2, "who asks late is told at once");
     }
+}
+
+/// Another attempt after a failed sync would find nothing to sync, and vouch for what was lost.
+#[test]
+fn an_index_that_failed_to_sync_is_asked_no_more() {
+    let (rig, _gate, broken) = gated(&CatalogConfig::default());
+    rig.catalog.show(&[commit(1, vec![bind("a", 1)])]).unwrap();
+    assert_eq!(rig.checkpoint(vec![]), Revision(1));
+    broken.store(true, Ordering::SeqCst);
+    let failed = rig.catalog.checkpoint(Moment::ZERO, vec![]);
+    assert!(failed.blocking_recv().map_or(true, |answer| answer.is_err()));
+    while rig.catalog.poison().is_none() {
+        std::thread::yield_now();
+    }
+    broken.store(false, Ordering::SeqCst);
+    let again = rig.catalog.checkpoint(Moment::ZERO, vec![]);
+    assert!(again.blocking_recv().is_err(), "not tried again");
+    assert_eq!((rig.catalog.checkpointed(), rig.catalog.trim_below()), (Revision(1), Revision(0)));
+    assert!(rig.catalog.show(&[commit(2, vec![bind("b", 2)])]).is_err());
+    assert_eq!(rig.catalog.entry(&name("b")).unwrap(), Some(entry(2)), "what is committed stays readable");
 }
 
 #[test]

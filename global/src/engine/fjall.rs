@@ -21,6 +21,7 @@ use fjall::{
 };
 use parking_lot::Mutex;
 use std::fmt;
+use std::io;
 use std::ops::{Bound, ControlFlow};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -292,15 +293,31 @@ fn broken(e: fjall::Error) -> Error {
         fjall::Error::Locked => {
             Error::unavailable("the index is in use by another process: stop that process")
         }
-        fjall::Error::Io(_) | fjall::Error::Poisoned => {
-            Error::unavailable(format!("the index cannot be read or written, {e}: check the disk"))
-        }
         fjall::Error::InvalidVersion(Some(_)) => {
             Error::invalid(format!("the index is of another version of fjall, {e}: use that dstore"))
+        }
+        fjall::Error::Poisoned => {
+            Error::unavailable(format!("the index cannot be written, {e}: check the disk, restart dstore"))
+        }
+        _ if is_outside(&e) => {
+            Error::unavailable(format!("the index cannot be read or written, {e}: check disk and limits"))
         }
         _ => Error::corrupt(format!("the index is damaged, {e}: restore the data directory from a backup")),
     };
     error.caused_by(e)
+}
+
+/// Whether the system refused something, which says nothing of what is stored. A file that is missing or too
+/// short is damage.
+fn is_outside(e: &(dyn std::error::Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(e), |e| e.source());
+    let io = causes.find_map(|e| e.downcast_ref::<io::Error>());
+    io.is_some_and(|io| {
+        !matches!(
+            io.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData
+        )
+    })
 }
 
 /// Removes the index. It is renamed first, so that a crash leaves none of it or all of it.
@@ -327,4 +344,26 @@ fn finish_discard(dir: &Path) -> Result<()> {
 #[expect(clippy::disallowed_methods, reason = "fjall's own folder does not go through the disk seam")]
 fn rename(from: &Path, to: &Path) -> Result<()> {
     std::fs::rename(from, to).map_err(|e| failed("rename", from, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dstore_shared::Kind;
+
+    #[test]
+    fn a_system_that_refuses_is_not_taken_for_damage() {
+        let kind = |e: fjall::Error| broken(e).kind();
+        let io = |kind: io::ErrorKind| io::Error::from(kind);
+        let too_many = || io::Error::from_raw_os_error(24);
+        assert_eq!(kind(fjall::Error::Io(too_many())), Kind::Unavailable);
+        assert_eq!(kind(fjall::Error::Storage(fjall::LsmError::Io(too_many()))), Kind::Unavailable);
+        assert_eq!(kind(fjall::Error::Io(io(io::ErrorKind::PermissionDenied))), Kind::Unavailable);
+        assert_eq!(kind(fjall::Error::Storage(fjall::LsmError::Unrecoverable)), Kind::Corrupt);
+        assert_eq!(kind(fjall::Error::Io(io(io::ErrorKind::UnexpectedEof))), Kind::Corrupt);
+        assert_eq!(
+            kind(fjall::Error::Storage(fjall::LsmError::Io(io(io::ErrorKind::NotFound)))),
+            Kind::Corrupt
+        );
+    }
 }
