@@ -110,7 +110,7 @@ impl Core {
     pub fn standing(&self) -> (Option<Born>, Revision, Duration, Option<Epoch>) {
         let machine = self.machine.lock();
         let c = &machine.coherence;
-        (c.born(), c.applied(), c.lease(), c.epoch())
+        (c.born(), c.known(), c.lease(), c.epoch())
     }
 
     /// Global's clock, to stamp requests with.

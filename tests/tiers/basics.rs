@@ -1,7 +1,7 @@
 //! SET, GET and DEL through two Locals.
 
 use crate::rig::{delete, get, global, local, machine, set, value};
-use dstore_proto::store::Tier;
+use dstore_proto::store::{Store, Tier};
 use dstore_shared::SetOutcome;
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ async fn a_value_set_at_one_local_is_read_at_another_and_gone_everywhere_after_a
 
     let stored = set(&a, "hi", "hello").await.expect("set");
     assert!(matches!(stored.outcome, SetOutcome::Stored(_)) && stored.from.cached, "{stored:?}");
+    let known = a.node().status().await.expect("answered").revision;
+    assert_eq!(known, stored.from.revision, "what a Local was told, it knows at once");
     let hit = get(&a, "hi").await.expect("answered").expect("found");
     assert_eq!(hit.from.tier, Tier::Local, "who SET it holds it");
     let filled = get(&b, "hi").await.expect("answered").expect("found");
