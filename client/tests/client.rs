@@ -1,8 +1,11 @@
 //! A client against a small store, over every kind of connection.
 
+#[path = "../../tests/boundaries/mod.rs"]
+mod boundaries;
 #[path = "../../proto/tests/fake/mod.rs"]
 mod fake;
 
+use boundaries::SIZES;
 use bytes::Bytes;
 use dstore_client::{Address, Body, Client, ClientConfig, Slice, Target, Tier};
 use dstore_proto::dial::Dial;
@@ -67,23 +70,6 @@ impl World {
 fn name(key: &str) -> Name {
     Name::of(key.to_owned()).expect("valid")
 }
-
-/// Border cases of unary calls, frames and old defaults.
-const SIZES: [usize; 13] = [
-    0,
-    1,
-    64 << 10,
-    (768 << 10) - 1,
-    768 << 10,
-    (768 << 10) + 1,
-    (1 << 20) - 1,
-    1 << 20,
-    (1 << 20) + 1,
-    (4 << 20) - 1,
-    4 << 20,
-    (4 << 20) + 1,
-    (10 << 20) + 7,
-];
 
 async fn all_sizes_go_in_and_out(world: &World) {
     let client = world.client();
