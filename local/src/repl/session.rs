@@ -181,10 +181,12 @@ impl<S: Store> Session<S> {
     async fn set(&mut self, key: &Key, value: Value, mode: Mode) -> io::Result<u8> {
         let mut wait = Wait::new(&self.sys, &self.settings, &mut self.interrupts);
         let (name, output) = (name(key), &mut self.output);
+        // Boxed, because a command's future holds all that it may wait for.
         let answer = match value {
-            Value::Bytes(bytes) => wait.on(self.client.set(&name, bytes), None, output).await,
+            Value::Bytes(bytes) => wait.on(Box::pin(self.client.set(&name, bytes)), None, output).await,
             Value::Stream(upload, body) => {
-                wait.on(self.client.set_stream(Some(&name), body), Some(&upload), output).await
+                let set = Box::pin(self.client.set_stream(Some(&name), body));
+                wait.on(set, Some(&upload), output).await
             }
         };
         match answer {
