@@ -457,6 +457,7 @@ fn killed_at_any_moment(engine: EngineKind) {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         let ack = |line: String| line.strip_prefix("ack ").and_then(|n| n.parse::<u64>().ok());
         let mut acked = lines.by_ref().find_map(ack).unwrap_or(0);
+        // No event is waited for: any moment will do.
         std::thread::sleep(Duration::from_micros(rng.next_u64() % 40_000));
         child.kill().unwrap();
         child.wait().unwrap();

@@ -298,10 +298,11 @@ async fn ctrl_c_cancels_the_running_command_and_ends_a_script() {
     let stage = Stage::new();
     stage.how(|how| how.hang = true);
     let press = async {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        stage.store.hangs.notified().await;
         stage.ctrl_c.send_modify(|n| *n += 1);
     };
-    let (ran, ()) = tokio::join!(stage.script("GET a; GET b; GET c"), press);
+    let both = async { tokio::join!(stage.script("GET a; GET b; GET c"), press) };
+    let (ran, ()) = tokio::time::timeout(Duration::from_secs(10), both).await.expect("cancelled");
     assert_eq!(ran, Ran { code: exit::INTERRUPTED, out: String::new(), err: "cancelled\n".into() });
 }
 
@@ -396,6 +397,7 @@ async fn input_that_breaks_is_not_taken_for_its_end() {
 async fn an_upload_may_wait_for_its_input_longer_than_for_the_node() {
     let stage = Stage::impatient();
     let slow = stream::unfold(0, |n| async move {
+        // Longer than the patience of 500 ms: that time passes is what is tested.
         tokio::time::sleep(Duration::from_millis(800)).await;
         (n < 2).then(|| (Ok(Bytes::from_static(b"abc")), n + 1))
     });
