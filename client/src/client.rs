@@ -17,8 +17,10 @@ use futures_util::stream::{self, StreamExt};
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::time::Sleep;
+
+/// Begins the message about a change that may have been made.
+const IN_DOUBT: &str = "outcome unknown";
 
 /// A value that was read whole.
 #[derive(Clone, Debug)]
@@ -57,6 +59,8 @@ struct Inner<S> {
     sys: Sys,
     ids: Ids,
     config: ClientConfig,
+    /// What messages call the node.
+    node: String,
     /// Owns the connection; nothing if the store is not ours.
     tasks: Tasks,
 }
@@ -72,19 +76,20 @@ impl Client {
     pub fn connect(sys: &Sys, address: &Address, config: ClientConfig) -> Self {
         let tasks = Tasks::new();
         let store = RemoteStore::new(Channel::new(sys, &tasks, address, &config.dial), &config.dial);
-        Self::with(sys, Arc::new(store), config, tasks)
+        Self::with(sys, Arc::new(store), address.to_string(), config, tasks)
     }
 }
 
 impl<S: Store> Client<S> {
     /// A client of `store`, in this process or elsewhere.
     pub fn over(sys: &Sys, store: Arc<S>, config: ClientConfig) -> Self {
-        Self::with(sys, store, config, Tasks::new())
+        Self::with(sys, store, "the node".into(), config, Tasks::new())
     }
 
-    fn with(sys: &Sys, store: Arc<S>, config: ClientConfig, tasks: Tasks) -> Self {
+    fn with(sys: &Sys, store: Arc<S>, node: String, config: ClientConfig, tasks: Tasks) -> Self {
         let id = config.client_id.unwrap_or_else(|| ClientId(sys.rng.next_u128()));
-        let inner = Inner { store, sys: sys.clone(), ids: Ids::new(id), config, tasks };
+        let node = config.node.clone().unwrap_or(node);
+        let inner = Inner { store, sys: sys.clone(), ids: Ids::new(id), config, node, tasks };
         Self { inner: Arc::new(inner) }
     }
 
@@ -96,6 +101,21 @@ impl<S: Store> Client<S> {
     /// What it talks to.
     pub fn store(&self) -> &Arc<S> {
         &self.inner.store
+    }
+
+    /// The error of a read that was not answered within the deadline.
+    pub fn no_answer(&self) -> Error {
+        Error::unavailable(format!("{}: see `dstore status`", self.silence()))
+    }
+
+    /// The error of a change that was sent and not answered within the deadline: it may have been made.
+    pub fn in_doubt(&self) -> Error {
+        Error::unavailable(format!("{IN_DOUBT}: {}, look before you repeat it", self.silence()))
+    }
+
+    fn silence(&self) -> String {
+        let Inner { node, config, .. } = &*self.inner;
+        format!("no answer from `{node}` within {} s", config.deadline.as_secs_f32())
     }
 
     /// Reads the value of a name, whole. `Ok(None)`: the name is not bound.
@@ -229,7 +249,7 @@ impl<S: Store> Client<S> {
         let patience = pin!(self.patience());
         let (named, patience) = self.name_change(patience).await?;
         let made = self.retry_until(patience, attempts, || attempt(named.id)).await;
-        self.noted(made.map_err(unknown))
+        self.noted(made.map_err(|e| e.map_or_else(|| self.in_doubt(), unknown)))
     }
 
     /// A name for a change, if there is one before patience ends: nothing has been changed yet.
@@ -274,7 +294,7 @@ impl<S: Store> Client<S> {
             None => tokio::select! {
                 biased;
                 asking = ids.asking.lock() => asking,
-                () = &mut patience => return Err(late(self.inner.config.deadline)),
+                () = &mut patience => return Err(self.no_answer()),
             },
         };
         if let Some((born, true)) = ids.born(now()) {
@@ -283,15 +303,19 @@ impl<S: Store> Client<S> {
         let ask = || async {
             let status = self.ask_status().await?;
             status.born.ok_or_else(|| {
-                Error::unavailable("the node has not reached global yet: nothing was changed, try again")
+                let (node, seconds) = (&self.inner.node, self.inner.config.deadline.as_secs_f32());
+                Error::unavailable(format!(
+                    "`{node}` has not reached global, waited {seconds} s: see `dstore status`"
+                ))
             })
         };
-        self.retry_until(patience, Attempts::Calls, ask).await
+        let born = self.retry_until(patience, Attempts::Calls, ask).await;
+        born.map_err(|e| e.unwrap_or_else(|| self.no_answer()))
     }
 
     async fn in_time<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
         let limit = self.inner.config.deadline;
-        tokio::time::timeout(limit, call).await.unwrap_or_else(|_| Err(late(limit)))
+        tokio::time::timeout(limit, call).await.unwrap_or_else(|_| Err(self.no_answer()))
     }
 
     /// As [`Client::retry_until`], with all of the deadline ahead.
@@ -299,30 +323,32 @@ impl<S: Store> Client<S> {
     where
         F: Future<Output = Result<T>>,
     {
-        self.retry_until(pin!(self.patience()), attempts, attempt).await
+        let done = self.retry_until(pin!(self.patience()), attempts, attempt).await;
+        done.map_err(|e| e.unwrap_or_else(|| self.no_answer()))
     }
 
-    /// Tries until it is done, fails otherwise than as `Unavailable`, or patience ends.
+    /// Tries until it is done, fails otherwise than as `Unavailable`, or patience ends: then gives the last
+    /// failure, `None` if nothing was answered at all.
     async fn retry_until<T, F>(
         &self,
         mut patience: Pin<&mut Sleep>,
         attempts: Attempts,
         attempt: impl Fn() -> F,
-    ) -> Result<T>
+    ) -> Result<T, Option<Error>>
     where
         F: Future<Output = Result<T>>,
     {
-        let ClientConfig { deadline, backoff_max, mut backoff, .. } = self.inner.config;
+        let ClientConfig { backoff_max, mut backoff, .. } = self.inner.config;
         let mut last = None;
         loop {
             let failed = tokio::select! {
                 biased;
                 done = attempt() => match done {
                     Err(e) if e.kind() == Kind::Unavailable => e,
-                    done => return done,
+                    done => return done.map_err(Some),
                 },
                 () = &mut patience, if attempts == Attempts::Calls => {
-                    return Err(last.unwrap_or_else(|| late(deadline)));
+                    return Err(last);
                 }
             };
             let wait = self.inner.sys.rng.jitter(failed.delay().unwrap_or_default().max(backoff));
@@ -330,7 +356,7 @@ impl<S: Store> Client<S> {
             backoff = (backoff * 2).min(backoff_max);
             tokio::select! {
                 biased;
-                () = &mut patience => return Err(failed),
+                () = &mut patience => return Err(Some(failed)),
                 () = tokio::time::sleep(wait) => last = Some(failed),
             }
         }
@@ -346,16 +372,12 @@ enum Attempts {
     Transfers,
 }
 
-fn late(limit: Duration) -> Error {
-    Error::unavailable(format!("no answer within `{limit:?}`: try again"))
-}
-
 /// A change that failed as `Unavailable` may have been made.
 fn unknown(e: Error) -> Error {
-    if e.kind() != Kind::Unavailable || e.message().contains("outcome unknown") {
+    if e.kind() != Kind::Unavailable || e.message().contains(IN_DOUBT) {
         return e;
     }
-    let told = Error::unavailable(format!("outcome unknown: {}", e.message()));
+    let told = Error::unavailable(format!("{IN_DOUBT}: {}", e.message()));
     let told = e.delay().map_or(told.clone(), |delay| told.retry_after(delay));
     told.caused_by(e)
 }

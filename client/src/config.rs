@@ -20,6 +20,8 @@ pub struct ClientConfig {
     pub get_bytes_max: u64,
     /// Who the client is. `None`: a random identity, as should be unless ids are to be the same again.
     pub client_id: Option<ClientId>,
+    /// What messages call the node. `None`: its address.
+    pub node: Option<String>,
 }
 
 impl Default for ClientConfig {
@@ -31,6 +33,7 @@ impl Default for ClientConfig {
             backoff_max: Duration::from_millis(500),
             get_bytes_max: 256 << 20,
             client_id: None,
+            node: None,
         }
     }
 }

@@ -1,10 +1,14 @@
 //! A client against a small store, over every kind of connection.
 
+#[path = "../../tests/boundaries/mod.rs"]
+mod boundaries;
 #[path = "../../proto/tests/fake/mod.rs"]
 mod fake;
 
+use boundaries::SIZES;
 use bytes::Bytes;
 use dstore_client::{Address, Body, Client, ClientConfig, Slice, Target, Tier};
+use dstore_proto::dial::Dial;
 use dstore_proto::serve::{Limits, Routes, Serving};
 use dstore_shared::{BlobHash, Error, Kind, Name, RequestId, SetOutcome};
 use dstore_sys::Sys;
@@ -66,23 +70,6 @@ impl World {
 fn name(key: &str) -> Name {
     Name::of(key.to_owned()).expect("valid")
 }
-
-/// Border cases of unary calls, frames and old defaults.
-const SIZES: [usize; 13] = [
-    0,
-    1,
-    64 << 10,
-    (768 << 10) - 1,
-    768 << 10,
-    (768 << 10) + 1,
-    (1 << 20) - 1,
-    1 << 20,
-    (1 << 20) + 1,
-    (4 << 20) - 1,
-    4 << 20,
-    (4 << 20) + 1,
-    (10 << 20) + 7,
-];
 
 async fn all_sizes_go_in_and_out(world: &World) {
     let client = world.client();
@@ -214,12 +201,15 @@ async fn nobody_there_is_unavailable_by_the_deadline() {
 #[tokio::test(start_paused = true)]
 async fn a_change_that_is_never_answered_says_that_its_outcome_is_unknown() {
     let world = World::memory().await;
-    let client = world.client();
+    let dial = Dial { call: Duration::from_secs(60), ..Dial::default() };
+    let client = world.client_with(ClientConfig { dial, ..ClientConfig::default() });
     world.store.unanswered.store(usize::MAX, Ordering::SeqCst);
     let set = tokio::time::timeout(Duration::from_secs(6), client.set(&name("a"), "1")).await;
     let e = set.expect("the deadline is 5 s").expect_err("no answer");
     assert_eq!(e.kind(), Kind::Unavailable);
-    assert!(e.message().contains("outcome unknown"), "{e}");
+    let at = &world.at;
+    let told = format!("outcome unknown: no answer from `{at}` within 5 s, look before you repeat it");
+    assert_eq!(e.message(), told);
     assert_eq!(world.store.names(), 1);
 }
 

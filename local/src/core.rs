@@ -3,20 +3,23 @@
 //! ```text
 //! event -> lock -> clock -> machine -> actions, in order:
 //!     publish valid_until / era, queue frames and requests, install, wake waiters -> unlock
+//!     a binding was found -> `fetch` brings its bytes
 //! ```
 //! Invariants: names are installed and removed under the machine's lock only (rule 13); `valid_until` and
 //! `era` are published before any later action of the same event. The lock is never held across an await,
 //! and hits do not take it.
 
+mod fetch;
+mod waiting;
+
 use crate::blob_flight::{BlobFlights, FlightLimits};
-use crate::cache::{Admission, Cache, CacheConfig, Cursor, Evicted, Hit};
-use crate::coherence::{Action, Bounds, Coherence, Identity, NameTable, Waiter};
+use crate::cache::{Admission, Cache, CacheConfig, Evicted, Hit};
+use crate::coherence::{Action, Bounds, Coherence, Identity};
 use dstore_proto::link::LinkClient;
-use dstore_proto::store::Slice;
 use dstore_shared::frame::{Answer, Down, Reply, Request, Up};
 use dstore_shared::{
-    Blob, BlobHash, Born, Command, Entry, Epoch, Error, FlightId, Moment, Name, Outcome, RegSeq, RequestId,
-    Result, Revision,
+    Blob, Born, Command, Entry, Epoch, Error, FlightId, Moment, Name, Outcome, RegSeq, RequestId, Result,
+    Revision,
 };
 use dstore_sys::Sys;
 use dstore_sys::tasks::Tasks;
@@ -26,65 +29,11 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, mpsc, oneshot};
+use waiting::Waiting;
+pub(crate) use waiting::{Changed, Looked};
 
 /// Session frames that wait to be sent; more means that Global does not read, and the stream is closed.
 const SESSION_QUEUE: usize = 8192;
-/// How often a name is resolved again because its blob was swept before it could be fetched.
-const RESOLVES_MAX: usize = 3;
-
-/// What a Resolve came to.
-#[derive(Clone, Debug)]
-pub(crate) struct Looked {
-    /// The binding.
-    pub entry: Option<Entry>,
-    /// Its bytes, unless they are too many to be kept.
-    pub blob: Option<Blob>,
-    /// The node holds the name now.
-    pub cached: bool,
-    /// Global's revision at the read.
-    pub head: Revision,
-}
-
-/// What a change came to.
-#[derive(Clone, Debug)]
-pub(crate) struct Changed {
-    pub outcome: Outcome,
-    /// The node holds the name that was SET now.
-    pub cached: bool,
-}
-
-/// Somebody who waits for a flight.
-#[derive(Debug)]
-pub(crate) enum Waiting {
-    Look(oneshot::Sender<Result<Looked>>),
-    Change(oneshot::Sender<Result<Changed>>),
-}
-
-impl Waiter for Waiting {
-    fn is_gone(&self) -> bool {
-        match self {
-            Self::Look(to) => to.is_closed(),
-            Self::Change(to) => to.is_closed(),
-        }
-    }
-}
-
-impl Waiting {
-    fn fail(self, error: &Error) {
-        // Whoever has gone away is not told.
-        match self {
-            Self::Look(to) => _ = to.send(Err(error.clone())),
-            Self::Change(to) => _ = to.send(Err(error.clone())),
-        }
-    }
-
-    fn tell(self, looked: &Looked) {
-        if let Self::Look(to) = self {
-            let _ = to.send(Ok(looked.clone()));
-        }
-    }
-}
-
 /// The words that a hit reads, alone on their cache lines.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -147,11 +96,21 @@ impl Core {
         !self.lease_left().is_zero()
     }
 
+    /// How long names can still be served; zero = not now.
+    pub fn lease_left(&self) -> Duration {
+        Moment::from_nanos(self.published.valid_until.load(Ordering::Acquire)).since(self.sys.clock.now())
+    }
+
+    /// Waits until the lease was extended or given up after this call began.
+    pub fn lease_moved(&self) -> Notified<'_> {
+        self.lease_moved.notified()
+    }
+
     /// What status tells of the session.
     pub fn standing(&self) -> (Option<Born>, Revision, Duration, Option<Epoch>) {
         let machine = self.machine.lock();
         let c = &machine.coherence;
-        (c.born(), c.applied(), c.lease(), c.epoch())
+        (c.born(), c.known(), c.lease(), c.epoch())
     }
 
     /// Global's clock, to stamp requests with.
@@ -218,6 +177,14 @@ impl Core {
         self.machine.lock().coherence.is_open()
     }
 
+    /// Waits until the session stream has taken all that is queued for it, at most `limit`.
+    pub async fn session_sent(&self, limit: Duration) {
+        let queue = self.machine.lock().session.clone();
+        if let Some(queue) = queue {
+            crate::upstream::drained(&queue, limit).await;
+        }
+    }
+
     pub fn session_lost(&self) {
         self.machine.lock().session = None;
         self.event(|c, _| c.lost());
@@ -240,38 +207,6 @@ impl Core {
         self.machine.lock().requests = Some(to);
         self.event(|c, _| c.send_again());
         requests
-    }
-
-    /// Whether `name` is resolved and its blob on the way; that transfer has an idle deadline of its own.
-    pub fn is_fetching(&self, name: &Name) -> bool {
-        self.machine.lock().coherence.is_found(name)
-    }
-
-    /// Waits until the lease was extended or given up after this call began.
-    pub fn lease_moved(&self) -> Notified<'_> {
-        self.lease_moved.notified()
-    }
-
-    /// How long names can still be served; zero = not now.
-    pub fn lease_left(&self) -> Duration {
-        Moment::from_nanos(self.published.valid_until.load(Ordering::Acquire)).since(self.sys.clock.now())
-    }
-
-    /// Waits until the session stream has taken all that is queued for it, at most `limit`.
-    pub async fn session_sent(&self, limit: Duration) {
-        let queue = self.machine.lock().session.clone();
-        if let Some(queue) = queue {
-            crate::upstream::drained(&queue, limit).await;
-        }
-    }
-
-    pub fn requests_lost(&self) {
-        self.machine.lock().requests = None;
-    }
-
-    /// To be called now and then while Global is away.
-    pub fn forget_abandoned(&self) {
-        self.event(|c, _| c.forget_abandoned());
     }
 
     /// Replies that came together.
@@ -340,102 +275,13 @@ impl Core {
         }
     }
 
-    /// The name of a flight is resolved and its blob at hand, or too large to be kept.
-    fn complete(&self, flight: FlightId, name: &Name, entry: Entry, blob: Option<&Blob>) {
-        let (waiters, cached) = self.event(|c, _| {
-            let mut evicted = Evicted::new();
-            let done = c.complete(flight, |reg_seq, era| {
-                blob.is_some_and(|blob| self.install(name, entry, blob, (reg_seq, era), &mut evicted))
-            });
-            c.dropped(evicted);
-            done
-        });
-        let looked = Looked { entry: Some(entry), blob: blob.cloned(), cached, head: entry.bind_rev };
-        for waiter in waiters {
-            waiter.tell(&looked);
-        }
+    pub fn requests_lost(&self) {
+        self.machine.lock().requests = None;
     }
 
-    /// A binding was found: its blob came along, is held already, is on its way, or is too large to be kept.
-    fn found(&self, flight: FlightId, name: Name, entry: Entry, carried: Option<Blob>) {
-        let carried = carried.filter(|blob| blob.id() == entry.hash);
-        if entry.size > self.cache.blob_bytes_max() {
-            return self.complete(flight, &name, entry, None);
-        }
-        if let Some(blob) = carried.or_else(|| self.cache.have(&entry.hash)) {
-            return self.complete(flight, &name, entry, Some(&blob));
-        }
-        let Some(core) = self.myself.upgrade() else { return };
-        self.tasks.spawn("fetch", async move {
-            match core.blob(entry.hash).await {
-                Ok(Some(blob)) => core.complete(flight, &name, entry, Some(&blob)),
-                Ok(None) => core.resolve_again(flight, &name).await,
-                Err(error) => core.give_up(flight, &error),
-            }
-        });
-    }
-
-    /// A blob was swept between the look at its name and its fetch, so the name is bound otherwise by now.
-    async fn resolve_again(&self, flight: FlightId, name: &Name) {
-        let mut outcome =
-            Err(Error::unavailable("the value changes faster than it can be fetched: try again"));
-        for _ in 0..RESOLVES_MAX {
-            let Ok(answer) = self.look(name) else { break };
-            match answer.await {
-                Ok(Ok(looked)) => {
-                    if let Some(entry) = looked.entry {
-                        if let Ok(Some(blob)) = self.blob(entry.hash).await {
-                            outcome = Ok(Looked { blob: Some(blob), ..looked });
-                            break;
-                        }
-                    } else {
-                        outcome = Ok(looked);
-                        break;
-                    }
-                }
-                Ok(Err(e)) => {
-                    outcome = Err(e);
-                    break;
-                }
-                Err(_) => break,
-            }
-        }
-        for waiter in self.event(|c, _| c.failed(flight)) {
-            match &outcome {
-                Ok(looked) => waiter.tell(looked),
-                Err(e) => waiter.fail(e),
-            }
-        }
-    }
-
-    /// A blob by its hash: held, or fetched once for all who want it, verified, and kept if it fits.
-    ///
-    /// # Errors
-    /// `Unavailable`, `Corrupt`, `TooLarge` beyond what the cache may keep; `Ok(None)` = Global has none.
-    pub async fn blob(&self, hash: BlobHash) -> Result<Option<Blob>> {
-        if let Some(blob) = self.cache.have(&hash) {
-            return Ok(Some(blob));
-        }
-        let Some(core) = self.myself.upgrade() else { return Err(stopped()) };
-        let fetch = move || async move {
-            let Some(fetched) = core.link.fetch(hash, Slice::ALL).await? else {
-                return Err(Error::closed(GONE));
-            };
-            if fetched.size > core.cache.blob_bytes_max() {
-                return Err(Error::too_large("the blob does not fit the cache: read it as a stream"));
-            }
-            let bytes = dstore_proto::store::Body::Stream(fetched.body).collect(fetched.size).await?;
-            let blob = Blob::verify(bytes, hash)?;
-            if let Admission::Installed { evicted } = core.cache.admit(&blob) {
-                core.event(|c, _| c.dropped(evicted));
-            }
-            Ok(blob)
-        };
-        match self.blobs.get(hash, fetch).await {
-            Ok(blob) => Ok(Some(blob)),
-            Err(e) if e.message() == GONE => Ok(None),
-            Err(e) => Err(e),
-        }
+    /// To be called now and then while Global is away.
+    pub fn forget_abandoned(&self) {
+        self.event(|c, _| c.forget_abandoned());
     }
 
     /// One event of the machine, and what follows from it.
@@ -494,50 +340,6 @@ impl Core {
     }
 }
 
-/// Marks, within a blob flight, that Global has no such blob.
-const GONE: &str = "global has no such blob";
-
 pub(crate) fn stopped() -> Error {
     Error::unavailable("the local is stopping: try again")
-}
-
-/// Where a listing of stale names goes on.
-#[derive(Debug, Default)]
-pub struct Listing {
-    at: Cursor,
-    done: bool,
-}
-
-impl NameTable for Cache {
-    type Cursor = Listing;
-
-    fn remove_upto(&self, name: &Name, upto: Revision) {
-        Cache::remove_upto(self, name, upto);
-    }
-
-    fn validate(&self, name: &Name, bind_rev: Revision, reg_seq: RegSeq, era: u64) -> bool {
-        Cache::validate(self, name, bind_rev, reg_seq, era) || self.hit(name.as_bytes(), era).is_some()
-    }
-
-    fn drop_unvalidated(&self, name: &Name, era: u64) {
-        Cache::drop_unvalidated(self, name, era);
-    }
-
-    fn drop_all(&self) {
-        self.drop_all_names();
-    }
-
-    fn stale(&self, era: u64, listing: &mut Listing, limit: usize) -> Vec<(Name, Revision)> {
-        while !listing.done {
-            let batch = self.stale_names(era, listing.at, limit);
-            match batch.next {
-                Some(next) => listing.at = next,
-                None => listing.done = true,
-            }
-            if !batch.names.is_empty() {
-                return batch.names;
-            }
-        }
-        Vec::new()
-    }
 }

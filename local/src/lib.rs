@@ -1,7 +1,8 @@
 //! The Local tier of dstore: the node's cache, its session with Global, its doors and the REPL.
 //!
 //! Where to read: [`node`] has GET and SET in the order they happen, `core` the lock around the machine,
-//! [`coherence`] the rules, [`cache`] the memory, `upstream` the streams to Global.
+//! `core::fetch` how a binding gets its bytes, [`coherence`] the rules, [`cache`] the memory, `upstream` the
+//! streams to Global.
 
 pub mod blob_flight;
 pub mod cache;

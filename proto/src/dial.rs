@@ -3,12 +3,14 @@
 //! A channel connects when it is first used, and again after the connection failed; so a peer that is not
 //! there yet costs each call an `Unavailable` and nothing else. It must never panic on what a peer sends.
 
+use crate::wrapped::Wrapped;
+use bytes::Bytes;
 use dstore_shared::limits::FRAME_BYTES_MAX;
 use dstore_sys::Sys;
 use dstore_sys::net::{Address, BoxFuture, BoxIo};
 use dstore_sys::tasks::Tasks;
 use http::{HeaderMap, Request, Response, Uri};
-use hyper::body::{Frame, SizeHint};
+use hyper::body::{Body as _, Frame};
 use hyper::rt::Executor;
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
@@ -136,73 +138,42 @@ impl Service<Request<Body>> for Channel {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (interest, lost) = oneshot::channel();
-        let call = self.inner.call(request.map(|body| Body::new(Outgoing { body, lost })));
+        let call = self.inner.call(request.map(|body| Body::new(outgoing(body, lost))));
         Box::pin(async move {
             let mut response = call.await?;
             drop_bad_details(response.headers_mut());
-            Ok(response.map(|body| Body::new(Checked { body, _interest: interest })))
+            Ok(response.map(|body| Body::new(checked(body, interest))))
         })
     }
 }
 
 /// A request that is reset when its answer was dropped. Without it hyper would wait for the next piece of the
 /// request for ever, and the other side would not learn that nobody listens.
-struct Outgoing {
+fn outgoing(
     body: Body,
-    lost: oneshot::Receiver<Infallible>,
-}
-
-impl hyper::body::Body for Outgoing {
-    type Data = bytes::Bytes;
-    type Error = tonic::Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<bytes::Bytes>, tonic::Status>>> {
-        if Pin::new(&mut self.lost).poll(cx).is_ready() {
+    mut lost: oneshot::Receiver<Infallible>,
+) -> impl hyper::body::Body<Data = Bytes, Error = tonic::Status> {
+    Wrapped::new(body, move |body, cx| {
+        if Pin::new(&mut lost).poll(cx).is_ready() {
             return Poll::Ready(Some(Err(tonic::Status::cancelled("the caller went away"))));
         }
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+        body.poll_frame(cx)
+    })
 }
 
 /// An answer whose trailers cannot make tonic panic; as long as it is held, the request goes on.
-struct Checked {
+fn checked(
     body: Body,
-    _interest: oneshot::Sender<Infallible>,
-}
-
-impl hyper::body::Body for Checked {
-    type Data = bytes::Bytes;
-    type Error = tonic::Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<bytes::Bytes>, tonic::Status>>> {
-        let mut frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+    interest: oneshot::Sender<Infallible>,
+) -> impl hyper::body::Body<Data = Bytes, Error = tonic::Status> {
+    Wrapped::new(body, move |body, cx| {
+        let _held = &interest;
+        let mut frame = ready!(body.poll_frame(cx));
         if let Some(trailers) = frame.as_mut().and_then(|f| f.as_mut().ok()).and_then(Frame::trailers_mut) {
             drop_bad_details(trailers);
         }
         Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+    })
 }
 
 /// tonic 0.14 panics when it reads a `grpc-status-details-bin` that is not base64

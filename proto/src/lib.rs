@@ -15,6 +15,7 @@ pub mod status;
 pub mod store;
 mod store_service;
 mod transfer;
+mod wrapped;
 
 pub use remote_store::RemoteStore;
 pub use store_service::IdSource;

@@ -45,6 +45,19 @@ pub enum Outcome {
     Delete(DeleteOutcome),
 }
 
+impl Outcome {
+    /// The newest revision that it tells of: Global was there when it decided; 0 if it tells of none.
+    pub fn revision(&self) -> Revision {
+        match self {
+            Self::Set(SetOutcome::Stored(e) | SetOutcome::Unchanged(e) | SetOutcome::Occupied(e)) => {
+                e.bind_rev
+            }
+            Self::Set(SetOutcome::NeedBlob) => Revision(0),
+            Self::Delete(done) => done.revision,
+        }
+    }
+}
+
 /// What became of a SET.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SetOutcome {

@@ -70,7 +70,9 @@ async fn comes_back(way: Way) {
         let early = early.clone();
         tokio::spawn(async move { early.get(&name(key)).await.map(|value| value.map(|v| v.entry)) })
     });
+    // That nobody answers shows in time only.
     tokio::time::sleep(BRIEFLY).await;
+    assert!(!asking.iter().any(tokio::task::JoinHandle::is_finished), "nobody is there to answer");
     let came = b.wire.down();
     (way.come_back)(&mut b);
     for asked in asking {

@@ -5,6 +5,9 @@
 //! they wrote to standard error is then shown. Tests that run long are `#[ignore]`d:
 //! `cargo test --test processes -- --ignored --nocapture`.
 
+#[path = "../boundaries/mod.rs"]
+mod boundaries;
+
 mod contention;
 mod damage;
 mod gone;

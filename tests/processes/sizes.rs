@@ -1,36 +1,12 @@
 //! Values of every size go A -> Global -> B, with the same BLAKE3.
 
+use crate::boundaries::SIZES;
 use crate::rig::{Global, Local, name, noise, target};
 use bytes::Bytes;
 use dstore_client::{BodyStream, Slice, Tier};
-use dstore_shared::limits::{CARRIED_BYTES_MAX, CHUNK_BYTES, UNARY_BYTES_MAX};
 use dstore_shared::{BlobHash, SetOutcome};
 use futures_util::{StreamExt, stream};
 use std::time::Instant;
-
-const K: usize = 1 << 10;
-const M: usize = 1 << 20;
-/// What each boundary is of: nothing, inline in an index, carried, a message, a frame, several of them.
-const SIZES: [usize; 18] = [
-    0,
-    1,
-    16 * K - 1,
-    16 * K,
-    16 * K + 1,
-    CARRIED_BYTES_MAX - 1,
-    CARRIED_BYTES_MAX,
-    CARRIED_BYTES_MAX + 1,
-    CHUNK_BYTES + 1,
-    UNARY_BYTES_MAX,
-    UNARY_BYTES_MAX + 1,
-    M - 1,
-    M,
-    M + 1,
-    4 * M - 1,
-    4 * M,
-    4 * M + 1,
-    10 * M + 7,
-];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn values_of_every_boundary_size_go_through_three_processes() {

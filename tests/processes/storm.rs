@@ -179,6 +179,7 @@ async fn storm(engine: &'static str, rounds: u64) {
     let (file, mut checkpoints) = (global.data().join("checkpoint"), 0);
     for round in 0..rounds {
         let before = written(&file);
+        // No event is waited for, here and below: any moment will do.
         tokio::time::sleep(Duration::from_micros(rng.next_u64() % 150_000)).await;
         if round % 4 == 3 {
             // Killed while it stops, which is when it writes a checkpoint.

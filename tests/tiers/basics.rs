@@ -1,13 +1,12 @@
 //! SET, GET and DEL through two Locals.
 
+use crate::boundaries::SIZES;
 use crate::rig::{delete, get, global, local, machine, set, value};
-use dstore_proto::store::Tier;
+use dstore_proto::store::{Store, Tier};
 use dstore_shared::SetOutcome;
 use std::time::Duration;
 
 const LEASE: Duration = Duration::from_secs(2);
-const K: usize = 1 << 10;
-const M: usize = 1 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_value_set_at_one_local_is_read_at_another_and_gone_everywhere_after_a_delete() {
@@ -17,6 +16,8 @@ async fn a_value_set_at_one_local_is_read_at_another_and_gone_everywhere_after_a
 
     let stored = set(&a, "hi", "hello").await.expect("set");
     assert!(matches!(stored.outcome, SetOutcome::Stored(_)) && stored.from.cached, "{stored:?}");
+    let known = a.node().status().await.expect("answered").revision;
+    assert_eq!(known, stored.from.revision, "what a Local was told, it knows at once");
     let hit = get(&a, "hi").await.expect("answered").expect("found");
     assert_eq!(hit.from.tier, Tier::Local, "who SET it holds it");
     let filled = get(&b, "hi").await.expect("answered").expect("found");
@@ -43,26 +44,7 @@ async fn values_of_every_boundary_size_go_through() {
     let (sys, dir) = (machine(), tempfile::tempdir().expect("a directory"));
     let global = global(&sys, dir.path(), LEASE).await;
     let (a, b) = (local(&sys).await, local(&sys).await);
-    let sizes = [
-        0,
-        1,
-        16 * K - 1,
-        16 * K,
-        16 * K + 1,
-        64 * K - 1,
-        64 * K,
-        64 * K + 1,
-        256 * K,
-        256 * K + 1,
-        M - 1,
-        M,
-        M + 1,
-        4 * M - 1,
-        4 * M,
-        4 * M + 1,
-        10 * M + 7,
-    ];
-    for size in sizes {
+    for size in SIZES {
         let bytes: Vec<u8> = (0..size).map(|i| (i as u32).wrapping_mul(2_654_435_761) as u8).collect();
         let key = format!("size-{size}");
         let stored = set(&a, &key, bytes.clone()).await.unwrap_or_else(|e| panic!("size {size}: {e:?}"));

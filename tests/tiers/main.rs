@@ -1,5 +1,8 @@
 //! Both tiers in one process, over real gRPC and in-memory connections.
 
+#[path = "../boundaries/mod.rs"]
+mod boundaries;
+
 mod basics;
 mod limits;
 mod races;

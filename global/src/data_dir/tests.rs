@@ -10,6 +10,7 @@ use dstore_sys::disk::{DiskFile, Open, RealDisk};
 use dstore_sys::rng::{Rng, SeededRng};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write as _};
+use tempfile::TempDir;
 
 /// Batches one after another in a file: length, first, last, payload.
 #[derive(Debug)]
@@ -101,6 +102,17 @@ fn write(opened: &mut Opened<FakeJournal>, upto: u64) {
 fn checkpoint(opened: &Opened<FakeJournal>) -> Revision {
     let done = opened.catalog.checkpoint(Moment::ZERO, outcomes(opened.journal.head.0));
     done.blocking_recv().unwrap().unwrap()
+}
+
+/// A directory that was checkpointed at one revision, and lost its process at a later one.
+fn crashed(checkpointed: u64, head: u64) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = open_memory(dir.path());
+    write(&mut opened, checkpointed);
+    checkpoint(&opened);
+    write(&mut opened, head);
+    drop_unclean(opened);
+    dir
 }
 
 /// All outcomes up to `head`.
@@ -308,12 +320,7 @@ fn an_index_that_cannot_be_opened_is_rebuilt_from_the_whole_journal() {
 
 #[test]
 fn a_checkpoint_vouches_for_no_index_but_its_own() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut opened = open_memory(dir.path());
-    write(&mut opened, 50);
-    checkpoint(&opened);
-    write(&mut opened, 60);
-    drop_unclean(opened);
+    let dir = crashed(50, 60);
     // As far as the checkpoint and further, but another index: such as a rebuild that was cut short.
     engine::discard(EngineKind::Memory, &Sys::real(), &dir.path().join("index")).unwrap();
     index_is_ahead(dir.path(), 55);
@@ -343,12 +350,7 @@ fn trim(path: &Path, revision: u64) {
 
 #[test]
 fn an_index_that_the_journal_cannot_rebuild_is_refused_and_left_alone() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut opened = open_memory(dir.path());
-    write(&mut opened, 50);
-    checkpoint(&opened);
-    write(&mut opened, 60);
-    drop_unclean(opened);
+    let dir = crashed(50, 60);
     trim(dir.path(), 40);
     check(&open_memory(dir.path()));
     let index = dir.path().join("index/memory");
@@ -369,12 +371,7 @@ fn an_index_that_the_journal_cannot_rebuild_is_refused_and_left_alone() {
 
 #[test]
 fn a_journal_with_a_gap_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut opened = open_memory(dir.path());
-    write(&mut opened, 20);
-    checkpoint(&opened);
-    write(&mut opened, 30);
-    drop_unclean(opened);
+    let dir = crashed(20, 30);
     trim(dir.path(), 21);
     let error = try_open(dir.path(), EngineKind::Memory).expect_err("gap");
     assert!(error.kind() == Kind::Corrupt && error.message().contains("missing"), "{error}");
@@ -461,6 +458,7 @@ fn killed_at_any_moment(engine: EngineKind) {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         let ack = |line: String| line.strip_prefix("ack ").and_then(|n| n.parse::<u64>().ok());
         let mut acked = lines.by_ref().find_map(ack).unwrap_or(0);
+        // No event is waited for: any moment will do.
         std::thread::sleep(Duration::from_micros(rng.next_u64() % 40_000));
         child.kill().unwrap();
         child.wait().unwrap();

@@ -17,6 +17,7 @@
 mod blobs;
 mod eviction;
 mod names;
+mod table;
 
 use blobs::{Blobs, Resident};
 use dstore_shared::{Blob, BlobHash, Entry, Name, RegSeq, Revision};
@@ -27,6 +28,7 @@ use parking_lot::Mutex;
 use slab::Slab;
 use std::fmt;
 use std::sync::Arc;
+pub use table::Listing;
 
 /// Locks that each table is divided among: many more than cores, so that two hits seldom meet at one.
 const SHARDS: usize = 64;

@@ -4,8 +4,8 @@
 use super::{Action, Coherence, NameTable, Waiter};
 use dstore_shared::frame::{Ask, Request, Resolved};
 use dstore_shared::{
-    Blob, BlobHash, Command, Entry, Epoch, Error, FlightId, Moment, Name, Outcome, RegSeq, RequestId, Result,
-    Revision, SetOutcome,
+    Blob, BlobHash, Command, Entry, Epoch, Error, FlightId, HistoryId, Moment, Name, Outcome, RegSeq,
+    RequestId, Result, Revision, SetOutcome,
 };
 
 #[derive(Debug)]
@@ -54,6 +54,11 @@ pub(super) struct Flight<W> {
 impl<W> Flight<W> {
     fn clears_poison(&self, r: Revision) -> bool {
         self.poison.is_none_or(|upto| r > upto)
+    }
+
+    /// Whether it was sent in `history`: revisions of another one cannot be compared.
+    fn is_of(&self, history: HistoryId) -> bool {
+        self.epoch.is_some_and(|epoch| epoch.history == history)
     }
 }
 
@@ -223,6 +228,9 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         if !matches!(flight.state, State::Sent) || flight.sort == Sort::Change {
             return;
         }
+        if flight.is_of(self.history) {
+            self.known = self.known.max(answer.head);
+        }
         let current = answer.cacheable.is_some() && answer.cacheable == epoch && flight.epoch == epoch;
         let registered = current && flight.sort == Sort::Get;
         let mut again = Vec::new();
@@ -307,6 +315,9 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
             return (Vec::new(), false);
         }
         let Some(flight) = self.remove(id) else { return (Vec::new(), false) };
+        if flight.is_of(self.history) {
+            self.known = self.known.max(outcome.revision());
+        }
         let Outcome::Set(SetOutcome::Stored(entry)) = outcome else { return (flight.early, false) };
         let current = cacheable.is_some() && cacheable == self.epoch && flight.epoch == self.epoch;
         let installed = match (&flight.name, &flight.own) {

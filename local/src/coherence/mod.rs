@@ -114,6 +114,7 @@ pub struct Coherence<T: NameTable, W> {
     era: u64,
     history: HistoryId,
     applied: Revision,
+    known: Revision,
     lease: Duration,
     born: Option<Born>,
 
@@ -145,6 +146,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
             era: 0,
             history: HistoryId::default(),
             applied: Revision(0),
+            known: Revision(0),
             lease: dstore_shared::limits::LEASE,
             born: None,
             stream: Stream::None,
@@ -192,6 +194,12 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
     /// The newest revision up to which every change was applied.
     pub fn applied(&self) -> Revision {
         self.applied
+    }
+
+    /// The newest revision of the present history that Global told, by any frame or reply. Changes before it may
+    /// not have been applied: it is for people, and never what HELLO says.
+    pub fn known(&self) -> Revision {
+        self.known
     }
 
     /// The session, if there is one.

@@ -63,10 +63,11 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
     /// A frame of the session stream, in order.
     pub fn down(&mut self, now: Moment, frame: Down, names: &T) {
         match (self.stream, frame) {
-            (Stream::Greeting, Down::Welcome { epoch, head: _, resumption, lease, born }) => {
+            (Stream::Greeting, Down::Welcome { epoch, head, resumption, lease, born }) => {
                 self.saw(born);
                 self.lease = lease;
                 self.welcome(epoch, resumption, names);
+                self.known = self.known.max(head);
             }
             // What was still on its way when the stream broke, or was given up.
             (Stream::None, _) => {}
@@ -100,6 +101,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         if resumption == Resumption::NewHistory {
             names.drop_all();
             self.applied = Revision(0);
+            self.known = Revision(0);
         }
         if resumption != Resumption::Resume {
             self.era += 1;
@@ -113,6 +115,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         if seq != self.acked + 1 {
             return self.reconnect("an invalidation is missing");
         }
+        self.known = self.known.max(upto);
         names.remove_upto(name, upto);
         self.poison(name, upto);
         self.acked = seq;
@@ -129,6 +132,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         self.keeps.drain(..=at);
         self.lease = lease;
         self.applied = self.applied.max(through);
+        self.known = self.known.max(through);
         let until = made + shortened(lease);
         if until > self.valid_until {
             self.valid_until = until;

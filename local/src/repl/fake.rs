@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, DuplexStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// How the store behaves.
 #[derive(Clone, Debug)]
@@ -52,6 +52,8 @@ pub(super) struct FakeStore {
     pub how: Mutex<Behaviour>,
     pub blobs: Mutex<HashMap<Name, Bytes>>,
     pub ids: Mutex<Vec<RequestId>>,
+    /// Told when a call hangs.
+    pub hangs: Notify,
 }
 
 impl FakeStore {
@@ -59,6 +61,7 @@ impl FakeStore {
         let how = self.how.lock().clone();
         tokio::time::sleep(how.delay).await;
         if how.hang {
+            self.hangs.notify_one();
             std::future::pending::<()>().await;
         }
         let spared = how.fail_times == Some(0);

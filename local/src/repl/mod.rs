@@ -1,12 +1,12 @@
 //! What a user types at dstore, and what is answered: the REPL language over any [`Store`].
 //!
-//! A line of bytes goes through `command` (parser, pure) to `session`, which asks the store with `patience`, and
+//! A line of bytes goes through `command` (parser, pure) to `session`, which asks the node with `patience`, and
 //! comes back through `render` or `json` (pure) to `output`. `run` is the loop, `input` where lines come from.
-//! The REPL is a client of a node like any other: it never reaches into one.
+//! The REPL is a client of a node like any other: it never reaches into one, and `dstore-client` names its changes
+//! and tries them again.
 //!
 //! [`Store`]: dstore_proto::store::Store
 
-mod caller;
 mod command;
 mod complete;
 mod escape;

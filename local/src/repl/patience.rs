@@ -1,11 +1,13 @@
 //! How long a command waits: a note after 300 ms, an end after 5 s, at once on Ctrl-C.
 //!
 //! The 5 s are for the node. Time in which a command waits for its own input or for whoever reads its output
-//! does not count, and a large upload gets more, so that it can reach the disk.
+//! does not count, and a large upload gets more, so that it can reach the disk. The client tries again and ends
+//! its calls by the same 5 s; what it would let go on as long as it moves, transfers, ends here.
 
 use super::output::Output;
+use super::session::Settings;
 use dstore_proto::store::BodyStream;
-use dstore_shared::{Error, Kind, Moment, Result};
+use dstore_shared::{Error, Moment, Result};
 use dstore_sys::Sys;
 use futures_util::Stream;
 use std::future::Future;
@@ -33,12 +35,8 @@ impl Default for Patience {
     }
 }
 
-/// The first pause before another attempt; it doubles.
-const BACKOFF: Duration = Duration::from_millis(20);
-/// The longest pause: a node that is back is found within it.
-const BACKOFF_MAX: Duration = Duration::from_millis(500);
-/// Begins the message about a change that may have been made.
-const IN_DOUBT: &str = "outcome unknown";
+/// The client, whose 5 s begin a little later, gives up first: it knows what failed last.
+const CLIENT_FIRST: Duration = Duration::from_millis(100);
 
 /// An upload is given one second more for each of these: slow disks sync faster than that.
 const UPLOAD_BYTES_PER_SECOND: u64 = 32 << 20;
@@ -49,8 +47,10 @@ pub type Interrupts = watch::Receiver<u64>;
 /// Why a command has no answer.
 #[derive(Debug)]
 pub(super) enum Stop {
-    /// It failed, or was given up.
+    /// It failed.
     Failed(Error),
+    /// It was not answered in time.
+    Late,
     /// Ctrl-C.
     Interrupted,
     /// Standard output cannot be written.
@@ -60,16 +60,6 @@ pub(super) enum Stop {
 impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Self {
         Self::Output(error)
-    }
-}
-
-impl Stop {
-    /// The same, with another error.
-    pub fn map(self, change: impl FnOnce(Error) -> Error) -> Self {
-        match self {
-            Self::Failed(error) => Self::Failed(change(error)),
-            other => other,
-        }
     }
 }
 
@@ -85,19 +75,15 @@ pub(super) struct Wait<'a> {
     patience: Patience,
     interrupts: &'a mut Interrupts,
     address: &'a str,
-    /// Of a change: once it was sent, giving up leaves its outcome unknown.
-    pub sent: bool,
-    /// What it lacks, if that is known.
-    pub lacks: Option<&'static str>,
     began: Moment,
     noted: bool,
 }
 
 impl<'a> Wait<'a> {
-    pub fn new(sys: &'a Sys, patience: Patience, interrupts: &'a mut Interrupts, address: &'a str) -> Self {
+    pub fn new(sys: &'a Sys, settings: &'a Settings, interrupts: &'a mut Interrupts) -> Self {
         interrupts.mark_unchanged();
-        let began = sys.clock.now();
-        Self { sys, patience, interrupts, address, sent: false, lacks: None, began, noted: false }
+        let (patience, address, began) = (settings.patience, &settings.address, sys.clock.now());
+        Self { sys, patience, interrupts, address, began, noted: false }
     }
 
     /// Starts anew: the node has just shown that it is there.
@@ -108,43 +94,6 @@ impl<'a> Wait<'a> {
     /// How long it has waited.
     pub fn elapsed(&self) -> Duration {
         self.sys.clock.now().since(self.began)
-    }
-
-    /// The answer of the first attempt that is not `Unavailable`, or the last one's when time is up. A change
-    /// keeps its id over all attempts, so it is made once.
-    pub async fn on_any<T, F>(&mut self, attempt: impl Fn() -> F, output: &mut Output) -> Result<T, Stop>
-    where
-        F: Future<Output = Result<T>>,
-    {
-        let mut backoff = BACKOFF;
-        loop {
-            let failed = match self.on(attempt(), None, output).await {
-                Err(Stop::Failed(e)) if e.kind() == Kind::Unavailable => e,
-                done => return done,
-            };
-            let nap = self.sys.rng.jitter(failed.delay().unwrap_or_default().max(backoff));
-            if nap >= self.left(None) {
-                return Err(self.in_doubt(failed).into());
-            }
-            backoff = (backoff * 2).min(BACKOFF_MAX);
-            let sleep = async {
-                tokio::time::sleep(nap).await;
-                Ok(())
-            };
-            self.on(sleep, None, output).await?;
-        }
-    }
-
-    /// Of a change that may have been made, the error says so.
-    pub fn in_doubt(&self, failed: Error) -> Error {
-        if !self.sent || failed.kind() != Kind::Unavailable || failed.message().contains(IN_DOUBT) {
-            return failed;
-        }
-        let told = Error::unavailable(format!("{IN_DOUBT}: {}", failed.message()));
-        match failed.delay() {
-            Some(delay) => told.retry_after(delay),
-            None => told,
-        }
     }
 
     /// Writes a part of the answer; whoever reads it may be slow.
@@ -166,7 +115,7 @@ impl<'a> Wait<'a> {
         loop {
             let left = self.left(upload);
             if left.is_zero() {
-                return Err(self.given_up().into());
+                return Err(Stop::Late);
             }
             let (nap, pressed) = (self.nap(left), pressed(self.interrupts));
             tokio::select! {
@@ -185,33 +134,18 @@ impl<'a> Wait<'a> {
     }
 
     fn left(&self, upload: Option<&Upload>) -> Duration {
-        let now = self.sys.clock.now();
-        let Some(upload) = upload else {
-            return (self.began + self.patience.give_up_after).since(now);
-        };
+        let (now, limit) = (self.sys.clock.now(), self.patience.give_up_after + CLIENT_FIRST);
+        let Some(upload) = upload else { return (self.began + limit).since(now) };
         if upload.starves() {
-            return self.patience.give_up_after;
+            return limit;
         }
         let extra = Duration::from_secs(upload.taken() / UPLOAD_BYTES_PER_SECOND);
-        (self.began.max(upload.fed_at()) + self.patience.give_up_after + extra).since(now)
+        (self.began.max(upload.fed_at()) + limit + extra).since(now)
     }
 
     fn nap(&self, left: Duration) -> Duration {
         let until_note = (self.began + self.patience.note_after).since(self.sys.clock.now());
         if self.noted || until_note.is_zero() { left } else { left.min(until_note) }
-    }
-
-    fn given_up(&self) -> Error {
-        let (address, seconds) = (self.address, self.patience.give_up_after.as_secs_f32());
-        Error::unavailable(match (self.lacks, self.sent) {
-            (Some(lack), _) => format!("`{address}` {lack}, waited {seconds} s: see `dstore status`"),
-            (None, true) => {
-                format!(
-                    "{IN_DOUBT}: no answer from `{address}` within {seconds} s, look before you repeat it"
-                )
-            }
-            (None, false) => format!("no answer from `{address}` within {seconds} s: see `dstore status`"),
-        })
     }
 }
 

@@ -3,15 +3,16 @@
 //! Standard output gets exactly the lines of the language (`render`); all else goes to standard error. A
 //! command that fails ends itself, never the session; only a standard output that is gone does that.
 
-use super::caller::Caller;
 use super::command::{Command, Line, Refused};
 use super::output::Output;
 use super::patience::{Interrupts, Patience, Stop, Upload, Wait, pressed};
 use super::render::{self, Mode};
 use super::show::show;
 use super::{exit, json};
-use dstore_proto::store::{Body, BodyStream, DeleteReply, Found, SetReply, Slice, Store, Target};
-use dstore_shared::{Blob, BlobHash, Entry, Error, Key, Kind, Name, Namespace, SetOutcome};
+use bytes::Bytes;
+use dstore_client::{Client, ClientConfig};
+use dstore_proto::store::{BodyStream, DeleteReply, Found, SetReply, Slice, Store, Target};
+use dstore_shared::{BlobHash, Entry, Error, Key, Name, Namespace, SetOutcome};
 use dstore_sys::Sys;
 use std::fmt;
 use std::io;
@@ -44,9 +45,8 @@ pub enum Step {
 
 /// A conversation.
 pub struct Session<S> {
-    store: Arc<S>,
+    client: Client<S>,
     sys: Sys,
-    caller: Caller,
     settings: Settings,
     output: Output,
     interrupts: Interrupts,
@@ -60,7 +60,7 @@ impl<S> fmt::Debug for Session<S> {
 
 /// What a SET stores.
 enum Value {
-    Blob(Blob),
+    Bytes(Bytes),
     Stream(Upload, BodyStream),
 }
 
@@ -74,7 +74,12 @@ struct Asked<'a> {
 impl<S: Store> Session<S> {
     /// A conversation with `store`. A new number in `interrupts` cancels the command that is running.
     pub fn new(store: Arc<S>, sys: Sys, settings: Settings, output: Output, interrupts: Interrupts) -> Self {
-        Self { store, caller: Caller::new(&sys), sys, settings, output, interrupts }
+        let config = ClientConfig {
+            deadline: settings.patience.give_up_after,
+            node: Some(settings.address.clone()),
+            ..ClientConfig::default()
+        };
+        Self { client: Client::over(&sys, store, config), sys, settings, output, interrupts }
     }
 
     /// Where answers go.
@@ -103,7 +108,7 @@ impl<S: Store> Session<S> {
         let mode = line.mode.unwrap_or(self.settings.mode);
         let code = match line.command {
             Command::Get { key } => self.get(&key, mode).await?,
-            Command::Set { key, value } => self.set(&key, Value::Blob(Blob::hash(value)), mode).await?,
+            Command::Set { key, value } => self.set(&key, Value::Bytes(value), mode).await?,
             Command::Delete { keys } => self.delete(&keys, mode).await?,
             Command::Status => self.status(mode).await?,
             Command::Exit(code) => return Ok(Step::Leave(code)),
@@ -151,10 +156,9 @@ impl<S: Store> Session<S> {
 
     async fn get(&mut self, key: &Key, mode: Mode) -> io::Result<u8> {
         let asked = Asked { command: "get", key: Some(key), mode };
-        let mut wait =
-            Wait::new(&self.sys, self.settings.patience, &mut self.interrupts, &self.settings.address);
-        let ask = || self.store.get(Target::Name(name(key)), Slice::ALL);
-        match wait.on_any(ask, &mut self.output).await {
+        let mut wait = Wait::new(&self.sys, &self.settings, &mut self.interrupts);
+        let target = Target::Name(name(key));
+        match wait.on(self.client.get_stream(&target, Slice::ALL), None, &mut self.output).await {
             Ok(Some(found)) => {
                 let (facts, took) = (facts(&found), wait.elapsed());
                 if let Err(stop) = show(key, found, mode, &mut wait, &mut self.output).await {
@@ -175,26 +179,17 @@ impl<S: Store> Session<S> {
     }
 
     async fn set(&mut self, key: &Key, value: Value, mode: Mode) -> io::Result<u8> {
-        let mut wait =
-            Wait::new(&self.sys, self.settings.patience, &mut self.interrupts, &self.settings.address);
-        let (store, output) = (&*self.store, &mut self.output);
-        let answer = async {
-            let id = self.caller.next_id(store, &self.sys, &mut wait, output).await?;
-            wait.sent = true;
-            match value {
-                Value::Blob(blob) => {
-                    let ask = || store.set(id, Some(name(key)), Body::Blob(blob.clone()));
-                    wait.on_any(ask, output).await
-                }
-                Value::Stream(upload, body) => {
-                    // A stream can be read once: there is no other attempt.
-                    let set = store.set(id, Some(name(key)), Body::Stream(body));
-                    let set = wait.on(set, Some(&upload), output).await;
-                    set.map_err(|stop| stop.map(|e| wait.in_doubt(e)))
-                }
+        let mut wait = Wait::new(&self.sys, &self.settings, &mut self.interrupts);
+        let (name, output) = (name(key), &mut self.output);
+        // Boxed, because a command's future holds all that it may wait for.
+        let answer = match value {
+            Value::Bytes(bytes) => wait.on(Box::pin(self.client.set(&name, bytes)), None, output).await,
+            Value::Stream(upload, body) => {
+                let set = Box::pin(self.client.set_stream(Some(&name), body));
+                wait.on(set, Some(&upload), output).await
             }
         };
-        match answer.await {
+        match answer {
             Ok(reply) => {
                 let took = wait.elapsed();
                 self.answer_set(key, &reply, mode, took).await
@@ -235,15 +230,10 @@ impl<S: Store> Session<S> {
     }
 
     async fn delete(&mut self, keys: &[Key], mode: Mode) -> io::Result<u8> {
-        let mut wait =
-            Wait::new(&self.sys, self.settings.patience, &mut self.interrupts, &self.settings.address);
-        let (store, output) = (&*self.store, &mut self.output);
-        let answer = async {
-            let id = self.caller.next_id(store, &self.sys, &mut wait, output).await?;
-            wait.sent = true;
-            wait.on_any(|| store.delete(id, keys.iter().map(name).collect()), output).await
-        };
-        let reply: DeleteReply = match answer.await {
+        let mut wait = Wait::new(&self.sys, &self.settings, &mut self.interrupts);
+        let names: Vec<Name> = keys.iter().map(name).collect();
+        let answer = wait.on(self.client.delete(&names), None, &mut self.output).await;
+        let reply: DeleteReply = match answer {
             Ok(reply) => reply,
             Err(stop) => {
                 let key = if keys.len() == 1 { keys.first() } else { None };
@@ -264,9 +254,8 @@ impl<S: Store> Session<S> {
     }
 
     async fn status(&mut self, mode: Mode) -> io::Result<u8> {
-        let mut wait =
-            Wait::new(&self.sys, self.settings.patience, &mut self.interrupts, &self.settings.address);
-        let status = match wait.on_any(|| self.store.status(), &mut self.output).await {
+        let mut wait = Wait::new(&self.sys, &self.settings, &mut self.interrupts);
+        let status = match wait.on(self.client.status(), None, &mut self.output).await {
             Ok(status) => status,
             Err(stop) => return self.stopped(&Asked { command: "status", key: None, mode }, stop).await,
         };
@@ -299,11 +288,10 @@ impl<S: Store> Session<S> {
                 self.output.note(&format!("cancelled{outcome}")).await;
                 return Ok(exit::INTERRUPTED);
             }
+            Stop::Late if changes => self.client.in_doubt(),
+            Stop::Late => self.client.no_answer(),
             Stop::Failed(error) => error,
         };
-        if error.kind() == Kind::Closed {
-            self.caller.forget_born();
-        }
         if asked.mode == Mode::Json {
             self.output.line(&json::failed(asked.command, asked.key, &error)).await?;
         }

@@ -4,11 +4,13 @@
 //! when the peer breaks the rules; and whatever ends it, its calls end with it.
 
 use super::{Limits, Shared};
+use crate::wrapped::Wrapped;
+use bytes::Bytes;
 use dstore_shared::Error;
 use dstore_sys::net::BoxIo;
 use dstore_sys::tasks::Tasks;
 use http::{HeaderMap, Request, Response};
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::{Body as _, Incoming};
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -153,22 +155,22 @@ async fn answer(
     shared: Arc<Shared>,
     calls: Arc<Calls>,
     request: Request<Incoming>,
-) -> Result<Response<Counted>, Infallible> {
+) -> Result<Response<impl hyper::body::Body<Data = Bytes, Error = tonic::Status>>, Infallible> {
     let Some(running) = Running::begin(&shared, &calls) else {
         let full = Error::exhausted("the server has as many calls as it may: try again")
             .retry_after(Duration::from_millis(100));
         let response = crate::status::to_status(&full).into_http();
-        return Ok(response.map(|body| Counted { body, running: None }));
+        return Ok(response.map(|body| counted(body, None)));
     };
     let deadline = deadline_of(request.headers());
-    let call = shared.routes.call(request.map(|body| Body::new(Received(body))));
+    let call = shared.routes.call(request.map(|body| Body::new(received(body))));
     let response = match deadline {
         None => call.await,
         Some(deadline) => tokio::time::timeout(deadline, call).await.unwrap_or_else(|_| {
             tonic::Status::deadline_exceeded("the deadline that the caller set has passed").into_http()
         }),
     };
-    Ok(response.map(|body| Counted { body, running: Some(running) }))
+    Ok(response.map(|body| counted(body, Some(running))))
 }
 
 /// The caller's `grpc-timeout`, as the gRPC specification writes it: up to eight digits and a unit.
@@ -192,57 +194,23 @@ fn deadline_of(headers: &HeaderMap) -> Option<Duration> {
 
 /// A request whose abort is told as an error. tonic 0.14 takes a request that was reset with CANCEL for one
 /// that has ended (`Streaming::poll_frame`): half an upload would pass for a whole one.
-struct Received(Incoming);
-
-impl hyper::body::Body for Received {
-    type Data = bytes::Bytes;
-    type Error = tonic::Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<bytes::Bytes>, tonic::Status>>> {
-        let gone = |e: hyper::Error| tonic::Status::aborted(format!("the caller went away: {e}"));
-        Pin::new(&mut self.0).poll_frame(cx).map_err(gone)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
-    }
+fn received(request: Incoming) -> impl hyper::body::Body<Data = Bytes, Error = tonic::Status> {
+    let gone = |e: hyper::Error| tonic::Status::aborted(format!("the caller went away: {e}"));
+    Wrapped::new(request, move |body, cx| body.poll_frame(cx).map_err(gone))
 }
 
 /// An answer that counts as a running call until it was sent or dropped.
-struct Counted {
-    body: Body,
-    running: Option<Running>,
-}
-
-impl hyper::body::Body for Counted {
-    type Data = bytes::Bytes;
-    type Error = tonic::Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<bytes::Bytes>, tonic::Status>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+fn counted(
+    answer: Body,
+    mut running: Option<Running>,
+) -> impl hyper::body::Body<Data = Bytes, Error = tonic::Status> {
+    Wrapped::new(answer, move |body, cx| {
+        let frame = ready!(body.poll_frame(cx));
         if frame.is_none() {
-            self.running = None;
+            drop(running.take());
         }
         Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+    })
 }
 
 /// Refuses a peer that sends much before its first call is there.

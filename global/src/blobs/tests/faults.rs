@@ -259,6 +259,7 @@ impl Faults {
                 tokio::task::yield_now().await;
             }
             let release = async {
+                // Whoever asks must wait for the unlink, and that nothing comes too early shows in time only.
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
                 self.hold_removes.store(false, Ordering::SeqCst);
             };

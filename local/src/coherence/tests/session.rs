@@ -345,3 +345,43 @@ fn rule_31_in_another_history_all_names_are_gone() {
     let Some(Action::Send(Up::Hello(hello))) = t.m.take_actions().pop() else { panic!("a hello") };
     assert_eq!((hello.history, hello.last_epoch), (HistoryId(9), Some(other)));
 }
+
+#[test]
+fn every_frame_and_reply_tells_the_newest_revision_and_a_lease_alone_what_was_applied() {
+    let mut t = Table::open();
+    assert_eq!((t.m.known(), t.m.applied()), (Revision(10), Revision(10)), "by WELCOME and LEASE");
+    t.inv(e(1), 1, "k", 12);
+    assert_eq!(t.m.known(), Revision(12));
+    t.get(0, "k", "g0");
+    t.absent(1, 1);
+    assert_eq!(t.m.known(), Revision(20), "the head at the read");
+    t.set("k", "s0");
+    t.stored(2, "k", 21, Some(e(1)));
+    assert_eq!(t.m.known(), Revision(21));
+    t.del("k", "d0");
+    t.changed(3, &Outcome::Delete(DeleteOutcome { removed: vec![true], revision: Revision(22) }));
+    t.set("k", "s1");
+    t.changed(4, &Outcome::Set(SetOutcome::NeedBlob));
+    assert_eq!((t.m.known(), t.m.applied()), (Revision(22), Revision(10)));
+    t.m.lost();
+    t.connected(100);
+    let Some(Action::Send(Up::Hello(hello))) = t.m.take_actions().pop() else { panic!("a hello") };
+    assert_eq!(hello.applied_rev, Revision(10), "an INV may be missing after it");
+}
+
+#[test]
+fn a_reply_of_another_history_tells_no_revision() {
+    let mut t = Table::open();
+    t.inv(e(1), 1, "j", 30);
+    t.get(0, "k", "g0");
+    t.m.lost();
+    t.connected(100);
+    let other = Epoch { history: HistoryId(9), ..e(2) };
+    t.welcome_as(other, Resumption::NewHistory);
+    assert_eq!(t.m.known(), Revision(10), "30 was of the other one");
+    t.absent(101, 1);
+    assert_eq!(t.m.known(), Revision(10), "20 was, too");
+    t.get(102, "k", "g1");
+    t.absent(103, 2);
+    assert_eq!(t.m.known(), Revision(20));
+}
