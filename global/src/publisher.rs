@@ -13,13 +13,16 @@ use crate::committer::Done;
 use crate::sessions::OpNo;
 use dstore_shared::{Error, Outcome, Result, Revision};
 use dstore_sys::tasks::{Blocking, Lane, LaneEnd};
-use std::sync::Weak;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use tokio::sync::oneshot;
 
 /// Ops that become visible under one hold of the shard's lock.
 const SHOWN_TOGETHER: usize = 64;
 /// Batches that may be durable and not visible: the committer waits when there are more.
 const BATCHES: usize = 4;
+/// A batch of so few decisions is published sooner than another thread is woken up.
+const FEW: usize = 8;
 
 /// Who is told.
 pub(crate) enum To {
@@ -53,7 +56,13 @@ pub(crate) struct Publisher {
 
 /// The committer's way to the publisher.
 pub(crate) enum Publishing {
-    Apart(Lane<Publication>),
+    /// On a thread of its own while there is much to do, else in place.
+    Apart {
+        lane: Lane<Publication>,
+        publisher: Arc<Publisher>,
+        /// Publications that the lane has and that are not done.
+        waiting: Arc<AtomicUsize>,
+    },
     InPlace(Publisher),
 }
 
@@ -67,22 +76,44 @@ impl Publishing {
         let publisher = Publisher { authority, catalog };
         match blocking {
             Blocking::Threads => {
+                let publisher = Arc::new(publisher);
+                let waiting = Arc::<AtomicUsize>::default();
+                let (to, done) = (publisher.clone(), waiting.clone());
                 let work = move |given: &mut Vec<Publication>| {
-                    given.drain(..).for_each(|publication| publisher.publish(publication));
+                    for publication in given.drain(..) {
+                        to.publish(publication);
+                        done.fetch_sub(1, Ordering::Release);
+                    }
                 };
                 let (lane, end) = Lane::start(blocking, "dstore-publish", (BATCHES, 1), work);
-                (Self::Apart(lane), Some(end))
+                (Self::Apart { lane, publisher, waiting }, Some(end))
             }
             Blocking::Inline { .. } => (Self::InPlace(publisher), None),
         }
     }
 
-    /// Hands over, waiting for room.
+    /// Publishes, or hands over, waiting for room. There must be one caller: it alone adds to what waits, so
+    /// when nothing does nobody else is publishing.
     pub(crate) fn publish(&self, publication: Publication) {
         match self {
-            // The publisher ends after whoever calls this.
-            Self::Apart(lane) => _ = lane.send_blocking(publication),
+            Self::Apart { lane, publisher, waiting } => {
+                if publication.is_small() && waiting.load(Ordering::Acquire) == 0 {
+                    return publisher.publish(publication);
+                }
+                waiting.fetch_add(1, Ordering::Relaxed);
+                // The publisher ends after whoever calls this.
+                let _ = lane.send_blocking(publication);
+            }
             Self::InPlace(publisher) => publisher.publish(publication),
+        }
+    }
+}
+
+impl Publication {
+    fn is_small(&self) -> bool {
+        match self {
+            Self::Batch { decided, .. } => decided.len() <= FEW,
+            Self::Checkpoint { .. } => false,
         }
     }
 }
