@@ -53,7 +53,7 @@ pub struct StoreFlags {
     /// Keep the data in DIR [default: ./dstore-data].
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// Index engine: fjall or memory [default: fjall].
+    /// Index engine: fjall, sled or memory [default: fjall].
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<String>,
     /// Lease length, 50ms to 10s [default: 2s].

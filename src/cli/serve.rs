@@ -5,8 +5,8 @@ use super::client::{self, converse};
 use super::screen;
 use super::signals::Signals;
 use super::sys;
-use crate::config::{Engine, GlobalSettings, LocalSettings, Node, ScriptSettings};
-use dstore_global::{EngineKind, Global, GlobalConfig};
+use crate::config::{GlobalSettings, LocalSettings, Node, ScriptSettings};
+use dstore_global::{Global, GlobalConfig};
 use dstore_local::repl::{Mode, exit};
 use dstore_local::{Listen, Local, LocalConfig};
 use dstore_proto::store::Store;
@@ -121,13 +121,9 @@ pub async fn solo(global: GlobalSettings, local: LocalSettings, script: ScriptSe
 }
 
 fn global_config(settings: GlobalSettings) -> GlobalConfig {
-    let engine = match settings.engine {
-        Engine::Fjall => EngineKind::Fjall,
-        Engine::Memory => EngineKind::Memory,
-    };
     GlobalConfig {
         listen: vec![settings.listen],
-        engine,
+        engine: settings.engine,
         lease: settings.lease,
         drain_timeout: settings.drain_timeout,
         min_free: settings.min_free,

@@ -9,6 +9,7 @@ mod units;
 
 pub use resolve::{Surroundings, resolve};
 
+use dstore_global::EngineKind;
 use dstore_local::repl::{Command, Mode};
 use dstore_shared::Key;
 use dstore_sys::net::Address;
@@ -53,15 +54,6 @@ pub struct Listen {
     pub is_default: bool,
 }
 
-/// The index engine.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Engine {
-    /// fjall 3.
-    Fjall,
-    /// In memory, with checkpoints in files.
-    Memory,
-}
-
 /// Settings of the authority.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GlobalSettings {
@@ -70,7 +62,7 @@ pub struct GlobalSettings {
     /// Where its data are.
     pub data: PathBuf,
     /// Its index engine.
-    pub engine: Engine,
+    pub engine: EngineKind,
     /// The lease length D.
     pub lease: Duration,
     /// How long it goes on reading after a disk error.
@@ -87,7 +79,7 @@ impl Default for GlobalSettings {
         Self {
             listen: Address::Tcp("127.0.0.1:50051".into()), // this machine only, until there is TLS
             data: "./dstore-data".into(),
-            engine: if cfg!(feature = "fjall") { Engine::Fjall } else { Engine::Memory },
+            engine: EngineKind::preferred(),
             lease: dstore_shared::limits::LEASE,
             drain_timeout: Duration::from_secs(5), // a balancer has noticed by then
             min_free: 256 << 20,                   // a segment in reserve and room for checkpoints

@@ -2,10 +2,11 @@
 
 use super::file::File;
 use super::{
-    Action, Config, Engine, GlobalSettings, Listen, LocalSettings, Node, SOLO_GLOBAL, ScriptSettings, Source,
-    socket, units,
+    Action, Config, GlobalSettings, Listen, LocalSettings, Node, SOLO_GLOBAL, ScriptSettings, Source, socket,
+    units,
 };
 use crate::cli::args::{CommandLine, NodeFlag, ScriptFlags, Solo, StoreFlags, Verb};
+use dstore_global::EngineKind;
 use dstore_local::repl::{Command, Mode};
 use dstore_shared::{Error, Key, Result};
 use dstore_sys::net::Address;
@@ -240,12 +241,15 @@ impl Settings<'_> {
     }
 }
 
-fn engine(text: &str) -> Result<Engine, String> {
-    match text {
-        "fjall" if cfg!(feature = "fjall") => Ok(Engine::Fjall),
-        "fjall" => Err("this build is without `fjall`: use memory".into()),
-        "memory" => Ok(Engine::Memory),
-        other => Err(format!("`{other}` is not an engine: use fjall or memory")),
+fn engine(text: &str) -> Result<EngineKind, String> {
+    let built_in = || EngineKind::ALL.into_iter().filter(|kind| kind.is_built_in());
+    match text.parse::<EngineKind>() {
+        Ok(kind) if kind.is_built_in() => Ok(kind),
+        Ok(kind) => {
+            let there: Vec<String> = built_in().map(|kind| kind.to_string()).collect();
+            Err(format!("this build is without `{kind}`: use {}", there.join(" or ")))
+        }
+        Err(_) => Err(format!("`{text}` is not an engine: use fjall, sled or memory")),
     }
 }
 

@@ -128,7 +128,7 @@ fn what_is_wrong_is_refused_naming_who_gave_it_and_what_to_write() {
         (&["global", "--lease", "10ms"], &[], "`--lease`: `10ms` is out of range: write 50ms to 10s"),
         (&["global", "--lease", "11s"], &[], "out of range"),
         (&["global", "--min-free", "1 GiB"], &[], "`--min-free`: `1 GiB` is not a size"),
-        (&["global", "--engine", "redb"], &[], "`redb` is not an engine: use fjall or memory"),
+        (&["global", "--engine", "redb"], &[], "`redb` is not an engine: use fjall, sled or memory"),
         (&["global"], &[("DSTORE_DATA", "")], "`DSTORE_DATA`: the path is empty"),
         (
             &["global", "--listen", "50051"],

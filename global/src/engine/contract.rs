@@ -289,9 +289,15 @@ fn the_fjall_engine_keeps_the_contract() {
     suite(EngineKind::Fjall);
 }
 
+#[cfg(feature = "sled")]
+#[test]
+fn the_sled_engine_keeps_the_contract() {
+    suite(EngineKind::Sled);
+}
+
 #[test]
 fn an_engine_is_known_by_its_name() {
-    for kind in [EngineKind::Memory, EngineKind::Fjall] {
+    for kind in [EngineKind::Memory, EngineKind::Fjall, EngineKind::Sled] {
         assert_eq!(kind.to_string().parse::<EngineKind>().unwrap(), kind);
     }
     assert!("rocksdb".parse::<EngineKind>().is_err());

@@ -10,7 +10,7 @@
 //!
 //! Memory: the block cache, 64 MiB; see [`Tuning`].
 
-use super::{Each, Engine, EngineKind, Table, View, Write};
+use super::{Each, Engine, EngineKind, Table, View, Write, folder};
 use crate::sealed::failed;
 use bytes::Bytes;
 use dstore_shared::{Error, Result, Revision};
@@ -83,7 +83,7 @@ impl FjallEngine {
     }
 
     fn open_or_panic(sys: &Sys, dir: &Path) -> Result<Self> {
-        finish_discard(dir)?;
+        folder::finish_discard(dir, FOLDER)?;
         let db = Database::builder(dir.join(FOLDER))
             .cache_size(TUNING.cache)
             .worker_threads(1)
@@ -92,8 +92,8 @@ impl FjallEngine {
         let meta = db.keyspace(META, KeyspaceCreateOptions::default).map_err(broken)?;
         let identity = match meta.get(IDENTITY).map_err(broken)? {
             Some(id) => {
-                check_format(&meta)?;
-                u128::from_le_bytes(fixed(&id)?)
+                folder::check_format(&meta.get(FORMAT).map_err(broken)?.unwrap_or_default(), FORMAT_NOW)?;
+                u128::from_le_bytes(folder::fixed(&id)?)
             }
             None => create_identity(sys, &db, &meta)?,
         };
@@ -101,7 +101,7 @@ impl FjallEngine {
         let [names, blobs, inline, unnamed] = Table::ALL;
         let tables = [table(names)?, table(blobs)?, table(inline)?, table(unnamed)?];
         let revision = match meta.get(REVISION).map_err(broken)? {
-            Some(bytes) => u64::from_le_bytes(fixed(&bytes)?),
+            Some(bytes) => u64::from_le_bytes(folder::fixed(&bytes)?),
             None => 0,
         };
         let (sys, dir) = (sys.clone(), dir.to_owned());
@@ -271,23 +271,6 @@ fn create_identity(sys: &Sys, db: &Database, meta: &Keyspace) -> Result<u128> {
     Ok(identity)
 }
 
-fn check_format(meta: &Keyspace) -> Result<()> {
-    let found = meta.get(FORMAT).map_err(broken)?.unwrap_or_default();
-    let found = u32::from_le_bytes(fixed(&found)?);
-    if found > FORMAT_NOW {
-        return Err(Error::invalid(format!(
-            "the index has format `{found}`, this dstore knows `{FORMAT_NOW}`: use the newer dstore"
-        )));
-    }
-    Ok(())
-}
-
-fn fixed<const N: usize>(bytes: &[u8]) -> Result<[u8; N]> {
-    bytes.try_into().map_err(|_| {
-        Error::corrupt("the index says nonsense of itself: restore the data directory from a backup")
-    })
-}
-
 fn broken(e: fjall::Error) -> Error {
     let error = match &e {
         fjall::Error::Locked => {
@@ -312,38 +295,12 @@ fn broken(e: fjall::Error) -> Error {
 fn is_outside(e: &(dyn std::error::Error + 'static)) -> bool {
     let mut causes = std::iter::successors(Some(e), |e| e.source());
     let io = causes.find_map(|e| e.downcast_ref::<io::Error>());
-    io.is_some_and(|io| {
-        !matches!(
-            io.kind(),
-            io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData
-        )
-    })
+    io.is_some_and(|io| !folder::is_damage(io))
 }
 
-/// Removes the index. It is renamed first, so that a crash leaves none of it or all of it.
+/// Removes the index, whatever its state.
 pub(super) fn discard(dir: &Path) -> Result<()> {
-    finish_discard(dir)?;
-    let (folder, gone) = (dir.join(FOLDER), dir.join("fjall.gone"));
-    match std::fs::metadata(&folder) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(failed("look at", &folder, e)),
-        Ok(_) => {}
-    }
-    rename(&folder, &gone)?;
-    finish_discard(dir)
-}
-
-fn finish_discard(dir: &Path) -> Result<()> {
-    let gone = dir.join("fjall.gone");
-    match std::fs::remove_dir_all(&gone) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        done => done.map_err(|e| failed("remove", &gone, e)),
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "fjall's own folder does not go through the disk seam")]
-fn rename(from: &Path, to: &Path) -> Result<()> {
-    std::fs::rename(from, to).map_err(|e| failed("rename", from, e))
+    folder::discard(dir, FOLDER)
 }
 
 #[cfg(test)]

@@ -12,7 +12,11 @@ mod contract;
 mod figures;
 #[cfg(feature = "fjall")]
 mod fjall;
+#[cfg(any(feature = "fjall", feature = "sled"))]
+mod folder;
 mod memory;
+#[cfg(feature = "sled")]
+mod sled;
 
 use bytes::Bytes;
 use dstore_shared::{Error, Result, Revision};
@@ -142,12 +146,32 @@ pub enum EngineKind {
     Memory,
     /// An LSM tree on disk.
     Fjall,
+    /// A B+ tree over a log on disk.
+    Sled,
 }
 
 impl EngineKind {
+    /// Every engine there is.
+    pub const ALL: [Self; 3] = [Self::Fjall, Self::Sled, Self::Memory];
+
+    /// Whether this binary was built with it.
+    pub const fn is_built_in(self) -> bool {
+        match self {
+            Self::Memory => true,
+            Self::Fjall => cfg!(feature = "fjall"),
+            Self::Sled => cfg!(feature = "sled"),
+        }
+    }
+
     /// The engine to use when none is asked for: the durable one, if this binary has it.
     pub const fn preferred() -> Self {
-        if cfg!(feature = "fjall") { Self::Fjall } else { Self::Memory }
+        if cfg!(feature = "fjall") {
+            Self::Fjall
+        } else if cfg!(feature = "sled") {
+            Self::Sled
+        } else {
+            Self::Memory
+        }
     }
 }
 
@@ -156,6 +180,7 @@ impl fmt::Display for EngineKind {
         f.write_str(match self {
             Self::Memory => "memory",
             Self::Fjall => "fjall",
+            Self::Sled => "sled",
         })
     }
 }
@@ -167,7 +192,8 @@ impl FromStr for EngineKind {
         match name {
             "memory" => Ok(Self::Memory),
             "fjall" => Ok(Self::Fjall),
-            _ => Err(Error::invalid(format!("there is no engine `{name}`: use fjall or memory"))),
+            "sled" => Ok(Self::Sled),
+            _ => Err(Error::invalid(format!("there is no engine `{name}`: use fjall, sled or memory"))),
         }
     }
 }
@@ -183,7 +209,11 @@ pub fn open(kind: EngineKind, sys: &Sys, dir: &Path) -> Result<Box<dyn Engine>> 
         #[cfg(feature = "fjall")]
         EngineKind::Fjall => Ok(Box::new(fjall::FjallEngine::open(sys, dir)?)),
         #[cfg(not(feature = "fjall"))]
-        EngineKind::Fjall => Err(without_fjall()),
+        EngineKind::Fjall => Err(without(kind)),
+        #[cfg(feature = "sled")]
+        EngineKind::Sled => Ok(Box::new(sled::SledEngine::open(sys, dir)?)),
+        #[cfg(not(feature = "sled"))]
+        EngineKind::Sled => Err(without(kind)),
     }
 }
 
@@ -197,11 +227,17 @@ pub fn discard(kind: EngineKind, sys: &Sys, dir: &Path) -> Result<()> {
         #[cfg(feature = "fjall")]
         EngineKind::Fjall => fjall::discard(dir),
         #[cfg(not(feature = "fjall"))]
-        EngineKind::Fjall => Err(without_fjall()),
+        EngineKind::Fjall => Err(without(kind)),
+        #[cfg(feature = "sled")]
+        EngineKind::Sled => sled::discard(dir),
+        #[cfg(not(feature = "sled"))]
+        EngineKind::Sled => Err(without(kind)),
     }
 }
 
-#[cfg(not(feature = "fjall"))]
-fn without_fjall() -> Error {
-    Error::invalid("this dstore was built without the engine `fjall`: build it with `--features fjall`")
+#[cfg(not(all(feature = "fjall", feature = "sled")))]
+fn without(kind: EngineKind) -> Error {
+    Error::invalid(format!(
+        "this dstore was built without the engine `{kind}`: build it with `--features {kind}`"
+    ))
 }

@@ -1,0 +1,57 @@
+//! What engines with a folder of their own share: removing it whole, and reading what the index says of itself.
+
+use crate::sealed::failed;
+use dstore_shared::{Error, Result};
+use std::io;
+use std::path::Path;
+
+/// Removes the folder `name` of `dir`. It is renamed first, so that a crash leaves none of it or all of it.
+pub(super) fn discard(dir: &Path, name: &str) -> Result<()> {
+    finish_discard(dir, name)?;
+    let (folder, gone) = (dir.join(name), dir.join(format!("{name}.gone")));
+    match std::fs::metadata(&folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(failed("look at", &folder, e)),
+        Ok(_) => {}
+    }
+    rename(&folder, &gone)?;
+    finish_discard(dir, name)
+}
+
+/// Removes what a crash left of a [`discard`].
+pub(super) fn finish_discard(dir: &Path, name: &str) -> Result<()> {
+    let gone = dir.join(format!("{name}.gone"));
+    match std::fs::remove_dir_all(&gone) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done.map_err(|e| failed("remove", &gone, e)),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "an engine's own folder does not go through the disk seam")]
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    std::fs::rename(from, to).map_err(|e| failed("rename", from, e))
+}
+
+/// Refuses an index of a newer format.
+pub(super) fn check_format(found: &[u8], now: u32) -> Result<()> {
+    let found = u32::from_le_bytes(fixed(found)?);
+    if found > now {
+        return Err(Error::invalid(format!(
+            "the index has format `{found}`, this dstore knows `{now}`: use the newer dstore"
+        )));
+    }
+    Ok(())
+}
+
+/// Bytes of a number.
+pub(super) fn fixed<const N: usize>(bytes: &[u8]) -> Result<[u8; N]> {
+    bytes.try_into().map_err(|_| {
+        Error::corrupt("the index says nonsense of itself: restore the data directory from a backup")
+    })
+}
+
+/// Whether an error of the system tells of damage: a file that is missing or too short. Any other says nothing
+/// of what is stored.
+pub(super) fn is_damage(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData)
+}
