@@ -24,6 +24,8 @@ pub(super) struct Memtable {
     pub(super) names: Map<Name, Option<Entry>>,
     pub(super) blobs: Map<BlobHash, Option<BlobMeta>>,
     pub(super) inline: Map<BlobHash, Option<Bytes>>,
+    /// Names that are bound, as opposed to removed.
+    bound: usize,
     /// Bytes of names and of inline values.
     contents: usize,
     /// The newest revision in it; 0 = none.
@@ -37,6 +39,7 @@ impl Memtable {
             names: Map::with_capacity_and_hasher(self.names.len(), RandomState::default()),
             blobs: Map::with_capacity_and_hasher(self.blobs.len(), RandomState::default()),
             inline: Map::with_capacity_and_hasher(self.inline.len(), RandomState::default()),
+            bound: 0,
             contents: 0,
             last: Revision(0),
         }
@@ -50,14 +53,21 @@ impl Memtable {
             + self.contents
     }
 
+    /// Names that are bound.
+    pub(super) fn bound(&self) -> usize {
+        self.bound
+    }
+
     /// Keys of all kinds.
     pub(super) fn len(&self) -> usize {
         self.names.len() + self.blobs.len() + self.inline.len()
     }
 
     pub(super) fn put_name(&mut self, name: &Name, entry: Option<Entry>) {
-        if self.names.insert(name.clone(), entry).is_none() {
-            self.contents += name.as_bytes().len();
+        self.bound += usize::from(entry.is_some());
+        match self.names.insert(name.clone(), entry) {
+            Some(old) => self.bound -= usize::from(old.is_some()),
+            None => self.contents += name.as_bytes().len(),
         }
     }
 

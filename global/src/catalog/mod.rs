@@ -121,7 +121,7 @@ const ENTRIES_ATTEMPTS: usize = 4;
 /// How much the catalog holds.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Counts {
-    /// Names that are bound, about: one that changed may count more than once until the engine compacts.
+    /// Names that are bound, about: one that was deleted may still count until the index has it, one that changed until it compacts.
     pub names: u64,
     /// Blobs, about.
     pub blobs: u64,
@@ -414,7 +414,7 @@ impl Catalog {
         let layers = self.layers();
         let (names, pending, pending_bytes) = {
             let overlay: &Overlay = &layers.overlay.read();
-            (overlay.names() as u64, overlay.len(), overlay.bytes() as u64)
+            (overlay.bound() as u64, overlay.len(), overlay.bytes() as u64)
         };
         Counts {
             names: self.applier.engine.about(Table::Names) + names,

@@ -58,9 +58,9 @@ impl Overlay {
         self.memtables().map(Memtable::len).sum()
     }
 
-    /// Names that were bound or unbound.
-    pub(super) fn names(&self) -> usize {
-        self.memtables().map(|m| m.names.len()).sum()
+    /// Names that were bound.
+    pub(super) fn bound(&self) -> usize {
+        self.memtables().map(Memtable::bound).sum()
     }
 
     /// Bytes that the memtables take, about.

@@ -375,6 +375,21 @@ fn a_checkpoint_is_due_by_bytes_or_by_time_and_covers_exactly_the_head() {
 }
 
 #[test]
+fn a_name_counts_once_and_not_when_it_was_removed() {
+    let rig = plain();
+    let names = |changes: Vec<Change>, revision| {
+        rig.catalog.show(&[commit(revision, changes)]).unwrap();
+        rig.catalog.counts().names
+    };
+    assert_eq!(names(vec![bind("a", 1), bind("b", 1)], 1), 2);
+    assert_eq!(names(vec![bind("a", 2)], 2), 2);
+    assert_eq!(names(vec![Change::Unbind { name: name("a") }], 3), 1);
+    assert_eq!(names(vec![Change::Unbind { name: name("a") }], 4), 1);
+    rig.checkpoint(vec![]);
+    assert_eq!(rig.catalog.counts().names, 1);
+}
+
+#[test]
 fn blobs_without_a_name_are_found_oldest_first_until_named_or_gone() {
     let rig = plain();
     let catalog = &rig.catalog;
