@@ -88,6 +88,7 @@ fn suite(kind: EngineKind) {
     a_checkpoint_survives_and_a_wipe_leaves_another_index(kind);
     redo_is_right_whatever_part_of_later_writes_survived(kind);
     writers_and_readers_do_not_disturb_each_other(kind);
+    few_and_many_writes_follow_each_other(kind);
 }
 
 fn fresh(kind: EngineKind) -> (tempfile::TempDir, Box<dyn Engine>) {
@@ -161,6 +162,40 @@ fn a_snapshot_does_not_move(kind: EngineKind, stored: bool) {
     );
     assert_eq!(value(&*engine, Table::Names, "a").as_deref(), Some("2"));
     assert_eq!(value(&*engine, Table::Blobs, "b"), None);
+}
+
+/// An engine may store a few writes and many in different ways: the newer ones count, now and after a crash.
+fn few_and_many_writes_follow_each_other(kind: EngineKind) {
+    let (dir, engine) = fresh(kind);
+    let many = |value: &str| {
+        (0..2000).map(|i| put(Table::ALL[i % 4], &format!("{i:04}"), value)).collect::<Vec<_>>()
+    };
+    let mut revision = 0;
+    let mut apply = |writes: Vec<Write>| {
+        revision += 1;
+        engine.apply(writes, Revision(revision)).unwrap();
+    };
+    let key = |i: usize| (Table::ALL[i % 4], format!("{i:04}"));
+    apply(vec![put(Table::Names, "0000", "few"), put(Table::Blobs, "0001", "few")]);
+    apply(many("many"));
+    apply(vec![put(Table::Names, "0004", "later"), cut(Table::Blobs, "0005")]);
+    let check = |engine: &dyn Engine| {
+        for i in 0..2000 {
+            let (table, key) = key(i);
+            let want = match i {
+                4 => Some("later"),
+                5 => None,
+                _ => Some("many"),
+            };
+            assert_eq!(value(engine, table, &key).as_deref(), want, "{kind} {i}");
+        }
+        assert_eq!(Table::ALL.map(|table| keys(engine, table).len()), [500, 499, 500, 500]);
+    };
+    check(&*engine);
+    engine.checkpoint().unwrap();
+    let crash = tempfile::tempdir().unwrap();
+    copy_dir(dir.path(), crash.path());
+    check(&*open(kind, &Sys::real(), crash.path()).unwrap());
 }
 
 fn a_checkpoint_survives_and_a_wipe_leaves_another_index(kind: EngineKind) {

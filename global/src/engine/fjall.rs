@@ -1,12 +1,13 @@
 //! The index in a fjall LSM tree (<https://docs.rs/fjall>): everything that knows fjall is in this file.
 //!
-//! fjall's own log and memtables are not used for the tables: dstore's journal holds every write already, and
-//! the catalog gathers writes, so those of one apply go to disk as a sorted run. That costs a third of the
-//! processor time and half of the disk's bandwidth of writing through fjall's log.
+//! Many writes do not go through fjall's own log and memtables: dstore's journal holds them already, and the
+//! catalog gathers them, so those of one apply go to disk as a sorted run. That costs a third of the processor
+//! time and half of the disk's bandwidth of writing through fjall's log. A few do, because a run is a file.
 //!
-//! Invariants: one keyspace a table and one for what the index says of itself; fjall syncs the runs it stores;
-//! the folder of separated values is synced at a checkpoint, because fjall does not. A crash may lose what was
-//! applied since, which is redone.
+//! Invariants: one keyspace a table and one for what the index says of itself; fjall syncs the runs it stores,
+//! and stores before a run what is in memory; its log and the folder of separated values are synced at a
+//! checkpoint, the latter here, because fjall does not. A crash may lose what was applied since, which is
+//! redone.
 //!
 //! Memory: the block cache, 64 MiB; see [`Tuning`].
 
@@ -41,6 +42,8 @@ struct Tuning {
     cache: u64,
     /// Values from here on are kept out of the tree, so that compaction moves 40 bytes and not 64 KiB.
     separate: u32,
+    /// Up to so many writes go through fjall's log.
+    few: usize,
     /// Storing waits for compaction when a table has so many young runs, for at most `patience`: each run
     /// makes a cold read a little slower, and none may be left behind for ever.
     young_runs: usize,
@@ -48,7 +51,7 @@ struct Tuning {
 }
 
 const TUNING: Tuning =
-    Tuning { cache: 64 << 20, separate: 1 << 10, young_runs: 16, patience: Duration::from_secs(5) };
+    Tuning { cache: 64 << 20, separate: 1 << 10, few: 256, young_runs: 16, patience: Duration::from_secs(5) };
 
 /// The index in a fjall LSM tree.
 pub(super) struct FjallEngine {
@@ -109,8 +112,22 @@ impl FjallEngine {
         Ok(Self { tables, meta, db, turn, identity, revision: revision.into(), sys, dir })
     }
 
+    /// Stores writes as a run a table.
+    fn store(&self, writes: Vec<Write>) -> Result<()> {
+        let mut tables: [Vec<Write>; 4] = Default::default();
+        for write in writes {
+            tables[write.table.number()].push(write);
+        }
+        for (table, mut writes) in self.tables.iter().zip(tables) {
+            // Stable: of two writes of a key the later one stays the later one.
+            writes.sort_by(|a, b| a.key.cmp(&b.key));
+            self.store_run(table, writes)?;
+        }
+        Ok(())
+    }
+
     /// Stores writes of one table, sorted by their keys, as a run.
-    fn store(&self, table: &Keyspace, writes: Vec<Write>) -> Result<()> {
+    fn store_run(&self, table: &Keyspace, writes: Vec<Write>) -> Result<()> {
         if writes.is_empty() {
             return Ok(());
         }
@@ -174,19 +191,21 @@ impl Engine for FjallEngine {
     }
 
     fn apply(&self, writes: Vec<Write>, revision: Revision) -> Result<()> {
-        let mut tables: [Vec<Write>; 4] = Default::default();
-        for write in writes {
-            tables[write.table.number()].push(write);
-        }
-        for writes in &mut tables {
-            // Stable: of two writes of a key the later one stays the later one.
-            writes.sort_by(|a, b| a.key.cmp(&b.key));
-        }
         let _turn = self.turn.lock();
-        for (table, writes) in self.tables.iter().zip(tables) {
-            self.store(table, writes)?;
+        let mut batch = self.db.batch();
+        if writes.len() <= TUNING.few {
+            for Write { table, key, value } in writes {
+                let table = &self.tables[table.number()];
+                match value {
+                    Some(value) => batch.insert(table, key, value),
+                    None => batch.remove(table, key),
+                }
+            }
+        } else {
+            self.store(writes)?;
         }
-        self.meta.insert(REVISION, revision.0.to_le_bytes()).map_err(broken)?;
+        batch.insert(&self.meta, REVISION, revision.0.to_le_bytes());
+        batch.commit().map_err(broken)?;
         self.revision.store(revision.0, Ordering::Release);
         Ok(())
     }
