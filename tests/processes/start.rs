@@ -80,7 +80,7 @@ async fn a_data_directory_that_cannot_be_is_named_and_ends_with_2() {
 async fn a_second_global_on_the_same_data_is_refused_and_the_first_goes_on() {
     let mut global = Global::start(&[]);
     global.client().set(&name("k"), "v").await.expect("set");
-    for engine in ["fjall", "memory"] {
+    for engine in ["fjall", "sled", "memory"] {
         let args = ["global", "--listen", "127.0.0.1:0", "--data", "data", "--engine", engine];
         let (code, out, err) = run(global.dir.path(), &args);
         assert_eq!((code, &out[..]), (Some(2), ""), "{err}");

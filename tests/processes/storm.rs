@@ -224,8 +224,14 @@ async fn fifty_kills_of_a_global_in_memory_lose_nothing_acknowledged_and_bring_n
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "long: five hundred kills"]
+async fn fifty_kills_of_a_global_on_sled_lose_nothing_acknowledged_and_bring_nothing_deleted_back() {
+    storm("sled", 50).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: seven hundred kills"]
 async fn hundreds_of_kills_lose_nothing_acknowledged_and_bring_nothing_deleted_back() {
     storm("fjall", 300).await;
+    storm("sled", 200).await;
     storm("memory", 200).await;
 }

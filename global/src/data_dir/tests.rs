@@ -398,9 +398,20 @@ fn outcomes_are_kept_for_their_window() {
 #[cfg(feature = "fjall")]
 #[test]
 fn fjall_dropped_without_a_checkpoint_is_redone() {
+    dropped_without_a_checkpoint_is_redone(EngineKind::Fjall, "fjall/keyspaces");
+}
+
+#[cfg(feature = "sled")]
+#[test]
+fn sled_dropped_without_a_checkpoint_is_redone() {
+    dropped_without_a_checkpoint_is_redone(EngineKind::Sled, "sled");
+}
+
+#[cfg(any(feature = "fjall", feature = "sled"))]
+fn dropped_without_a_checkpoint_is_redone(engine: EngineKind, files: &str) {
     let dir = tempfile::tempdir().unwrap();
     for (boot, checkpointed) in [(1, false), (2, true), (3, false), (4, false)] {
-        let mut opened = try_open(dir.path(), EngineKind::Fjall).unwrap();
+        let mut opened = try_open(dir.path(), engine).unwrap();
         assert_eq!((opened.boot, opened.rebuilt), (boot, false));
         check(&opened);
         let head = opened.journal.head.0;
@@ -411,8 +422,8 @@ fn fjall_dropped_without_a_checkpoint_is_redone() {
         drop_unclean(opened);
     }
     // A folder that lost its files is not an index.
-    std::fs::remove_dir_all(dir.path().join("index/fjall/keyspaces")).unwrap();
-    let opened = try_open(dir.path(), EngineKind::Fjall).unwrap();
+    std::fs::remove_dir_all(dir.path().join("index").join(files)).unwrap();
+    let opened = try_open(dir.path(), engine).unwrap();
     assert!(opened.rebuilt);
     check(&opened);
 }
@@ -476,6 +487,12 @@ fn killed_at_any_moment(engine: EngineKind) {
 #[test]
 fn a_killed_process_with_the_memory_engine_loses_nothing_acknowledged() {
     killed_at_any_moment(EngineKind::Memory);
+}
+
+#[cfg(feature = "sled")]
+#[test]
+fn a_killed_process_with_the_sled_engine_loses_nothing_acknowledged() {
+    killed_at_any_moment(EngineKind::Sled);
 }
 
 #[cfg(feature = "fjall")]

@@ -3,15 +3,17 @@
 //! sled has no snapshots, so [`Undo`] keeps, for each snapshot that is alive, what writes replaced since.
 //!
 //! Invariants: one tree a table and one for what the index says of itself; `apply` syncs nothing, a checkpoint
-//! flushes all. Before a batch is written its old values are noted in every snapshot that is alive, under a
+//! flushes all, and syncs every file and folder here, because sled does not wait for the disk. Before a batch is written its old values are noted in every snapshot that is alive, under a
 //! lock that a snapshot's reader holds while it looks in the tree.
 //!
 //! Memory: sled's page cache, 64 MiB, and what snapshots keep.
 
 use super::{Each, Engine, EngineKind, Table, View, Write, folder};
+use crate::sealed::failed;
 use bytes::Bytes;
 use dstore_shared::{Error, Result, Revision};
 use dstore_sys::Sys;
+use dstore_sys::disk::Open;
 use parking_lot::{Mutex, RwLock};
 use sled::{Batch, Config, Db, Mode, Tree};
 use std::collections::BTreeMap;
@@ -117,6 +119,24 @@ impl SledEngine {
         Ok(())
     }
 
+    /// What sled calls a flush starts the writing on Linux and does not wait for the disk.
+    fn sync(&self, folder: &Path) -> Result<()> {
+        let disk = &self.sys.disk;
+        for entry in disk.list(folder).map_err(|e| failed("list", folder, e))? {
+            let path = folder.join(&entry.name);
+            if entry.is_dir {
+                self.sync(&path)?;
+                continue;
+            }
+            match disk.open(&path, Open::Write).and_then(|file| file.sync()) {
+                // sled removes what it has moved elsewhere.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                done => done.map_err(|e| failed("sync", &path, e))?,
+            }
+        }
+        disk.sync_dir(folder).map_err(|e| failed("sync", folder, e))
+    }
+
     fn write(&self, writes: Vec<Write>) -> Result<()> {
         let mut batches: [Batch; 4] = Default::default();
         for Write { table, key, value } in writes {
@@ -188,6 +208,8 @@ impl Engine for SledEngine {
         let _turn = self.turn.lock();
         let revision = self.revision()?;
         self.db.flush().map_err(broken)?;
+        self.sync(&self.dir.join(FOLDER))?;
+        self.sys.disk.sync_dir(&self.dir).map_err(|e| failed("sync", &self.dir, e))?;
         Ok(revision)
     }
 
