@@ -184,7 +184,8 @@ impl World {
             self.cut(stream, self.is_calm());
         }
         self.global.inbox.clear();
-        let away = self.rng.between(5, 1_500) * MS;
+        let most = self.rng.pick(&[30, 300, 1_500]);
+        let away = self.rng.between(5, most) * MS;
         self.after(away, world::Event::GlobalStarts);
     }
 
@@ -412,7 +413,8 @@ impl World {
             }
         }
         self.global.process.as_mut().expect("global is up").batch = Some(batch);
-        let sync = if self.rng.chance(20) {
+        let slow = if self.siege().is_some() { 100 } else { 20 };
+        let sync = if self.rng.chance(slow) {
             self.rng.between(1, 80) * MS
         } else {
             self.rng.between(100, 900) * 1_000
