@@ -29,7 +29,7 @@ impl World {
                 let long = self.rng.pick(&[5, 60, 600, 3_000]);
                 let until = self.now + self.rng.between(1, long) * MS;
                 let link = &mut self.net.links[i];
-                (link.stalled_up_until, link.stalled_down_until) = (until, until);
+                (link.to_global, link.to_local) = (until, until);
             }
             Fault::LocalCrashes if self.rng.chance(300) => self.crash_local(i),
             Fault::LocalStops if self.rng.chance(300) => self.local_event(i, 0, local::Event::Leave),
@@ -45,7 +45,6 @@ impl World {
                 let long = self.rng.pick(&[3, 100, 1_000]);
                 let pause = self.rng.between(1, long) * MS;
                 self.global.paused_until = self.now + pause;
-                self.global.last_pause = self.global.paused_until;
                 self.after(pause, Event::Global(self.global.boot, global::Event::Wake));
             }
             Fault::Evictions => {
@@ -76,8 +75,8 @@ impl World {
     fn heal(&mut self) {
         for link in &mut self.net.links {
             link.down_until = self.now;
-            link.stalled_up_until = self.now;
-            link.stalled_down_until = self.now;
+            link.to_global = self.now;
+            link.to_local = self.now;
         }
     }
 }

@@ -31,9 +31,9 @@ pub(super) struct Link {
     /// Nothing connects before this.
     pub down_until: Time,
     /// Nothing arrives at Global before this.
-    pub stalled_up_until: Time,
+    pub to_global: Time,
     /// Nothing arrives at the Local before this.
-    pub stalled_down_until: Time,
+    pub to_local: Time,
 }
 
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl Net {
     pub fn deliver(&mut self, now: Time, rng: &mut Rng, stream: u64, up: bool, slow: u64) -> Option<Time> {
         let local = self.of(stream).local;
         let link = self.links[local];
-        let stalled = if up { link.stalled_up_until } else { link.stalled_down_until };
+        let stalled = if up { link.to_global } else { link.to_local };
         let delay = if rng.chance(slow) { rng.between(1, 60) * MS } else { rng.between(20, 1_500) * 1_000 };
         let stream = self.of(stream);
         if stream.cut {

@@ -67,9 +67,9 @@ impl World {
                     self.cut(stream, false);
                 }
             }
-            3 => (link.stalled_up_until, link.stalled_down_until) = (until, until),
-            4 => link.stalled_down_until = until,
-            _ => link.stalled_up_until = until,
+            3 => (link.to_global, link.to_local) = (until, until),
+            4 => link.to_local = until,
+            _ => link.to_global = until,
         }
         if self.has(Fault::GlobalCrashes) && self.rng.chance(300) {
             self.crash_global();
