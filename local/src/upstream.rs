@@ -100,9 +100,12 @@ async fn take_frames(core: &Core, frames: Frames<Down>) -> Error {
 
 async fn renew(core: &Core) -> std::convert::Infallible {
     loop {
+        // Each LEASE starts the wait anew, with its own term: the first may be far shorter than the default.
+        let extended = core.lease_moved();
         let (_, _, lease, _) = core.standing();
-        tokio::time::sleep(core.sys.rng.jitter(lease / 3)).await;
-        core.keep();
+        if tokio::time::timeout(core.sys.rng.jitter(lease / 3), extended).await.is_err() {
+            core.keep();
+        }
     }
 }
 

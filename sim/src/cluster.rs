@@ -6,6 +6,7 @@
 
 mod client;
 
+use crate::faults::Siege;
 use crate::history::History;
 use crate::linear::Value;
 use crate::net::TurmoilNet;
@@ -142,6 +143,12 @@ impl Cluster {
     /// To be called before each step of the simulation.
     pub fn steps_at(&self, now: Duration) {
         self.0.step.set(now);
+    }
+
+    /// The siege that goes on, if any.
+    pub(crate) fn siege(&self) -> Option<Siege> {
+        let Plan { faults, keys, lease, .. } = &self.0.plan;
+        faults.iter().find_map(|planned| planned.siege(self.0.step.get(), *keys, *lease))
     }
 
     /// Tells the clients what to do from now on.

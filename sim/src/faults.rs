@@ -57,7 +57,34 @@ pub struct Planned {
     pub fault: Fault,
 }
 
+/// A Local that is cut off for longer than a lease, and the key that is fought over meanwhile: the clients there
+/// read it, the others change it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Siege {
+    pub local: usize,
+    pub key: usize,
+    /// Whether the Local is cut off already; before, it comes to hold the key.
+    pub is_cut: bool,
+}
+
+/// For so long before a cut its Local comes to hold the key.
+const BEFORE_CUT: Duration = Duration::from_millis(60);
+/// For sessions to be there again and for calls that nobody answers to reach their deadline.
+const CALM_BEFORE_SIEGE: Duration = Duration::from_millis(400);
+
 impl Planned {
+    /// The siege that this makes at `now` in a cluster of `keys` keys and leases of `lease`. A cut that ends
+    /// before the lease proves nothing of it.
+    pub(crate) fn siege(&self, now: Duration, keys: usize, lease: Duration) -> Option<Siege> {
+        let (Fault::Partition(local) | Fault::DeafGlobal(local) | Fault::DeafLocal(local)) = self.fault
+        else {
+            return None;
+        };
+        let lasts = self.at.saturating_sub(BEFORE_CUT)..self.at + self.lasts;
+        let is_siege = self.lasts > lease && lasts.contains(&now);
+        is_siege.then(|| Siege { local, key: self.at.as_millis() as usize % keys, is_cut: self.at <= now })
+    }
+
     pub(crate) fn breaks_disk(&self) -> bool {
         self.fault == Fault::FailSync
     }
@@ -79,7 +106,7 @@ fn place(fault: Fault) -> Option<usize> {
 }
 
 /// Draws the faults of a run.
-pub(crate) fn plan(rng: &SeededRng, locals: usize, work: Duration) -> Vec<Planned> {
+pub(crate) fn plan(rng: &SeededRng, locals: usize, work: Duration, lease: Duration) -> Vec<Planned> {
     let below = |n: u64| rng.next_u64() % n;
     let mut free: BTreeMap<Option<usize>, Duration> = BTreeMap::new();
     let mut planned = Vec::new();
@@ -108,6 +135,20 @@ pub(crate) fn plan(rng: &SeededRng, locals: usize, work: Duration) -> Vec<Planne
             planned.push(Planned { at, lasts, fault });
         }
         at += Duration::from_millis(10 + below(400));
+    }
+    // In most runs a Local is cut off for longer than any lease, at a time at which nothing else breaks.
+    if below(4) > 0 {
+        let local = below(locals as u64) as usize;
+        let fault = match below(4) {
+            0..2 => Fault::Partition(local),
+            2 => Fault::DeafLocal(local),
+            _ => Fault::DeafGlobal(local),
+        };
+        let whole = free.values().copied().max().unwrap_or_default().max(work);
+        let at = whole + CALM_BEFORE_SIEGE + Duration::from_millis(below(100));
+        let lasts = lease * (16 + below(20) as u32) / 10;
+        free.insert(place(fault), at + lasts + CALM_BEFORE_SIEGE);
+        planned.push(Planned { at, lasts, fault });
     }
     // Costs many seconds of true time, so it is rare.
     if below(12) == 0 {

@@ -1,14 +1,14 @@
-//! Runs seeds and prints a line for each: `dstore-sim --seed N [--seeds M]`. With `RUST_LOG` set it also
-//! prints the plan and what the product logs, with virtual time.
+//! Runs seeds and prints a line for each: `dstore-sim --seed N [--seeds M] [--bug NAME]`.
+//! With `RUST_LOG` set it also prints the plan and what the product logs, with virtual time.
 
-use dstore_sim::run::{Plan, run};
+use dstore_sim::run::{Bug, Plan, run};
 use std::process::ExitCode;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 
 fn main() -> ExitCode {
-    let Some((first, count)) = arguments(std::env::args().skip(1)) else {
-        eprintln!("usage: dstore-sim --seed N [--seeds M]");
+    let Some((first, count, bug)) = arguments(std::env::args().skip(1)) else {
+        eprintln!("usage: dstore-sim --seed N [--seeds M] [--bug client-cache|slow-clock|forgetful-disk]");
         return ExitCode::from(2);
     };
     let verbose = std::env::var_os("RUST_LOG").is_some();
@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     }
     let mut wrong = 0;
     for seed in first..first.saturating_add(count) {
-        let plan = Plan::of(seed);
+        let plan = Plan { bug, ..Plan::of(seed) };
         if verbose {
             println!("{plan:#?}");
         }
@@ -39,16 +39,26 @@ impl FormatTime for Virtual {
     }
 }
 
-/// The first seed and how many.
-fn arguments(mut given: impl Iterator<Item = String>) -> Option<(u64, u64)> {
-    let (mut first, mut count) = (None, 1);
+/// The first seed, how many, and the mistake to be made.
+fn arguments(mut given: impl Iterator<Item = String>) -> Option<(u64, u64, Option<Bug>)> {
+    let (mut first, mut count, mut bug) = (None, 1, None);
     while let Some(flag) = given.next() {
-        let number = given.next()?.parse().ok()?;
+        let value = given.next()?;
         match flag.as_str() {
-            "--seed" => first = Some(number),
-            "--seeds" => count = number,
+            "--seed" => first = Some(value.parse().ok()?),
+            "--seeds" => count = value.parse().ok()?,
+            "--bug" => bug = Some(bug_of(&value)?),
             _ => return None,
         }
     }
-    first.map(|first| (first, count))
+    first.map(|first| (first, count, bug))
+}
+
+fn bug_of(name: &str) -> Option<Bug> {
+    match name {
+        "client-cache" => Some(Bug::ClientCache),
+        "slow-clock" => Some(Bug::SlowClock),
+        "forgetful-disk" => Some(Bug::ForgetfulDisk),
+        _ => None,
+    }
 }

@@ -56,7 +56,7 @@ impl Plan {
         let mut plan = Self::calm(seed);
         plan.locals = 2 + rng.next_u64() as usize % 2;
         plan.latency_max = Duration::from_millis([2, 5, 10, 25][rng.next_u64() as usize % 4]);
-        plan.faults = crate::faults::plan(&rng, plan.locals, plan.work);
+        plan.faults = crate::faults::plan(&rng, plan.locals, plan.work, plan.lease);
         plan
     }
 

@@ -1,6 +1,7 @@
 //! A client of a node: calls at random, tries again under the same id, and writes down what it saw.
 
-use super::{Cluster, Phase, TrueTime, bytes_of, name, whole};
+use super::{Cluster, Phase, TrueTime, bytes_of, local_host, name, whole};
+use crate::faults::Siege;
 use crate::history::Begun;
 use crate::linear::{Answer, Op, Value};
 use crate::run::Bug;
@@ -20,6 +21,10 @@ const ATTEMPTS: usize = 4;
 const FOREVER: Duration = Duration::from_secs(30);
 /// Longest pause between two calls of a client, in milliseconds.
 const THINK_MS: u64 = 30;
+/// The same in a siege.
+const HASTE_MS: u64 = 6;
+/// How long a GET at a besieged Local is waited for: a hit takes no time, and who misses must ask again.
+const SIEGE_GET_MAX: Duration = Duration::from_millis(20);
 
 pub(super) struct Client {
     cluster: Cluster,
@@ -38,7 +43,8 @@ impl Client {
 
     pub async fn run(self) {
         loop {
-            tokio::time::sleep(Duration::from_millis(self.below(THINK_MS) + 1)).await;
+            let think = if self.cluster.siege().is_some() { HASTE_MS } else { THINK_MS };
+            tokio::time::sleep(Duration::from_millis(self.below(think) + 1)).await;
             if self.cluster.0.phase.get() == Phase::Work {
                 let _under_way = Busy::new(&self.cluster);
                 self.call().await;
@@ -51,6 +57,11 @@ impl Client {
     }
 
     async fn call(&self) {
+        if let Some(siege) = self.cluster.siege()
+            && self.below(10) > 0
+        {
+            return self.fight(siege).await;
+        }
         let keys = self.cluster.0.plan.keys as u64;
         let key = self.below(keys) as usize;
         match self.below(20) {
@@ -62,6 +73,18 @@ impl Client {
                 let other = (key + 1 + self.below(keys - 1) as usize) % keys as usize;
                 self.delete(&[key, other]).await;
             }
+        }
+    }
+
+    /// At the besieged Local reads the key, elsewhere changes it.
+    async fn fight(&self, siege: Siege) {
+        if self.by.starts_with(&format!("{}/", local_host(siege.local))) {
+            // A GET that is given up has told nothing.
+            let _ = tokio::time::timeout(SIEGE_GET_MAX, self.get(siege.key)).await;
+        } else if siege.is_cut && self.below(3) > 0 {
+            self.delete(&[siege.key]).await;
+        } else {
+            self.set(siege.key).await;
         }
     }
 

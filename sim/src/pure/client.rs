@@ -67,8 +67,12 @@ impl World {
         if self.rng.chance(80) {
             self.clients[c].home = self.rng.below(self.cfg.locals);
         }
+        let fight = self.fight(c);
+        if let Some((home, _)) = &fight {
+            self.clients[c].home = *home;
+        }
         self.learn_born(c);
-        let what = self.draw();
+        let what = fight.map_or_else(|| self.draw(), |(_, what)| what);
         let id = match (&what, self.clients[c].born) {
             (What::Get(_), _) => None,
             // It has to see Global's clock first.
@@ -129,8 +133,11 @@ impl World {
             let other = self.rng.below(self.cfg.locals);
             self.call(c, other, op, &what, id);
         }
-        let patience = if id.is_some() { self.rng.between(100, 3_000) } else { 3_000 };
-        self.after(patience * MS, world::Event::Client(c, Event::Late(op, attempt)));
+        let patience = match id {
+            Some(_) => self.rng.between(100, 3_000) * MS,
+            None => self.patience().unwrap_or(3_000 * MS),
+        };
+        self.after(patience, world::Event::Client(c, Event::Late(op, attempt)));
     }
 
     fn call(&mut self, c: usize, i: usize, op: usize, what: &What, id: Option<RequestId>) {
@@ -169,11 +176,12 @@ impl World {
         self.attempt(c);
     }
 
-    fn done(&mut self, c: usize) {
+    pub fn done(&mut self, c: usize) {
         if let Some(current) = self.clients[c].current.take() {
             current.calls.iter().for_each(|gone| gone.set(true));
         }
         let think = self.rng.between(1, 40) * MS;
+        let think = self.haste().unwrap_or(think);
         self.after(think, world::Event::Client(c, Event::Next));
     }
 

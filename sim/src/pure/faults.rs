@@ -10,7 +10,9 @@ impl World {
         if self.is_calm() {
             return self.heal();
         }
-        if !self.cfg.faults.is_empty() {
+        // A siege that every other fault breaks up proves nothing.
+        let is_spared = self.siege().is_some() && self.rng.chance(800);
+        if !self.cfg.faults.is_empty() && !is_spared {
             let faults: Vec<Fault> = self.cfg.faults.iter().copied().collect();
             let fault = self.rng.pick(&faults);
             self.strike(fault);
@@ -25,7 +27,9 @@ impl World {
             Fault::Cuts => self.cut_some(i),
             Fault::Stalls => {
                 let long = self.rng.pick(&[5, 60, 600, 3_000]);
-                self.net.links[i].stalled_until = self.now + self.rng.between(1, long) * MS;
+                let until = self.now + self.rng.between(1, long) * MS;
+                let link = &mut self.net.links[i];
+                (link.to_global, link.to_local) = (until, until);
             }
             Fault::LocalCrashes if self.rng.chance(300) => self.crash_local(i),
             Fault::LocalStops if self.rng.chance(300) => self.local_event(i, 0, local::Event::Leave),
@@ -41,13 +45,13 @@ impl World {
                 let long = self.rng.pick(&[3, 100, 1_000]);
                 let pause = self.rng.between(1, long) * MS;
                 self.global.paused_until = self.now + pause;
-                self.global.last_pause = self.global.paused_until;
                 self.after(pause, Event::Global(self.global.boot, global::Event::Wake));
             }
             Fault::Evictions => {
                 let name = self.keys[self.rng.below(self.cfg.keys)].clone();
                 self.local_event(i, 0, local::Event::Evict(name));
             }
+            Fault::Sieges if self.besiege(i) => {}
             // These happen elsewhere, or not this time.
             _ => return,
         }
@@ -71,7 +75,8 @@ impl World {
     fn heal(&mut self) {
         for link in &mut self.net.links {
             link.down_until = self.now;
-            link.stalled_until = self.now;
+            link.to_global = self.now;
+            link.to_local = self.now;
         }
     }
 }

@@ -245,7 +245,8 @@ impl World {
             return self.at_local(i, event);
         }
         // Now and then its thread is not scheduled for long.
-        let long = if self.rng.chance(100) { 500_000 } else { 2_000 };
+        let often = if self.siege().is_some_and(|siege| siege.local == i) { 500 } else { 100 };
+        let long = if self.rng.chance(often) { 500_000 } else { 2_000 };
         let delay = self.rng.between(1, long) * 1_000;
         self.local_event(i, delay, event);
     }

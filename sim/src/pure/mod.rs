@@ -22,6 +22,7 @@ mod local;
 mod names;
 mod net;
 mod rng;
+mod siege;
 #[cfg(test)]
 mod tests;
 mod wgl;

@@ -30,8 +30,10 @@ pub(super) struct Stream {
 pub(super) struct Link {
     /// Nothing connects before this.
     pub down_until: Time,
-    /// Nothing arrives before this.
-    pub stalled_until: Time,
+    /// Nothing arrives at Global before this.
+    pub to_global: Time,
+    /// Nothing arrives at the Local before this.
+    pub to_local: Time,
 }
 
 #[derive(Debug)]
@@ -55,11 +57,12 @@ impl Net {
         &mut self.streams[stream as usize]
     }
 
-    /// When a frame sent now arrives; `None` = never.
-    pub fn deliver(&mut self, now: Time, rng: &mut Rng, stream: u64, up: bool) -> Option<Time> {
+    /// When a frame sent now arrives; `None` = never. Of a thousand, `slow` take long.
+    pub fn deliver(&mut self, now: Time, rng: &mut Rng, stream: u64, up: bool, slow: u64) -> Option<Time> {
         let local = self.of(stream).local;
-        let stalled = self.links[local].stalled_until;
-        let delay = if rng.chance(30) { rng.between(1, 60) * MS } else { rng.between(20, 1_500) * 1_000 };
+        let link = self.links[local];
+        let stalled = if up { link.to_global } else { link.to_local };
+        let delay = if rng.chance(slow) { rng.between(1, 60) * MS } else { rng.between(20, 1_500) * 1_000 };
         let stream = self.of(stream);
         if stream.cut {
             return None;

@@ -10,6 +10,7 @@ use super::history::History;
 use super::local::{self, Local};
 use super::net::Net;
 use super::rng::{MS, Rng, Time};
+use super::siege::Siege;
 use dstore_shared::Name;
 use dstore_shared::frame::{Down, Reply, Request, Up};
 use std::cmp::Reverse;
@@ -38,6 +39,8 @@ pub(super) enum Event {
     GlobalStarts,
     LocalStarts(usize),
     Fault,
+    /// The cut of a siege begins, and lasts so long.
+    Cut(usize, Time),
 }
 
 pub(super) struct World {
@@ -53,6 +56,8 @@ pub(super) struct World {
     pub violations: Vec<String>,
     pub hits: usize,
     pub faults: usize,
+    /// The latest.
+    pub siege: Option<Siege>,
     /// When each event happens, in the order in which they were planned.
     queue: BinaryHeap<Reverse<(Time, u64)>>,
     events: HashMap<u64, Event>,
@@ -81,6 +86,7 @@ impl World {
             violations: Vec::new(),
             hits: 0,
             faults: 0,
+            siege: None,
             queue: BinaryHeap::new(),
             events: HashMap::new(),
             next: 0,
@@ -196,6 +202,7 @@ impl World {
             Event::GlobalStarts => self.start_global(),
             Event::LocalStarts(i) => self.start_local(i),
             Event::Fault => self.next_fault(),
+            Event::Cut(i, lasts) => self.cut_off(i, lasts),
         }
     }
 
@@ -207,7 +214,9 @@ impl World {
     // ---- sending
 
     pub fn send(&mut self, stream: u64, up: bool, frame: Event) {
-        if let Some(at) = self.net.deliver(self.now, &mut self.rng, stream, up) {
+        let local = self.net.of(stream).local;
+        let slow = self.slow_per_mille(local);
+        if let Some(at) = self.net.deliver(self.now, &mut self.rng, stream, up, slow) {
             self.at(at, frame);
         }
     }

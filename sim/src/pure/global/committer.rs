@@ -1,0 +1,157 @@
+//! Global's committer: queued ops become batches, batches become durable, then visible, then finished.
+
+use super::{Batch, Event, Global, Record};
+use crate::pure::config::{Fault, Planted};
+use crate::pure::history::Told;
+use crate::pure::local::value_of;
+use crate::pure::rng::MS;
+use crate::pure::world::{self, World};
+use dstore_shared::{Command, DeleteOutcome, Entry, Error, Name, Outcome, Revision, SetOutcome};
+
+impl World {
+    /// Appends what is queued as one batch, if no batch is on its way.
+    pub(super) fn commit_next(&mut self) {
+        let process = self.global.process.as_mut().expect("global is up");
+        if process.batch.is_some() || process.queue.is_empty() || process.failed {
+            return;
+        }
+        let jobs = std::mem::take(&mut process.queue);
+        let mut batch = Batch { results: Vec::new(), records: Vec::new() };
+        let mut head = self.global.head;
+        for (op, job) in jobs {
+            // Ops of one batch have no name in common: the state before the batch is the state before each.
+            let outcome = self.outcome(&job.command, head.next());
+            if let Some(changes) = changes(&job.command, &outcome) {
+                head = head.next();
+                batch.records.push(Record { rev: head, id: job.id, outcome: outcome.clone(), changes });
+            }
+            batch.results.push((op, Ok(outcome)));
+        }
+        if self.planted(Planted::VisibleBeforeSync) {
+            self.global.before = Some(self.global.visible.clone());
+            for record in &batch.records {
+                self.global.apply(record);
+            }
+        }
+        self.global.process.as_mut().expect("global is up").batch = Some(batch);
+        let slow = if self.siege().is_some() { 100 } else { 20 };
+        let sync = if self.rng.chance(slow) {
+            self.rng.between(1, 80) * MS
+        } else {
+            self.rng.between(100, 900) * 1_000
+        };
+        self.after(sync, world::Event::Global(self.global.boot, Event::Synced));
+    }
+
+    fn outcome(&self, command: &Command, next: Revision) -> Outcome {
+        match command {
+            Command::Set { name, hash, size, .. } => Outcome::Set(match self.global.visible.get(name) {
+                None => {
+                    SetOutcome::Stored(Entry { hash: *hash, size: *size, bind_rev: next, expires_at: None })
+                }
+                Some(held) if held.hash == *hash => SetOutcome::Unchanged(*held),
+                Some(held) => SetOutcome::Occupied(*held),
+            }),
+            Command::Delete { names } => {
+                let removed: Vec<bool> = names.iter().map(|n| self.global.visible.contains_key(n)).collect();
+                let revision = if removed.contains(&true) { next } else { Revision(next.0 - 1) };
+                Outcome::Delete(DeleteOutcome { removed, revision })
+            }
+        }
+    }
+
+    /// The batch is durable: visible in one step, then its ops are finished one after the other.
+    pub(super) fn synced(&mut self) {
+        let Some(batch) = self.global.process.as_mut().and_then(|p| p.batch.take()) else { return };
+        if self.has(Fault::SyncFailures) && !self.is_calm() && self.rng.chance(4) {
+            return self.sync_fails(batch);
+        }
+        self.global.before = None;
+        let mut late = Vec::new();
+        for record in &batch.records {
+            if self.planted(Planted::FreeBeforeVisible) {
+                late.push(record.clone());
+            } else if self.planted(Planted::PiecemealDelete) && record.changes.len() > 1 {
+                let (mut first, mut rest) = (record.clone(), record.clone());
+                rest.changes = first.changes.split_off(1);
+                late.push(rest);
+                self.show(&first, false);
+            } else {
+                self.show(record, true);
+            }
+        }
+        let head = self.global.head;
+        let mut delay = 0;
+        for rest in late {
+            self.after(3 * MS, world::Event::Global(self.global.boot, Event::Rest(rest)));
+        }
+        for (op, result) in batch.results {
+            delay += if self.rng.chance(500) { 0 } else { self.rng.between(1, 1_500) * 1_000 };
+            let boot = self.global.boot;
+            self.after(delay, world::Event::Global(boot, Event::Finish(op, result, head)));
+        }
+    }
+
+    pub(super) fn show(&mut self, record: &Record, whole: bool) {
+        self.global.apply(record);
+        self.global.outcomes.push((record.id, record.outcome.clone()));
+        let mut changes: Vec<_> =
+            record.changes.iter().map(|(name, e)| (self.key(name), e.map(|e| value_of(e.hash)))).collect();
+        changes.sort_unstable();
+        let first = self.history.visible(self.now, record.id, &changes, told(&record.outcome));
+        if whole && !first && !self.planted(Planted::PiecemealDelete) {
+            self.violation(|| format!("request {:?} took effect twice", record.id));
+        }
+    }
+
+    /// The process goes on without writing, and dies soon.
+    fn sync_fails(&mut self, batch: Batch) {
+        let error = Error::unavailable("outcome unknown");
+        for (op, _) in &batch.results {
+            self.machine().fail(*op, &error);
+        }
+        let process = self.global.process.as_mut().expect("global is up");
+        process.failed = true;
+        // Whether it is on the disk will show.
+        process.batch = Some(batch);
+        let soon = self.rng.between(1, 500) * MS;
+        self.after(soon, world::Event::Global(self.global.boot, Event::Crash));
+    }
+}
+
+impl Global {
+    fn apply(&mut self, record: &Record) {
+        self.head = self.head.max(record.rev);
+        for (name, entry) in &record.changes {
+            match entry {
+                Some(entry) => _ = self.visible.insert(name.clone(), *entry),
+                None => _ = self.visible.remove(name),
+            }
+        }
+    }
+}
+
+/// What a command changes, if anything.
+fn changes(command: &Command, outcome: &Outcome) -> Option<Vec<(Name, Option<Entry>)>> {
+    match (command, outcome) {
+        (Command::Set { name, .. }, Outcome::Set(SetOutcome::Stored(e))) => {
+            Some(vec![(name.clone(), Some(*e))])
+        }
+        (Command::Delete { names }, Outcome::Delete(d)) => {
+            let removed = names.iter().zip(&d.removed).filter(|(_, removed)| **removed);
+            let changes: Vec<_> = removed.map(|(name, _)| (name.clone(), None)).collect();
+            (!changes.is_empty()).then_some(changes)
+        }
+        _ => None,
+    }
+}
+
+pub(in crate::pure) fn told(outcome: &Outcome) -> Told {
+    match outcome {
+        Outcome::Set(SetOutcome::Stored(_)) => Told::Stored,
+        Outcome::Set(SetOutcome::Unchanged(_)) => Told::Unchanged,
+        Outcome::Set(SetOutcome::Occupied(e)) => Told::Occupied(value_of(e.hash)),
+        Outcome::Set(SetOutcome::NeedBlob) => unreachable!("every value travels along"),
+        Outcome::Delete(d) => Told::Removed(d.removed.clone()),
+    }
+}

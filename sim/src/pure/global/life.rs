@@ -1,0 +1,76 @@
+//! The lives of Global's process: how each starts, stops in order, and dies.
+
+use super::{Event, HISTORY, Process};
+use crate::pure::config::Planted;
+use crate::pure::rng::MS;
+use crate::pure::world::{self, World};
+use dstore_global::sessions::{Boot, Sessions};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+impl World {
+    pub(in crate::pure) fn start_global(&mut self) {
+        let clean = std::mem::take(&mut self.global.clean) || self.planted(Planted::SkipGrace);
+        let grace = if clean { Duration::ZERO } else { self.global.grace() };
+        let now = self.global_now();
+        self.global.boot += 1;
+        self.global.paused_until = 0;
+        let boot =
+            Boot { history: HISTORY, number: self.global.boot, head: self.global.head, at: now, grace };
+        let mut m = Sessions::new(self.global.terms.clone(), boot);
+        for (id, outcome) in &self.global.outcomes {
+            m.restore_outcome(*id, outcome.clone());
+        }
+        let (reads, queue) = (BTreeMap::new(), VecDeque::new());
+        let (failed, retiring, tick_at) = (false, false, None);
+        self.global.process = Some(Process { m, reads, queue, batch: None, failed, retiring, tick_at });
+        self.after_global();
+    }
+
+    /// The process is gone; of what it appended, the disk has a prefix.
+    pub(in crate::pure) fn crash_global(&mut self) {
+        let Some(mut process) = self.global.process.take() else { return };
+        let batch = process.batch.take();
+        let appended = batch.map_or(Vec::new(), |b| b.records);
+        let kept = if appended.is_empty() { 0 } else { self.rng.between(0, appended.len() as u64) };
+        if let Some(before) = self.global.before.take() {
+            self.global.visible = before;
+        }
+        for record in appended.into_iter().take(kept as usize) {
+            self.show(&record, true);
+        }
+        for stream in self.net.open_streams(None) {
+            self.net.of(stream).at_global = false;
+            self.cut(stream, self.is_calm());
+        }
+        self.global.inbox.clear();
+        let most = self.rng.pick(&[30, 300, 1_500]);
+        let away = self.rng.between(5, most) * MS;
+        self.after(away, world::Event::GlobalStarts);
+    }
+
+    pub(in crate::pure) fn stop_global(&mut self) {
+        let now = self.global_now();
+        let process = self.global.process.as_mut().expect("global is up");
+        process.retiring = true;
+        process.m.retire(now);
+        self.after_global();
+        self.after(10 * MS, world::Event::Global(self.global.boot, Event::Quiet));
+    }
+
+    pub(super) fn look_whether_quiet(&mut self) {
+        let now = self.global_now();
+        let process = self.global.process.as_mut().expect("global is up");
+        process.m.tick(now);
+        let idle = process.batch.is_none() && process.queue.is_empty() && process.m.counts().ops == 0;
+        if process.m.is_quiet(now) && idle {
+            self.global.clean = true;
+            return self.crash_global();
+        }
+        self.after(10 * MS, world::Event::Global(self.global.boot, Event::Quiet));
+    }
+
+    pub(in crate::pure) fn is_stopping(&self) -> bool {
+        self.global.process.as_ref().is_none_or(|p| p.retiring || p.failed)
+    }
+}
