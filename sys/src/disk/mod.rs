@@ -83,6 +83,11 @@ pub trait DiskFile: Send + Sync + Debug {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes all of `buf` at `offset`.
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
+    /// As [`DiskFile::write_all_at`], of bytes that need not stay in memory: the disk may be given them at
+    /// once, and their pages used for what is written next. They are durable after `sync`, not before.
+    fn write_all_at_uncached(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(buf, offset)
+    }
     /// Makes contents, and as much metadata as is needed to read them, durable (`fdatasync`).
     fn sync(&self) -> io::Result<()>;
     /// Length in bytes.

@@ -2,8 +2,9 @@
 
 use super::{DirEntry, Disk, DiskFile, Lock, Open};
 use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::io::{Errno, ReadWriteFlags};
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -12,6 +13,9 @@ use std::path::Path;
 pub struct RealDisk;
 
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// `RWF_DONTCACHE` of `<linux/fs.h>`, since Linux 6.14: written back at once, dropped from the page cache then.
+const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
 impl Disk for RealDisk {
     fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn DiskFile>> {
@@ -86,6 +90,20 @@ impl DiskFile for RealFile {
         self.0.write_all_at(buf, offset)
     }
 
+    fn write_all_at_uncached(&self, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
+        while !buf.is_empty() {
+            match rustix::io::pwritev2(&self.0, &[IoSlice::new(buf)], offset, DONTCACHE) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => (buf, offset) = (&buf[n..], offset + n as u64),
+                Err(Errno::INTR) => {}
+                // An older kernel, or a file system that cannot.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => return self.write_all_at(buf, offset),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
     }
@@ -125,6 +143,9 @@ mod tests {
         file.sync().expect("synced");
         assert_eq!(file.len().expect("len"), 100_000);
         assert_eq!(&RealDisk.read(&path, 1 << 20).expect("read")[99_000..99_005], b"hello");
+        file.write_all_at_uncached(b"there, and not to stay", 99_003).expect("written");
+        let read = RealDisk.read(&path, 1 << 20).expect("read");
+        assert_eq!((&read[99_000..99_008], read.len()), (&b"helthere"[..], 100_000));
         assert!(RealDisk.read(&path, 10).is_err());
         assert!(RealDisk.open(&path, Open::Create).is_err());
         assert_eq!(RealDisk.list(dir.path()).expect("list").len(), 1);
