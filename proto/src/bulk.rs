@@ -200,7 +200,9 @@ impl Buf for Held {
             Some(part) if part.len() >= n => {
                 let bytes = part.split_to(n);
                 self.len -= n;
-                self.parts.pop_front_if(|part| part.is_empty());
+                if part.is_empty() {
+                    self.parts.pop_front();
+                }
                 bytes
             }
             _ => {
