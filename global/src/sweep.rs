@@ -65,13 +65,12 @@ async fn sweep_batch(authority: &Arc<Authority>, pinned: &mut VecDeque<BlobHash>
 }
 
 /// Removes a file whose sweep is durable, unless the blob has come back meanwhile.
-async fn remove(authority: &Arc<Authority>, hash: BlobHash, pinned: &mut VecDeque<BlobHash>) {
-    let catalog = authority.catalog.clone();
-    let known = authority.sys.blocking.run(move || catalog.blob(&hash)).await;
-    if !matches!(known, Ok(None)) {
-        return;
-    }
-    if let Ok(false) = authority.blobs.unlink(hash).await
+pub(crate) async fn remove(authority: &Arc<Authority>, hash: BlobHash, pinned: &mut VecDeque<BlobHash>) {
+    let store = authority.clone();
+    // When the journal has failed, it may know of blobs that nobody can see before the next start.
+    let known =
+        move |hash: &BlobHash| store.failed().is_some() || !matches!(store.catalog.blob(hash), Ok(None));
+    if let Ok(false) = authority.blobs.unlink(hash, known).await
         && pinned.len() < RETRIES_MAX
     {
         pinned.push_back(hash);
@@ -98,7 +97,7 @@ pub(crate) async fn adopt_orphans(authority: Arc<Authority>) {
         let Ok(walked) = walked else { continue };
         for hash in walked.orphans {
             let Ok(Some(held)) = authority.blobs.contains(hash).await else { continue };
-            let _ = authority.commit(Work::Keep { hash, size: held.size, carried: None }).await;
+            let _ = authority.keep(held).await;
         }
     }
 }
