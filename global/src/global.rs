@@ -70,7 +70,7 @@ impl Global {
             tracing::warn!(torn, "the journal had an unfinished end, which was cut off");
         }
         let tasks = Tasks::new();
-        let unclean = !opened.clean && !opened.fresh;
+        let found = !opened.fresh;
         let (authority, dir, ends) = assemble(&sys, &config, &tasks, opened, blobs);
         let host = Arc::new(Host(authority.clone()));
         let mut doors = Vec::new();
@@ -80,7 +80,7 @@ impl Global {
         tasks.spawn("tick", tick(authority.clone()));
         tasks.spawn("sweep", sweep::sweep(authority.clone()));
         tasks.spawn("mark", sweep::mark(authority.clone()));
-        if unclean {
+        if found {
             tasks.spawn("adopt", sweep::adopt_orphans(authority.clone()));
         }
         let health = doors.iter().map(|door| door.health().clone()).collect::<Vec<_>>();
