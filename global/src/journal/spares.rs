@@ -109,6 +109,8 @@ impl Spares {
             config: config.clone(),
             free: Vec::new(),
             unsettled: Vec::new(),
+            unsynced: false,
+            waiting: VecDeque::new(),
             nameless: None,
             rubbish: None,
             _lock: lock,
@@ -319,6 +321,10 @@ struct Worker {
     free: Vec<PathBuf>,
     /// As those, but that they lost their old name is not durable yet.
     unsettled: Vec<PathBuf>,
+    /// Names were changed since the directory was synced: retirements are durable one after the other.
+    unsynced: bool,
+    /// Files that are still to be retired, oldest first.
+    waiting: VecDeque<Stale>,
     /// A segment that is done but for the durability of its name.
     nameless: Option<Segment>,
     /// A file that could not be removed: it goes before another is made.
@@ -344,15 +350,21 @@ impl Worker {
                     Unmade::InDoubt(e) => Done::Failed(e),
                 })
             }
-            Job::Retire(stale) => match self.retire(&stale) {
-                // What could not be renamed on a full disk is found at the next open.
-                Err(error) if !is_full(&error) && !is_out_of_handles(&error) => Done::Failed(error),
-                _ => Done::Retired,
-            },
+            Job::Retire(stale) => {
+                self.waiting.push_back(stale);
+                match self.retire_waiting() {
+                    Err(e) if !is_full(&e) && !is_out_of_handles(&e) => Done::Failed(e),
+                    _ => Done::Retired,
+                }
+            }
         }
     }
 
     fn prepare(&mut self, sequence: u64, salt: u64) -> Result<Done, Unmade> {
+        match self.retire_waiting() {
+            Err(e) if is_out_of_handles(&e) => return Err(Unmade::Hindered(e)),
+            retired => retired.map_err(Unmade::InDoubt)?,
+        }
         if let Some(rubbish) = self.rubbish.take() {
             self.throw_away(rubbish).map_err(Unmade::Hindered)?;
         }
@@ -439,7 +451,18 @@ impl Worker {
     /// Makes all names durable.
     fn sync_names(&mut self) -> io::Result<()> {
         self.disk.sync_dir(&self.config.dir)?;
+        self.unsynced = false;
         self.free.append(&mut self.unsettled);
+        Ok(())
+    }
+
+    fn retire_waiting(&mut self) -> io::Result<()> {
+        if self.unsynced {
+            self.sync_names()?;
+        }
+        while let Some(stale) = self.waiting.pop_front() {
+            self.retire(&stale)?;
+        }
         Ok(())
     }
 
@@ -448,11 +471,14 @@ impl Worker {
         let kept = self.free.len() + self.unsettled.len();
         if stale.bytes != self.config.segment_bytes || kept >= self.config.spare_segments {
             self.disk.remove(&stale.path)?;
+            self.unsynced = true;
             return self.sync_names();
         }
         if stale.path != spare {
+            // What could not be renamed on a full disk is found at the next open.
             self.disk.rename(&stale.path, &spare)?;
         }
+        self.unsynced = true;
         self.unsettled.push(spare);
         self.sync_names()
     }

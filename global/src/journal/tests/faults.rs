@@ -161,9 +161,19 @@ fn a_process_without_file_handles_retires_segments_later_and_goes_on() {
     for _ in 0..8 {
         append(&mut journal, 1, 9_000).expect("appended");
     }
+    let before = disk.files().len();
     disk.inject(Fault::next(Call::SyncDir).no_handles().lasting());
-    journal.trim(Revision(6));
-    assert!(!journal.is_poisoned());
+    for below in 2..=6 {
+        journal.trim(Revision(below));
+        assert!(!journal.is_poisoned());
+        for seed in 0..20 {
+            // One that was retired is not gone before an older one.
+            let image = disk.crash(Survival::Any, seed);
+            let open = open_with(&image, seed, &config(), checkpoint(6)).expect("opens");
+            assert_eq!(open.opened.head, Revision(8));
+        }
+    }
+    assert_eq!(disk.files().len(), before - 1, "the oldest, and no other before that is durable");
     disk.heal();
     let mut head = Revision(0);
     for _ in 0..30 {
