@@ -131,6 +131,10 @@ impl Global {
     /// # Errors
     /// Why the stop was not clean. Everything acknowledged is durable all the same.
     pub async fn stop(self) -> Result<()> {
+        // First, so that a balancer looks elsewhere while leases run out.
+        for door in &self.doors {
+            door.health().set(false).await;
+        }
         let quiet = retire(&self.authority, self.drain_timeout).await;
         // What was asked is answered still; a Local asks the rest of the next Global.
         self.authority.readers.cancel();

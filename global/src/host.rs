@@ -309,6 +309,8 @@ impl Authority {
         if let Some(e) = self.failed() {
             return Err(e);
         }
+        // What it would be named by is refused already: better now than after the upload.
+        self.event(|m, _| m.check_taking())?;
         let mut head = BytesMut::new();
         while head.len() <= INLINE_BYTES_MAX {
             if let Some(piece) = body.next().await {
