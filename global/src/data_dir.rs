@@ -1,11 +1,13 @@
 //! Owns the data directory: who may use it, what it says of itself, and the order in which it is opened.
 //!
 //! ```text
-//! lock -> meta (engine? version?) -> checkpoint -> index -> journal, redone into the catalog -> boot number
+//! open:  lock -> meta (engine? version?) -> checkpoint -> index -> journal, redone into the catalog
+//! begin: boot number
 //! ```
 //!
 //! Invariants: one process at a time; a directory is changed only after it was judged; nothing is given out
 //! before the new boot number is durable, together with the end of the clean-shutdown mark (rules 11 and 29);
+//! a start that fails before [`DataDir::begin`] leaves both as they were;
 //! an index is trusted only as far as the checkpoint that names it. It must never serve less than was
 //! acknowledged: an index or checkpoint that the journal does not reach is refused, not mended.
 
@@ -78,7 +80,7 @@ pub struct Opened<J> {
     pub journal: J,
     /// The line of history.
     pub history: HistoryId,
-    /// The number of this boot, from 1: durable.
+    /// The number of this boot, from 1: durable, and this boot's, after [`DataDir::begin`].
     pub boot: u64,
     /// The largest lease ever granted.
     pub lease_max: Duration,
@@ -121,7 +123,7 @@ pub fn open<J>(
 ) -> Result<Opened<J>> {
     let path = &config.path;
     let lock = claim(&*sys.disk, path)?;
-    let mut meta = load_meta(sys, path, config.engine)?;
+    let meta = load_meta(sys, path, config.engine)?;
     let files = Checkpoints::new(sys.disk.clone(), path);
     let checkpoint = files.load()?;
     check_history(path, &meta, checkpoint.as_ref())?;
@@ -133,9 +135,7 @@ pub fn open<J>(
     })?;
     let redone = redo.finish(found.head, floors.index)?;
     let (fresh, clean) = (meta.boot == 0, meta.clean == Some(found.head));
-    meta.boot += 1;
-    meta.clean = None;
-    meta.write(&*sys.disk, path)?;
+    let boot = meta.boot + 1;
     let mut outcomes = redone.outcomes;
     let journal_time = redone.catalog.journal_time();
     let window = journal_time.saturating_sub(limits::OUTCOME_TTL.as_millis() as u64);
@@ -145,7 +145,7 @@ pub fn open<J>(
         applier: redone.applier,
         journal,
         history: meta.history,
-        boot: meta.boot,
+        boot,
         lease_max: meta.lease_max,
         negatives_ever: meta.negatives_ever,
         clean,
@@ -162,6 +162,20 @@ impl DataDir {
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Begins the boot that [`open`] numbered: its number, the end of the clean-shutdown mark and that leases of
+    /// `lease` may be granted become durable in one step. To be called once, when nothing can keep Global from
+    /// starting any more, and before anything is committed, granted or given out.
+    ///
+    /// # Errors
+    /// As [`DataDir::persist_lease_max`]: the boot must not go on.
+    pub fn begin(&self, lease: Duration) -> Result<()> {
+        self.update(|meta| {
+            meta.boot += 1;
+            meta.clean = None;
+            meta.lease_max = meta.lease_max.max(lease);
+        })
     }
 
     /// Notes that a lease of `length` may be granted from now on. To be called before the first grant of a

@@ -133,6 +133,7 @@ impl Store for Host {
 
     async fn status(&self) -> Result<Status> {
         let counts = self.0.counts();
+        let (stopping, lease) = self.0.event(|m, _| (m.is_retiring(), m.lease()));
         let catalog = self.0.catalog.counts();
         let blobs = self.0.blobs.stats();
         let fact = |name: &str, value: String| (name.to_owned(), value);
@@ -149,10 +150,10 @@ impl Store for Host {
         Ok(Status {
             tier: Tier::Global,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            serving: self.0.failed().is_none(),
+            serving: self.0.failed().is_none() && !stopping,
             born: Some(self.0.born()),
             revision: self.0.catalog.head(),
-            lease: self.0.event(|m, _| m.lease()),
+            lease,
             facts,
         })
     }

@@ -1,10 +1,12 @@
 //! A running Global: opened in order, served, stopped in order.
 //!
 //! ```text
-//! start: lock, meta, checkpoint, index, journal (data_dir) -> blobs -> authority -> doors
-//! stop:  retire (no more grants, BYE or lease end) -> request streams -> doors -> tasks -> checkpoint -> journal -> clean mark
+//! start: lock, meta, checkpoint, index, journal (data_dir) -> blobs -> addresses bound -> boot number durable
+//!        -> authority -> doors
+//! stop:  health -> retire (no more grants, BYE or lease end) -> request streams -> doors -> tasks -> checkpoint -> journal -> clean mark
 //! ```
-//! Invariant: the clean mark is written only if no lease is outstanding and nothing can be committed any more.
+//! Invariants: the clean mark is written only if no lease is outstanding and nothing can be committed any more;
+//! a start consumes it when all that commonly fails has succeeded, and before anybody can connect.
 
 use crate::authority::{Authority, Parts};
 use crate::blobs::{BlobLimits, Blobs};
@@ -22,7 +24,7 @@ use dstore_proto::serve::{Limits, Routes, Serving};
 use dstore_proto::store::Store;
 use dstore_shared::{Error, Moment, Result};
 use dstore_sys::Sys;
-use dstore_sys::net::Address;
+use dstore_sys::net::{Address, Listener};
 use dstore_sys::tasks::{Lane, LaneEnd, Tasks};
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,18 +71,23 @@ impl Global {
         if let Some(torn) = &opened.torn {
             tracing::warn!(torn, "the journal had an unfinished end, which was cut off");
         }
+        let listeners = bind(&sys, &config.listen).await?;
+        let opened = begin(&sys, opened, config.lease).await?;
         let tasks = Tasks::new();
-        let unclean = !opened.clean && !opened.fresh;
+        let found = !opened.fresh;
         let (authority, dir, ends) = assemble(&sys, &config, &tasks, opened, blobs);
-        let host = Arc::new(Host(authority.clone()));
-        let mut doors = Vec::new();
-        for address in &config.listen {
-            doors.push(open_door(&sys, &tasks, address, &host).await?);
-        }
+        let doors = match open_doors(&sys, &tasks, listeners, &authority) {
+            Ok(doors) => doors,
+            Err(e) => {
+                // Else those that opened would serve for ever, and keep the directory locked.
+                tasks.stop().await;
+                return Err(e);
+            }
+        };
         tasks.spawn("tick", tick(authority.clone()));
         tasks.spawn("sweep", sweep::sweep(authority.clone()));
         tasks.spawn("mark", sweep::mark(authority.clone()));
-        if unclean {
+        if found {
             tasks.spawn("adopt", sweep::adopt_orphans(authority.clone()));
         }
         let health = doors.iter().map(|door| door.health().clone()).collect::<Vec<_>>();
@@ -124,6 +131,10 @@ impl Global {
     /// # Errors
     /// Why the stop was not clean. Everything acknowledged is durable all the same.
     pub async fn stop(self) -> Result<()> {
+        // First, so that a balancer looks elsewhere while leases run out.
+        for door in &self.doors {
+            door.health().set(false).await;
+        }
         let quiet = retire(&self.authority, self.drain_timeout).await;
         // What was asked is answered still; a Local asks the rest of the next Global.
         self.authority.readers.cancel();
@@ -160,11 +171,11 @@ impl Global {
 async fn open(sys: &Sys, config: &GlobalConfig) -> Result<Opened<Journal>> {
     let dir =
         DataDirConfig { path: config.data.clone(), engine: config.engine, catalog: CatalogConfig::default() };
-    let (min_free, lease, sys) = (config.min_free, config.lease, sys.clone());
+    let (min_free, sys) = (config.min_free, sys.clone());
     let blocking = sys.blocking;
     blocking
         .run(move || {
-            let opened = data_dir::open(&sys, &dir, |path, floors, replay| {
+            data_dir::open(&sys, &dir, |path, floors, replay| {
                 let config = JournalConfig { min_free_bytes: min_free, ..JournalConfig::new(path) };
                 let floors = crate::journal::Floors {
                     checkpoint: floors.checkpoint,
@@ -175,10 +186,7 @@ async fn open(sys: &Sys, config: &GlobalConfig) -> Result<Opened<Journal>> {
                 let (journal, opened) = Journal::open(&sys, &config, &floors, replay)?;
                 let head = journal.head();
                 Ok((journal, data_dir::Found { head, torn: opened.torn.map(|torn| torn.to_string()) }))
-            })?;
-            // Before the first grant: the next start waits as long as this for leases it knows nothing of.
-            opened.dir.persist_lease_max(lease)?;
-            Ok(opened)
+            })
         })
         .await
 }
@@ -232,15 +240,44 @@ fn assemble(
     (authority, opened.dir, ends)
 }
 
-async fn open_door(sys: &Sys, tasks: &Tasks, address: &Address, host: &Arc<Host>) -> Result<Serving> {
-    let listener = sys.net.listen(address).await.map_err(|e| {
-        Error::unavailable(format!(
-            "cannot listen on `{address}`: stop what uses it, or choose another address"
-        ))
-        .caused_by(e)
-    })?;
-    let routes = Routes::new(tasks, &Limits::default()).store(host.clone(), host.clone()).link(host.clone());
-    Serving::start(sys, tasks, listener, routes)
+/// Takes all addresses. Whoever connects waits until [`open_doors`].
+async fn bind(sys: &Sys, addresses: &[Address]) -> Result<Vec<Box<dyn Listener>>> {
+    let mut listeners = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        let listener = sys.net.listen(address).await.map_err(|e| {
+            Error::unavailable(format!(
+                "cannot listen on `{address}`: stop what uses it, or choose another address"
+            ))
+            .caused_by(e)
+        })?;
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+/// Makes it durable that this boot goes on, before its first commit and its first grant.
+async fn begin(sys: &Sys, opened: Opened<Journal>, lease: Duration) -> Result<Opened<Journal>> {
+    sys.blocking
+        .run(move || {
+            opened.dir.begin(lease)?;
+            Ok(opened)
+        })
+        .await
+}
+
+fn open_doors(
+    sys: &Sys,
+    tasks: &Tasks,
+    listeners: Vec<Box<dyn Listener>>,
+    authority: &Arc<Authority>,
+) -> Result<Vec<Serving>> {
+    let host = Arc::new(Host(authority.clone()));
+    let open = |listener| {
+        let routes =
+            Routes::new(tasks, &Limits::default()).store(host.clone(), host.clone()).link(host.clone());
+        Serving::start(sys, tasks, listener, routes)
+    };
+    listeners.into_iter().map(open).collect()
 }
 
 /// Lets time pass for the machine: leases end on time, void registrations are swept bit by bit.
@@ -271,4 +308,46 @@ async fn retire(authority: &Authority, limit: Duration) -> bool {
         }
     };
     tokio::time::timeout(limit, quiet).await.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::EngineKind;
+    use dstore_sys::net::MemoryNet;
+    use std::path::Path;
+
+    fn config(data: &Path, names: &[&str]) -> GlobalConfig {
+        GlobalConfig {
+            listen: names.iter().map(|name| Address::Memory((*name).into())).collect(),
+            engine: EngineKind::Memory,
+            min_free: 0,
+            ..GlobalConfig::new(data)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_start_that_finds_an_address_taken_leaves_the_clean_mark_and_every_address_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let sys = Sys { net: Arc::new(MemoryNet::default()), ..Sys::real() };
+        let start = |names: &[&str]| Global::start(sys.clone(), config(dir.path(), names));
+        start(&["a"]).await.unwrap().stop().await.unwrap();
+        let taken = sys.net.listen(&Address::Memory("b".into())).await.unwrap();
+        for _ in 0..2 {
+            let e = start(&["a", "b"]).await.expect_err("taken");
+            assert!(e.message().contains("`memory:b`"), "{e}");
+        }
+        let first = sys.net.connect(&Address::Memory("a".into())).await;
+        assert!(first.is_err(), "nobody listens at the first address");
+        drop(taken);
+        let global = start(&["a", "b"]).await.expect("neither the directory nor an address is held");
+        let grace = global.authority().event(|m, now| m.grace_left(now));
+        assert_eq!(grace, Duration::ZERO, "the stop before was clean");
+        // Gone without a stop: leases may be out.
+        global.tasks.stop().await;
+        drop(global);
+        let global = start(&["a"]).await.unwrap();
+        assert!(global.authority().event(|m, now| m.grace_left(now)) > Duration::ZERO);
+        global.stop().await.unwrap();
+    }
 }

@@ -4,7 +4,7 @@
 //! it, owned by the authority's tasks; a stream whose peer does not read is ended by its bounded queue.
 
 use crate::authority::{Authority, Responder};
-use crate::blobs::Failure;
+use crate::blobs::{Failure, Held};
 use crate::committer::Work;
 use crate::sessions::{Caller, StreamId};
 use bytes::{Bytes, BytesMut};
@@ -17,7 +17,7 @@ use dstore_shared::{
 };
 use futures_util::stream::{self, StreamExt};
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Requests of one stream that may be unanswered before it is read no further.
 const IN_FLIGHT_MAX: usize = 8192;
@@ -301,10 +301,16 @@ impl Authority {
     }
 
     /// Takes a blob in: small ones into the index, large ones into a file. It is kept for the grace.
-    pub(crate) async fn take_blob(&self, size: Option<u64>, mut body: BodyStream) -> Result<(BlobHash, u64)> {
+    pub(crate) async fn take_blob(
+        self: &Arc<Self>,
+        size: Option<u64>,
+        mut body: BodyStream,
+    ) -> Result<(BlobHash, u64)> {
         if let Some(e) = self.failed() {
             return Err(e);
         }
+        // What it would be named by is refused already: better now than after the upload.
+        self.event(|m, _| m.check_taking())?;
         let mut head = BytesMut::new();
         while head.len() <= INLINE_BYTES_MAX {
             if let Some(piece) = body.next().await {
@@ -335,9 +341,23 @@ impl Authority {
                 "the blob was damaged at global: set it again, it will be replaced",
             ));
         }
-        // The pin lives until the journal knows of the file.
-        self.commit(Work::Keep { hash: staged.hash, size: staged.size, carried: None }).await?;
+        self.keep(Held { size: staged.size, pin: staged.pin }).await?;
         Ok((staged.hash, staged.size))
+    }
+
+    /// Has the journal know of a file. Its pin lives until that is visible or failed, though the caller goes
+    /// away: else a sweep could remove the file of a blob that is about to be known.
+    pub(crate) async fn keep(self: &Arc<Self>, held: Held) -> Result<()> {
+        let (to, answer) = oneshot::channel();
+        let authority = self.clone();
+        self.tasks.spawn_graceful(async move {
+            let Held { size, pin } = held;
+            let kept = authority.commit(Work::Keep { hash: pin.hash(), size, carried: None }).await;
+            drop(pin);
+            // The caller may have gone away.
+            let _ = to.send(kept.map(|_| ()));
+        });
+        answer.await.unwrap_or_else(|_| Err(Error::unavailable("outcome unknown: global is stopping")))
     }
 
     async fn is_marked(&self, hash: BlobHash) -> Result<bool> {

@@ -9,6 +9,7 @@
 use crate::authority::Authority;
 use crate::catalog::Catalog;
 use crate::change::Commit;
+use crate::checkpoint::Remembered;
 use crate::committer::Done;
 use crate::sessions::OpNo;
 use dstore_shared::{Error, Outcome, Result, Revision};
@@ -19,6 +20,9 @@ use tokio::sync::oneshot;
 
 /// Ops that become visible under one hold of the shard's lock.
 const SHOWN_TOGETHER: usize = 64;
+/// Outcomes that are copied under one hold of the shard's lock: well below a millisecond, unless many are of DELs
+/// of thousands of names.
+const OUTCOMES_COPIED_TOGETHER: usize = 512;
 /// Batches that may be durable and not visible: the committer waits when there are more.
 const BATCHES: usize = 4;
 /// A batch of so few decisions is published sooner than another thread is woken up.
@@ -140,9 +144,7 @@ impl Publisher {
     }
 
     fn checkpoint(&self, authority: &Authority, at_ms: u64) -> oneshot::Receiver<Result<Revision>> {
-        let outcomes = authority.event(|m, _| m.outcomes());
-        let outcomes = outcomes.into_iter().map(|(id, outcome)| (id, outcome, at_ms)).collect();
-        self.catalog.checkpoint(authority.sys.clock.now(), outcomes)
+        self.catalog.checkpoint(authority.sys.clock.now(), remembered(authority, at_ms))
     }
 
     fn show(&self, authority: &Authority, commits: &[Commit], decided: Vec<Decided>) {
@@ -168,6 +170,24 @@ impl Publisher {
                 }
             });
         }
+    }
+}
+
+/// Copies the outcomes bit by bit, so that leases, reads and changes go on meanwhile. It has all of what is
+/// visible, because outcomes are noted by [`Publisher::show`] alone, which runs on this very thread: between two
+/// slices none comes, and none moves, since a birth does not change. Some may go, being too old or too many. One
+/// that went before its slice is missing: a restart refuses its attempts as unknown (rule 26). One that went
+/// after its slice is there all the same, and it is true: its attempts are answered after a restart (rule 26)
+/// though they would have been refused before it (rule 25). Neither is ever executed again.
+fn remembered(authority: &Authority, at_ms: u64) -> Vec<Remembered> {
+    let (mut all, mut after) = (Vec::new(), None);
+    loop {
+        let (slice, next) = authority.event(|m, _| m.outcomes(after, OUTCOMES_COPIED_TOGETHER));
+        all.extend(slice.into_iter().map(|(id, outcome)| (id, outcome, at_ms)));
+        if next.is_none() {
+            return all;
+        }
+        after = next;
     }
 }
 

@@ -10,7 +10,7 @@ use dstore_proto::link::LinkClient;
 use dstore_proto::serve::{Limits, Routes, Serving};
 use dstore_shared::{Error, Incarnation, LocalId, Result};
 use dstore_sys::Sys;
-use dstore_sys::net::Address;
+use dstore_sys::net::{Address, Listener};
 use dstore_sys::tasks::Tasks;
 use futures_util::future::join_all;
 use std::sync::Arc;
@@ -42,6 +42,11 @@ impl Local {
     /// # Errors
     /// `Invalid` if an address cannot be listened on.
     pub async fn start(sys: Sys, config: LocalConfig) -> Result<Self> {
+        // All of them before anything runs: what a start that fails has begun, nobody would end.
+        let mut listeners = Vec::with_capacity(config.listen.len());
+        for listen in &config.listen {
+            listeners.push(bind(&sys, listen).await?);
+        }
         let tasks = Tasks::new();
         let link = LinkClient::new(&sys, &tasks, &config.global, &Dial::default());
         // A fresh identity each start: nothing of an earlier life is held, so nothing of it must be fenced.
@@ -52,10 +57,8 @@ impl Local {
         };
         let core = Core::new(sys.clone(), tasks.clone(), link, config.cache_bytes, identity);
         let node = Node::new(core.clone(), config.deadline);
-        let mut doors = Vec::new();
-        for listen in &config.listen {
-            doors.push(open_door(&sys, &tasks, listen, &node).await?);
-        }
+        let doors = listeners.into_iter().map(|listener| open_door(&sys, &tasks, listener, &node));
+        let doors = doors.collect::<Result<Vec<_>>>().inspect_err(|_| tasks.cancel())?;
         tasks.spawn("session", upstream::keep_session(core.clone(), config.back_off));
         tasks.spawn("requests", upstream::keep_requests(core.clone(), config.back_off));
         tasks.spawn("health", follow_lease(core.clone(), doors.iter().map(|d| d.health().clone()).collect()));
@@ -102,18 +105,21 @@ impl Local {
     }
 }
 
-async fn open_door(sys: &Sys, tasks: &Tasks, listen: &Listen, node: &Node) -> Result<Serving> {
+async fn bind(sys: &Sys, listen: &Listen) -> Result<Box<dyn Listener>> {
     let mut listener = sys.net.listen(&listen.address).await;
     if listen.or_any && listener.is_err() {
         listener = sys.net.listen(&Address::Tcp("127.0.0.1:0".into())).await;
     }
-    let listener = listener.map_err(|e| {
+    listener.map_err(|e| {
         let address = &listen.address;
         Error::invalid(format!(
             "cannot listen on `{address}`, {e}: stop what uses it, or choose another address"
         ))
         .caused_by(e)
-    })?;
+    })
+}
+
+fn open_door(sys: &Sys, tasks: &Tasks, listener: Box<dyn Listener>, node: &Node) -> Result<Serving> {
     let store = Arc::new(node.clone());
     let routes = Routes::new(tasks, &Limits::default()).store(store.clone(), store);
     Serving::start(sys, tasks, listener, routes)
@@ -136,5 +142,25 @@ async fn follow_lease(core: Arc<Core>, doors: Vec<dstore_proto::serve::Health>) 
         } else {
             moved.await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dstore_sys::net::MemoryNet;
+
+    #[tokio::test]
+    async fn a_start_that_finds_an_address_taken_leaves_nothing_behind() {
+        let sys = Sys { net: Arc::new(MemoryNet::default()), ..Sys::real() };
+        let at = |name: &str| Address::Memory(name.into());
+        let listen = |name| Listen { address: at(name), or_any: false };
+        let config = LocalConfig { listen: vec![listen("a"), listen("b")], ..LocalConfig::new(at("global")) };
+        let taken = sys.net.listen(&at("b")).await.expect("free");
+        let e = Local::start(sys.clone(), config.clone()).await.expect_err("taken");
+        assert!(e.message().contains("`memory:b`"), "{e}");
+        assert!(sys.net.connect(&at("a")).await.is_err(), "nobody listens at the first address");
+        drop(taken);
+        Local::start(sys, config).await.expect("both are free").stop().await;
     }
 }

@@ -11,6 +11,7 @@ use crate::config::{Action, Config};
 use dstore_local::repl::exit;
 use dstore_shared::Error;
 use dstore_sys::Sys;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::future::Future;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
@@ -25,6 +26,9 @@ pub fn run(config: Config) -> u8 {
         return screen::complain(&e, exit::USAGE);
     }
     let Config { action, mode, .. } = config;
+    if matches!(action, Action::Global(_) | Action::Local { .. } | Action::Solo { .. }) {
+        raise_open_files();
+    }
     match action {
         Action::Global(global) => block_on(Builder::new_multi_thread(), serve::global(global)),
         Action::Local { local, repl } => {
@@ -44,6 +48,15 @@ pub fn run(config: Config) -> u8 {
             block_on(Builder::new_current_thread(), client::upload(node, key, mode))
         }
     }
+}
+
+/// Lets a server have as many files open as the system allows it: each connection is one, and shells often
+/// begin with 1,024. Without it everything works, with fewer connections.
+fn raise_open_files() {
+    let before = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: before.maximum, ..before });
+    let (from, to) = (before.current, before.maximum);
+    tracing::debug!(?from, ?to, ?raised, "limit on open files");
 }
 
 /// Says what is wrong with what was asked, and gives the exit code.

@@ -5,7 +5,7 @@ use super::client::{self, converse};
 use super::screen;
 use super::signals::Signals;
 use super::sys;
-use crate::config::{GlobalSettings, LocalSettings, Node, ScriptSettings};
+use crate::config::{GlobalSettings, LocalSettings, Node, ScriptSettings, check_folder};
 use dstore_global::{Global, GlobalConfig};
 use dstore_local::repl::{Mode, exit};
 use dstore_local::{Listen, Local, LocalConfig};
@@ -72,7 +72,13 @@ pub async fn local(settings: LocalSettings, repl: bool, mode: Mode) -> u8 {
 }
 
 /// `dstore` alone: both tiers and a conversation; or a conversation with the one that is there already.
-pub async fn solo(global: GlobalSettings, local: LocalSettings, script: ScriptSettings, mode: Mode) -> u8 {
+pub async fn solo(
+    global: GlobalSettings,
+    mut local: LocalSettings,
+    script: ScriptSettings,
+    mode: Mode,
+) -> u8 {
+    local.socket = local.socket.filter(|socket| is_usable(socket));
     let socket = local.socket.clone().map(Address::Unix);
     let sys = Sys { net: Arc::new(MemoryNet::default()), ..sys() };
     if let Some(socket) = &socket
@@ -83,6 +89,8 @@ pub async fn solo(global: GlobalSettings, local: LocalSettings, script: ScriptSe
     if let Some(e) = local.socket.as_deref().and_then(|socket| make_folder(socket).err()) {
         return refused_start(&e);
     }
+    // Somebody else may have been quicker in a folder that all can write to.
+    local.socket = local.socket.filter(|socket| is_usable(socket));
     let drain_timeout = global.drain_timeout;
     let global = match Global::start(sys.clone(), global_config(global)).await {
         Ok(global) => global,
@@ -203,6 +211,13 @@ fn refused_start(error: &Error) -> u8 {
         _ => exit::USAGE,
     };
     screen::complain(error, code)
+}
+
+/// Whether a socket can be trusted to be this user's. Says so if not: without one everything else works.
+fn is_usable(socket: &Path) -> bool {
+    check_folder(socket)
+        .inspect_err(|why| screen::say(&format!("dstore: no other process can attach: {why}: remove it")))
+        .is_ok()
 }
 
 /// Makes the folder of a socket, for this user only.

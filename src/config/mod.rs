@@ -8,6 +8,7 @@ mod socket;
 mod units;
 
 pub use resolve::{Surroundings, resolve};
+pub use socket::check_folder;
 
 use dstore_global::EngineKind;
 use dstore_local::repl::{Command, Mode};

@@ -1,6 +1,7 @@
 //! Makes a [`Config`] of what was typed, what the environment says and what the file says.
 
 use super::file::File;
+use super::socket::Elsewhere;
 use super::{
     Action, Config, GlobalSettings, Listen, LocalSettings, Node, SOLO_GLOBAL, ScriptSettings, Source, socket,
     units,
@@ -225,15 +226,21 @@ impl Settings<'_> {
     }
 
     fn socket_of(&self, data: &std::path::Path) -> Result<PathBuf, String> {
-        let runtime_dir = (self.around.env)("XDG_RUNTIME_DIR");
-        socket::of_data_dir(data, runtime_dir.as_deref())
+        let folder = |name| (self.around.env)(name).map(PathBuf::from);
+        let elsewhere = Elsewhere {
+            runtime_dir: folder("XDG_RUNTIME_DIR"),
+            temp_dir: folder("TMPDIR"),
+            uid: rustix::process::getuid().as_raw(),
+        };
+        socket::of_data_dir(data, &elsewhere)
     }
 
     fn node(&self, flag: NodeFlag) -> Result<Node> {
-        match self.given("repl", "node", flag.node) {
-            Some(given) => Ok(Node::At(given.read()?)),
-            None => Ok(Node::Default { socket: self.socket_of(&GlobalSettings::default().data).ok() }),
+        if let Some(given) = self.given("repl", "node", flag.node) {
+            return Ok(Node::At(given.read()?));
         }
+        let socket = self.socket_of(&GlobalSettings::default().data).ok();
+        Ok(Node::Default { socket: socket.filter(|socket| socket::check_folder(socket).is_ok()) })
     }
 
     fn one_shot(&self, node: NodeFlag, command: Command) -> Result<Action> {

@@ -62,3 +62,40 @@ fn a_full_disk_behind_standard_output_is_an_error() {
     assert_eq!(output.status.code(), Some(70));
     assert!(String::from_utf8_lossy(&output.stderr).contains("standard output cannot be written"));
 }
+
+/// A deep checkout in a container: no `XDG_RUNTIME_DIR`, and a path too long for a socket.
+#[test]
+fn a_working_directory_with_a_long_path_is_no_obstacle_and_others_can_attach() {
+    let dstore = Dstore::new();
+    let deep = dstore.path().join("d".repeat(60)).join("e".repeat(60));
+    std::fs::create_dir_all(&deep).expect("made");
+    let temp = dstore.path().join("t");
+    std::fs::create_dir(&temp).expect("made");
+    let command = |args: &[&str]| {
+        let mut command = dstore.command(args);
+        command.current_dir(&deep).env("TMPDIR", &temp);
+        command
+    };
+    let ended = super::Ended::of(&command(&["-c", "SET a 1; GET a"]).output().expect("dstore runs"));
+    assert_eq!((ended.code, &ended.out[..], &ended.err[..]), (Some(0), "Database updated\ndb: a -> 1\n", ""));
+    // While one runs, another process in the same directory finds it.
+    let mut first = command(&[]).stdin(Stdio::piped()).spawn().expect("dstore runs");
+    let mut found = None;
+    for _ in 0..200 {
+        let ended = super::Ended::of(&command(&["get", "a"]).output().expect("dstore runs"));
+        if ended.code == Some(0) {
+            found = Some(ended.out);
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    drop(first.stdin.take());
+    assert_eq!(first.wait().expect("it ends").code(), Some(0));
+    assert_eq!(found.as_deref(), Some("1"));
+    // A folder that others can write to is not used, which is said once; the rest works.
+    let folder = std::fs::read_dir(&temp).expect("listed").next().expect("one folder").expect("read").path();
+    std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("set");
+    let ended = super::Ended::of(&command(&["-c", "GET a"]).output().expect("dstore runs"));
+    assert!(ended.code == Some(0) && ended.out.contains("a -> 1"), "{ended:?}");
+    assert_eq!(ended.err.matches("no other process can attach").count(), 1, "{}", ended.err);
+}

@@ -138,3 +138,31 @@ async fn daemons_with_clients_and_calls_under_way_end_with_0_on_either_signal() 
         assert!(asking.await.is_err_and(|e| e.is_cancelled()), "its patience is longer than this test's");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_global_stops_health_and_status_say_so_and_changes_are_refused_at_once() {
+    let mut global = Global::start(&[]);
+    let local = Local::start(&global).await;
+    local.client.set(&name("k"), "v").await.expect("set");
+    // Its goodbye does not arrive, so Global waits for the end of its lease.
+    local.wire.set(Flow::Held);
+    assert_eq!(crate::start::health(&global.daemon.at).await, 1);
+    global.daemon.signal(Signal::TERM);
+    until("health tells", async || crate::start::health(&global.daemon.at).await == 2).await;
+    let client = client_with(&global.daemon.at, Duration::from_millis(200));
+    assert!(!client.status().await.expect("it answers still").serving);
+    assert_eq!(client.get(&name("k")).await.expect("reads go on").expect("found").bytes, "v");
+    for (what, failed) in [
+        ("a SET", client.set(&name("l"), "w").await.map(|_| ())),
+        ("a large SET", client.set(&name("l"), noise(2, LARGE)).await.map(|_| ())),
+        ("a DEL", client.delete(&[name("k")]).await.map(|_| ())),
+    ] {
+        let e = failed.expect_err(what);
+        assert!(e.message().contains("global is stopping"), "{what}: {e}");
+    }
+    assert_eq!(global.daemon.end(Signal::CONT).code(), Some(0), "{:?}", global.daemon.err());
+    global.again();
+    let client = global.client();
+    assert_eq!(client.get(&name("k")).await.expect("answered").expect("found").bytes, "v");
+    assert!(client.get(&name("l")).await.expect("answered").is_none(), "what was refused was not done");
+}

@@ -23,7 +23,7 @@ fn nobody() -> Address {
 }
 
 /// What the standard health service answers: 1 = `SERVING`, 2 = `NOT_SERVING`.
-async fn health(at: &Address) -> u8 {
+pub async fn health(at: &Address) -> u8 {
     let answer = crate::limits::call(at, "/grpc.health.v1.Health/Check", Bytes::new()).await;
     let answer = answer.expect("health answers");
     assert_eq!((answer.len(), answer[0]), (2, 8), "one field, the status: {answer:?}");
@@ -108,6 +108,22 @@ async fn a_global_whose_port_is_taken_says_so_and_leaves_its_data_as_they_were()
     assert!(err.contains(&at), "{err}");
     global.again();
     assert_eq!(global.client().get(&name("k")).await.expect("answered").expect("found").bytes, "v");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_failed_between_a_clean_stop_and_the_next_start_costs_no_grace() {
+    let mut global = Global::start(&["--lease", "8s"]);
+    let client = global.client();
+    client.set(&name("k"), "v").await.expect("set");
+    assert_eq!(global.daemon.end(rustix::process::Signal::TERM).code(), Some(0));
+    let taken = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let at = taken.local_addr().expect("bound").to_string();
+    let (code, _, err) = run(global.dir.path(), &["global", "--listen", &at, "--data", "data"]);
+    assert_eq!(code, Some(2), "{err}");
+    global.again();
+    let (deleted, took) = timed(global.client().delete(&[name("k")])).await;
+    assert_eq!(deleted.expect("deleted").removed, [true]);
+    assert!(took < Duration::from_secs(4), "nobody had a lease: {took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

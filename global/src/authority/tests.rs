@@ -33,3 +33,37 @@ async fn what_stays_in_memory_does_not_keep_the_frame_that_it_came_in() {
     assert!(frame.is_unique(), "somebody keeps the frame");
     global.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_checkpoint_copied_in_slices_has_every_outcome() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = || {
+        let config =
+            GlobalConfig { engine: EngineKind::Memory, ..GlobalConfig::new(dir.path().join("data")) };
+        Global::start(Sys::real(), config)
+    };
+    let global = start().await.unwrap();
+    let authority = global.authority().clone();
+    let change = async |authority: &Authority, id: RequestId| {
+        let (to, answer) = oneshot::channel();
+        let names = vec![Name::of("absent").unwrap()];
+        authority.submit(id, Command::Delete { names }, None, Responder::Call(to));
+        answer.await.unwrap()
+    };
+    // More than two slices; without effect, so that the journal knows none of them.
+    let ids: Vec<RequestId> = (0..1_300).map(|_| authority.next_id()).collect();
+    let mut told = Vec::new();
+    for id in &ids {
+        told.push(change(&authority, *id).await.unwrap().outcome);
+    }
+    let unknown = authority.next_id();
+    drop(authority);
+    global.stop().await.unwrap();
+    let global = start().await.unwrap();
+    for (id, outcome) in ids.iter().zip(told) {
+        assert_eq!(change(global.authority(), *id).await.unwrap().outcome, outcome, "{id:?}");
+    }
+    let refused = change(global.authority(), unknown).await.unwrap_err();
+    assert_eq!(refused.kind(), dstore_shared::Kind::Closed, "it was never asked, and its boot is over");
+    global.stop().await.unwrap();
+}

@@ -3,7 +3,7 @@
 //! ```text
 //! stage -> write.. -> finish   staged, hashed, fsynced -> lock of the hash -> renamed in, directory fsynced -> pinned
 //! read                         pinned -> header, outline, groups: each verified before it is passed on
-//! unlink                       lock of the hash -> refused if pinned
+//! unlink                       lock of the hash -> refused if pinned, left alone if known
 //! ```
 //! Invariants: a file under a blob's name is whole and durable before anybody is told of it. A pinned blob
 //! is not unlinked. A blob marked as damaged is never said to be there. Everything is bounded by
@@ -176,31 +176,41 @@ impl Blobs {
         self.0.sys.blocking.run(look).await
     }
 
-    /// Removes the file of `hash` and its mark; `false` if it is pinned. A file that is not there counts as
-    /// removed. To be called once the sweep of the hash is durable in the journal: the removal itself is
-    /// not made durable, after a crash [`Blobs::walk`] may find the file again.
+    /// Removes the file of `hash` and its mark, unless it is `known` again; `false` if it is pinned. A file
+    /// that is not there counts as removed. To be called once the sweep of the hash is durable in the journal:
+    /// the removal itself is not made durable, after a crash [`Blobs::walk`] may find the file again.
+    ///
+    /// `known` is asked on a thread that may block, under the lock of the hash and after the pins: whoever
+    /// relied on the file is known before it is unpinned, so one of the two tells of it.
     ///
     /// # Errors
     /// `Unavailable` if the file cannot be removed or the store takes no changes anymore.
     ///
     /// # Cancel safety
     /// A cancelled call may have removed the file.
-    pub async fn unlink(&self, hash: BlobHash) -> Result<bool> {
+    pub async fn unlink(
+        &self,
+        hash: BlobHash,
+        known: impl FnOnce(&BlobHash) -> bool + Send + 'static,
+    ) -> Result<bool> {
         self.check()?;
         let lock = self.0.locks.lock(&hash).await;
         let blobs = self.clone();
         let unlink = move || {
-            let done = blobs.unlink_locked(&hash);
+            let done = blobs.unlink_locked(&hash, known);
             drop(lock);
             done
         };
         self.0.sys.blocking.run(unlink).await
     }
 
-    fn unlink_locked(&self, hash: &BlobHash) -> Result<bool> {
+    fn unlink_locked(&self, hash: &BlobHash, known: impl FnOnce(&BlobHash) -> bool) -> Result<bool> {
         self.check()?;
         if self.0.pins.is_pinned(hash) {
             return Ok(false);
+        }
+        if known(hash) {
+            return Ok(true);
         }
         let (disk, path) = (&self.0.sys.disk, self.0.layout.blob(hash));
         let len = disk.open(&path, dstore_sys::disk::Open::Read).and_then(|file| file.len());

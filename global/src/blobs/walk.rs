@@ -1,5 +1,5 @@
-//! A slow walk over all files, to find blobs that nothing knows: after a crash between moving a file in and
-//! journaling its name.
+//! A slow walk over all files, to find blobs that nothing knows: a crash came between moving a file in and
+//! journaling its name, or a stop between journaling a sweep and removing the file.
 //!
 //! Invariants: one directory's names are in memory at a time; between directories it rests.
 //! Must never unlink: who decides may know more.
@@ -25,7 +25,7 @@ pub struct Walked {
 }
 
 impl Blobs {
-    /// Walks over all blobs, directory by directory, resting for `pause` after each. `known` is asked on a
+    /// Walks over all blobs that are there as it begins, directory by directory, resting for `pause` after each. `known` is asked on a
     /// thread that may block. An orphan may get a name after it was listed: sweep it by a journaled command,
     /// as any other.
     ///
@@ -38,11 +38,19 @@ impl Blobs {
         known: impl Fn(&BlobHash) -> bool + Send + Sync + 'static,
         pause: Duration,
     ) -> impl Stream<Item = Result<Walked>> + Send + 'static {
-        let (blobs, known) = (self.clone(), Arc::new(known));
-        stream::iter(0..=u8::MAX).then(move |first| {
+        let (blobs, known, looked) = (self.clone(), Arc::new(known), self.clone());
+        let present = async move {
+            let blocking = looked.0.sys.blocking;
+            blocking.run(move || looked.0.layout.present(&*looked.0.sys.disk)).await
+        };
+        let dirs = stream::once(present).map(|found| match found {
+            Ok(dirs) => dirs.into_iter().map(Ok).collect(),
+            Err(e) => vec![Err(failed("the blobs cannot be listed", e))],
+        });
+        dirs.flat_map(stream::iter).then(move |first| {
             let (blobs, known) = (blobs.clone(), known.clone());
             async move {
-                let blocking = blobs.0.sys.blocking;
+                let (first, blocking) = (first?, blobs.0.sys.blocking);
                 let walked = blocking.run(move || blobs.walk_dir(first, &*known)).await;
                 if walked.as_ref().is_ok_and(|w| *w != Walked::default()) {
                     tokio::time::sleep(pause).await;

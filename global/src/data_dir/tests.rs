@@ -64,7 +64,11 @@ fn config(path: &Path, engine: EngineKind) -> DataDirConfig {
 }
 
 fn try_open(path: &Path, engine: EngineKind) -> Result<Opened<FakeJournal>> {
-    open(&Sys::real(), &config(path, engine), |dir, floors, replay| FakeJournal::open(&dir, floors, replay))
+    let opened = open(&Sys::real(), &config(path, engine), |dir, floors, replay| {
+        FakeJournal::open(&dir, floors, replay)
+    })?;
+    opened.dir.begin(Duration::ZERO)?;
+    Ok(opened)
 }
 
 fn open_memory(path: &Path) -> Opened<FakeJournal> {
@@ -192,6 +196,36 @@ fn every_open_has_a_new_boot_number_and_a_clean_mark_counts_once() {
     });
     assert!(refused.is_err());
     assert!(open_memory(&path).clean, "an open that failed consumes nothing");
+}
+
+#[test]
+fn a_start_that_ends_before_it_begins_consumes_neither_the_mark_nor_a_boot_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let open_only = || {
+        open(&Sys::real(), &config(dir.path(), EngineKind::Memory), |dir, floors, replay| {
+            FakeJournal::open(&dir, floors, replay)
+        })
+    };
+    for _ in 0..2 {
+        let opened = open_only().unwrap();
+        assert_eq!((opened.boot, opened.fresh), (1, true));
+        drop_unclean(opened);
+    }
+    let mut first = open_memory(dir.path());
+    write(&mut first, 10);
+    first.dir.mark_clean(Revision(10)).unwrap();
+    drop_unclean(first);
+    for _ in 0..2 {
+        let opened = open_only().unwrap();
+        assert_eq!((opened.boot, opened.clean), (2, true));
+        drop_unclean(opened);
+    }
+    // From here on a crash is one, and the lease that may have been granted is waited for.
+    let begun = open_only().unwrap();
+    begun.dir.begin(Duration::from_secs(7)).unwrap();
+    drop_unclean(begun);
+    let next = open_only().unwrap();
+    assert_eq!((next.boot, next.clean, next.lease_max), (3, false, Duration::from_secs(7)));
 }
 
 #[test]

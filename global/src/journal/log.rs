@@ -13,10 +13,13 @@ use dstore_shared::{Error, Result, Revision};
 use dstore_sys::Sys;
 use std::collections::VecDeque;
 use std::io;
+use std::time::Duration;
 
 /// Capacity above which the batch buffer is given back: most batches need less, and one large one must not cost
 /// memory for ever.
 const BUFFER_BYTES: usize = 16 << 20;
+/// The shortest delay that a refusal asks for: the attempt that is due now takes a moment.
+const RETRY_MIN: Duration = Duration::from_millis(50);
 
 /// The journal of one shard, open for appending. All calls block; it lives on the committer's thread.
 ///
@@ -87,7 +90,8 @@ impl Journal {
     ///
     /// # Errors
     /// - Without effect: `TooLarge` above [`Journal::batch_bytes_max`]; `Exhausted` if there is no space for a
-    ///   further segment (ask [`Journal::room`] before); `Internal` if the revisions do not follow the head.
+    ///   further segment, `Unavailable` with a delay if none can be made for another reason (ask
+    ///   [`Journal::room`] before); `Internal` if the revisions do not follow the head.
     /// - `Unavailable` if the write or its fsync failed: whether the batch is on the disk is unknown until the
     ///   journal is opened again. The journal is poisoned: every later call fails at once, nothing is retried.
     pub fn append(&mut self, first: Revision, last: Revision, payload: &[&[u8]]) -> Result<()> {
@@ -134,6 +138,7 @@ impl Journal {
     ///
     /// # Errors
     /// `Exhausted` while the disk is too full for another segment: free space, it is noticed by itself.
+    /// `Unavailable` with a delay while none can be made for another reason, such as too many open files.
     /// `TooLarge` and `Unavailable` as [`Journal::append`].
     pub fn room(&mut self, class: Class, payload_bytes: usize) -> Result<()> {
         self.check_poison()?;
@@ -144,10 +149,11 @@ impl Journal {
         }
         self.pump();
         self.check_poison()?;
-        if self.spares.ready() >= needed || !self.spares.is_full() {
+        let hindered = self.spares.is_full() || self.spares.hindrance().is_some();
+        if self.spares.ready() >= needed || !hindered {
             return Ok(());
         }
-        Err(no_space())
+        Err(self.no_segment())
     }
 
     /// The last revision that is durable here; 0 if there is none.
@@ -198,7 +204,7 @@ impl Journal {
 
     fn change_segment(&mut self) -> Result<()> {
         let taken = self.spares.take();
-        let Some(next) = taken.map_err(|e| self.fail(e))? else { return Err(no_space()) };
+        let Some(next) = taken.map_err(|e| self.fail(e))? else { return Err(self.no_segment()) };
         let full = std::mem::replace(&mut self.current, next);
         self.old.push_back(Old { stale: Stale::of(&full), first: Some(self.first), last: self.head });
         self.first = self.head.next();
@@ -229,8 +235,16 @@ impl Journal {
     fn check_poison(&self) -> Result<()> {
         self.poison.clone().map_or(Ok(()), Err)
     }
-}
 
-fn no_space() -> Error {
-    Error::exhausted("no space for another journal segment: free space on its disk, it is noticed by itself")
+    /// Why there is no segment to go on in; nothing is lost or in doubt.
+    fn no_segment(&self) -> Error {
+        if let Some((error, delay)) = self.spares.hindrance() {
+            let text =
+                format!("no further journal segment can be made (`{error}`): it is tried again by itself");
+            return Error::unavailable(text).retry_after(delay.max(RETRY_MIN));
+        }
+        Error::exhausted(
+            "no space for another journal segment: free space on its disk, it is noticed by itself",
+        )
+    }
 }

@@ -17,7 +17,7 @@
 //!   checksum covers a salt drawn for this use of the segment, and the batch's offset.
 //! - What was merely read is not given out: after an unclean stop it is written and fsynced again first.
 //!
-//! It must never retry after a failed write or fsync, interpret a payload, or let a batch cross segments.
+//! It must never retry after a failed write or fsync of a batch, interpret a payload, or let a batch cross segments.
 
 mod format;
 mod log;

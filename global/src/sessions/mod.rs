@@ -65,6 +65,8 @@ pub struct Terms {
     pub names_max: usize,
     /// Outcomes remembered, over all clients.
     pub outcomes_max: usize,
+    /// Bytes of memory that they take: the answer of a DEL has one for each of its names.
+    pub outcome_bytes_max: usize,
 }
 
 impl Terms {
@@ -80,8 +82,9 @@ impl Terms {
             ops_max: 65_536,
             // All of them, if busy, are repeated to a Local that comes back: they must fit its queue of frames.
             names_max: 24_576,
-            // About 250 bytes each.
             outcomes_max: 500_000,
+            // As many of SETs and DELs of a few names, about 250 bytes each.
+            outcome_bytes_max: 128 << 20,
         }
     }
 }
@@ -185,7 +188,7 @@ impl<J, R> Sessions<J, R> {
     /// The machine as a boot begins.
     pub fn new(terms: Terms, boot: Boot) -> Self {
         let born = Born { history: boot.history, boot: boot.number, at_ms: 0 };
-        let requests = Requests::new(born, terms.outcomes_max);
+        let requests = Requests::new(born, terms.outcomes_max, terms.outcome_bytes_max);
         Self {
             holders: Holders::new(terms.holdings_max),
             grace_end: if boot.grace.is_zero() { Moment::ZERO } else { boot.at + boot.grace },
@@ -237,9 +240,19 @@ impl<J, R> Sessions<J, R> {
         self.terms.lease
     }
 
-    /// The outcomes that are remembered, for a checkpoint.
-    pub fn outcomes(&self) -> Vec<(RequestId, Outcome)> {
-        self.requests.done()
+    /// The outcomes that are remembered, for a checkpoint, in slices of at most `max`: those after the request
+    /// `after`, and where the next slice begins; `None` = that was the last.
+    pub fn outcomes(
+        &self,
+        after: Option<RequestId>,
+        max: usize,
+    ) -> (Vec<(RequestId, Outcome)>, Option<RequestId>) {
+        self.requests.done(after, max)
+    }
+
+    /// Whether [`Self::retire`] was called: no new change is taken and no lease granted.
+    pub fn is_retiring(&self) -> bool {
+        self.retiring
     }
 
     /// Whether leases of an earlier boot may still run.

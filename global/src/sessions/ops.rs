@@ -134,10 +134,19 @@ impl<J, R> Sessions<J, R> {
         self.start_if_free(now, no);
     }
 
-    fn room_for(&self, names: usize) -> Result<()> {
+    /// Whether changes are taken.
+    ///
+    /// # Errors
+    /// `Unavailable` once Global is stopping.
+    pub fn check_taking(&self) -> Result<()> {
         if self.retiring {
             return Err(Error::unavailable("global is stopping: try again").retry_after(self.terms.lease));
         }
+        Ok(())
+    }
+
+    fn room_for(&self, names: usize) -> Result<()> {
+        self.check_taking()?;
         let n = self.ops.len();
         if n >= self.terms.ops_max || self.names_wanted + names > self.terms.names_max {
             let e = Error::exhausted(format!("`{n}` changes are waiting already: try again later"));

@@ -1,12 +1,17 @@
 //! What became of each request, so that a late duplicate is answered and never applied twice (rules 24-26).
 //!
-//! Bounds: [`OUTCOMES_PER_CLIENT`] a client, [`OUTCOME_TTL`] of age, and one overall number; outcomes leave in
-//! the order in which their requests were born, and the floor that they leave behind refuses older attempts.
+//! Bounds: [`OUTCOMES_PER_CLIENT`] a client, [`OUTCOME_TTL`] of age, and overall a number and a weight in bytes;
+//! outcomes leave in the order in which their requests were born, and the floor that they leave behind refuses
+//! older attempts.
 
 use super::OpNo;
 use dstore_shared::limits::{OUTCOME_TTL, OUTCOMES_PER_CLIENT};
 use dstore_shared::{Born, ClientId, Error, Outcome, RequestId, Result};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
+
+/// What one outcome costs in memory, without the answers of a DEL of many names.
+const WEIGHT: usize = 250;
 
 /// What to do with an attempt.
 #[derive(Debug)]
@@ -25,6 +30,20 @@ enum State {
     Done(Outcome),
     /// Nothing was done: it may come again.
     NotDone,
+}
+
+impl State {
+    /// About how many bytes it holds.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Done(Outcome::Delete(done)) => WEIGHT + done.removed.len(),
+            _ => WEIGHT,
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        matches!(self, Self::Running(_))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -54,20 +73,25 @@ pub(super) struct Requests {
     by_birth: BTreeSet<(BornAt, ClientId, u64)>,
     /// An attempt born at or before this may have been executed and forgotten.
     floor: BornAt,
+    /// What all of `by_birth` weighs.
+    weight: usize,
     max: usize,
+    weight_max: usize,
 }
 
 impl Requests {
-    /// An empty table of at most `max` outcomes for the boot that began with `boot`.
-    pub fn new(boot: Born, max: usize) -> Self {
-        Self { boot, clients: HashMap::new(), by_birth: BTreeSet::new(), floor: (0, 0), max }
+    /// An empty table of at most `max` outcomes and `weight_max` bytes for the boot that began with `boot`.
+    pub fn new(boot: Born, max: usize, weight_max: usize) -> Self {
+        let (clients, by_birth) = (HashMap::new(), BTreeSet::new());
+        Self { boot, clients, by_birth, floor: (0, 0), weight: 0, max, weight_max }
     }
 
     /// Takes an outcome back that the journal or a checkpoint kept.
     pub fn restore(&mut self, id: RequestId, outcome: Outcome) {
-        self.insert(id, State::Done(outcome));
-        self.by_birth.insert((birth(id), id.client, id.n));
-        self.keep_to_bound();
+        let state = State::Done(outcome);
+        let weight = state.weight();
+        self.insert(id, state);
+        self.remember(id, weight);
     }
 
     /// Judges an attempt at `now_ms` of this boot.
@@ -116,7 +140,6 @@ impl Requests {
 
     /// Notes that `op` executes the request.
     pub fn start(&mut self, id: RequestId, op: OpNo) {
-        self.by_birth.remove(&(birth(id), id.client, id.n));
         self.insert(id, State::Running(op)).running += 1;
     }
 
@@ -134,31 +157,42 @@ impl Requests {
         if let Some(client) = self.clients.get_mut(&id.client)
             && let Some((_, state)) = client.requests.get_mut(&id.n)
         {
+            let weight = became.weight();
             *state = became;
             client.running -= 1;
-            self.by_birth.insert((birth(id), id.client, id.n));
-            self.keep_to_bound();
+            self.remember(id, weight);
         }
     }
 
+    /// Counts what does not run, and drives out the oldest if it is too much.
+    fn remember(&mut self, id: RequestId, weight: usize) {
+        self.by_birth.insert((birth(id), id.client, id.n));
+        self.weight += weight;
+        while self.by_birth.len() > self.max || self.weight > self.weight_max {
+            if !self.drop_oldest() {
+                return;
+            }
+        }
+    }
+
+    /// Puts a state in, which [`Self::remember`] must count unless it runs.
     fn insert(&mut self, id: RequestId, state: State) -> &mut Client {
         let client = self.clients.entry(id.client).or_default();
         let bound = client.bound(id.n);
         client.largest = client.largest.max(id.n);
-        let outnumbered =
-            client.requests.range(..bound).filter(|(_, (_, s))| !matches!(s, State::Running(_)));
-        for (n, born) in outnumbered.map(|(n, (born, _))| (*n, *born)).collect::<Vec<_>>() {
-            client.requests.remove(&n);
-            self.by_birth.remove(&(born, id.client, n));
+        let outnumbered = client.requests.range(..bound).filter(|(_, (_, s))| !s.is_running());
+        for n in outnumbered.map(|(n, _)| *n).collect::<Vec<_>>() {
+            if let Some((born, gone)) = client.requests.remove(&n) {
+                self.by_birth.remove(&(born, id.client, n));
+                self.weight -= gone.weight();
+            }
         }
-        client.requests.insert(id.n, (birth(id), state));
+        if let Some((born, before)) = client.requests.insert(id.n, (birth(id), state))
+            && self.by_birth.remove(&(born, id.client, id.n))
+        {
+            self.weight -= before.weight();
+        }
         client
-    }
-
-    fn keep_to_bound(&mut self) {
-        while self.by_birth.len() > self.max {
-            self.drop_oldest();
-        }
     }
 
     /// Forgets what is older than ten minutes at `now_ms` of this boot, a bounded number at a time.
@@ -170,33 +204,47 @@ impl Requests {
         };
         for _ in 0..1024 {
             match self.by_birth.first() {
-                Some((born, ..)) if *born < oldest => self.drop_oldest(),
+                Some((born, ..)) if *born < oldest => _ = self.drop_oldest(),
                 _ => return,
             }
         }
     }
 
-    /// Forgets the oldest outcome and raises the floor.
-    fn drop_oldest(&mut self) {
-        let Some((born, client, n)) = self.by_birth.pop_first() else { return };
+    /// Forgets the oldest outcome and raises the floor; false if there is none.
+    fn drop_oldest(&mut self) -> bool {
+        let Some((born, client, n)) = self.by_birth.pop_first() else { return false };
         self.floor = self.floor.max(born);
-        let Some(entry) = self.clients.get_mut(&client) else { return };
-        entry.requests.remove(&n);
+        let Some(entry) = self.clients.get_mut(&client) else { return true };
+        if let Some((_, gone)) = entry.requests.remove(&n) {
+            self.weight -= gone.weight();
+        }
         if entry.requests.is_empty() {
             // The floor now refuses whatever the number would have refused.
             self.clients.remove(&client);
         }
+        true
     }
 
-    /// Every outcome that is remembered, oldest birth first.
-    pub fn done(&self) -> Vec<(RequestId, Outcome)> {
-        let outcome = |((boot, at_ms), client, n): &(BornAt, ClientId, u64)| {
-            let (_, state) = self.clients.get(client)?.requests.get(n)?;
-            let State::Done(outcome) = state else { return None };
+    /// A slice of the outcomes that are remembered, oldest birth first: of the `max` requests that follow
+    /// `after`. Gives where the next slice begins; `None` = that was the last.
+    pub fn done(
+        &self,
+        after: Option<RequestId>,
+        max: usize,
+    ) -> (Vec<(RequestId, Outcome)>, Option<RequestId>) {
+        let from = after.map_or(Bound::Unbounded, |id| Bound::Excluded((birth(id), id.client, id.n)));
+        let slice = self.by_birth.range((from, Bound::Unbounded)).take(max);
+        let (mut done, mut seen, mut last) = (Vec::with_capacity(max.min(self.len())), 0, None);
+        for ((boot, at_ms), client, n) in slice {
             let born = Born { history: self.boot.history, boot: *boot, at_ms: *at_ms };
-            Some((RequestId { client: *client, n: *n, born }, outcome.clone()))
-        };
-        self.by_birth.iter().filter_map(outcome).collect()
+            let id = RequestId { client: *client, n: *n, born };
+            (seen, last) = (seen + 1, Some(id));
+            if let Some((_, State::Done(outcome))) = self.clients.get(client).and_then(|c| c.requests.get(n))
+            {
+                done.push((id, outcome.clone()));
+            }
+        }
+        (done, last.filter(|_| seen == max))
     }
 
     /// How many are remembered.
@@ -219,7 +267,10 @@ fn birth(id: RequestId) -> BornAt {
 mod tests {
     use super::*;
     use dstore_shared::{DeleteOutcome, HistoryId, Kind, Revision};
+    use dstore_sys::rng::{Rng, SeededRng};
 
+    /// Never reached.
+    const WEIGHT_MAX: usize = 1 << 40;
     const BOOT: Born = Born { history: HistoryId(1), boot: 3, at_ms: 0 };
 
     fn id(client: u128, n: u64, at_ms: u64) -> RequestId {
@@ -232,7 +283,7 @@ mod tests {
 
     #[test]
     fn rule_24_a_duplicate_joins_while_it_runs_and_then_gets_the_recorded_result() {
-        let mut t = Requests::new(BOOT, 100);
+        let mut t = Requests::new(BOOT, 100, WEIGHT_MAX);
         assert!(matches!(t.admit(id(1, 1, 5), 10), Ok(Admission::New)));
         t.start(id(1, 1, 5), OpNo(9));
         assert!(matches!(t.admit(id(1, 1, 5), 11), Ok(Admission::Join(OpNo(9)))));
@@ -243,7 +294,7 @@ mod tests {
 
     #[test]
     fn rule_25_what_is_forgotten_is_refused_and_never_new() {
-        let mut t = Requests::new(BOOT, 2);
+        let mut t = Requests::new(BOOT, 2, WEIGHT_MAX);
         for n in 1..=3 {
             t.start(id(n, 1, n as u64), OpNo(n as u64));
             t.finish(id(n, 1, n as u64), outcome(1));
@@ -261,7 +312,7 @@ mod tests {
 
     #[test]
     fn rule_25_a_client_has_1024_outcomes() {
-        let mut t = Requests::new(BOOT, 10_000);
+        let mut t = Requests::new(BOOT, 10_000, WEIGHT_MAX);
         for n in 1..=1025 {
             assert!(matches!(t.admit(id(1, n, 5), 10), Ok(Admission::New)), "{n}");
             t.start(id(1, n, 5), OpNo(n));
@@ -274,7 +325,7 @@ mod tests {
 
     #[test]
     fn rule_26_an_attempt_of_an_older_boot_is_answered_from_the_table_or_refused() {
-        let mut t = Requests::new(BOOT, 100);
+        let mut t = Requests::new(BOOT, 100, WEIGHT_MAX);
         let old = |n| RequestId { born: Born { boot: 2, ..BOOT }, ..id(1, n, 0) };
         t.restore(old(1), outcome(4));
         assert!(matches!(t.admit(old(1), 5), Ok(Admission::Done(_))));
@@ -287,7 +338,7 @@ mod tests {
 
     #[test]
     fn what_was_not_executed_may_come_again() {
-        let mut t = Requests::new(BOOT, 100);
+        let mut t = Requests::new(BOOT, 100, WEIGHT_MAX);
         t.start(id(1, 1, 5), OpNo(1));
         t.not_done(id(1, 1, 5));
         assert!(matches!(t.admit(id(1, 1, 5), 10), Ok(Admission::New)));
@@ -298,7 +349,7 @@ mod tests {
 
     #[test]
     fn what_was_not_executed_may_come_again_though_younger_ones_were_forgotten() {
-        let mut t = Requests::new(BOOT, 2);
+        let mut t = Requests::new(BOOT, 2, WEIGHT_MAX);
         t.start(id(1, 1, 7), OpNo(1));
         for n in 2..=4 {
             t.start(id(n, 1, 5), OpNo(n as u64));
@@ -313,7 +364,7 @@ mod tests {
 
     #[test]
     fn clients_whose_requests_are_not_executed_are_forgotten_too() {
-        let mut t = Requests::new(BOOT, 100);
+        let mut t = Requests::new(BOOT, 100, WEIGHT_MAX);
         for client in 0..1_000 {
             t.start(id(client, 1, 5), OpNo(1));
             t.not_done(id(client, 1, 5));
@@ -323,7 +374,7 @@ mod tests {
 
     #[test]
     fn an_old_request_that_runs_long_does_not_make_the_table_grow() {
-        let mut t = Requests::new(BOOT, 100);
+        let mut t = Requests::new(BOOT, 100, WEIGHT_MAX);
         t.start(id(1, 1, 0), OpNo(1));
         for n in 2..1_000 {
             t.start(id(n, 1, 5), OpNo(1));
@@ -336,7 +387,7 @@ mod tests {
 
     #[test]
     fn what_the_number_forgot_is_not_new_when_the_client_is_forgotten() {
-        let mut t = Requests::new(BOOT, 1);
+        let mut t = Requests::new(BOOT, 1, WEIGHT_MAX);
         t.start(id(1, 1, 100), OpNo(1));
         t.finish(id(1, 1, 100), outcome(1));
         let jump = t.admit(id(1, 5_000, 50), 200);
@@ -351,7 +402,7 @@ mod tests {
 
     #[test]
     fn a_client_has_at_most_1024_requests_under_way() {
-        let mut t = Requests::new(BOOT, 10_000);
+        let mut t = Requests::new(BOOT, 10_000, WEIGHT_MAX);
         (1..=1024).for_each(|n| t.start(id(1, n, 5), OpNo(n)));
         assert_eq!(t.admit(id(1, 1025, 5), 10).unwrap_err().kind(), Kind::Exhausted);
         assert!(matches!(t.admit(id(2, 1, 5), 10), Ok(Admission::New)));
@@ -361,12 +412,101 @@ mod tests {
 
     #[test]
     fn outcomes_leave_after_ten_minutes() {
-        let mut t = Requests::new(BOOT, 100);
+        let mut t = Requests::new(BOOT, 100, WEIGHT_MAX);
         t.start(id(1, 1, 5), OpNo(1));
         t.finish(id(1, 1, 5), outcome(1));
         t.expire(600_000);
         assert_eq!(t.len(), 1);
         t.expire(600_100);
         assert_eq!(t.len(), 0);
+    }
+
+    fn of_many(names: usize) -> Outcome {
+        Outcome::Delete(DeleteOutcome { removed: vec![false; names], revision: Revision(1) })
+    }
+
+    #[test]
+    fn a_delete_of_many_names_weighs_what_it_holds_and_the_oldest_leave_for_it() {
+        let mut t = Requests::new(BOOT, 1_000, 100_000);
+        for n in 1..=200 {
+            t.start(id(n.into(), 1, n), OpNo(n));
+            t.finish(id(n.into(), 1, n), of_many(10_000));
+        }
+        assert_eq!((t.len(), t.weight), (9, 9 * (WEIGHT + 10_000)));
+        assert!(matches!(t.admit(id(200, 1, 200), 300), Ok(Admission::Done(o)) if o == of_many(10_000)));
+        assert_eq!(t.admit(id(191, 1, 191), 300).unwrap_err().kind(), Kind::Closed, "the floor");
+        // One that no bound could hold is forgotten like any other, and nothing is counted twice.
+        t.start(id(300, 1, 250), OpNo(300));
+        t.finish(id(300, 1, 250), of_many(200_000));
+        assert_eq!((t.len(), t.weight, t.clients.len()), (0, 0, 0));
+        assert_eq!(t.admit(id(300, 1, 250), 300).unwrap_err().kind(), Kind::Closed);
+    }
+
+    #[test]
+    fn the_weight_is_that_of_what_is_remembered_whatever_happened() {
+        let rng = SeededRng::new(5);
+        let below = |n: u64| rng.next_u64() % n;
+        let mut t = Requests::new(BOOT, 60, 30_000);
+        let mut running = Vec::new();
+        for at_ms in 1..20_000 {
+            let id = id(below(4).into(), 1 + below(3_000), at_ms);
+            match below(8) {
+                0 => t.restore(id, of_many(below(2_000) as usize)),
+                1 => t.expire(600_000 + at_ms.saturating_sub(50)),
+                2..=4 if matches!(t.admit(id, at_ms), Ok(Admission::New)) => {
+                    t.start(id, OpNo(at_ms));
+                    running.push(id);
+                }
+                _ if running.is_empty() => {}
+                _ => {
+                    let id = running.swap_remove(below(running.len() as u64) as usize);
+                    match below(3) {
+                        0 => t.not_done(id),
+                        _ => t.finish(id, of_many(below(2_000) as usize)),
+                    }
+                }
+            }
+            let states = t.clients.values().flat_map(|c| c.requests.values()).map(|(_, state)| state);
+            let (mut len, mut weight) = (0, 0);
+            for state in states.filter(|state| !state.is_running()) {
+                (len, weight) = (len + 1, weight + state.weight());
+            }
+            assert_eq!((t.len(), t.weight), (len, weight), "at {at_ms}");
+            assert!(len <= 60 && weight <= 30_000, "at {at_ms}");
+        }
+    }
+
+    #[test]
+    fn slices_give_every_outcome_once_and_go_on_where_one_was_forgotten() {
+        let mut t = Requests::new(BOOT, 100, WEIGHT_MAX);
+        for n in 1..=20 {
+            t.start(id(1, n, 100 - n), OpNo(n));
+            if n.is_multiple_of(3) {
+                t.not_done(id(1, n, 100 - n));
+            } else {
+                t.finish(id(1, n, 100 - n), outcome(n));
+            }
+        }
+        let (all, end) = t.done(None, 100);
+        assert_eq!((all.len(), end), (14, None));
+        assert!(all.is_sorted_by_key(|(id, _)| id.born.at_ms));
+        for max in 1..=20 {
+            let (mut slices, mut next) = (Vec::new(), None);
+            loop {
+                let (slice, after) = t.done(next, max);
+                assert!(slice.len() <= max);
+                slices.extend(slice);
+                next = after;
+                if next.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(slices, all, "slices of {max}");
+        }
+        let (mut slices, next) = t.done(None, 5);
+        (0..7).for_each(|_| _ = t.drop_oldest());
+        slices.extend(t.done(next, 100).0);
+        let left = all.iter().enumerate().filter(|(i, _)| *i < slices.len() - 9 || *i >= all.len() - 9);
+        assert_eq!(slices, left.map(|(_, one)| one.clone()).collect::<Vec<_>>());
     }
 }

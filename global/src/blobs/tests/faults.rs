@@ -154,7 +154,7 @@ async fn a_failed_directory_fsync_is_fatal_and_ends_all_changes_but_not_reads() 
         blobs.contains(BlobHash::of(&bytes(20_000, 2))).await.expect_err("poisoned").kind(),
         Kind::Unavailable
     );
-    assert_eq!(blobs.unlink(old_hash).await.expect_err("poisoned").kind(), Kind::Unavailable);
+    assert_eq!(blobs.unlink(old_hash, unknown).await.expect_err("poisoned").kind(), Kind::Unavailable);
     assert_eq!(get(&blobs, old_hash, 20_000).await.expect("reads go on").expect("there"), old);
 }
 
@@ -269,7 +269,7 @@ impl Faults {
             };
             tokio::join!(asked, release).0
         };
-        let (unlinked, answer) = tokio::join!(blobs.unlink(hash), others);
+        let (unlinked, answer) = tokio::join!(blobs.unlink(hash, unknown), others);
         assert!(unlinked.expect("no error"));
         answer
     }

@@ -53,7 +53,7 @@ async fn a_full_disk_is_met_before_a_byte_is_written_and_goes_away() {
     let roomy = open_in(full_dir.path()).await;
     let hash = put(&roomy, &all).await.hash;
     assert_eq!(get(&full, hash, 20_000).await.expect("reads go on").expect("there"), all);
-    assert!(full.unlink(hash).await.expect("room is made"));
+    assert!(full.unlink(hash, unknown).await.expect("room is made"));
 }
 
 #[tokio::test]

@@ -42,6 +42,11 @@ const SIZES: [usize; 22] = [
 
 const GROUP: u64 = dstore_shared::GROUP_BYTES as u64;
 
+/// What the journal says of a blob whose sweep is durable.
+fn unknown(_: &BlobHash) -> bool {
+    false
+}
+
 fn limits() -> BlobLimits {
     BlobLimits {
         blob_bytes_max: 64 << 20,

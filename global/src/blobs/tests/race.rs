@@ -1,8 +1,13 @@
 //! Uploads, deduplication, reads and unlinks of the same few blobs, all at once.
 
 use super::*;
+use crate::committer::{Done, Work};
+use crate::{EngineKind, Global, GlobalConfig, sweep};
+use dstore_proto::store::Body;
 use dstore_sys::rng::{Rng, SeededRng};
-use dstore_sys::tasks::Tasks;
+use dstore_sys::tasks::{Blocking, Tasks};
+use std::collections::VecDeque;
+use std::time::Duration;
 
 const ROUNDS: usize = 150;
 const WORKERS: u64 = 8;
@@ -23,7 +28,7 @@ async fn work(blobs: Blobs, seed: u64, contents: Arc<Vec<Bytes>>) {
             0..=2 => {
                 let staged = put(&blobs, all).await;
                 assert_readable(&blobs, all, "just staged").await;
-                assert!(!blobs.unlink(hash).await.expect("refused"), "pinned by its upload");
+                assert!(!blobs.unlink(hash, unknown).await.expect("refused"), "pinned by its upload");
                 assert_readable(&blobs, all, "still pinned").await;
                 drop(staged);
             }
@@ -39,7 +44,7 @@ async fn work(blobs: Blobs, seed: u64, contents: Arc<Vec<Bytes>>) {
                 let read = get(&blobs, hash, all.len()).await.expect("readable");
                 assert!(read.is_none_or(|read| read == *all));
             }
-            _ => _ = blobs.unlink(hash).await.expect("no error"),
+            _ => _ = blobs.unlink(hash, unknown).await.expect("no error"),
         }
     }
 }
@@ -67,7 +72,7 @@ async fn a_pinned_blob_survives_any_race_of_uploads_and_unlinks() {
     }
     for all in contents.iter() {
         let hash = BlobHash::of(all);
-        assert!(blobs.unlink(hash).await.expect("removed"));
+        assert!(blobs.unlink(hash, unknown).await.expect("removed"));
         assert!(!RealDisk.exists(&blobs.0.layout.blob(&hash)).expect("looked"));
     }
     blobs.close().await;
@@ -76,4 +81,68 @@ async fn a_pinned_blob_survives_any_race_of_uploads_and_unlinks() {
     assert_eq!(stats.placed_files, stats.unlinked_files);
     assert!(stats.dedup_hits > 0 && stats.unlinked_files > 4, "the race was none: {stats:?}");
     assert_eq!(staging_of(&dir), Vec::<String>::new());
+}
+
+/// A Global in virtual time where each job takes ten milliseconds.
+async fn slow_global() -> (TempDir, Global) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let blocking = Blocking::Inline { latency: Duration::from_millis(10) };
+    let config = GlobalConfig { engine: EngineKind::Memory, min_free: 0, ..GlobalConfig::new(dir.path()) };
+    let global = Global::start(Sys { blocking, ..Sys::real() }, config).await.expect("started");
+    (dir, global)
+}
+
+/// The interleaving that a check before the lock would miss: looked, not known -> kept again by somebody who
+/// found the file, and unpinned -> removed.
+#[tokio::test(start_paused = true)]
+async fn a_blob_that_is_kept_again_while_its_removal_waits_for_the_lock_keeps_its_file() {
+    let (_dir, global) = slow_global().await;
+    let authority = global.authority().clone();
+    let all = bytes(70_000, 7);
+    let body = Body::Bytes(all.clone()).into_stream();
+    let (hash, size) = authority.take_blob(None, body).await.expect("kept");
+    let swept = authority.commit(Work::Sweep { hash, before_ms: u64::MAX }).await.expect("swept");
+    assert!(matches!(swept, Done::Swept { file: true }), "{swept:?}");
+
+    let lock = authority.blobs.0.locks.lock(&hash).await;
+    let (tasks, remover) = (Tasks::new(), authority.clone());
+    tasks.spawn_graceful(async move { sweep::remove(&remover, hash, &mut VecDeque::new()).await });
+    // Virtual time: it has got as far as it can.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let pin = authority.blobs.pin(hash).expect("room");
+    authority.commit(Work::Keep { hash, size, carried: None }).await.expect("kept again");
+    drop((pin, lock));
+    tasks.stop().await;
+
+    assert!(authority.catalog.blob(&hash).expect("looked").is_some(), "it is known again");
+    let read = get(&authority.blobs, hash, all.len()).await.expect("readable");
+    assert!(read.expect("its file is there") == all);
+    drop(authority);
+    global.stop().await.expect("stopped");
+}
+
+/// Whoever uploads may hang up at any moment, also when the journal is just being told of the file.
+#[tokio::test(start_paused = true)]
+async fn a_file_stays_while_the_journal_is_told_of_it_though_the_uploader_is_gone() {
+    let (_dir, global) = slow_global().await;
+    let authority = global.authority().clone();
+    let mut kept_after_all = 0;
+    for patience in 1..100 {
+        let all = bytes(70_000, patience);
+        let (hash, body) = (BlobHash::of(&all), Body::Bytes(all.clone()).into_stream());
+        let upload = authority.take_blob(None, body);
+        let gone = tokio::time::timeout(Duration::from_millis(patience), upload).await.is_err();
+        let catalog = authority.catalog.clone();
+        let known = |hash: &BlobHash| !matches!(catalog.blob(hash), Ok(None));
+        let _ = authority.blobs.unlink_locked(&hash, known).expect("no error");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if known(&hash) {
+            kept_after_all += u32::from(gone);
+            let read = get(&authority.blobs, hash, all.len()).await.expect("readable");
+            assert!(read.is_some_and(|read| read == all), "known without a file, after {patience} ms");
+        }
+    }
+    assert!(kept_after_all > 0, "nobody went away while the journal was told");
+    drop(authority);
+    global.stop().await.expect("stopped");
 }

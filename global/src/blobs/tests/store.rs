@@ -88,7 +88,7 @@ async fn what_is_not_there_is_nobody_s_error() {
     let hash = BlobHash::of(b"nowhere");
     assert!(blobs.contains(hash).await.expect("looked").is_none());
     assert!(get(&blobs, hash, 7).await.expect("looked").is_none());
-    assert!(blobs.unlink(hash).await.expect("nothing to do"));
+    assert!(blobs.unlink(hash, unknown).await.expect("nothing to do"));
     assert_eq!(blobs.stats(), BlobStats { buffered_bytes_peak: 0, ..BlobStats::default() });
 }
 
@@ -185,15 +185,15 @@ async fn a_pinned_blob_is_not_unlinked_and_another_is() {
     let (_dir, blobs) = fresh().await;
     let all = bytes(20_000, 1);
     let staged = put(&blobs, &all).await;
-    assert!(!blobs.unlink(staged.hash).await.expect("refused, no error"), "pinned by its upload");
+    assert!(!blobs.unlink(staged.hash, unknown).await.expect("refused, no error"), "pinned by its upload");
     let hash = staged.hash;
     drop(staged);
     let held = blobs.contains(hash).await.expect("looked").expect("there");
-    assert!(!blobs.unlink(hash).await.expect("refused, no error"), "pinned by deduplication");
+    assert!(!blobs.unlink(hash, unknown).await.expect("refused, no error"), "pinned by deduplication");
     drop(held);
     let read = blobs.read(hash, 20_000, Slice::ALL).await.expect("readable").expect("there");
     drop(read);
-    assert!(blobs.unlink(hash).await.expect("removed"));
+    assert!(blobs.unlink(hash, unknown).await.expect("removed"));
     assert!(blobs.contains(hash).await.expect("looked").is_none());
     assert!(get(&blobs, hash, 20_000).await.expect("looked").is_none());
     let stats = blobs.stats();
@@ -208,12 +208,12 @@ async fn a_long_read_pins_until_it_is_dropped() {
     let hash = put(&blobs, &all).await.hash;
     let mut read = blobs.read(hash, 3 << 20, Slice::ALL).await.expect("readable").expect("there");
     read.stream.next().await.expect("a group").expect("good");
-    assert!(!blobs.unlink(hash).await.expect("refused, no error"));
+    assert!(!blobs.unlink(hash, unknown).await.expect("refused, no error"));
     drop(read);
     while blobs.stats().pinned > 0 {
         tokio::task::yield_now().await; // jobs that had begun run to their end
     }
-    assert!(blobs.unlink(hash).await.expect("removed"));
+    assert!(blobs.unlink(hash, unknown).await.expect("removed"));
 }
 
 #[tokio::test]
@@ -294,7 +294,7 @@ async fn it_works_as_well_where_nothing_runs_on_threads() {
         let all = bytes(size, 1);
         let hash = put(&blobs, &all).await.hash;
         assert_eq!(get(&blobs, hash, size).await.expect("readable").expect("there"), all);
-        assert!(blobs.unlink(hash).await.expect("removed"));
+        assert!(blobs.unlink(hash, unknown).await.expect("removed"));
     }
     let mut staging = blobs.stage(None).await.expect("room");
     staging.write(bytes(3 << 20, 2)).await.expect("taken");

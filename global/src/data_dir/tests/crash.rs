@@ -20,7 +20,8 @@ fn open(disk: &SimDisk, seed: u64) -> Result<Opened<Journal>> {
     let blocking = Blocking::Inline { latency: Duration::ZERO };
     let (disk, rng) = (Arc::new(disk.clone()), Arc::new(SeededRng::new(seed)));
     let sys = Sys { disk, rng, blocking, ..Sys::real() };
-    data_dir::open(&sys, &config(Path::new(DIR), EngineKind::Memory), |dir, floors, replay| {
+    let config = config(Path::new(DIR), EngineKind::Memory);
+    let opened = data_dir::open(&sys, &config, |dir, floors, replay| {
         let small = JournalConfig {
             segment_bytes: 64 << 10,
             first_segment_bytes: 32 << 10,
@@ -33,7 +34,9 @@ fn open(disk: &SimDisk, seed: u64) -> Result<Opened<Journal>> {
         let (journal, found) = Journal::open(&sys, &small, &floors, |b| replay(b.first, b.last, b.payload))?;
         let torn = found.torn.map(|torn| torn.to_string());
         Ok((journal, data_dir::Found { head: found.head, torn }))
-    })
+    })?;
+    opened.dir.begin(Duration::ZERO)?;
+    Ok(opened)
 }
 
 /// What was promised by the time that the disk had seen so many changes.

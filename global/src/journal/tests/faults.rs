@@ -1,8 +1,10 @@
 //! A disk that fails: the journal stops for ever, and what was acknowledged is there at the next open.
 
 use super::*;
+use crate::journal::Class;
 use dstore_shared::Kind;
 use dstore_sys::disk::{Call, Fault, Survival};
+use std::time::Duration;
 
 fn assert_poisoned(disk: &SimDisk, mut journal: Journal, head: Revision, context: &str) {
     assert!(journal.is_poisoned(), "{context}");
@@ -10,10 +12,7 @@ fn assert_poisoned(disk: &SimDisk, mut journal: Journal, head: Revision, context
     for _ in 0..3 {
         let e = append(&mut journal, 1, 100).expect_err("poisoned");
         assert_eq!(e.kind(), Kind::Unavailable, "{context}");
-        assert_eq!(
-            journal.room(crate::journal::Class::Essential, 1).expect_err("poisoned").kind(),
-            Kind::Unavailable
-        );
+        assert_eq!(journal.room(Class::Essential, 1).expect_err("poisoned").kind(), Kind::Unavailable);
     }
     journal.trim(Revision(u64::MAX));
     assert_eq!((disk.op_count(), journal.head()), (ops, head), "{context}: nothing is retried");
@@ -60,8 +59,8 @@ fn a_failed_write_or_fsync_poisons_and_its_batch_is_all_or_nothing() {
 }
 
 #[test]
-fn a_failed_directory_fsync_while_a_segment_is_prepared_poisons() {
-    for fault in [Fault::next(Call::SyncDir), Fault::next(Call::Rename), Fault::next(Call::Preallocate)] {
+fn a_failed_rename_or_directory_fsync_while_a_segment_is_prepared_poisons() {
+    for fault in [Fault::next(Call::SyncDir), Fault::next(Call::Rename)] {
         let context = format!("{fault:?}");
         let (disk, mut journal) = begin();
         disk.inject(fault);
@@ -74,6 +73,120 @@ fn a_failed_directory_fsync_while_a_segment_is_prepared_poisons() {
         let open = open(&disk.crash(Survival::Nothing, 0)).expect("opens");
         assert_eq!(open.opened.head, head, "{context}");
         assert_sound(&open.batches, Revision(0), &context);
+    }
+}
+
+/// A journal with a clock of the test's, that has used no spare yet.
+fn begin_at(clock: &Arc<clock::ManualClock>) -> (SimDisk, Journal) {
+    let disk = new_disk();
+    let sys = Sys { clock: clock.clone(), ..sys(&disk, 1) };
+    let (journal, _) = Journal::open(&sys, &config(), &Floors::default(), |_| Ok(())).expect("opens");
+    (disk, journal)
+}
+
+#[test]
+fn what_fails_on_a_segment_that_nobody_uses_yet_is_tried_again_and_nothing_is_lost() {
+    let faults = [
+        Fault::next(Call::Create).no_handles(),
+        Fault::next(Call::Create),
+        Fault::next(Call::Preallocate),
+        Fault::next(Call::Sync).at(".new"),
+        Fault::next(Call::Write).at(".new").short(100),
+        Fault::next(Call::SyncDir).no_handles(),
+    ];
+    for (fault, recycled) in faults.iter().flat_map(|fault| [(fault, false), (fault, true)]) {
+        let context = format!("{fault:?}, recycled segments: {recycled}");
+        let clock = Arc::new(clock::ManualClock::default());
+        let (disk, mut journal) = begin_at(&clock);
+        let mut appended = 0;
+        if recycled {
+            for _ in 0..20 {
+                appended = append(&mut journal, 1, 9_000).expect("appended").0;
+                journal.trim(Revision(appended.saturating_sub(3)));
+            }
+        }
+        let before = disk.files().len();
+        disk.inject(fault.clone().lasting());
+        // What was ready is used up, the last of it by essential batches only.
+        while journal.room(Class::Ordinary, 9_000).is_ok() {
+            appended = append(&mut journal, 1, 9_000).expect("there is room").0;
+            assert!(appended < 100, "{context}: the fault was never met");
+        }
+        let refused = journal.room(Class::Ordinary, 9_000).expect_err("refused");
+        assert_eq!(refused.kind(), Kind::Unavailable, "{context}: {refused}");
+        assert!(refused.delay().is_some() && !refused.message().contains("unknown"), "{context}: {refused}");
+        journal.room(Class::Essential, 9_000).expect("one is in reserve");
+        while let Ok(last) = append(&mut journal, 1, 9_000) {
+            appended = last.0;
+        }
+        assert!(!journal.is_poisoned(), "{context}");
+        assert_eq!(journal.head(), Revision(appended), "{context}");
+        // Attempts are rare, and leave nothing behind.
+        let ops = disk.op_count();
+        for _ in 0..1_000 {
+            assert!(append(&mut journal, 1, 9_000).is_err(), "{context}");
+            clock.advance(Duration::from_millis(10));
+        }
+        assert!(disk.op_count() - ops < 80, "{context}: {} calls in 10 s", disk.op_count() - ops);
+        let new =
+            disk.files().iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "new")).count();
+        assert!(new == 0 && disk.files().len() <= before + 4, "{context}: {:?}", disk.files());
+        disk.heal();
+        clock.advance(Duration::from_secs(10));
+        for _ in 0..20 {
+            appended = append(&mut journal, 1, 9_000).unwrap_or_else(|e| panic!("{context}: {e}")).0;
+        }
+        drop(journal);
+        for seed in 0..20 {
+            let open = open_with(&disk.crash(Survival::Any, seed), seed, &config(), Floors::default());
+            if recycled {
+                // The batches that were trimmed are gone, and no checkpoint is told of.
+                let floors = checkpoint(appended - 10);
+                let open =
+                    open_with(&disk.crash(Survival::Any, seed), seed, &config(), floors).expect("opens");
+                assert_eq!(open.opened.head, Revision(appended), "{context}");
+                continue;
+            }
+            let open = open.unwrap_or_else(|e| panic!("{context}: {e}"));
+            assert_sound(&open.batches, Revision(0), &context);
+            assert_eq!(open.opened.head, Revision(appended), "{context}");
+        }
+    }
+}
+
+#[test]
+fn a_process_without_file_handles_retires_segments_later_and_goes_on() {
+    let clock = Arc::new(clock::ManualClock::default());
+    let (disk, mut journal) = begin_at(&clock);
+    for _ in 0..8 {
+        append(&mut journal, 1, 9_000).expect("appended");
+    }
+    let before = disk.files().len();
+    disk.inject(Fault::next(Call::SyncDir).no_handles().lasting());
+    for below in 2..=6 {
+        journal.trim(Revision(below));
+        assert!(!journal.is_poisoned());
+        for seed in 0..20 {
+            // One that was retired is not gone before an older one.
+            let image = disk.crash(Survival::Any, seed);
+            let open = open_with(&image, seed, &config(), checkpoint(6)).expect("opens");
+            assert_eq!(open.opened.head, Revision(8));
+        }
+    }
+    assert_eq!(disk.files().len(), before - 1, "the oldest, and no other before that is durable");
+    disk.heal();
+    let mut head = Revision(0);
+    for _ in 0..30 {
+        clock.advance(Duration::from_secs(10));
+        head = append(&mut journal, 1, 9_000).expect("appended");
+        journal.trim(Revision(head.0 - 3));
+    }
+    assert!(disk.files().len() < 10, "what was retired is used again: {:?}", disk.files());
+    drop(journal);
+    for seed in 0..20 {
+        let image = disk.crash(Survival::Any, seed);
+        let open = open_with(&image, seed, &config(), checkpoint(head.0 - 3)).expect("opens");
+        assert_eq!(open.opened.head, head);
     }
 }
 

@@ -36,6 +36,7 @@ pub struct Fault {
 }
 
 const EIO: i32 = 5;
+pub(super) const EMFILE: i32 = 24;
 pub(super) const ENOSPC: i32 = 28;
 
 impl Fault {
@@ -69,6 +70,13 @@ impl Fault {
     #[must_use]
     pub fn no_space(mut self) -> Self {
         self.errno = ENOSPC;
+        self
+    }
+
+    /// Fails as a process with too many open files does (EMFILE): nothing was begun.
+    #[must_use]
+    pub fn no_handles(mut self) -> Self {
+        self.errno = EMFILE;
         self
     }
 
