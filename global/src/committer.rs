@@ -125,6 +125,7 @@ impl Committer {
         let Some(authority) = self.authority.upgrade() else { return };
         self.at_ms = self.at_ms.max(authority.sys.clock.wall_ms());
         self.forget_visible();
+        let mut ticked = false;
         for job in jobs.drain(..) {
             match job {
                 Job::Op(op, work) => self.decide(To::Op(op), work),
@@ -133,14 +134,17 @@ impl Committer {
                     self.write(&authority);
                     self.publisher.publish(Publication::Checkpoint { to, at_ms: self.at_ms });
                 }
-                // An empty batch: the publisher looks whether a checkpoint is due.
-                Job::Tick => self.publish(),
+                Job::Tick => ticked = true,
             }
             if self.payload.len() >= BATCH_BYTES {
                 self.write(&authority);
             }
         }
         self.write(&authority);
+        if ticked {
+            // Nothing is left in it: the publisher looks whether a checkpoint is due.
+            self.publish();
+        }
         self.journal.trim(self.catalog.trim_below());
     }
 
@@ -364,6 +368,7 @@ impl Committer {
     }
 
     fn publish(&mut self) {
+        debug_assert!(self.payload.is_empty(), "what is published is in the journal");
         let (commits, decided) = (std::mem::take(&mut self.commits), std::mem::take(&mut self.decided));
         self.publisher.publish(Publication::Batch { commits, decided, at_ms: self.at_ms });
     }

@@ -34,6 +34,42 @@ async fn what_stays_in_memory_does_not_keep_the_frame_that_it_came_in() {
     global.stop().await.unwrap();
 }
 
+/// What is answered and not in the journal is lost with the process.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tick_among_changes_lets_none_out_before_it_is_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = GlobalConfig { engine: EngineKind::Memory, ..GlobalConfig::new(dir.path().join("data")) };
+    let global = Global::start(Sys::real(), config.clone()).await.unwrap();
+    let authority = global.authority().clone();
+    let entries = async |authority: &Authority, round: usize| {
+        let mut answers = Vec::new();
+        for i in 0..300 {
+            let (to, answer) = oneshot::channel();
+            let (name, blob) =
+                (Name::of(format!("{round} {i}")).unwrap(), Blob::hash(format!("{round} {i}")));
+            let (hash, size) = (blob.id(), blob.size());
+            let set = Command::Set { name, hash, size, carried: Some(blob) };
+            authority.submit(authority.next_id(), set, None, Responder::Call(to));
+            authority.nudge_committer();
+            answers.push(answer);
+        }
+        for answer in answers {
+            let answered = answer.await.unwrap().unwrap();
+            assert!(matches!(answered.outcome, Outcome::Set(SetOutcome::Stored(_))), "{answered:?}");
+        }
+    };
+    for round in 0..5 {
+        entries(&authority, round).await;
+    }
+    let head = authority.catalog.head();
+    assert_eq!(head, Revision(1500));
+    drop(authority);
+    global.stop().await.unwrap();
+    let global = Global::start(Sys::real(), config).await.unwrap();
+    assert_eq!(global.authority().catalog.head(), head);
+    global.stop().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_checkpoint_copied_in_slices_has_every_outcome() {
     let dir = tempfile::tempdir().unwrap();
