@@ -44,6 +44,14 @@ impl RemoteStore {
         in_time(self.call, call).await.map(Response::into_inner)
     }
 
+    /// As [`Self::unary`], of a change: without an answer it may have been made.
+    async fn change<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T> {
+        match tokio::time::timeout(self.call, call).await {
+            Ok(answer) => answer.map(Response::into_inner).map_err(|status| from_status(&status)),
+            Err(_) => Err(Error::unavailable(format!("outcome unknown: {}", silence(self.call)))),
+        }
+    }
+
     async fn download(&self, target: Target, slice: Slice) -> Result<Option<Found>> {
         let Slice { offset, len } = slice;
         let request = wire::GetRequest { target: Some(target_to(&target)), offset, len };
@@ -95,7 +103,7 @@ impl RemoteStore {
             Body::Bytes(bytes) => (Some(bytes.len() as u64), Bytes::new()),
             Body::Stream(_) => (None, Bytes::new()),
         };
-        let id = Some(Packer::new(64).request_id(&id));
+        let id = name.as_ref().map(|_| Packer::new(64).request_id(&id));
         let header = wire::UploadHeader { id, name: name.as_ref().map(Into::into), size, hash, ttl_ms: 0 };
         let first = wire::UploadChunk { header: Some(header), data: Bytes::new() };
         let message = |data| wire::UploadChunk { header: None, data };
@@ -109,10 +117,12 @@ impl RemoteStore {
 pub(crate) async fn in_time<T>(limit: Duration, call: impl Future<Output = Result<T, Status>>) -> Result<T> {
     match tokio::time::timeout(limit, call).await {
         Ok(answer) => answer.map_err(|status| from_status(&status)),
-        Err(_) => {
-            Err(Error::unavailable(format!("no answer within `{limit:?}`: outcome unknown, try again")))
-        }
+        Err(_) => Err(Error::unavailable(silence(limit))),
     }
+}
+
+fn silence(limit: Duration) -> String {
+    format!("no answer within `{limit:?}`: try again")
 }
 
 /// `first`, then the payload of each message, each in time.
@@ -203,10 +213,21 @@ impl Store for RemoteStore {
         let Some(data) = data.filter(|data| data.len() <= UNARY_BYTES_MAX) else {
             return self.upload(id, name, body).await;
         };
-        let id = Some(Packer::new(64).request_id(&id));
-        let name = name.as_ref().map(Into::into);
+        // Without a name it is no change, and needs no id.
+        let Some(name) = name else {
+            let request = wire::SetRequest { data: data.clone(), ..wire::SetRequest::default() };
+            return self.unary(self.client.clone().set(request)).await?.try_into();
+        };
+        let (id, name) = (Some(Packer::new(64).request_id(&id)), Some((&name).into()));
         let request = wire::SetRequest { id, name, data: data.clone(), ttl_ms: 0 };
-        self.unary(self.client.clone().set(request)).await?.try_into()
+        self.change(self.client.clone().set(request)).await?.try_into()
+    }
+
+    async fn bind(&self, id: RequestId, name: Name, hash: BlobHash, size: u64) -> Result<SetReply> {
+        let (id, name) = (Some(Packer::new(64).request_id(&id)), Some((&name).into()));
+        let hash = Bytes::copy_from_slice(hash.as_bytes());
+        let request = wire::BindRequest { id, name, hash, size, ttl_ms: 0 };
+        self.change(self.client.clone().bind(request)).await?.try_into()
     }
 
     async fn delete(&self, id: RequestId, names: Vec<Name>) -> Result<DeleteReply> {
@@ -214,7 +235,7 @@ impl Store for RemoteStore {
         let asked = names.len();
         let request = wire::DeleteRequest { id, names: names_to(&names) };
         let wire::DeleteResponse { removed, revision } =
-            self.unary(self.client.clone().delete(request)).await?;
+            self.change(self.client.clone().delete(request)).await?;
         same_length(removed.len(), asked)?;
         Ok(DeleteReply { removed, revision: dstore_shared::Revision(revision) })
     }
