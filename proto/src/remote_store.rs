@@ -18,10 +18,15 @@ use dstore_shared::{Blob, BlobHash, BlobHasher, Entry, Error, Name, RequestId, R
 use futures_util::stream::{self, StreamExt};
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tonic::{Response, Status, Streaming};
+
+/// While a body has nothing to give, its receiver hears so many times in the idle deadline that it only waits.
+const KEEP_ALIVES: u32 = 4;
+
+/// Begins the message about an upload that may have been taken.
+const UNANSWERED: &str = "the upload was sent and not answered";
 
 /// A [`Store`] over a channel. Clones share the connection.
 #[derive(Clone, Debug)]
@@ -103,13 +108,19 @@ impl RemoteStore {
             Body::Bytes(bytes) => (Some(bytes.len() as u64), Bytes::new()),
             Body::Stream(_) => (None, Bytes::new()),
         };
+        let binds = name.is_some();
         let id = name.as_ref().map(|_| Packer::new(64).request_id(&id));
         let header = wire::UploadHeader { id, name: name.as_ref().map(Into::into), size, hash, ttl_ms: 0 };
         let first = wire::UploadChunk { header: Some(header), data: Bytes::new() };
         let message = |data| wire::UploadChunk { header: None, data };
         let mut client = self.client.clone();
         let send = move |chunks| async move { client.upload(chunks).await };
-        send_all(self.idle, first, body, message, send).await?.try_into()
+        let answer = send_all(self.idle, first, body, message, send).await;
+        let told = |e: Error| {
+            let in_doubt = binds && e.message().starts_with(UNANSWERED);
+            if in_doubt { Error::unavailable(format!("outcome unknown: {}", e.message())) } else { e }
+        };
+        answer.map_err(told)?.try_into()
     }
 }
 
@@ -166,8 +177,8 @@ fn verified(body: BodyStream, hash: BlobHash) -> BodyStream {
 }
 
 /// Sends `first` and the pieces of `body` by `send`, and gives its answer. Ends with the error of `body`, or
-/// `Unavailable` when nothing moved for `idle`; then the call is reset, and the receiver knows that it is not
-/// whole.
+/// `Unavailable` when the transport took nothing for `idle`, not counting what `body` takes to give; then the
+/// call is reset, and the receiver knows that it is not whole.
 pub(crate) async fn send_all<M, T, F>(
     idle: Duration,
     first: M,
@@ -179,23 +190,19 @@ where
     M: Send + 'static,
     F: Future<Output = Result<Response<T>, Status>>,
 {
-    let moved = Arc::new(AtomicU64::new(0));
+    let sent = Arc::<transfer::Sent>::default();
     let (failed, failure) = oneshot::channel();
-    let chunks = transfer::outgoing(first, body.into_stream(), message, moved.clone(), failed);
-    let stalled = async {
-        let mut before = u64::MAX;
-        while before != moved.load(Ordering::Relaxed) {
-            before = moved.load(Ordering::Relaxed);
-            tokio::time::sleep(idle).await;
-        }
-    };
+    let keep_alive = idle / KEEP_ALIVES;
+    let chunks = transfer::outgoing(first, body.into_stream(), message, keep_alive, sent.clone(), failed);
     tokio::select! {
         biased;
         Ok(e) = failure => Err(e),
         answer = send(chunks) => answer.map(Response::into_inner).map_err(|s| from_status(&s)),
-        () = stalled => Err(Error::unavailable(format!(
-            "the upload did not move for `{idle:?}`: outcome unknown, try again"
-        ))),
+        () = sent.stalled(idle) => Err(Error::unavailable(if sent.is_whole() {
+            format!("{UNANSWERED} within `{idle:?}`: try again")
+        } else {
+            format!("the upload did not move for `{idle:?}`: nothing was stored, try again")
+        })),
     }
 }
 

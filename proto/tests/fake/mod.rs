@@ -42,6 +42,8 @@ pub struct FakeStore {
     pub damaged: AtomicBool,
     /// Milliseconds since [`BORN`].
     pub late_ms: AtomicU64,
+    /// Bodies are not read.
+    pub deaf: AtomicBool,
     /// Bodies that came.
     pub bodies: AtomicUsize,
     /// Bodies that ended with an error.
@@ -171,6 +173,9 @@ impl Store for FakeStore {
             self.ids.lock().push(id);
         }
         self.bodies.fetch_add(1, Ordering::SeqCst);
+        if self.deaf.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         self.works()?;
         let bytes = body.collect(1 << 30).await;
         if bytes.is_err() {
