@@ -16,6 +16,7 @@ use dstore_shared::{
     Blob, BlobHash, Command, Entry, Epoch, Error, GROUP_BYTES, Outline, OutlineBuilder, Result,
 };
 use futures_util::stream::{self, StreamExt};
+use std::pin::pin;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -318,7 +319,15 @@ impl Authority {
         }
         let mut staging = self.blobs.stage(size).await?;
         staging.write(head.freeze()).await?;
-        while let Some(piece) = body.next().await {
+        let mut evicted = pin!(staging.evicted());
+        loop {
+            let next = tokio::select! {
+                biased;
+                next = body.next() => next,
+                // The next call says why.
+                () = &mut evicted => Some(Ok(Bytes::new())),
+            };
+            let Some(piece) = next else { break };
             staging.write(piece?).await?;
         }
         let staged = staging.finish(None).await.map_err(|failure| match failure {
