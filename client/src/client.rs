@@ -19,10 +19,14 @@ use futures_util::stream::{self, StreamExt};
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Sleep;
 
 /// Begins the message about a change that may have been made.
 const IN_DOUBT: &str = "outcome unknown";
+
+/// The deadline of a client decides: that of one call, if it is not shorter, ends this much later.
+const OWN_DEADLINE_FIRST: Duration = Duration::from_secs(1);
 
 /// A value that was read whole.
 #[derive(Clone, Debug)]
@@ -94,8 +98,11 @@ impl<S> Drop for Inner<S> {
 impl Client {
     /// A client of the tier at `address`. Connects when it is first used, and again when it must.
     pub fn connect(sys: &Sys, address: &Address, config: ClientConfig) -> Self {
-        let tasks = Tasks::new();
-        let store = RemoteStore::new(Channel::new(sys, &tasks, address, &config.dial), &config.dial);
+        let (tasks, mut dial) = (Tasks::new(), config.dial.clone());
+        if dial.call >= config.deadline {
+            dial.call = config.deadline + OWN_DEADLINE_FIRST;
+        }
+        let store = RemoteStore::new(Channel::new(sys, &tasks, address, &dial), &dial);
         Self::with(sys, Arc::new(store), address.to_string(), config, tasks)
     }
 }
