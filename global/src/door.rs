@@ -75,12 +75,20 @@ impl Store for Host {
             Target::Name(name) => name,
             Target::Hash(hash) => return self.blob_at(unnamed(hash, 0), at(Revision(0)), slice).await,
         };
+        let mut before = None;
         for _ in 0..RESOLVES_MAX {
             let (entry, head) = self.look(&name).await?;
             let Some(entry) = entry else { return Ok(None) };
             // No blob: it was deleted and swept since the look, so look again.
             if let Some(found) = self.blob_at(entry, at(head), slice).await? {
                 return Ok(Some(found));
+            }
+            if before.replace(entry) == Some(entry) {
+                let hash = entry.hash;
+                tracing::error!(%hash, "a name is bound to a blob that is not there: delete the name");
+                return Err(Error::corrupt(format!(
+                    "the name is bound to blake3:{hash}, which is not there: delete the name and set it again"
+                )));
             }
         }
         Err(Error::unavailable("the value changes faster than it can be read: try again"))
