@@ -201,13 +201,19 @@ impl<S: Store> Client<S> {
     /// # Errors
     /// As [`Store::set`].
     pub async fn set(&self, name: &Name, bytes: impl Into<Bytes>) -> Result<SetReply> {
+        self.bind(name, self.stage_bytes(bytes).await?).await
+    }
+
+    /// Makes `bytes` ready to be bound, as [`Client::stage`] does, tried again while the tier is away.
+    ///
+    /// # Errors
+    /// As [`Store::set`]. No name is changed, whatever happens.
+    pub async fn stage_bytes(&self, bytes: impl Into<Bytes>) -> Result<Staged> {
         let bytes = bytes.into();
-        let staged = if bytes.len() <= UNARY_BYTES_MAX {
-            Staged::of(bytes)
-        } else {
-            stored(&self.put_blob(Blob::hash(bytes)).await?)?
-        };
-        self.bind(name, staged).await
+        if bytes.len() <= UNARY_BYTES_MAX {
+            return Ok(Staged::of(bytes));
+        }
+        stored(&self.put_blob(Blob::hash(bytes)).await?)
     }
 
     /// Stores `bytes` without a name; they stay for a grace (one hour) unless a name is bound to them.

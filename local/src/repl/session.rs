@@ -185,21 +185,20 @@ impl<S: Store> Session<S> {
         let (name, output) = (name(key), &mut self.output);
         let mut asked = Asked { command: "set", key: Some(key), mode, in_doubt: false };
         // Boxed, because a command's future holds all that it may wait for.
-        let answer = match value {
-            Value::Bytes(bytes) => {
-                asked.in_doubt = true;
-                wait.on(Box::pin(self.client.set(&name, bytes)), None, output).await
-            }
+        let staged = match value {
+            Value::Bytes(bytes) => wait.on(Box::pin(self.client.stage_bytes(bytes)), None, output).await,
             Value::Stream(upload, body) => {
-                match wait.on(Box::pin(self.client.stage(body)), Some(&upload), output).await {
-                    Ok(staged) => {
-                        asked.in_doubt = true;
-                        wait.again();
-                        wait.on(Box::pin(self.client.bind(&name, staged)), None, output).await
-                    }
-                    Err(stop) => Err(stop),
-                }
+                let staged = wait.on(Box::pin(self.client.stage(body)), Some(&upload), output).await;
+                wait.again();
+                staged
             }
+        };
+        let answer = match staged {
+            Ok(staged) => {
+                asked.in_doubt = true;
+                wait.on(Box::pin(self.client.bind(&name, staged)), None, output).await
+            }
+            Err(stop) => Err(stop),
         };
         match answer {
             Ok(reply) => {
