@@ -2,14 +2,16 @@
 
 use crate::config::ClientConfig;
 use crate::ids::{Ids, Named};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use dstore_proto::RemoteStore;
 use dstore_proto::dial::Channel;
 use dstore_proto::store::{
     Body, BodyStream, DeleteReply, Found, Provenance, SetReply, Slice, Stat, Status, Store, Target,
 };
-use dstore_shared::limits::UNARY_BYTES_MAX;
-use dstore_shared::{Blob, BlobHash, Born, ClientId, Entry, Error, Kind, Name, RequestId, Result};
+use dstore_shared::limits::{CHUNK_BYTES, UNARY_BYTES_MAX};
+use dstore_shared::{
+    Blob, BlobHash, Born, ClientId, Entry, Error, Kind, Name, RequestId, Result, SetOutcome,
+};
 use dstore_sys::Sys;
 use dstore_sys::net::Address;
 use dstore_sys::tasks::Tasks;
@@ -17,10 +19,14 @@ use futures_util::stream::{self, StreamExt};
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Sleep;
 
 /// Begins the message about a change that may have been made.
 const IN_DOUBT: &str = "outcome unknown";
+
+/// The deadline of a client decides: that of one call, if it is not shorter, ends this much later.
+const OWN_DEADLINE_FIRST: Duration = Duration::from_secs(1);
 
 /// A value that was read whole.
 #[derive(Clone, Debug)]
@@ -31,6 +37,24 @@ pub struct Value {
     pub entry: Entry,
     /// Which tier knew it.
     pub from: Provenance,
+}
+
+/// A value that is ready to be bound to a name: see [`Client::stage`].
+#[derive(Clone, Debug)]
+pub struct Staged(Ready);
+
+#[derive(Clone, Debug)]
+enum Ready {
+    /// It goes with the change.
+    Carried(Blob),
+    /// The tier has it, for a grace.
+    Stored { hash: BlobHash, size: u64 },
+}
+
+impl Staged {
+    fn of(bytes: Bytes) -> Self {
+        Self(Ready::Carried(Blob::hash(bytes)))
+    }
 }
 
 /// A client of anything that is a [`Store`], by default of a node over gRPC. Clones share the connection and
@@ -74,8 +98,11 @@ impl<S> Drop for Inner<S> {
 impl Client {
     /// A client of the tier at `address`. Connects when it is first used, and again when it must.
     pub fn connect(sys: &Sys, address: &Address, config: ClientConfig) -> Self {
-        let tasks = Tasks::new();
-        let store = RemoteStore::new(Channel::new(sys, &tasks, address, &config.dial), &config.dial);
+        let (tasks, mut dial) = (Tasks::new(), config.dial.clone());
+        if dial.call >= config.deadline {
+            dial.call = config.deadline + OWN_DEADLINE_FIRST;
+        }
+        let store = RemoteStore::new(Channel::new(sys, &tasks, address, &dial), &dial);
         Self::with(sys, Arc::new(store), address.to_string(), config, tasks)
     }
 }
@@ -174,7 +201,19 @@ impl<S: Store> Client<S> {
     /// # Errors
     /// As [`Store::set`].
     pub async fn set(&self, name: &Name, bytes: impl Into<Bytes>) -> Result<SetReply> {
-        self.write_blob(Some(name), Blob::hash(bytes)).await
+        self.bind(name, self.stage_bytes(bytes).await?).await
+    }
+
+    /// Makes `bytes` ready to be bound, as [`Client::stage`] does, tried again while the tier is away.
+    ///
+    /// # Errors
+    /// As [`Store::set`]. No name is changed, whatever happens.
+    pub async fn stage_bytes(&self, bytes: impl Into<Bytes>) -> Result<Staged> {
+        let bytes = bytes.into();
+        if bytes.len() <= UNARY_BYTES_MAX {
+            return Ok(Staged::of(bytes));
+        }
+        stored(&self.put_blob(Blob::hash(bytes)).await?)
     }
 
     /// Stores `bytes` without a name; they stay for a grace (one hour) unless a name is bound to them.
@@ -182,23 +221,66 @@ impl<S: Store> Client<S> {
     /// # Errors
     /// As [`Store::set`].
     pub async fn put(&self, bytes: impl Into<Bytes>) -> Result<SetReply> {
-        self.write_blob(None, Blob::hash(bytes)).await
+        self.put_blob(Blob::hash(bytes)).await
     }
 
-    async fn write_blob(&self, name: Option<&Name>, blob: Blob) -> Result<SetReply> {
-        let small = blob.bytes().len() <= UNARY_BYTES_MAX;
-        let attempts = if small { Attempts::Calls } else { Attempts::Transfers };
-        self.change(attempts, |id| self.inner.store.set(id, name.cloned(), Body::Blob(blob.clone()))).await
+    /// Stores what `body` gives, under `name` if there is one: [`Client::stage`], then [`Client::bind`].
+    ///
+    /// # Errors
+    /// As these two.
+    pub async fn set_stream(&self, name: Option<&Name>, body: BodyStream) -> Result<SetReply> {
+        match name {
+            Some(name) => self.bind(name, self.stage(body).await?).await,
+            None => self.put_stream(body).await,
+        }
     }
 
-    /// Stores what `body` gives, under `name` if there is one. One attempt only, since a stream is read once.
+    /// Makes what `body` gives ready to be bound: gathers it if it is small, else stores it without a name. One
+    /// attempt only, since a stream is read once. No name is changed, whatever happens.
     ///
     /// # Errors
     /// As [`Store::set`], or what ended `body`.
-    pub async fn set_stream(&self, name: Option<&Name>, body: BodyStream) -> Result<SetReply> {
-        let (named, _) = self.name_change(pin!(self.patience())).await?;
-        let set = self.inner.store.set(named.id, name.cloned(), Body::Stream(body));
-        self.noted(set.await.map_err(unknown))
+    pub async fn stage(&self, body: BodyStream) -> Result<Staged> {
+        let (head, rest) = gather(body).await?;
+        let Some(rest) = rest else { return Ok(Staged::of(head.concat().into())) };
+        // A stream is read once: see that somebody is there before it begins.
+        self.born(pin!(self.patience())).await?;
+        let body = stream::iter(head.into_iter().map(Ok)).chain(rest);
+        stored(&self.put_stream(Box::pin(body)).await?)
+    }
+
+    /// Binds a name to what was staged, unless it is bound to others. The id of the change is made here, so
+    /// staging may have taken any time.
+    ///
+    /// # Errors
+    /// As [`Store::bind`]; `Unavailable` if the blob is not there anymore: stage it again.
+    pub async fn bind(&self, name: &Name, staged: Staged) -> Result<SetReply> {
+        let store = &self.inner.store;
+        match staged.0 {
+            Ready::Carried(blob) => {
+                self.change(|id| store.set(id, Some(name.clone()), Body::Blob(blob.clone()))).await
+            }
+            Ready::Stored { hash, size } => {
+                let reply = self.change(|id| store.bind(id, name.clone(), hash, size)).await?;
+                match reply.outcome {
+                    SetOutcome::NeedBlob => Err(Error::unavailable(
+                        "nothing was changed, the blob was swept meanwhile or is damaged: set it again",
+                    )),
+                    _ => Ok(reply),
+                }
+            }
+        }
+    }
+
+    async fn put_blob(&self, blob: Blob) -> Result<SetReply> {
+        let small = blob.bytes().len() <= UNARY_BYTES_MAX;
+        let attempts = if small { Attempts::Calls } else { Attempts::Transfers };
+        let put = || self.inner.store.set(RequestId::default(), None, Body::Blob(blob.clone()));
+        self.retry(attempts, put).await
+    }
+
+    async fn put_stream(&self, body: BodyStream) -> Result<SetReply> {
+        self.inner.store.set(RequestId::default(), None, Body::Stream(body)).await
     }
 
     /// Unbinds names, all at once. When it returns, no GET anywhere returns what they were bound to.
@@ -206,7 +288,7 @@ impl<S: Store> Client<S> {
     /// # Errors
     /// As [`Store::delete`].
     pub async fn delete(&self, names: &[Name]) -> Result<DeleteReply> {
-        self.change(Attempts::Calls, |id| self.inner.store.delete(id, names.to_vec())).await
+        self.change(|id| self.inner.store.delete(id, names.to_vec())).await
     }
 
     /// What a name is bound to, or whether a blob is there, without its bytes.
@@ -242,13 +324,13 @@ impl<S: Store> Client<S> {
     }
 
     /// Makes one change: one id for all attempts.
-    async fn change<T, F>(&self, attempts: Attempts, attempt: impl Fn(RequestId) -> F) -> Result<T>
+    async fn change<T, F>(&self, attempt: impl Fn(RequestId) -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
         let patience = pin!(self.patience());
         let (named, patience) = self.name_change(patience).await?;
-        let made = self.retry_until(patience, attempts, || attempt(named.id)).await;
+        let made = self.retry_until(patience, Attempts::Calls, || attempt(named.id)).await;
         self.noted(made.map_err(|e| e.map_or_else(|| self.in_doubt(), unknown)))
     }
 
@@ -370,6 +452,36 @@ enum Attempts {
     Calls,
     /// The beginning of the last attempt: a transfer may take as long as it moves.
     Transfers,
+}
+
+/// What became of a blob without a name.
+fn stored(put: &SetReply) -> Result<Staged> {
+    match put.outcome {
+        SetOutcome::Stored(Entry { hash, size, .. }) => Ok(Staged(Ready::Stored { hash, size })),
+        _ => Err(Error::internal("a blob without a name was not stored: report this")),
+    }
+}
+
+/// The pieces of a body that fits a message; or a little more, and the rest.
+async fn gather(mut body: BodyStream) -> Result<(Vec<Bytes>, Option<BodyStream>)> {
+    let (mut head, mut len) = (Vec::new(), 0);
+    while let Some(piece) = body.next().await {
+        let piece = piece?;
+        len += piece.len();
+        // Many small pieces cost more to keep than their bytes.
+        match head.last_mut() {
+            Some(last) if BytesMut::len(last) + piece.len() <= CHUNK_BYTES => last.extend_from_slice(&piece),
+            _ => head.push(BytesMut::from(piece)),
+        }
+        if len > UNARY_BYTES_MAX {
+            return Ok((frozen(head), Some(body)));
+        }
+    }
+    Ok((frozen(head), None))
+}
+
+fn frozen(pieces: Vec<BytesMut>) -> Vec<Bytes> {
+    pieces.into_iter().map(BytesMut::freeze).collect()
 }
 
 /// A change that failed as `Unavailable` may have been made.

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// How a [`Client`](crate::Client) connects, waits and tries again.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
-    /// How it connects, and how long one attempt may take.
+    /// How it connects, and how long one attempt may take; one that may take `deadline` or longer ends by that.
     pub dial: Dial,
     /// One call with all its attempts; for a value too large for one message, all attempts but the last. 5 s.
     pub deadline: Duration,

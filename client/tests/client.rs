@@ -12,6 +12,7 @@ use dstore_proto::dial::Dial;
 use dstore_proto::serve::{Limits, Routes, Serving};
 use dstore_shared::{BlobHash, Error, Kind, Name, RequestId, SetOutcome};
 use dstore_sys::Sys;
+use dstore_sys::clock::ManualClock;
 use dstore_sys::net::MemoryNet;
 use dstore_sys::tasks::Tasks;
 use fake::{BORN, FakeStore, bytes_of, eventually};
@@ -201,8 +202,8 @@ async fn nobody_there_is_unavailable_by_the_deadline() {
 #[tokio::test(start_paused = true)]
 async fn a_change_that_is_never_answered_says_that_its_outcome_is_unknown() {
     let world = World::memory().await;
-    let dial = Dial { call: Duration::from_secs(60), ..Dial::default() };
-    let client = world.client_with(ClientConfig { dial, ..ClientConfig::default() });
+    // A call's own deadline is as long: it must not be chance which of the two speaks.
+    let client = world.client();
     world.store.unanswered.store(usize::MAX, Ordering::SeqCst);
     let set = tokio::time::timeout(Duration::from_secs(6), client.set(&name("a"), "1")).await;
     let e = set.expect("the deadline is 5 s").expect_err("no answer");
@@ -246,7 +247,7 @@ async fn a_stream_is_set_whole_or_not_at_all() {
     assert!(matches!(set.outcome, SetOutcome::Stored(e) if e.hash == BlobHash::of(&bytes)));
     let store = world.store.clone();
     let fails = stream::once(async move {
-        eventually("the upload has begun", || store.ids.lock().len() == 2).await;
+        eventually("the upload has begun", || store.bodies.load(Ordering::SeqCst) == 2).await;
         Err(Error::closed("the source went away"))
     });
     let half = futures_util::StreamExt::chain(stream::iter([Ok(bytes_of(1 << 20))]), fails);
@@ -320,4 +321,91 @@ async fn a_client_works_over_any_store() {
     let client = Client::over(&Sys::real(), store, ClientConfig::default());
     client.set(&name("a"), "1").await.expect("set");
     assert_eq!(client.get(&name("a")).await.expect("asked").expect("there").bytes, "1");
+}
+
+/// A body that takes eleven minutes by every clock.
+fn slow_body(world: &World, clock: &Arc<ManualClock>, bytes: &Bytes) -> dstore_client::BodyStream {
+    let (store, clock) = (world.store.clone(), clock.clone());
+    let wait = stream::once(async move {
+        clock.advance(Duration::from_secs(660));
+        store.late_ms.fetch_add(660_000, Ordering::SeqCst);
+        Ok(Bytes::new())
+    });
+    let (half, rest) = (bytes.slice(..bytes.len() / 2), bytes.slice(bytes.len() / 2..));
+    let pieces = |bytes| Body::Bytes(bytes).into_stream();
+    Box::pin(futures_util::StreamExt::chain(futures_util::StreamExt::chain(pieces(half), wait), pieces(rest)))
+}
+
+#[tokio::test]
+async fn an_upload_longer_than_an_id_lives_is_bound_at_its_end() {
+    let clock = Arc::new(ManualClock::default());
+    let mut world = World::memory().await;
+    world.sys = Sys { clock: clock.clone(), ..world.sys };
+    let client = world.client();
+    for (key, size) in [("small", 5), ("large", 3 << 20)] {
+        let bytes = bytes_of(size);
+        let body = slow_body(&world, &clock, &bytes);
+        let set = client.set_stream(Some(&name(key)), body).await.expect("set");
+        assert!(matches!(set.outcome, SetOutcome::Stored(e) if e.hash == BlobHash::of(&bytes)), "{set:?}");
+        assert_eq!(client.get(&name(key)).await.expect("asked").expect("bound").bytes, bytes);
+    }
+    // A value in memory that a slow link takes as long for: the put is the upload.
+    let begun = world.store.late_ms.load(Ordering::SeqCst);
+    let staged = client.stage(slow_body(&world, &clock, &bytes_of(2 << 20))).await.expect("staged");
+    assert_eq!(world.store.names(), 2, "staging binds nothing");
+    clock.advance(Duration::from_secs(660));
+    world.store.late_ms.store(begun + 2 * 660_000, Ordering::SeqCst);
+    client.bind(&name("staged"), staged).await.expect("bound");
+    assert_eq!(world.store.names(), 3);
+}
+
+#[tokio::test]
+async fn a_staged_blob_is_bound_once_though_the_answer_was_lost() {
+    let mut world = World::memory().await;
+    let client = world.client();
+    let staged = client.stage(Body::Bytes(bytes_of(2 << 20)).into_stream()).await.expect("staged");
+    world.store.ids.lock().clear();
+    world.store.unanswered.store(1, Ordering::SeqCst);
+    let key = name("k");
+    let bind = client.bind(&key, staged);
+    let restart = async {
+        eventually("the change is made", || world.store.unanswered.load(Ordering::SeqCst) == 0).await;
+        world.stop().await;
+        world.start().await;
+    };
+    let (bound, ()) = tokio::join!(bind, restart);
+    assert!(matches!(bound.expect("tried again").outcome, SetOutcome::Stored(_)));
+    let ids = world.store.ids.lock().clone();
+    assert!(ids.len() == 2 && ids[0] == ids[1], "one id over all attempts: {ids:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_may_wait_for_its_own_input_for_any_time() {
+    let world = World::memory().await;
+    let client = world.client();
+    let bytes = bytes_of(3 << 20);
+    // Less than a chunk, then nothing for far longer than either side's idle deadline.
+    let parts = [0..(1 << 20) + 7, (1 << 20) + 7..(2 << 20), 2 << 20..3 << 20].map(|part| bytes.slice(part));
+    let slow = stream::unfold(parts.into_iter(), |mut parts| async move {
+        tokio::time::sleep(Duration::from_secs(200)).await;
+        Some((Ok(parts.next()?), parts))
+    });
+    let set = client.set_stream(Some(&name("slow")), Box::pin(slow)).await.expect("set");
+    assert!(matches!(set.outcome, SetOutcome::Stored(e) if e.hash == BlobHash::of(&bytes)));
+    assert_eq!(world.store.cut_bodies.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_nobody_takes_ends_and_says_that_nothing_was_stored() {
+    let world = World::memory().await;
+    let client = world.client();
+    world.store.deaf.store(true, Ordering::SeqCst);
+    let body = Body::Bytes(bytes_of(32 << 20)).into_stream();
+    let limit = 2 * Dial::default().transfer_idle + Duration::from_secs(1);
+    let key = name("a");
+    let set = tokio::time::timeout(limit, client.set_stream(Some(&key), body)).await;
+    let e = set.expect("in time").expect_err("nobody takes it");
+    assert_eq!(e.kind(), Kind::Unavailable);
+    assert!(!e.message().contains("outcome unknown") && e.message().contains("nothing was stored"), "{e}");
+    assert_eq!(world.store.names(), 0);
 }

@@ -35,6 +35,18 @@ impl Host {
         Ok(outcome)
     }
 
+    /// SET, once the blob is there or goes with it.
+    async fn decide(&self, id: RequestId, set: Command) -> Result<SetReply> {
+        let Outcome::Set(outcome) = self.change(id, set).await? else {
+            return Err(Error::internal("a SET came to a DEL: report this"));
+        };
+        let revision = match &outcome {
+            SetOutcome::Stored(e) | SetOutcome::Unchanged(e) | SetOutcome::Occupied(e) => e.bind_rev,
+            SetOutcome::NeedBlob => self.0.catalog.head(),
+        };
+        Ok(SetReply { outcome, from: at(revision) })
+    }
+
     async fn blob_at(&self, entry: Entry, from: Provenance, slice: Slice) -> Result<Option<Found>> {
         let Some(Fetch { size, body, .. }) = self.0.give_blob(entry.hash, slice).await? else {
             return Ok(None);
@@ -63,12 +75,20 @@ impl Store for Host {
             Target::Name(name) => name,
             Target::Hash(hash) => return self.blob_at(unnamed(hash, 0), at(Revision(0)), slice).await,
         };
+        let mut before = None;
         for _ in 0..RESOLVES_MAX {
             let (entry, head) = self.look(&name).await?;
             let Some(entry) = entry else { return Ok(None) };
             // No blob: it was deleted and swept since the look, so look again.
             if let Some(found) = self.blob_at(entry, at(head), slice).await? {
                 return Ok(Some(found));
+            }
+            if before.replace(entry) == Some(entry) {
+                let hash = entry.hash;
+                tracing::error!(%hash, "a name is bound to a blob that is not there: delete the name");
+                return Err(Error::corrupt(format!(
+                    "the name is bound to blake3:{hash}, which is not there: delete the name and set it again"
+                )));
             }
         }
         Err(Error::unavailable("the value changes faster than it can be read: try again"))
@@ -94,20 +114,15 @@ impl Store for Host {
             }
             return Ok(SetReply { outcome: SetOutcome::Stored(unnamed(hash, size)), from: at(Revision(0)) });
         };
-        match self.change(id, Command::Set { name, hash, size, carried }).await? {
-            Outcome::Set(SetOutcome::NeedBlob) => {
-                Err(Error::unavailable("the blob was swept meanwhile: set it again"))
-            }
-            Outcome::Set(outcome) => {
-                let (SetOutcome::Stored(e) | SetOutcome::Unchanged(e) | SetOutcome::Occupied(e)) = &outcome
-                else {
-                    return Err(Error::internal("an outcome without an entry: report this"));
-                };
-                let from = at(e.bind_rev);
-                Ok(SetReply { outcome, from })
-            }
-            Outcome::Delete(_) => Err(Error::internal("a SET came to a DEL: report this")),
+        let reply = self.decide(id, Command::Set { name, hash, size, carried }).await?;
+        match reply.outcome {
+            SetOutcome::NeedBlob => Err(Error::unavailable("the blob was swept meanwhile: set it again")),
+            _ => Ok(reply),
         }
+    }
+
+    async fn bind(&self, id: RequestId, name: Name, hash: BlobHash, size: u64) -> Result<SetReply> {
+        self.decide(id, Command::Set { name, hash, size, carried: None }).await
     }
 
     async fn delete(&self, id: RequestId, names: Vec<Name>) -> Result<DeleteReply> {

@@ -16,6 +16,7 @@ use dstore_shared::{
     Blob, BlobHash, Command, Entry, Epoch, Error, GROUP_BYTES, Outline, OutlineBuilder, Result,
 };
 use futures_util::stream::{self, StreamExt};
+use std::pin::pin;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
@@ -287,12 +288,12 @@ impl Authority {
 
     /// Bytes of the index as a blob; damaged ones are marked.
     fn verified(self: &Arc<Self>, bytes: Bytes, hash: BlobHash) -> Result<Blob> {
-        Blob::verify(bytes, hash).inspect_err(|_| self.mark(hash))
+        Blob::verify(bytes, hash).inspect_err(|_| self.mark(hash, "its bytes have another hash"))
     }
 
     /// Has the journal remember that a blob is damaged.
-    pub(crate) fn mark(self: &Arc<Self>, hash: BlobHash) {
-        tracing::error!(%hash, "a blob does not have its hash: set it again");
+    pub(crate) fn mark(self: &Arc<Self>, hash: BlobHash, why: &str) {
+        tracing::error!(%hash, why, "a blob is damaged: set it again");
         let authority = self.clone();
         self.tasks.spawn("mark", async move {
             // If it cannot be journaled now, the next reader finds it again.
@@ -324,7 +325,15 @@ impl Authority {
         }
         let mut staging = self.blobs.stage(size).await?;
         staging.write(head.freeze()).await?;
-        while let Some(piece) = body.next().await {
+        let mut evicted = pin!(staging.evicted());
+        loop {
+            let next = tokio::select! {
+                biased;
+                next = body.next() => next,
+                // The next call says why.
+                () = &mut evicted => Some(Ok(Bytes::new())),
+            };
+            let Some(piece) = next else { break };
             staging.write(piece?).await?;
         }
         let staged = staging.finish(None).await.map_err(|failure| match failure {
@@ -382,8 +391,21 @@ impl Authority {
             let blob = self.verified(bytes, hash)?;
             return Ok(Some(whole(&blob, range)));
         }
-        let read = self.blobs.read(hash, meta.size, slice).await?;
-        Ok(read.map(|read| Fetch { size: read.size, outline: read.outline.encode(), body: read.stream }))
+        if let Some(read) = self.blobs.read(hash, meta.size, slice).await? {
+            return Ok(Some(Fetch { size: read.size, outline: read.outline.encode(), body: read.stream }));
+        }
+        // It was swept since the look, or its file was taken away: a sweep takes nothing that a name is bound to.
+        if self.is_bound(hash).await? {
+            self.mark(hash, "its file is missing");
+            return Err(Error::corrupt(format!("blake3:{hash} is missing at global: set the value again")));
+        }
+        Ok(None)
+    }
+
+    async fn is_bound(&self, hash: BlobHash) -> Result<bool> {
+        let catalog = self.catalog.clone();
+        let meta = self.sys.blocking.run(move || catalog.blob(&hash)).await?;
+        Ok(meta.is_some_and(|meta| meta.refs > 0))
     }
 }
 

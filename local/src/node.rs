@@ -182,7 +182,7 @@ impl Node {
     }
 
     /// SET with a name, once the bytes are at hand or staged.
-    async fn bind(&self, id: RequestId, name: Name, blob: Bound) -> Result<SetReply> {
+    async fn decide(&self, id: RequestId, name: Name, blob: Bound) -> Result<SetReply> {
         // Rule 23: Global is asked all the same.
         let held = self.core.hit(name.as_bytes()).is_some();
         let Changed { outcome, cached } = self.put(id, &name, &blob).await?;
@@ -197,7 +197,7 @@ impl Node {
                 Provenance { tier, cached, revision: entry.bind_rev }
             }
             SetOutcome::NeedBlob => {
-                return Err(Error::unavailable("the blob was swept meanwhile: set it again"));
+                Provenance { tier: Tier::Global, cached: false, revision: self.core.standing().1 }
             }
         };
         Ok(SetReply { outcome, from })
@@ -288,14 +288,23 @@ impl Store for Node {
     async fn set(&self, id: RequestId, name: Option<Name>, body: Body) -> Result<SetReply> {
         let blob = self.take_in(body).await?;
         if let Some(name) = name {
-            return self.bind(id, name, blob).await;
+            return self.decide(id, name, blob).await.and_then(needs_none);
         }
-        if let Some(bytes) = blob.bytes.filter(|_| !blob.staged) {
-            self.core.link.stage(Body::Blob(bytes)).await?;
+        if let Some(bytes) = &blob.bytes {
+            if !blob.staged {
+                self.core.link.stage(Body::Blob(bytes.clone())).await?;
+            }
+            // Most likely a name is bound to it next, which is then held here.
+            self.core.admit(bytes);
         }
         let entry = Entry { hash: blob.hash, size: blob.size, bind_rev: Revision(0), expires_at: None };
         let from = Provenance { tier: Tier::Global, cached: false, revision: Revision(0) };
         Ok(SetReply { outcome: SetOutcome::Stored(entry), from })
+    }
+
+    async fn bind(&self, id: RequestId, name: Name, hash: BlobHash, size: u64) -> Result<SetReply> {
+        let bytes = self.core.cache.have(&hash).filter(|blob| blob.size() == size);
+        self.decide(id, name, Bound { hash, size, staged: true, bytes, _room: None }).await
     }
 
     async fn delete(&self, id: RequestId, names: Vec<Name>) -> Result<DeleteReply> {
@@ -371,6 +380,14 @@ fn found(entry: Entry, from: Provenance, blob: Blob, slice: Slice) -> Result<Fou
         Body::Bytes(blob.bytes().slice(range.start as usize..range.end as usize))
     };
     Ok(Found { entry, from, body })
+}
+
+/// A SET whose bytes were just given: they were there, and are gone again.
+fn needs_none(reply: SetReply) -> Result<SetReply> {
+    match reply.outcome {
+        SetOutcome::NeedBlob => Err(Error::unavailable("the blob was swept meanwhile: set it again")),
+        _ => Ok(reply),
+    }
 }
 
 /// A DEL must fit a frame.

@@ -82,6 +82,10 @@ impl Store for Null {
         Err(Error::invalid("not here"))
     }
 
+    async fn bind(&self, _: RequestId, _: Name, _: BlobHash, _: u64) -> Result<SetReply> {
+        Err(Error::invalid("not here"))
+    }
+
     async fn delete(&self, _: RequestId, _: Vec<Name>) -> Result<DeleteReply> {
         Err(Error::invalid("not here"))
     }

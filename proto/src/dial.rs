@@ -32,7 +32,8 @@ pub struct Dial {
     pub connect: Duration,
     /// A whole unary call, its connecting included. 5 s.
     pub call: Duration,
-    /// A transfer of which no piece moves for this long is given up. 10 s: a disk that hangs is not waited for.
+    /// A transfer of which the other side moves no piece for this long is given up. 10 s: a disk that hangs is
+    /// not waited for. Time in which an upload waits for its own input does not count.
     pub transfer_idle: Duration,
     /// Between two pings on a connection, idle or not. 10 s.
     pub keepalive: Duration,

@@ -20,10 +20,15 @@ use dstore_shared::{Blob, BlobHash, BlobHasher, Entry, Error, Name, RequestId, R
 use futures_util::stream::{self, StreamExt};
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tonic::{Response, Status};
+
+/// While a body has nothing to give, its receiver hears so many times in the idle deadline that it only waits.
+const KEEP_ALIVES: u32 = 4;
+
+/// Begins the message about an upload that may have been taken.
+const UNANSWERED: &str = "the upload was sent and not answered";
 
 /// A [`Store`] over a channel. Clones share the connection.
 #[derive(Clone, Debug)]
@@ -46,6 +51,14 @@ impl RemoteStore {
 
     async fn unary<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T> {
         in_time(self.call, call).await.map(Response::into_inner)
+    }
+
+    /// As [`Self::unary`], of a change: without an answer it may have been made.
+    async fn change<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T> {
+        match tokio::time::timeout(self.call, call).await {
+            Ok(answer) => answer.map(Response::into_inner).map_err(|status| from_status(&status)),
+            Err(_) => Err(Error::unavailable(format!("outcome unknown: {}", silence(self.call)))),
+        }
     }
 
     async fn download(&self, target: Target, slice: Slice) -> Result<Option<Found>> {
@@ -100,14 +113,19 @@ impl RemoteStore {
             Body::Bytes(bytes) => (Some(bytes.len() as u64), Bytes::new()),
             Body::Stream(_) => (None, Bytes::new()),
         };
-        let id = Some(Packer::new(64).request_id(&id));
+        let binds = name.is_some();
+        let id = name.as_ref().map(|_| Packer::new(64).request_id(&id));
         let header = wire::UploadHeader { id, name: name.as_ref().map(Into::into), size, hash, ttl_ms: 0 };
         let first = wire::UploadChunk { header: Some(header), data: Bytes::new() };
         let message = |data| wire::UploadChunk { header: None, data };
         let (channel, frame) = (self.channel.clone(), self.frame);
         let send = move |chunks| bulk::send(channel, UPLOAD, chunks, frame);
-        let reply: wire::SetResponse = send_all(self.idle, first, body, message, send).await?;
-        reply.try_into()
+        let answer: Result<wire::SetResponse> = send_all(self.idle, first, body, message, send).await;
+        let told = |e: Error| {
+            let in_doubt = binds && e.message().starts_with(UNANSWERED);
+            if in_doubt { Error::unavailable(format!("outcome unknown: {}", e.message())) } else { e }
+        };
+        answer.map_err(told)?.try_into()
     }
 }
 
@@ -115,10 +133,12 @@ impl RemoteStore {
 pub(crate) async fn in_time<T>(limit: Duration, call: impl Future<Output = Result<T, Status>>) -> Result<T> {
     match tokio::time::timeout(limit, call).await {
         Ok(answer) => answer.map_err(|status| from_status(&status)),
-        Err(_) => {
-            Err(Error::unavailable(format!("no answer within `{limit:?}`: outcome unknown, try again")))
-        }
+        Err(_) => Err(Error::unavailable(silence(limit))),
     }
+}
+
+fn silence(limit: Duration) -> String {
+    format!("no answer within `{limit:?}`: try again")
 }
 
 /// `first`, then the payload of each message, each in time.
@@ -162,8 +182,8 @@ fn verified(body: BodyStream, hash: BlobHash) -> BodyStream {
 }
 
 /// Sends `first` and the pieces of `body` by `send`, and gives its answer. Ends with the error of `body`, or
-/// `Unavailable` when nothing moved for `idle`; then the call is reset, and the receiver knows that it is not
-/// whole.
+/// `Unavailable` when the transport took nothing for `idle`, not counting what `body` takes to give; then the
+/// call is reset, and the receiver knows that it is not whole.
 pub(crate) async fn send_all<M, T, F>(
     idle: Duration,
     first: M,
@@ -175,23 +195,19 @@ where
     M: Send + 'static,
     F: Future<Output = Result<T, Status>>,
 {
-    let moved = Arc::new(AtomicU64::new(0));
+    let sent = Arc::<transfer::Sent>::default();
     let (failed, failure) = oneshot::channel();
-    let chunks = transfer::outgoing(first, body.into_stream(), message, moved.clone(), failed);
-    let stalled = async {
-        let mut before = u64::MAX;
-        while before != moved.load(Ordering::Relaxed) {
-            before = moved.load(Ordering::Relaxed);
-            tokio::time::sleep(idle).await;
-        }
-    };
+    let keep_alive = idle / KEEP_ALIVES;
+    let chunks = transfer::outgoing(first, body.into_stream(), message, keep_alive, sent.clone(), failed);
     tokio::select! {
         biased;
         Ok(e) = failure => Err(e),
         answer = send(chunks) => answer.map_err(|s| from_status(&s)),
-        () = stalled => Err(Error::unavailable(format!(
-            "the upload did not move for `{idle:?}`: outcome unknown, try again"
-        ))),
+        () = sent.stalled(idle) => Err(Error::unavailable(if sent.is_whole() {
+            format!("{UNANSWERED} within `{idle:?}`: try again")
+        } else {
+            format!("the upload did not move for `{idle:?}`: nothing was stored, try again")
+        })),
     }
 }
 
@@ -209,10 +225,21 @@ impl Store for RemoteStore {
         let Some(data) = data.filter(|data| data.len() <= UNARY_BYTES_MAX) else {
             return self.upload(id, name, body).await;
         };
-        let id = Some(Packer::new(64).request_id(&id));
-        let name = name.as_ref().map(Into::into);
+        // Without a name it is no change, and needs no id.
+        let Some(name) = name else {
+            let request = wire::SetRequest { data: data.clone(), ..wire::SetRequest::default() };
+            return self.unary(self.client.clone().set(request)).await?.try_into();
+        };
+        let (id, name) = (Some(Packer::new(64).request_id(&id)), Some((&name).into()));
         let request = wire::SetRequest { id, name, data: data.clone(), ttl_ms: 0 };
-        self.unary(self.client.clone().set(request)).await?.try_into()
+        self.change(self.client.clone().set(request)).await?.try_into()
+    }
+
+    async fn bind(&self, id: RequestId, name: Name, hash: BlobHash, size: u64) -> Result<SetReply> {
+        let (id, name) = (Some(Packer::new(64).request_id(&id)), Some((&name).into()));
+        let hash = Bytes::copy_from_slice(hash.as_bytes());
+        let request = wire::BindRequest { id, name, hash, size, ttl_ms: 0 };
+        self.change(self.client.clone().bind(request)).await?.try_into()
     }
 
     async fn delete(&self, id: RequestId, names: Vec<Name>) -> Result<DeleteReply> {
@@ -220,7 +247,7 @@ impl Store for RemoteStore {
         let asked = names.len();
         let request = wire::DeleteRequest { id, names: names_to(&names) };
         let wire::DeleteResponse { removed, revision } =
-            self.unary(self.client.clone().delete(request)).await?;
+            self.change(self.client.clone().delete(request)).await?;
         same_length(removed.len(), asked)?;
         Ok(DeleteReply { removed, revision: dstore_shared::Revision(revision) })
     }

@@ -47,6 +47,7 @@ shapes! {
     DownloadChunk: &[];
     SetRequest: &[];
     UploadChunk: &[];
+    BindRequest: &[];
     SetResponse: &[];
     DeleteRequest: &[leaf(2, DELETE_NAMES_MAX)];
     DeleteResponse: &[];

@@ -157,7 +157,7 @@ pub struct Stat {
 /// What became of a SET, and where it was decided.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SetReply {
-    /// What became of it; never `NeedBlob`.
+    /// What became of it; `NeedBlob` only of a [`Store::bind`].
     pub outcome: SetOutcome,
     /// Where it was decided.
     pub from: Provenance,
@@ -205,7 +205,10 @@ pub trait Store: Send + Sync + 'static {
     fn get(&self, target: Target, slice: Slice) -> impl Future<Output = Result<Option<Found>>> + Send;
 
     /// Stores a blob and, if `name` is given, binds it, unless the name is bound to another.
-    /// Without `name` the blob is kept for a grace only (one hour), and `Stored` has `bind_rev` 0.
+    /// Without `name` the blob is kept for a grace only (one hour), `Stored` has `bind_rev` 0, and `id` is not
+    /// looked at: to store a blob twice is to store it once.
+    ///
+    /// An id that is made before a long `body` is old at its end: store without a name, then [`Store::bind`].
     ///
     /// # Errors
     /// `TooLarge`, `Exhausted`, `Unavailable` (the message says if the outcome is unknown), `Closed` if the
@@ -215,6 +218,20 @@ pub trait Store: Send + Sync + 'static {
         id: RequestId,
         name: Option<Name>,
         body: Body,
+    ) -> impl Future<Output = Result<SetReply>> + Send;
+
+    /// Binds `name` to a blob of `size` bytes that was stored before, unless the name is bound to another.
+    /// The outcome is `NeedBlob` if it is not there, or damaged: then nothing was changed.
+    ///
+    /// # Errors
+    /// `Unavailable` (the message says if the outcome is unknown), `Closed` if the id is too old, `Invalid` if
+    /// the blob has another size. An occupied name is an outcome, not an error.
+    fn bind(
+        &self,
+        id: RequestId,
+        name: Name,
+        hash: BlobHash,
+        size: u64,
     ) -> impl Future<Output = Result<SetReply>> + Send;
 
     /// Unbinds names atomically; when it returns, no GET anywhere returns what they were bound to.

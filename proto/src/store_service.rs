@@ -4,10 +4,10 @@
 //! nothing moves; memory for a transfer is a few chunks whatever its length.
 
 use crate::bulk::{Bulk, Receiving};
-use crate::convert::{Packer, detach, names_from, target_from};
+use crate::convert::{Packer, detach, names_from, need, target_from};
 use crate::serve::Limits;
 use crate::status::{from_status, to_status};
-use crate::store::{Body, Found, Slice, Stat, Store};
+use crate::store::{Body, Found, SetReply, Slice, Stat, Store};
 use crate::transfer::{self, Expected, WireStream};
 use crate::wire::{self, store_server};
 use bytes::Bytes;
@@ -111,9 +111,16 @@ impl<S: Store> StoreService<S> {
             return Err(Error::too_large(format!("`{n}` bytes are too many for Set: use Upload")));
         }
         let name = request.name.map(Name::try_from).transpose()?;
-        let id = self.id(request.id)?;
+        let id = if name.is_some() { self.id(request.id)? } else { RequestId::default() };
         let reply = self.store.set(id, name, Body::Blob(Blob::hash(detach(request.data)))).await?;
         answer_set(&reply)
+    }
+
+    async fn bind_stored(&self, request: wire::BindRequest) -> Result<wire::SetResponse> {
+        no_ttl(request.ttl_ms)?;
+        let (name, hash) = (need(request.name, "name")?.try_into()?, BlobHash::from_slice(&request.hash)?);
+        let reply = self.store.bind(self.id(request.id)?, name, hash, request.size).await?;
+        Ok((&reply).into())
     }
 
     /// The change runs in a task of its own: when the caller goes away the store gets a body that ends with
@@ -131,29 +138,58 @@ impl<S: Store> StoreService<S> {
         };
         no_ttl(header.ttl_ms)?;
         let hash = if header.hash.is_empty() { None } else { Some(BlobHash::from_slice(&header.hash)?) };
-        let (id, name) = (self.id(header.id)?, header.name.map(Name::try_from).transpose()?);
+        let id = header.id.map(RequestId::try_from).transpose()?;
+        let name = header.name.map(Name::try_from).transpose()?;
+        let binds = name.is_some();
         let expected = Expected { size: header.size, hash };
         let (body, sent) = transfer::upload(data, chunks, |chunk| chunk.data, expected, self.idle);
         let (done, result) = oneshot::channel();
-        let store = self.store.clone();
+        let (store, ids) = (self.store.clone(), self.ids.clone());
         self.tasks.spawn("upload", async move {
-            _ = done.send(store.set(id, name, Body::Stream(body)).await);
+            _ = done.send(take_upload(&*store, &*ids, id, name, Body::Stream(body)).await);
         });
-        answer_set(&self.finished(sent, result).await?)
+        answer_set(&self.finished(sent, result, binds).await?)
     }
 
     async fn finished<T>(
         &self,
         sent: oneshot::Receiver<()>,
         result: oneshot::Receiver<Result<T>>,
+        binds: bool,
     ) -> Result<T> {
-        let stopped = || Error::unavailable("this tier is stopping: outcome unknown, try again");
+        let end = |what: &str| {
+            let outcome = if binds { "outcome unknown, try again" } else { "send it again" };
+            Error::unavailable(format!("{what}: {outcome}"))
+        };
         // Each piece has its deadline; once all are there the change has its own.
         _ = sent.await;
         match tokio::time::timeout(self.handler, result).await {
-            Ok(result) => result.map_err(|_| stopped())?,
-            Err(_) => Err(Error::unavailable("the change takes long: outcome unknown, try again")),
+            Ok(result) => result.map_err(|_| end("this tier is stopping"))?,
+            Err(_) => Err(end("the upload takes long to be stored")),
         }
+    }
+}
+
+/// An upload whose sender gave it no id is bound under one that is made when its bytes are there.
+async fn take_upload<S: Store>(
+    store: &S,
+    ids: &dyn IdSource,
+    id: Option<RequestId>,
+    name: Option<Name>,
+    body: Body,
+) -> Result<SetReply> {
+    let name = match (id, name) {
+        (Some(id), name) => return store.set(id, name, body).await,
+        (None, None) => return store.set(RequestId::default(), None, body).await,
+        (None, Some(name)) => name,
+    };
+    let SetOutcome::Stored(entry) = store.set(RequestId::default(), None, body).await?.outcome else {
+        return Err(Error::internal("a blob without a name was not stored: report this"));
+    };
+    let reply = store.bind(ids.next_id()?, name, entry.hash, entry.size).await?;
+    match reply.outcome {
+        SetOutcome::NeedBlob => Err(Error::unavailable("the blob was swept meanwhile: set it again")),
+        _ => Ok(reply),
     }
 }
 
@@ -170,7 +206,7 @@ fn no_ttl(ttl_ms: u64) -> Result<()> {
     if ttl_ms == 0 { Ok(()) } else { Err(Error::invalid("`ttl_ms` is reserved: leave it 0")) }
 }
 
-fn answer_set(reply: &crate::store::SetReply) -> Result<wire::SetResponse> {
+fn answer_set(reply: &SetReply) -> Result<wire::SetResponse> {
     match reply.outcome {
         SetOutcome::NeedBlob => Err(Error::internal("a store asked its user for a blob: report this")),
         _ => Ok(reply.into()),
@@ -223,6 +259,10 @@ impl<S: Store> store_server::Store for StoreService<S> {
         request: Request<Streaming<wire::UploadChunk>>,
     ) -> Result<Response<wire::SetResponse>, Status> {
         self.receive(request.into_inner()).await.map(Response::new).map_err(|e| to_status(&e))
+    }
+
+    async fn bind(&self, request: Request<wire::BindRequest>) -> Result<Response<wire::SetResponse>, Status> {
+        self.within(self.bind_stored(request.into_inner())).await
     }
 
     async fn delete(

@@ -10,7 +10,7 @@ use dstore_sys::tasks::Tasks;
 use futures_util::stream::{self, Stream, StreamExt};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -222,22 +222,61 @@ impl<M> Stream for Outgoing<M> {
     }
 }
 
-/// `first`, then the pieces of `body`, counting them in `moved`. When `body` fails its error goes to `failed`
+/// How far an upload has come, for whoever judges whether it moves.
+#[derive(Debug, Default)]
+pub(crate) struct Sent {
+    moved: AtomicU64,
+    starves: AtomicBool,
+    ended: AtomicBool,
+}
+
+impl Sent {
+    /// The transport took all of the body.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Resolves when the transport took nothing for `idle`. Time in which it was the body that gave nothing
+    /// does not count.
+    pub(crate) async fn stalled(&self, idle: Duration) {
+        let mut before = None;
+        loop {
+            let now = self.moved.load(Ordering::Relaxed);
+            if before == Some(now) && !self.starves.load(Ordering::Relaxed) {
+                return;
+            }
+            before = Some(now);
+            tokio::time::sleep(idle).await;
+        }
+    }
+
+    /// The next piece of `body`; an empty one when `body` gave none for a while.
+    async fn next(&self, body: &mut BodyStream, keep_alive: Duration) -> Option<Result<Bytes>> {
+        self.starves.store(true, Ordering::Relaxed);
+        let next = tokio::time::timeout(keep_alive, body.next()).await;
+        self.starves.store(false, Ordering::Relaxed);
+        self.moved.fetch_add(1, Ordering::Relaxed);
+        let next = next.unwrap_or_else(|_| Some(Ok(Bytes::new())));
+        self.ended.fetch_or(next.is_none(), Ordering::Relaxed);
+        next
+    }
+}
+
+/// `first`, then the pieces of `body`, and an empty one whenever `body` has given none for `keep_alive`: the
+/// receiver is to know that it only waits. Counts in `sent`. When `body` fails its error goes to `failed`
 /// and the stream waits for ever, so that the receiver cannot take it for whole: drop the call then.
 pub(crate) fn outgoing<M: Send + 'static>(
     first: M,
     body: BodyStream,
     message: fn(Bytes) -> M,
-    moved: Arc<AtomicU64>,
+    keep_alive: Duration,
+    sent: Arc<Sent>,
     failed: oneshot::Sender<Error>,
 ) -> Outgoing<M> {
-    let state = (chunked(body), failed, moved);
-    let rest = stream::unfold(state, move |(mut body, failed, moved)| async move {
-        match body.next().await? {
-            Ok(piece) => {
-                moved.fetch_add(1, Ordering::Relaxed);
-                Some((message(piece), (body, failed, moved)))
-            }
+    let state = (chunked(body), failed, sent);
+    let rest = stream::unfold(state, move |(mut body, failed, sent)| async move {
+        match sent.next(&mut body, keep_alive).await? {
+            Ok(piece) => Some((message(piece), (body, failed, sent))),
             Err(e) => {
                 _ = failed.send(e);
                 std::future::pending().await

@@ -39,6 +39,8 @@ struct World {
     sys: Sys,
     tasks: Tasks,
     serving: Serving,
+    /// Ids that it gave to changes without one.
+    given: Arc<AtomicU64>,
 }
 
 impl World {
@@ -49,14 +51,16 @@ impl World {
     }
 
     fn on(sys: Sys, listener: Box<dyn Listener>, limits: &Limits) -> Self {
-        let (store, tasks, n) = (Arc::new(FakeStore::default()), Tasks::new(), AtomicU64::new(0));
+        let (store, tasks, given) =
+            (Arc::new(FakeStore::default()), Tasks::new(), Arc::<AtomicU64>::default());
+        let n = given.clone();
         let ids = move || {
             let n = n.fetch_add(1, Ordering::SeqCst) + 1;
             Ok(RequestId { client: ClientId(77), n, born: BORN })
         };
         let routes = Routes::new(&tasks, limits).store(store.clone(), Arc::new(ids));
         let serving = Serving::start(&sys, &tasks, listener, routes).expect("started");
-        Self { store, sys, tasks, serving }
+        Self { store, sys, tasks, serving, given }
     }
 
     async fn tcp(limits: Limits) -> Self {
@@ -146,6 +150,62 @@ async fn a_foreign_client_uploads_and_downloads_any_size_and_slice() {
         }
         assert_eq!((len, all), (Some(expected.len() as u64), expected.to_vec()));
     }
+}
+
+#[tokio::test]
+async fn an_upload_without_an_id_gets_one_when_its_bytes_are_there() {
+    let world = World::tcp(Limits::default()).await;
+    let mut client = StoreClient::new(world.foreign().await);
+    let header = wire::UploadHeader { name: Some(name("a")), ..Default::default() };
+    let first = wire::UploadChunk { header: Some(header), data: "123".into() };
+    let last = wire::UploadChunk { header: None, data: "45".into() };
+    let (store, given) = (world.store.clone(), world.given.clone());
+    let last = stream::once(async move {
+        eventually("the upload has begun", || store.bodies.load(Ordering::SeqCst) == 1).await;
+        assert_eq!(given.load(Ordering::SeqCst), 0, "an id made now would be old at the end of a long body");
+        last
+    });
+    let done = client.upload(stream::iter([first]).chain(Box::pin(last))).await.expect("uploaded");
+    assert_eq!(done.into_inner().result(), wire::SetResult::Stored);
+    assert_eq!(world.given.load(Ordering::SeqCst), 1);
+    assert_eq!(client.get(get("a")).await.expect("got").into_inner().data, "12345");
+}
+
+#[tokio::test]
+async fn what_was_stored_is_bound_by_its_hash() {
+    let world = World::tcp(Limits::default()).await;
+    let mut client = StoreClient::new(world.foreign().await);
+    let hash = Bytes::copy_from_slice(BlobHash::of(b"12345").as_bytes());
+    let bind = |key: &str| wire::BindRequest {
+        name: Some(name(key)),
+        hash: hash.clone(),
+        size: 5,
+        ..Default::default()
+    };
+    let nothing = client.bind(bind("a")).await.expect("answered").into_inner();
+    assert_eq!((nothing.result(), nothing.entry), (wire::SetResult::NeedBlob, None));
+    assert_eq!(world.store.names(), 0);
+    let header = wire::UploadHeader::default();
+    let whole = wire::UploadChunk { header: Some(header), data: "12345".into() };
+    let stored = client.upload(stream::iter([whole])).await.expect("stored").into_inner();
+    assert_eq!(stored.entry.expect("an entry").bind_rev, 0);
+    assert_eq!(world.store.names(), 0, "an upload without a name binds none");
+    let bound = client.bind(bind("a")).await.expect("answered").into_inner();
+    assert_eq!(bound.result(), wire::SetResult::Stored);
+    assert_eq!(client.get(get("a")).await.expect("got").into_inner().data, "12345");
+    assert_eq!(
+        client.bind(bind("a")).await.expect("bound").into_inner().result(),
+        wire::SetResult::Unchanged
+    );
+    let ids = world.store.ids.lock().len();
+    for wrong in [
+        wire::BindRequest { name: None, ..bind("b") },
+        wire::BindRequest { hash: Bytes::from_static(b"short"), ..bind("b") },
+        wire::BindRequest { ttl_ms: 1, ..bind("b") },
+    ] {
+        assert_eq!(client.bind(wrong).await.expect_err("wrong").code(), Code::InvalidArgument);
+    }
+    assert_eq!((world.store.names(), world.store.ids.lock().len()), (1, ids));
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod configuration;
 mod interrupted;
+mod patient;
 mod solo;
 mod unreachable;
 mod usage;

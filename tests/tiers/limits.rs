@@ -1,12 +1,20 @@
 //! Values over the largest size that Global takes.
 
-use crate::rig::{global_with, local, machine, name, set, value};
+use crate::rig::{global_at, global_with, local, machine, name, set, value};
 use bytes::Bytes;
 use dstore_local::Local;
+use dstore_proto::RemoteStore;
+use dstore_proto::dial::{Channel, Dial};
 use dstore_proto::store::{Body, Store};
-use dstore_shared::{BlobHash, Kind};
-use futures_util::stream;
+use dstore_shared::{BlobHash, Kind, RequestId, SetOutcome};
+use dstore_sys::Sys;
+use dstore_sys::clock::ManualClock;
+use dstore_sys::tasks::Tasks;
+use futures_util::{StreamExt, stream};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 const MAX: usize = 1 << 20;
 
@@ -42,5 +50,46 @@ async fn a_value_over_the_largest_size_is_too_large_and_leaves_nothing() {
     assert_eq!(staged(dir.path()), 0);
     a.stop().await;
     b.stop().await;
+    global.stop().await.expect("a clean stop");
+}
+
+/// A body of which this much comes, and then nothing.
+fn half(bytes: usize) -> Body {
+    let first = stream::iter([Ok(Bytes::from(vec![7; bytes]))]);
+    Body::Stream(Box::pin(first.chain(stream::pending())))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_sent_uploads_do_not_keep_others_out() {
+    let (sys, dir) = (machine(), tempfile::tempdir().expect("a directory"));
+    let clock = Arc::<ManualClock>::default();
+    let global = global_with(&Sys { clock: clock.clone(), ..sys.clone() }, dir.path(), |_| {}).await;
+    let (tasks, refused) = (Tasks::new(), Arc::<AtomicUsize>::default());
+    let dial = Dial::default();
+    let client = || RemoteStore::new(Channel::new(&sys, &tasks, &global_at(), &dial), &dial);
+    // More than there are places, over more connections than one.
+    for store in [client(), client()] {
+        for _ in 0..72 {
+            let (store, refused) = (store.clone(), refused.clone());
+            tasks.spawn("half", async move {
+                let e = store.set(RequestId::default(), None, half(72 << 10)).await.expect_err("never whole");
+                assert_eq!(e.kind(), Kind::Exhausted, "{e}");
+                refused.fetch_add(1, Ordering::SeqCst);
+            });
+        }
+    }
+    // Those that wait in vain are told; all places are held then.
+    while refused.load(Ordering::SeqCst) < 16 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    clock.advance(Duration::from_secs(30));
+    let body = Body::Bytes(vec![8; 200_000].into()).into_stream();
+    let stored = client().set(RequestId::default(), None, Body::Stream(body)).await.expect("it gets a place");
+    assert!(matches!(stored.outcome, SetOutcome::Stored(entry) if entry.size == 200_000));
+    // One of the slow ones went for it, and hears of it.
+    while refused.load(Ordering::SeqCst) < 17 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tasks.cancel();
     global.stop().await.expect("a clean stop");
 }

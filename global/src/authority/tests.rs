@@ -1,7 +1,8 @@
 use super::*;
 use crate::{EngineKind, Global, GlobalConfig};
 use bytes::Bytes;
-use dstore_shared::{Blob, SetOutcome};
+use dstore_proto::store::{Body, Slice, Store, Target};
+use dstore_shared::{Blob, Kind, SetOutcome};
 
 #[tokio::test]
 async fn what_stays_in_memory_does_not_keep_the_frame_that_it_came_in() {
@@ -101,5 +102,38 @@ async fn a_checkpoint_copied_in_slices_has_every_outcome() {
     }
     let refused = change(global.authority(), unknown).await.unwrap_err();
     assert_eq!(refused.kind(), dstore_shared::Kind::Closed, "it was never asked, and its boot is over");
+    global.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_bound_blob_whose_file_is_gone_is_corrupt_until_it_is_set_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = GlobalConfig { engine: EngineKind::Memory, ..GlobalConfig::new(dir.path().join("data")) };
+    let global = Global::start(Sys::real(), config).await.unwrap();
+    let (store, name) = (global.store(), Name::of("k").unwrap());
+    let value = Bytes::from(vec![7; 200_000]);
+    let hash = dstore_shared::BlobHash::of(&value);
+    let set = || store.set(global.authority().next_id(), Some(name.clone()), Body::Bytes(value.clone()));
+    assert!(matches!(set().await.unwrap().outcome, SetOutcome::Stored(_)));
+    let text = hash.to_string();
+    let file = dir.path().join("data/blobs").join(&text[..2]).join(&text[2..]);
+    #[expect(clippy::disallowed_methods, reason = "damage from outside")]
+    std::fs::remove_file(file).unwrap();
+    for target in [Target::Name(name.clone()), Target::Hash(hash)] {
+        let e = store.get(target, Slice::ALL).await.unwrap_err();
+        assert!(e.kind() == Kind::Corrupt && e.message().contains("set the value again"), "{e}");
+    }
+    // What is marked is not taken for there: the bytes are asked for.
+    while !global.authority().catalog.blob(&hash).unwrap().unwrap().corrupt {
+        tokio::task::yield_now().await;
+    }
+    let bound = store.bind(global.authority().next_id(), name.clone(), hash, 200_000).await.unwrap();
+    assert_eq!(bound.outcome, SetOutcome::NeedBlob);
+    assert!(matches!(set().await.unwrap().outcome, SetOutcome::Unchanged(_)));
+    let found = store.get(Target::Name(name.clone()), Slice::ALL).await.unwrap().unwrap();
+    assert_eq!(found.body.collect(1 << 20).await.unwrap(), value);
+    store.delete(global.authority().next_id(), vec![name.clone()]).await.unwrap();
+    assert!(store.get(Target::Name(name.clone()), Slice::ALL).await.unwrap().is_none(), "gone, not damaged");
+    drop(store);
     global.stop().await.unwrap();
 }

@@ -2,17 +2,25 @@
 //!
 //! Invariants: files and bytes in flight never exceed [`BlobLimits`]; what is reserved and not yet written
 //! counts as used when free space is judged, so that a full disk is met before a byte is written.
-//! Must never wait: what does not fit is refused with `Exhausted`.
+//! Uploads wait in line for a place, for a bounded time and in bounded number; the first thing that one who
+//! waits does is to end the latest upload, if one is late. Bytes that do not fit are refused at once.
 
+use super::pace::{Pace, Paces};
 use dstore_shared::limits::BLOB_BYTES_MAX;
 use dstore_shared::{Error, Moment, Result};
+use dstore_sys::clock::Clock;
 use parking_lot::Mutex;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How long a look at the free space counts for an upload that has written nothing.
 const LOOK_TTL: Duration = Duration::from_millis(100);
+/// Uploads that wait for a place; each holds the few KiB that have come, and one more is refused at once.
+const LINE_MAX: usize = 1024;
+/// How often one who waits looks for a late upload.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// What refused callers are told to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -25,18 +33,21 @@ pub struct BlobLimits {
     pub staging_files_max: usize,
     /// Bytes of all uploads at once, announced or received; at least `blob_bytes_max`.
     pub staging_bytes_max: u64,
+    /// How long an upload waits for its place.
+    pub staging_wait: Duration,
     /// Bytes of the file system that uploads leave free.
     pub min_free_bytes: u64,
 }
 
 impl Default for BlobLimits {
     /// 1 GiB a blob, as the wire allows; 128 uploads, so at most 256 MiB of buffers; 16 GiB staged, sixteen
-    /// of the largest; 256 MiB left free, enough for the journal to go on deleting.
+    /// of the largest; 4 s in line, less than a client or person waits (5 s), who then hears why; 256 MiB left free, enough for the journal to go on deleting.
     fn default() -> Self {
         Self {
             blob_bytes_max: BLOB_BYTES_MAX,
             staging_files_max: 128,
             staging_bytes_max: 16 << 30,
+            staging_wait: Duration::from_secs(4),
             min_free_bytes: 256 << 20,
         }
     }
@@ -46,6 +57,8 @@ impl Default for BlobLimits {
 pub(super) struct Budget {
     limits: BlobLimits,
     slots: Arc<Semaphore>,
+    line: Semaphore,
+    paces: Paces,
     held: Mutex<Held>,
 }
 
@@ -73,19 +86,41 @@ impl Budget {
             return Err(Error::invalid("the number of uploads at once is out of range: take 128"));
         }
         let slots = Arc::new(Semaphore::new(limits.staging_files_max));
-        Ok(Arc::new(Self { limits, slots, held: Mutex::default() }))
+        let (line, paces) = (Semaphore::new(LINE_MAX), Paces::default());
+        Ok(Arc::new(Self { limits, slots, line, paces, held: Mutex::default() }))
     }
 
-    /// Takes a slot and, if the size is known, its bytes.
-    pub(super) fn reserve(self: &Arc<Self>, bytes: u64) -> Result<Reservation> {
-        let slot = self.slots.clone().try_acquire_owned().map_err(|_| {
-            let n = self.limits.staging_files_max;
-            busy(format!("`{n}` uploads are under way"))
-        })?;
+    /// Takes a slot, waiting in line for it, and, if the size is known, its bytes.
+    pub(super) async fn reserve(self: &Arc<Self>, bytes: u64, clock: &dyn Clock) -> Result<Reservation> {
+        let slot = match self.slots.clone().try_acquire_owned() {
+            Ok(slot) => slot,
+            Err(_) => self.wait_for_slot(clock).await?,
+        };
         let mine = Mutex::new(Mine::default());
-        let reservation = Reservation { budget: self.clone(), mine, _slot: slot };
+        let pace = self.paces.begin(clock.now());
+        let reservation = Reservation { budget: self.clone(), mine, pace, _slot: slot };
         reservation.grow_to(bytes)?;
         Ok(reservation)
+    }
+
+    /// Places are given in the order of the line. Each who waits ends at most one late upload.
+    async fn wait_for_slot(&self, clock: &dyn Clock) -> Result<OwnedSemaphorePermit> {
+        let n = self.limits.staging_files_max;
+        let full = || busy(format!("`{n}` uploads are under way"));
+        let _in_line = self.line.try_acquire().map_err(|_| full())?;
+        let turn = async {
+            let mut slot = pin!(self.slots.clone().acquire_owned());
+            while !self.paces.evict_one(clock.now()) {
+                if let Ok(slot) = tokio::time::timeout(LOOK_AGAIN, slot.as_mut()).await {
+                    return slot;
+                }
+            }
+            slot.await
+        };
+        match tokio::time::timeout(self.limits.staging_wait, turn).await {
+            Ok(Ok(slot)) => Ok(slot),
+            _ => Err(full()),
+        }
     }
 
     /// # Errors
@@ -143,6 +178,7 @@ fn busy(what: String) -> Error {
 pub(super) struct Reservation {
     budget: Arc<Budget>,
     mine: Mutex<Mine>,
+    pub(super) pace: Arc<Pace>,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -180,6 +216,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
+        self.budget.paces.end(&self.pace);
         let mine = self.mine.get_mut();
         let mut held = self.budget.held.lock();
         held.reserved -= mine.reserved;
@@ -191,24 +228,32 @@ impl Drop for Reservation {
 mod tests {
     use super::*;
     use dstore_shared::Kind;
+    use dstore_sys::clock::ManualClock;
 
     fn budget() -> Arc<Budget> {
         let limits = BlobLimits {
             blob_bytes_max: 100,
             staging_files_max: 2,
             staging_bytes_max: 150,
+            staging_wait: Duration::from_millis(20),
             min_free_bytes: 10,
         };
         Budget::new(limits).expect("consistent")
     }
 
-    #[test]
-    fn files_and_bytes_are_bounded_and_come_back() {
+    #[tokio::test]
+    async fn files_and_bytes_are_bounded_and_come_back() {
         let budget = budget();
-        let one = budget.reserve(100).expect("room");
-        assert_eq!(budget.reserve(51).expect_err("too many bytes").kind(), Kind::Exhausted);
-        let two = budget.reserve(0).expect("room");
-        assert_eq!(budget.reserve(0).expect_err("too many files").kind(), Kind::Exhausted);
+        let one = budget.reserve(100, &ManualClock::default()).await.expect("room");
+        assert_eq!(
+            budget.reserve(51, &ManualClock::default()).await.expect_err("too many bytes").kind(),
+            Kind::Exhausted
+        );
+        let two = budget.reserve(0, &ManualClock::default()).await.expect("room");
+        assert_eq!(
+            budget.reserve(0, &ManualClock::default()).await.expect_err("too many files").kind(),
+            Kind::Exhausted
+        );
         two.grow_to(50).expect("room");
         two.wrote(20);
         assert_eq!(two.grow_to(51).expect_err("full").kind(), Kind::Exhausted);
@@ -217,10 +262,10 @@ mod tests {
         assert_eq!(budget.held.lock().unwritten, 0);
     }
 
-    #[test]
-    fn what_is_announced_but_not_written_is_not_free() {
+    #[tokio::test]
+    async fn what_is_announced_but_not_written_is_not_free() {
         let budget = budget();
-        let one = budget.reserve(50).expect("room");
+        let one = budget.reserve(50, &ManualClock::default()).await.expect("room");
         assert!(budget.look(Moment::ZERO, 60).is_ok());
         assert_eq!(budget.look(Moment::ZERO, 59).expect_err("full").kind(), Kind::Exhausted);
         one.wrote(50);

@@ -18,6 +18,7 @@ mod gather;
 mod layout;
 mod locks;
 mod marks;
+mod pace;
 mod pins;
 mod place;
 mod read;
@@ -122,7 +123,8 @@ impl Blobs {
         })))
     }
 
-    /// Begins an upload. `size_hint`, if known, reserves its bytes at once.
+    /// Begins an upload. `size_hint`, if known, reserves its bytes at once. Waits for a place while all are
+    /// taken, which ends an upload that hardly moves.
     ///
     /// # Errors
     /// `TooLarge` for a hint beyond the largest blob; `Exhausted` if uploads or free space are at their
@@ -134,7 +136,7 @@ impl Blobs {
         self.check()?;
         let hint = size_hint.unwrap_or(0);
         self.0.budget.admit(hint)?;
-        let reservation = self.0.budget.reserve(hint)?;
+        let reservation = self.0.budget.reserve(hint, &*self.0.sys.clock).await?;
         if !self.0.budget.recent_look(self.0.sys.clock.now()) {
             let blobs = self.clone();
             self.0.sys.blocking.run(move || blobs.check_free()).await?;

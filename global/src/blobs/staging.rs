@@ -25,6 +25,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 /// Bytes of a blob that stay in the page cache, for whoever reads it next; what follows is written past it. A
 /// large blob would fill the cache with pages that the machine must first find: that took more processor
@@ -78,7 +79,7 @@ impl Staging {
     ///
     /// # Errors
     /// `TooLarge` beyond the largest blob, `Exhausted` without room, `Unavailable` if writing failed,
-    /// `Closed` after an earlier error. After any of them the upload is lost: drop it.
+    /// `Closed` after an earlier error, `Exhausted` when its place was given away. After any of them the upload is lost: drop it.
     ///
     /// # Cancel safety
     /// A cancelled call may have taken a part: the upload is lost and says so from then on.
@@ -88,6 +89,7 @@ impl Staging {
         let taken = self.taken.saturating_add(bytes.len() as u64);
         self.blobs.0.budget.admit(taken)?;
         self.reservation.grow_to(taken)?;
+        self.reservation.pace.received(bytes.len() as u64, self.blobs.0.sys.clock.now());
         while !bytes.is_empty() {
             if self.gathered.len() == PIECE {
                 let piece = self.gathered.take();
@@ -95,6 +97,7 @@ impl Staging {
             }
             self.gathered.take_from(&mut bytes);
         }
+        self.reservation.pace.waits(self.blobs.0.sys.clock.now());
         self.taken = taken;
         self.torn = false;
         Ok(())
@@ -111,6 +114,7 @@ impl Staging {
     /// nobody cancels.
     pub async fn finish(self, expected: Option<BlobHash>) -> Result<Staged, Failure> {
         self.check()?;
+        self.reservation.pace.received(0, self.blobs.0.sys.clock.now());
         let draft = if self.file.is_none() && self.flying.is_none() {
             self.draft_small(expected).await?
         } else {
@@ -123,7 +127,14 @@ impl Staging {
         if self.torn {
             return Err(Error::closed("this upload has failed or was interrupted: start another"));
         }
+        self.reservation.pace.check()?;
         self.blobs.check()
+    }
+
+    /// Resolves when the place of this upload was given to one that waited, because it hardly moved: then every
+    /// call fails. For whoever waits for the next bytes.
+    pub fn evicted(&self) -> WaitForCancellationFutureOwned {
+        self.reservation.pace.evicted().cancelled_owned()
     }
 
     /// Hashes and writes `piece`, after the one before it; does not wait for its end.

@@ -64,15 +64,20 @@ impl Core {
             }
             let bytes = Body::Stream(fetched.body).collect(fetched.size).await?;
             let blob = Blob::verify(bytes, hash)?;
-            if let Admission::Installed { evicted } = core.cache.admit(&blob) {
-                core.event(|c, _| c.dropped(evicted));
-            }
+            core.admit(&blob);
             Ok(blob)
         };
         match self.blobs.get(hash, fetch).await {
             Ok(blob) => Ok(Some(blob)),
             Err(e) if e.message() == GONE => Ok(None),
             Err(e) => Err(e),
+        }
+    }
+
+    /// Keeps a copy that no name holds, if it fits.
+    pub fn admit(&self, blob: &Blob) {
+        if let Admission::Installed { evicted } = self.cache.admit(blob) {
+            self.event(|c, _| c.dropped(evicted));
         }
     }
 

@@ -5,7 +5,9 @@ use bytes::Bytes;
 use dstore_proto::store::{
     Body, DeleteReply, Found, Provenance, SetReply, Slice, Stat, Status, Store, Target, Tier,
 };
-use dstore_shared::{Blob, Born, Entry, Error, Kind, Name, RequestId, Result, Revision, SetOutcome};
+use dstore_shared::{
+    Blob, BlobHash, Born, Entry, Error, Kind, Name, RequestId, Result, Revision, SetOutcome,
+};
 use futures_util::stream;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -52,6 +54,8 @@ pub(super) struct FakeStore {
     pub how: Mutex<Behaviour>,
     pub blobs: Mutex<HashMap<Name, Bytes>>,
     pub ids: Mutex<Vec<RequestId>>,
+    /// Blobs without a name.
+    pub staged: Mutex<HashMap<BlobHash, Bytes>>,
     /// Told when a call hangs.
     pub hangs: Notify,
 }
@@ -70,6 +74,24 @@ impl FakeStore {
             Some(error) if !spared => Err(error),
             _ => Ok(answer(how.from)),
         }
+    }
+
+    async fn change(&self, name: Name, value: Bytes) -> Result<SetReply> {
+        self.answer(|from| {
+            let mut blobs = self.blobs.lock();
+            let held = blobs.get(&name).cloned();
+            let outcome = match held {
+                Some(held) if held == value => SetOutcome::Unchanged(entry(&held)),
+                Some(held) => SetOutcome::Occupied(entry(&held)),
+                None => {
+                    let entry = entry(&value);
+                    blobs.insert(name, value);
+                    SetOutcome::Stored(entry)
+                }
+            };
+            SetReply { outcome, from }
+        })
+        .await
     }
 
     fn body(&self, value: &Bytes) -> Body {
@@ -99,23 +121,22 @@ impl Store for FakeStore {
 
     async fn set(&self, id: RequestId, name: Option<Name>, body: Body) -> Result<SetReply> {
         self.ids.lock().push(id);
-        let name = name.expect("the REPL names what it sets");
         let value = body.collect(1 << 30).await?;
-        self.answer(|from| {
-            let mut blobs = self.blobs.lock();
-            let held = blobs.get(&name).cloned();
-            let outcome = match held {
-                Some(held) if held == value => SetOutcome::Unchanged(entry(&held)),
-                Some(held) => SetOutcome::Occupied(entry(&held)),
-                None => {
-                    let entry = entry(&value);
-                    blobs.insert(name, value);
-                    SetOutcome::Stored(entry)
-                }
-            };
-            SetReply { outcome, from }
-        })
-        .await
+        let Some(name) = name else {
+            let entry = Entry { bind_rev: Revision(0), ..entry(&value) };
+            self.staged.lock().insert(entry.hash, value);
+            return self.answer(|from| SetReply { outcome: SetOutcome::Stored(entry), from }).await;
+        };
+        self.change(name, value).await
+    }
+
+    async fn bind(&self, id: RequestId, name: Name, hash: BlobHash, _: u64) -> Result<SetReply> {
+        self.ids.lock().push(id);
+        let staged = self.staged.lock().get(&hash).cloned();
+        match staged {
+            Some(value) => self.change(name, value).await,
+            None => self.answer(|from| SetReply { outcome: SetOutcome::NeedBlob, from }).await,
+        }
     }
 
     async fn delete(&self, id: RequestId, names: Vec<Name>) -> Result<DeleteReply> {

@@ -69,6 +69,8 @@ struct Asked<'a> {
     command: &'static str,
     key: Option<&'a Key>,
     mode: Mode,
+    /// It may be done although it was not answered: a change that was sent.
+    in_doubt: bool,
 }
 
 impl<S: Store> Session<S> {
@@ -155,7 +157,7 @@ impl<S: Store> Session<S> {
     }
 
     async fn get(&mut self, key: &Key, mode: Mode) -> io::Result<u8> {
-        let asked = Asked { command: "get", key: Some(key), mode };
+        let asked = Asked { command: "get", key: Some(key), mode, in_doubt: false };
         let mut wait = Wait::new(&self.sys, &self.settings, &mut self.interrupts);
         let target = Target::Name(name(key));
         match wait.on(self.client.get_stream(&target, Slice::ALL), None, &mut self.output).await {
@@ -181,20 +183,29 @@ impl<S: Store> Session<S> {
     async fn set(&mut self, key: &Key, value: Value, mode: Mode) -> io::Result<u8> {
         let mut wait = Wait::new(&self.sys, &self.settings, &mut self.interrupts);
         let (name, output) = (name(key), &mut self.output);
+        let mut asked = Asked { command: "set", key: Some(key), mode, in_doubt: false };
         // Boxed, because a command's future holds all that it may wait for.
-        let answer = match value {
-            Value::Bytes(bytes) => wait.on(Box::pin(self.client.set(&name, bytes)), None, output).await,
+        let staged = match value {
+            Value::Bytes(bytes) => wait.on(Box::pin(self.client.stage_bytes(bytes)), None, output).await,
             Value::Stream(upload, body) => {
-                let set = Box::pin(self.client.set_stream(Some(&name), body));
-                wait.on(set, Some(&upload), output).await
+                let staged = wait.on(Box::pin(self.client.stage(body)), Some(&upload), output).await;
+                wait.again();
+                staged
             }
+        };
+        let answer = match staged {
+            Ok(staged) => {
+                asked.in_doubt = true;
+                wait.on(Box::pin(self.client.bind(&name, staged)), None, output).await
+            }
+            Err(stop) => Err(stop),
         };
         match answer {
             Ok(reply) => {
                 let took = wait.elapsed();
                 self.answer_set(key, &reply, mode, took).await
             }
-            Err(stop) => self.stopped(&Asked { command: "set", key: Some(key), mode }, stop).await,
+            Err(stop) => self.stopped(&asked, stop).await,
         }
     }
 
@@ -237,7 +248,7 @@ impl<S: Store> Session<S> {
             Ok(reply) => reply,
             Err(stop) => {
                 let key = if keys.len() == 1 { keys.first() } else { None };
-                return self.stopped(&Asked { command: "del", key, mode }, stop).await;
+                return self.stopped(&Asked { command: "del", key, mode, in_doubt: true }, stop).await;
             }
         };
         let took = wait.elapsed();
@@ -257,7 +268,10 @@ impl<S: Store> Session<S> {
         let mut wait = Wait::new(&self.sys, &self.settings, &mut self.interrupts);
         let status = match wait.on(self.client.status(), None, &mut self.output).await {
             Ok(status) => status,
-            Err(stop) => return self.stopped(&Asked { command: "status", key: None, mode }, stop).await,
+            Err(stop) => {
+                let asked = Asked { command: "status", key: None, mode, in_doubt: false };
+                return self.stopped(&asked, stop).await;
+            }
         };
         match mode {
             Mode::Json => self.output.line(&json::status(&status)).await?,
@@ -280,15 +294,14 @@ impl<S: Store> Session<S> {
 
     /// Answers a command that has no answer.
     async fn stopped(&mut self, asked: &Asked<'_>, stop: Stop) -> io::Result<u8> {
-        let changes = matches!(asked.command, "set" | "del");
         let error = match stop {
             Stop::Output(e) => return Err(e),
             Stop::Interrupted => {
-                let outcome = if changes { ": it may be done all the same" } else { "" };
+                let outcome = if asked.in_doubt { ": it may be done all the same" } else { "" };
                 self.output.note(&format!("cancelled{outcome}")).await;
                 return Ok(exit::INTERRUPTED);
             }
-            Stop::Late if changes => self.client.in_doubt(),
+            Stop::Late if asked.in_doubt => self.client.in_doubt(),
             Stop::Late => self.client.no_answer(),
             Stop::Failed(error) => error,
         };

@@ -110,7 +110,7 @@ impl From<&SetReply> for wire::SetResponse {
             SetOutcome::Stored(entry) => (wire::SetResult::Stored, Some(entry)),
             SetOutcome::Unchanged(entry) => (wire::SetResult::Unchanged, Some(entry)),
             SetOutcome::Occupied(entry) => (wire::SetResult::Occupied, Some(entry)),
-            SetOutcome::NeedBlob => (wire::SetResult::Unspecified, None),
+            SetOutcome::NeedBlob => (wire::SetResult::NeedBlob, None),
         };
         let entry = entry.map(|e| Packer::new(32).entry(e));
         Self { result: result.into(), entry, from: Some(reply.from.into()) }
@@ -122,11 +122,12 @@ impl TryFrom<wire::SetResponse> for SetReply {
 
     fn try_from(reply: wire::SetResponse) -> Result<Self> {
         let result = reply.result();
-        let entry = need(reply.entry, "entry")?.try_into()?;
+        let entry = || need(reply.entry, "entry")?.try_into();
         let outcome = match result {
-            wire::SetResult::Stored => SetOutcome::Stored(entry),
-            wire::SetResult::Unchanged => SetOutcome::Unchanged(entry),
-            wire::SetResult::Occupied => SetOutcome::Occupied(entry),
+            wire::SetResult::Stored => SetOutcome::Stored(entry()?),
+            wire::SetResult::Unchanged => SetOutcome::Unchanged(entry()?),
+            wire::SetResult::Occupied => SetOutcome::Occupied(entry()?),
+            wire::SetResult::NeedBlob => SetOutcome::NeedBlob,
             wire::SetResult::Unspecified => return Err(Error::invalid("the reply to a set has no result")),
         };
         Ok(Self { outcome, from: need(reply.from, "from")?.try_into()? })

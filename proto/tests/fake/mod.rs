@@ -40,6 +40,12 @@ pub struct FakeStore {
     pub streams: AtomicBool,
     /// The last byte sent is another than the hash says.
     pub damaged: AtomicBool,
+    /// Milliseconds since [`BORN`].
+    pub late_ms: AtomicU64,
+    /// Bodies are not read.
+    pub deaf: AtomicBool,
+    /// Bodies that came.
+    pub bodies: AtomicUsize,
     /// Bodies that ended with an error.
     pub cut_bodies: AtomicUsize,
     /// Bytes of the streams that were taken from this store.
@@ -88,23 +94,46 @@ impl FakeStore {
         if take(&self.failing) { Err(Error::unavailable("the test says so: try again")) } else { Ok(()) }
     }
 
-    fn bind(&self, id: RequestId, name: Option<Name>, bytes: Bytes) -> SetOutcome {
+    /// Makes a change once, and perhaps does not answer.
+    async fn change(&self, id: RequestId, name: Name, hash: BlobHash) -> Result<SetReply> {
+        let known = self.state.lock().sets.get(&id).cloned();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let outcome = self.bound(id, name, hash)?;
+        let reply = SetReply { outcome, from: self.provenance() };
+        self.state.lock().sets.insert(id, reply.clone());
+        if take(&self.unanswered) {
+            std::future::pending::<()>().await;
+        }
+        Ok(reply)
+    }
+
+    fn bound(&self, id: RequestId, name: Name, hash: BlobHash) -> Result<SetOutcome> {
+        let born = self.clock();
         let mut state = self.state.lock();
-        let hash = BlobHash::of(&bytes);
-        let entry = Entry { hash, size: bytes.len() as u64, bind_rev: Revision(0), expires_at: None };
-        state.blobs.insert(hash, bytes);
-        let Some(name) = name else { return SetOutcome::Stored(entry) };
-        match state.names.get(&name) {
+        let Some(size) = state.blobs.get(&hash).map(|bytes| bytes.len() as u64) else {
+            return Ok(SetOutcome::NeedBlob);
+        };
+        assert_eq!((id.born.history, id.born.boot), (born.history, born.boot), "it tells when it was born");
+        if born.at_ms - id.born.at_ms > 600_000 {
+            return Err(Error::closed("outcome unknown: it is older than ten minutes"));
+        }
+        Ok(match state.names.get(&name) {
             Some(bound) if bound.hash == hash => SetOutcome::Unchanged(*bound),
             Some(bound) => SetOutcome::Occupied(*bound),
             None => {
                 state.revision += 1;
-                let entry = Entry { bind_rev: Revision(state.revision), ..entry };
+                let entry = Entry { hash, size, bind_rev: Revision(state.revision), expires_at: None };
                 state.names.insert(name, entry);
-                assert_eq!(id.born, BORN, "every change tells when it was born");
                 SetOutcome::Stored(entry)
             }
-        }
+        })
+    }
+
+    /// What Global's clock says now.
+    pub fn clock(&self) -> Born {
+        Born { at_ms: BORN.at_ms + self.late_ms.load(Ordering::SeqCst), ..BORN }
     }
 
     fn body(&self, bytes: Bytes) -> Body {
@@ -140,23 +169,33 @@ impl Store for FakeStore {
     }
 
     async fn set(&self, id: RequestId, name: Option<Name>, body: Body) -> Result<SetReply> {
-        self.ids.lock().push(id);
+        if name.is_some() {
+            self.ids.lock().push(id);
+        }
+        self.bodies.fetch_add(1, Ordering::SeqCst);
+        if self.deaf.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         self.works()?;
         let bytes = body.collect(1 << 30).await;
         if bytes.is_err() {
             self.cut_bodies.fetch_add(1, Ordering::SeqCst);
         }
         let bytes = bytes?;
-        if let Some(known) = self.state.lock().sets.get(&id) {
-            return Ok(known.clone());
+        let hash = BlobHash::of(&bytes);
+        let size = bytes.len() as u64;
+        self.state.lock().blobs.insert(hash, bytes);
+        if let Some(name) = name {
+            return self.change(id, name, hash).await;
         }
-        let outcome = self.bind(id, name, bytes);
-        let reply = SetReply { outcome, from: self.provenance() };
-        self.state.lock().sets.insert(id, reply.clone());
-        if take(&self.unanswered) {
-            std::future::pending::<()>().await;
-        }
-        Ok(reply)
+        let entry = Entry { hash, size, bind_rev: Revision(0), expires_at: None };
+        Ok(SetReply { outcome: SetOutcome::Stored(entry), from: self.provenance() })
+    }
+
+    async fn bind(&self, id: RequestId, name: Name, hash: BlobHash, _: u64) -> Result<SetReply> {
+        self.ids.lock().push(id);
+        self.works()?;
+        self.change(id, name, hash).await
     }
 
     async fn delete(&self, id: RequestId, names: Vec<Name>) -> Result<DeleteReply> {
@@ -189,7 +228,7 @@ impl Store for FakeStore {
             tier: Tier::Global,
             version: "0.1.0".into(),
             serving: true,
-            born: Some(BORN),
+            born: Some(self.clock()),
             revision: Revision(self.state.lock().revision),
             lease: Duration::from_secs(2),
             facts: vec![("engine".into(), "fake".into())],

@@ -2,6 +2,8 @@
 
 use super::*;
 use dstore_shared::Kind;
+use dstore_sys::clock::ManualClock;
+use std::sync::Arc;
 use std::time::Duration;
 
 async fn with(limits: BlobLimits) -> (TempDir, Blobs) {
@@ -39,6 +41,42 @@ async fn uploads_and_their_bytes_are_bounded() {
     drop(one);
     blobs.stats();
     assert!(blobs.stage(Some(1000)).await.is_ok(), "what was dropped gives its share back");
+}
+
+#[tokio::test]
+async fn an_upload_waits_in_line_for_its_place() {
+    let (_dir, blobs) =
+        with(BlobLimits { staging_files_max: 1, staging_wait: Duration::from_secs(60), ..limits() }).await;
+    let one = blobs.stage(None).await.expect("room");
+    let mut two = std::pin::pin!(blobs.stage(None));
+    assert!(futures_util::poll!(two.as_mut()).is_pending());
+    drop(one);
+    assert!(two.await.is_ok(), "as soon as there is room");
+}
+
+#[tokio::test]
+async fn an_upload_that_hardly_moves_gives_its_place_to_one_that_waits_and_only_then() {
+    let (dir, clock) = (tempfile::tempdir().expect("a temporary directory"), Arc::<ManualClock>::default());
+    let sys = Sys { clock: clock.clone(), ..Sys::real() };
+    let limits = BlobLimits { staging_files_max: 2, staging_wait: Duration::from_secs(1), ..limits() };
+    let blobs = Blobs::open(sys, dir.path().join("blobs"), limits).await.expect("opened");
+    let (mut quick, mut trickle) =
+        (blobs.stage(None).await.expect("room"), blobs.stage(None).await.expect("room"));
+    quick.write(bytes(2 << 20, 1)).await.expect("taken");
+    trickle.write(bytes(72 << 10, 2)).await.expect("taken");
+    assert_eq!(blobs.stage(None).await.expect_err("both are in time").kind(), Kind::Exhausted);
+    clock.advance(Duration::from_secs(20));
+    trickle.write(bytes(1, 3)).await.expect("nobody waits");
+    let leave = async move {
+        trickle.evicted().await;
+        let gone = trickle.write(bytes(1, 3)).await.expect_err("it lost its place");
+        assert!(gone.kind() == Kind::Exhausted && gone.message().contains("other uploads wait"), "{gone}");
+        assert!(trickle.finish(None).await.is_err(), "half a value is never stored");
+    };
+    let all = bytes(200_000, 4);
+    let (third, ()) = futures_util::future::join(put(&blobs, &all), leave).await;
+    assert!(third.fresh);
+    assert_eq!(quick.finish(None).await.expect("it kept its place").size, 2 << 20);
 }
 
 #[tokio::test]

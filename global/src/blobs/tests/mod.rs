@@ -52,6 +52,7 @@ fn limits() -> BlobLimits {
         blob_bytes_max: 64 << 20,
         staging_files_max: 32,
         staging_bytes_max: 512 << 20,
+        staging_wait: std::time::Duration::from_millis(50),
         min_free_bytes: 0,
     }
 }
