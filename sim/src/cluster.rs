@@ -97,8 +97,12 @@ pub struct Trouble {
     pub local: Option<usize>,
     /// When it began.
     pub from: Duration,
+    /// When what broke is whole again.
+    pub whole: Duration,
     /// When its last traces are gone.
     pub to: Duration,
+    /// How often a session may break by it.
+    pub failures: u32,
 }
 
 impl Cluster {

@@ -17,6 +17,9 @@ const TRACES: Duration = Duration::from_millis(600);
 /// As [`TRACES`], where a dead connection is found by keepalive only.
 const SILENT_TRACES: Duration = Duration::from_secs(20);
 
+/// How often a session may break, and a new one begin, while segments are lost.
+const LOSSES: u32 = 3;
+
 /// Something that breaks, and how long it stays so.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
@@ -69,8 +72,9 @@ pub(crate) struct Siege {
 
 /// For so long before a cut its Local comes to hold the key.
 const BEFORE_CUT: Duration = Duration::from_millis(60);
-/// For sessions to be there again and for calls that nobody answers to reach their deadline.
-const CALM_BEFORE_SIEGE: Duration = Duration::from_millis(400);
+/// Longer than [`TRACES`], so that the bound on DEL is looked at in a siege; and for calls that nobody answers
+/// to reach their deadline.
+const CALM_BEFORE_SIEGE: Duration = Duration::from_millis(750);
 
 impl Planned {
     /// The siege that this makes at `now` in a cluster of `keys` keys and leases of `lease`. A cut that ends
@@ -181,8 +185,15 @@ impl Nemesis {
         for (n, planned) in cluster.plan().faults.iter().enumerate() {
             let silent = matches!(planned.fault, Fault::SilentPartition(_));
             let traces = if silent { SILENT_TRACES } else { TRACES };
-            let to = planned.at + planned.lasts + traces;
-            cluster.troubled(Trouble { local: place(planned.fault), from: planned.at, to });
+            let whole = planned.at + planned.lasts;
+            let failures = if matches!(planned.fault, Fault::Loss(_)) { LOSSES } else { 1 };
+            cluster.troubled(Trouble {
+                local: place(planned.fault),
+                from: planned.at,
+                whole,
+                to: whole + traces,
+                failures,
+            });
             agenda.insert((planned.at, 2 * n), Act::Begin(planned.fault));
             agenda.insert((planned.at + planned.lasts, 2 * n + 1), Act::End(planned.fault));
         }
@@ -206,7 +217,13 @@ impl Nemesis {
             self.end_global(sim, Survival::Everything);
             self.reset_all(sim);
             let restarted = now + Duration::from_millis(20);
-            self.cluster.troubled(Trouble { local: None, from: now, to: restarted + TRACES });
+            self.cluster.troubled(Trouble {
+                local: None,
+                from: now,
+                whole: restarted,
+                to: restarted + TRACES,
+                failures: 1,
+            });
             self.next += 1;
             self.agenda.insert((restarted, self.next), Act::End(Fault::KillGlobal));
         }

@@ -128,6 +128,8 @@ impl fmt::Display for Report {
 const RUN_MAX: Duration = Duration::from_secs(120);
 /// After the last call, for what was begun to end at Global.
 const SETTLED: Duration = Duration::from_millis(500);
+/// A commit: an append and a sync of the journal, each as long as a job that blocks, and turns of the committer.
+const COMMIT_MAX: Duration = Duration::from_millis(3);
 
 /// Runs a plan.
 pub fn run(plan: &Plan) -> Report {
@@ -202,35 +204,58 @@ fn judge(cluster: &Cluster) {
             }
         }
     }
-    for call in cluster.history().by_key().into_values().flatten() {
-        if let Some(bound) = delete_bound(cluster, &call)
-            && call.ended.is_some_and(|ended| ended.saturating_sub(call.begun) > bound)
-        {
-            cluster.accuse(format!("a DEL took longer than {bound:?}: {call}"));
-        }
-    }
+    judge_deletes(cluster);
     for panic in PANICS.take() {
         cluster.accuse(format!("a panic: {panic}"));
     }
 }
 
-/// How long a DEL may take: `A + D(1+ρ)` for each Local in trouble, and what the network needs. `None` for
-/// other calls, and where the caller or Global is in trouble.
-fn delete_bound(cluster: &Cluster, call: &Call) -> Option<Duration> {
-    let plan = cluster.plan();
-    let ended = call.ended.filter(|_| call.op == Op::Delete)?;
-    let (mut failures, from) = (0, |local: usize| call.by.starts_with(&format!("{}/", local_host(local))));
-    for trouble in cluster.troubles() {
-        if trouble.from <= ended && call.begun <= trouble.to {
-            match trouble.local {
-                Some(local) if !from(local) => failures += 1,
-                _ => return None,
+fn judge_deletes(cluster: &Cluster) {
+    let calls: Vec<Call> = cluster.history().by_key().into_values().flatten().collect();
+    for call in &calls {
+        // A DEL of two keys waits for what is ahead on either, and that for more: every change counts.
+        let meets = |other: &&Call| {
+            other.op != Op::Get
+                && Some(other.begun) <= call.ended
+                && other.ended.is_none_or(|ended| call.begun <= ended)
+        };
+        let ahead = calls.iter().filter(meets).count().saturating_sub(1) as u32;
+        if let (Some(bound), Some(ended)) = (delete_bound(cluster, call, ahead), call.ended) {
+            let took = ended.saturating_sub(call.begun);
+            if took > bound {
+                cluster.accuse(format!("a DEL took {took:?}, longer than {bound:?}: {call}"));
             }
         }
     }
-    let drain = plan.lease.min(Duration::from_secs(1)) / 4 + plan.lease * 1010 / 1000;
-    // A strict DEL may queue behind another one, each with its round trips and its fsync.
-    Some(drain * failures + plan.latency_max * 12 + Duration::from_millis(30))
+}
+
+/// How long a DEL may take (G4); `None` for other calls, and where the caller or Global is in trouble.
+///
+/// Each failure of a Local costs a drain of at most `A + D(1+ρ)` by Global's clock, which may itself be slow by
+/// ρ: `(A + D(1+ρ)) / (1-ρ)`; and nobody is waited for later than that after what failed is whole again.
+/// Failures count once, but for losses, each of which may break a session that has just begun anew.
+///
+/// Else a DEL takes four ways of the network (to Global, INV, ack, reply) and two waits for a commit, the one
+/// under way and its own. What changes the same key goes first, each with two ways and a commit. A step of the
+/// simulation is a millisecond, and each way may cost another.
+fn delete_bound(cluster: &Cluster, call: &Call, ahead: u32) -> Option<Duration> {
+    let plan = cluster.plan();
+    let ended = call.ended.filter(|_| call.op == Op::Delete)?;
+    let from = |local: usize| call.by.starts_with(&format!("{}/", local_host(local)));
+    let drain = (plan.lease.min(Duration::from_secs(1)) / 4 + plan.lease * 1005 / 1000) * 1000 / 995;
+    let mut drains = Duration::ZERO;
+    for trouble in cluster.troubles() {
+        let is_elsewhere = trouble.local.is_some_and(|local| !from(local));
+        let to = if is_elsewhere { trouble.whole + drain } else { trouble.to };
+        let both = ended.min(to).checked_sub(call.begun.max(trouble.from));
+        match both {
+            Some(both) if is_elsewhere => drains += both.min(drain * trouble.failures),
+            Some(_) => return None,
+            None => {}
+        }
+    }
+    let way = plan.latency_max + Duration::from_millis(1);
+    Some(drains + way * (4 + 2 * ahead) + COMMIT_MAX * (2 + ahead))
 }
 
 fn report(cluster: &Cluster, faults: usize, took: Duration) -> Report {
