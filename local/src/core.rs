@@ -29,6 +29,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 use waiting::Waiting;
 pub(crate) use waiting::{Changed, Looked};
 
@@ -58,6 +59,8 @@ pub(crate) struct Core {
     machine: Mutex<Machine>,
     blobs: BlobFlights,
     lease_moved: Notify,
+    /// Cancelled when this Local has left.
+    pub leaving: CancellationToken,
     myself: Weak<Core>,
 }
 
@@ -76,6 +79,7 @@ impl Core {
             }),
             blobs: BlobFlights::new(FlightLimits::default()),
             lease_moved: Notify::new(),
+            leaving: CancellationToken::new(),
             myself: myself.clone(),
         })
     }
@@ -154,12 +158,12 @@ impl Core {
         Ok(answer)
     }
 
-    /// A session stream is opened; gives what is to be sent on it. Ends when the machine wants another one.
-    pub fn session_opened(&self) -> mpsc::Receiver<Up> {
+    /// A session begins; gives what is to be sent on its stream. Ends when the machine wants another one.
+    /// `None`: this Local has left, and begins no session any more.
+    pub fn session_opened(&self) -> Option<mpsc::Receiver<Up>> {
         let (to, frames) = mpsc::channel(SESSION_QUEUE);
         self.machine.lock().session = Some(to);
-        self.event(super::coherence::Coherence::connected);
-        frames
+        self.event(super::coherence::Coherence::connected).then_some(frames)
     }
 
     /// Frames that came together; they are acknowledged together.
@@ -177,14 +181,6 @@ impl Core {
         self.machine.lock().coherence.is_open()
     }
 
-    /// Waits until the session stream has taken all that is queued for it, at most `limit`.
-    pub async fn session_sent(&self, limit: Duration) {
-        let queue = self.machine.lock().session.clone();
-        if let Some(queue) = queue {
-            crate::upstream::drained(&queue, limit).await;
-        }
-    }
-
     pub fn session_lost(&self) {
         self.machine.lock().session = None;
         self.event(|c, _| c.lost());
@@ -195,9 +191,10 @@ impl Core {
         self.event(super::coherence::Coherence::keep);
     }
 
-    /// Stops serving names and says so to Global.
+    /// Stops serving names for good and says so to Global.
     pub fn leave(&self) {
         self.event(|c, _| c.leave());
+        self.leaving.cancel();
     }
 
     /// A request stream is opened; gives what is to be sent on it, what was not answered first.

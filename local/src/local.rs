@@ -15,10 +15,11 @@ use dstore_sys::tasks::Tasks;
 use futures_util::future::join_all;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
-/// How long a stop waits for BYE to be sent: Global would else wait for the end of the lease.
-const BYE_MAX: Duration = Duration::from_millis(500);
-/// How long a stop waits for calls that are under way; longer ones are refused.
+/// How long a stop waits for Global to take note of BYE: it would else wait for the end of the lease.
+const GOODBYE_MAX: Duration = Duration::from_millis(500);
+/// How long a stop lets calls and transfers go on that are under way; longer ones are broken off.
 const CALLS_MAX: Duration = Duration::from_millis(500);
 
 /// A running Local.
@@ -27,6 +28,8 @@ pub struct Local {
     node: Node,
     doors: Vec<Serving>,
     tasks: Tasks,
+    /// Resolved when the last session has ended.
+    goodbye: oneshot::Receiver<()>,
 }
 
 impl std::fmt::Debug for Local {
@@ -56,10 +59,15 @@ impl Local {
         for listen in &config.listen {
             doors.push(open_door(&sys, &tasks, listen, &node).await?);
         }
-        tasks.spawn("session", upstream::keep_session(core.clone(), config.back_off));
+        let (last, goodbye) = oneshot::channel();
+        let sessions = upstream::keep_session(core.clone(), config.back_off);
+        tasks.spawn("session", async move {
+            sessions.await;
+            let _ = last.send(());
+        });
         tasks.spawn("requests", upstream::keep_requests(core.clone(), config.back_off));
         tasks.spawn("health", follow_lease(core.clone(), doors.iter().map(|d| d.health().clone()).collect()));
-        Ok(Self { core, node, doors, tasks })
+        Ok(Self { core, node, doors, tasks, goodbye })
     }
 
     /// Where it listens, in the order of the configuration.
@@ -90,14 +98,15 @@ impl Local {
         tokio::time::timeout(limit, wait).await.map_err(late)
     }
 
-    /// Stops serving names, tells Global so, and ends every task.
+    /// Stops serving names, tells Global so, and ends every task. Takes about 5 s at most: what is under way gets
+    /// half a second, during which Global answers; then it ends with an error, and whoever reads slowly has the
+    /// rest of [`Limits::drain`] to take what was sent already.
     pub async fn stop(self) {
         self.core.leave();
-        let sent = self.core.session_sent(BYE_MAX);
-        sent.await;
-        // Calls that are under way are answered by Global, if it is there.
         let answered = join_all(self.doors.iter().map(Serving::stop));
-        let _ = tokio::time::timeout(CALLS_MAX, answered).await;
+        // Side by side: a door lets nobody in from now on, and its connections drain from now on.
+        let goodbye = tokio::time::timeout(GOODBYE_MAX, self.goodbye);
+        let _ = tokio::join!(tokio::time::timeout(CALLS_MAX, answered), goodbye);
         self.tasks.stop().await;
     }
 }

@@ -11,7 +11,6 @@ use dstore_shared::{Error, Result};
 use futures_util::StreamExt;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
 
 /// Frames that are applied, and acknowledged, together.
 const BURST: usize = 256;
@@ -41,11 +40,13 @@ impl BackOff {
     }
 }
 
-/// Holds a session for as long as the Local lives.
+/// Holds a session until the Local has left: it ends when Global has taken note of that.
 pub(crate) async fn keep_session(core: Arc<Core>, back_off: (Duration, Duration)) {
     let mut back_off = BackOff::new(back_off);
-    loop {
-        let ended = one_session(&core).await;
+    while let Some(ended) = one_session(&core).await {
+        if core.leaving.is_cancelled() {
+            break;
+        }
         // Once for each loss, not for each attempt.
         if core.is_welcome() {
             back_off.reset();
@@ -55,14 +56,14 @@ pub(crate) async fn keep_session(core: Arc<Core>, back_off: (Duration, Duration)
         }
         core.session_lost();
         core.forget_abandoned();
-        back_off.pause(&core).await;
+        core.leaving.run_until_cancelled(back_off.pause(&core)).await;
     }
 }
 
-/// One session stream, from HELLO to its end; gives the reason.
-async fn one_session(core: &Core) -> Error {
+/// One session stream, from HELLO to its end; gives the reason, or `None` if no session may begin.
+async fn one_session(core: &Core) -> Option<Error> {
+    let mut queue = core.session_opened()?;
     let (sink, frames) = core.link.open_session();
-    let mut queue = core.session_opened();
     let up = async {
         while let Some(frame) = queue.recv().await {
             if let Err(e) = sink.send(frame).await {
@@ -72,12 +73,12 @@ async fn one_session(core: &Core) -> Error {
         Error::closed("the session has to begin anew")
     };
     // What is sent comes last: a full queue must keep neither invalidations nor renewals waiting.
-    tokio::select! {
+    Some(tokio::select! {
         biased;
         e = take_frames(core, frames) => e,
         never = renew(core) => match never {},
         e = up => e,
-    }
+    })
 }
 
 async fn take_frames(core: &Core, frames: Frames<Down>) -> Error {
@@ -159,10 +160,4 @@ fn until_error<T>(burst: Vec<Result<T>>) -> (Vec<T>, Option<Error>) {
         }
     }
     (good, None)
-}
-
-/// Waits until `queue` has been sent or `limit` is over: for the BYE of a stop.
-pub(crate) async fn drained<T>(queue: &mpsc::Sender<T>, limit: Duration) {
-    let all = queue.reserve_many(queue.max_capacity());
-    let _ = tokio::time::timeout(limit, all).await;
 }
