@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::futures::Notified;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use waiting::Waiting;
 pub(crate) use waiting::{Changed, Looked};
@@ -61,6 +61,8 @@ pub(crate) struct Core {
     lease_moved: Notify,
     /// Cancelled when this Local has left.
     pub leaving: CancellationToken,
+    /// Why there will never be a session.
+    refusal: watch::Sender<Option<Error>>,
     myself: Weak<Core>,
 }
 
@@ -80,6 +82,7 @@ impl Core {
             blobs: BlobFlights::new(FlightLimits::default()),
             lease_moved: Notify::new(),
             leaving: CancellationToken::new(),
+            refusal: watch::Sender::new(None),
             myself: myself.clone(),
         })
     }
@@ -179,6 +182,18 @@ impl Core {
     /// Whether WELCOME has come on the present stream.
     pub fn is_welcome(&self) -> bool {
         self.machine.lock().coherence.is_open()
+    }
+
+    /// There will never be a session: whoever waits for one is told.
+    pub fn refuse(&self, why: Error) {
+        self.refusal.send_replace(Some(why));
+    }
+
+    /// Why there will never be a session. Waits for as long as there may be one.
+    pub async fn refused(&self) -> Error {
+        let mut refusal = self.refusal.subscribe();
+        let why = refusal.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+        why.unwrap_or_else(stopped)
     }
 
     pub fn session_lost(&self) {

@@ -83,7 +83,7 @@ impl Local {
     /// Waits until the node serves names under a lease.
     ///
     /// # Errors
-    /// `Unavailable` after `limit`.
+    /// `Unavailable` after `limit`, and as [`Self::refused`].
     pub async fn ready(&self, limit: Duration) -> Result<()> {
         let wait = async {
             loop {
@@ -95,7 +95,17 @@ impl Local {
             }
         };
         let late = |_| Error::unavailable(format!("no session with global within `{limit:?}`"));
-        tokio::time::timeout(limit, wait).await.map_err(late)
+        tokio::select! {
+            ready = tokio::time::timeout(limit, wait) => ready.map_err(late),
+            why = self.refused() => Err(why),
+        }
+    }
+
+    /// Why this Local will never serve: `Invalid` if at the address that it was given there is no Global, as when
+    /// there is another Local. Waits for as long as it may serve. It is decided by the first who answers there; a
+    /// Local that has ever had a session looks for another one.
+    pub async fn refused(&self) -> Error {
+        self.core.refused().await
     }
 
     /// Stops serving names, tells Global so, and ends every task. Takes about 5 s at most: what is under way gets

@@ -106,11 +106,16 @@ impl Node {
     /// What came within the deadline.
     ///
     /// # Errors
-    /// `Unavailable` as soon as the node stops: nobody would bring an answer any more.
+    /// As soon as nobody would bring an answer any more: `Unavailable` when the node stops, and what
+    /// [`Core::refused`] says.
     async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<Result<T, Elapsed>> {
         let stop = self.core.tasks.token();
-        let answer = tokio::time::timeout(self.deadline, answer);
-        stop.run_until_cancelled(answer).await.ok_or_else(stopped)
+        tokio::select! {
+            biased;
+            answer = tokio::time::timeout(self.deadline, answer) => Ok(answer),
+            () = stop.cancelled() => Err(stopped()),
+            why = self.core.refused() => Err(why),
+        }
     }
 
     async fn get_name(&self, name: Name, slice: Slice) -> Result<Option<Found>> {

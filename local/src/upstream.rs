@@ -4,11 +4,13 @@
 //! and decide nothing: what a frame means is the machine's.
 
 use crate::core::Core;
-use dstore_proto::link::Frames;
+use dstore_proto::link::{Frames, NotGlobal};
 use dstore_shared::frame::{Down, Reply};
 use dstore_shared::limits::BATCH_LEN_MAX;
 use dstore_shared::{Error, Result};
+use dstore_sys::net::Address;
 use futures_util::StreamExt;
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,28 +42,71 @@ impl BackOff {
     }
 }
 
-/// Holds a session until the Local has left: it ends when Global has taken note of that.
+/// Holds a session until the Local has left: it ends when Global has taken note of that; or when there is no
+/// Global at the address, and never was.
 pub(crate) async fn keep_session(core: Arc<Core>, back_off: (Duration, Duration)) {
-    let mut back_off = BackOff::new(back_off);
-    while let Some(ended) = one_session(&core).await {
+    let (mut back_off, mut contact) = (BackOff::new(back_off), Contact::Untried);
+    while let Some(ended) = one_session(&core, &mut contact).await {
         if core.leaving.is_cancelled() {
             break;
         }
-        // Once for each loss, not for each attempt.
-        if core.is_welcome() {
+        if contact == Contact::Made {
             back_off.reset();
-            tracing::warn!(error = %ended, "the session with global ended; trying again");
-        } else {
-            tracing::info!(error = %ended, "no session with global; trying again");
         }
+        if !contact.ever_made() && ended.source().is_some_and(<dyn std::error::Error>::is::<NotGlobal>) {
+            core.refuse(ended);
+            break;
+        }
+        contact.lost(&ended, core.link.address());
         core.session_lost();
         core.forget_abandoned();
         core.leaving.run_until_cancelled(back_off.pause(&core)).await;
     }
 }
 
+/// What the log was told of Global: each change once, however many attempts fail in between.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Contact {
+    /// It was not tried yet.
+    Untried,
+    /// There was never any, which was told.
+    Absent,
+    /// There is a session.
+    Made,
+    /// There was one; that it ended was told.
+    Lost,
+}
+
+impl Contact {
+    fn ever_made(self) -> bool {
+        matches!(self, Self::Made | Self::Lost)
+    }
+
+    fn made(&mut self) {
+        match std::mem::replace(self, Self::Made) {
+            Self::Untried => tracing::debug!("a session with global has begun"),
+            Self::Absent | Self::Lost => tracing::info!("global is back: a session has begun"),
+            Self::Made => {}
+        }
+    }
+
+    fn lost(&mut self, error: &Error, at: &Address) {
+        match self {
+            Self::Untried => {
+                *self = Self::Absent;
+                tracing::warn!(%at, %error, "global does not answer: not serving until it does");
+            }
+            Self::Made => {
+                *self = Self::Lost;
+                tracing::warn!(%at, %error, "the session with global ended; trying again");
+            }
+            Self::Absent | Self::Lost => tracing::debug!(%error, "no session with global; trying again"),
+        }
+    }
+}
+
 /// One session stream, from HELLO to its end; gives the reason, or `None` if no session may begin.
-async fn one_session(core: &Core) -> Option<Error> {
+async fn one_session(core: &Core, contact: &mut Contact) -> Option<Error> {
     let mut queue = core.session_opened()?;
     let (sink, frames) = core.link.open_session();
     let up = async {
@@ -75,13 +120,13 @@ async fn one_session(core: &Core) -> Option<Error> {
     // What is sent comes last: a full queue must keep neither invalidations nor renewals waiting.
     Some(tokio::select! {
         biased;
-        e = take_frames(core, frames) => e,
+        e = take_frames(core, frames, contact) => e,
         never = renew(core) => match never {},
         e = up => e,
     })
 }
 
-async fn take_frames(core: &Core, frames: Frames<Down>) -> Error {
+async fn take_frames(core: &Core, frames: Frames<Down>, contact: &mut Contact) -> Error {
     let mut frames = frames.ready_chunks(BURST);
     loop {
         let (_, _, lease, _) = core.standing();
@@ -93,6 +138,9 @@ async fn take_frames(core: &Core, frames: Frames<Down>) -> Error {
         };
         let (good, end) = until_error(burst);
         core.session_frames(good);
+        if core.is_welcome() {
+            contact.made();
+        }
         if let Some(e) = end {
             return e;
         }
