@@ -15,6 +15,7 @@ mod waiting;
 use crate::blob_flight::{BlobFlights, FlightLimits};
 use crate::cache::{Admission, Cache, CacheConfig, Evicted, Hit};
 use crate::coherence::{Action, Bounds, Coherence, Identity};
+use crate::rooms::Rooms;
 use dstore_proto::link::LinkClient;
 use dstore_shared::frame::{Answer, Down, Reply, Request, Up};
 use dstore_shared::{
@@ -55,6 +56,7 @@ pub(crate) struct Core {
     pub tasks: Tasks,
     pub link: LinkClient,
     pub cache: Cache,
+    pub rooms: Rooms,
     published: Published,
     machine: Mutex<Machine>,
     blobs: BlobFlights,
@@ -68,11 +70,15 @@ pub(crate) struct Core {
 
 impl Core {
     pub fn new(sys: Sys, tasks: Tasks, link: LinkClient, cache_bytes: u64, identity: Identity) -> Arc<Self> {
+        let cache = Cache::new(CacheConfig { bytes: cache_bytes });
+        // Beyond what the cache keeps, one more value of any size that it would keep.
+        let rooms = Rooms::new(cache_bytes.saturating_add(cache.blob_bytes_max()));
         Arc::new_cyclic(|myself| Self {
             sys,
             tasks,
             link,
-            cache: Cache::new(CacheConfig { bytes: cache_bytes }),
+            cache,
+            rooms,
             published: Published::default(),
             machine: Mutex::new(Machine {
                 coherence: Coherence::new(identity, Bounds::default()),
