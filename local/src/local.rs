@@ -135,6 +135,8 @@ async fn open_door(sys: &Sys, tasks: &Tasks, listen: &Listen, node: &Node) -> Re
     })?;
     let store = Arc::new(node.clone());
     let routes = Routes::new(tasks, &Limits::default()).store(store.clone(), store);
+    // Before anybody can ask: nothing is served before there is a lease.
+    routes.health().set(false).await;
     Serving::start(sys, tasks, listener, routes)
 }
 
