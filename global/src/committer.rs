@@ -133,12 +133,8 @@ impl Committer {
                     self.write(&authority);
                     self.publisher.publish(Publication::Checkpoint { to, at_ms: self.at_ms });
                 }
-                // Also an empty batch: the publisher looks whether a checkpoint is due. What was decided before
-                // it is written first, or it would be shown without being durable.
-                Job::Tick => {
-                    self.write(&authority);
-                    self.publish();
-                }
+                // An empty batch: the publisher looks whether a checkpoint is due.
+                Job::Tick => self.publish(),
             }
             if self.payload.len() >= BATCH_BYTES {
                 self.write(&authority);
