@@ -26,15 +26,26 @@ pub struct FlightLimits {
 
 impl Default for FlightLimits {
     fn default() -> Self {
-        // As many as callers of a node; a blob of each waits in memory only as far as it has arrived.
+        // As many as callers of a node. What they may hold in memory is bounded elsewhere, in bytes.
         Self { flights_max: 1024, waiters_max: 16 * 1024 }
     }
+}
+
+/// What a fetch came to.
+#[derive(Clone, Debug)]
+pub enum Landed {
+    /// The blob.
+    Here(Blob),
+    /// There is no such blob.
+    Gone,
+    /// It may not be held in memory, or not now: read it as a stream.
+    NoRoom,
 }
 
 /// After which a caller turned away may try again.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
-type Fetch = BoxFuture<'static, Result<Blob>>;
+type Fetch = BoxFuture<'static, Result<Landed>>;
 
 /// One fetch for each hash.
 #[derive(Clone)]
@@ -53,17 +64,17 @@ impl BlobFlights {
         Self(Arc::new(Inner { flights: Mutex::default(), departures: AtomicU64::new(0), limits }))
     }
 
-    /// The blob with `hash`: joins the fetch that is under way, or starts `fetch`. All who wait get the same
-    /// blob or error; a later call starts anew, so `fetch` itself should leave the blob where others look first.
+    /// The blob with `hash`: joins the fetch that is under way, or starts `fetch`. All who wait are told the
+    /// same; a later call starts anew, so `fetch` itself should leave the blob where others look first.
     ///
     /// # Errors
     /// What `fetch` gives; `Corrupt` if its blob has another hash; `Exhausted` if too much is under way.
     ///
     /// # Cancel safety
     /// A caller that goes away costs the others nothing.
-    pub async fn get<F>(&self, hash: BlobHash, fetch: impl FnOnce() -> F + Send + 'static) -> Result<Blob>
+    pub async fn get<F>(&self, hash: BlobHash, fetch: impl FnOnce() -> F + Send + 'static) -> Result<Landed>
     where
-        F: Future<Output = Result<Blob>> + Send + 'static,
+        F: Future<Output = Result<Landed>> + Send + 'static,
     {
         self.board(hash, fetch)?.await
     }
@@ -80,7 +91,7 @@ impl BlobFlights {
 
     fn board<F>(&self, hash: BlobHash, fetch: impl FnOnce() -> F + Send + 'static) -> Result<Shared<Fetch>>
     where
-        F: Future<Output = Result<Blob>> + Send + 'static,
+        F: Future<Output = Result<Landed>> + Send + 'static,
     {
         let Inner { flights, limits, .. } = &*self.0;
         let mut flights = flights.lock();
@@ -109,11 +120,11 @@ struct Landing {
 }
 
 impl Landing {
-    fn check(&self, blob: Blob) -> Result<Blob> {
-        if blob.id() == self.hash {
-            return Ok(blob);
-        }
-        let (asked, got) = (self.hash, blob.id());
+    fn check(&self, landed: Landed) -> Result<Landed> {
+        let (asked, got) = match &landed {
+            Landed::Here(blob) if blob.id() != self.hash => (self.hash, blob.id()),
+            _ => return Ok(landed),
+        };
         Err(Error::corrupt(format!("asked for blob blake3:{asked}, got blake3:{got}: try again")))
     }
 }

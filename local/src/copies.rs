@@ -1,24 +1,22 @@
 //! Owns the copies of uploads that are kept on their way to Global, so that a node holds what is SET through it.
 //!
-//! Invariant: all copies together have at most as many bytes as one blob that the cache may keep; an upload that
-//! finds no room goes on without a copy. It must never delay or refuse an upload.
+//! Invariant: all copies that are being made have together at most as many bytes as one blob that the cache may
+//! keep; an upload that finds no room goes on without a copy. It must never delay or refuse an upload.
 
+use crate::rooms::Rooms;
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Room for copies, in bytes.
+/// Room for copies that are being made, in bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct Copies(Arc<Semaphore>);
-
-/// What is taken of that room, until it is dropped.
-pub(crate) type Room = OwnedSemaphorePermit;
 
 /// A copy that grows with its upload.
 #[derive(Debug)]
 pub(crate) struct Copy {
     bytes: BytesMut,
-    room: Room,
+    room: OwnedSemaphorePermit,
 }
 
 impl Copies {
@@ -45,9 +43,9 @@ impl Copy {
         Some(self)
     }
 
-    /// The bytes, and their room, to be held as long as they are.
-    pub fn finish(self) -> (Bytes, Room) {
-        (self.bytes.freeze(), self.room)
+    /// The bytes, if `rooms` has room for them for as long as they are kept or used.
+    pub fn finish(self, rooms: &Rooms) -> Option<Bytes> {
+        Some(rooms.try_take(self.bytes.len() as u64)?.hold(self.bytes))
     }
 }
 
@@ -57,14 +55,17 @@ mod tests {
 
     #[test]
     fn copies_share_their_room_and_give_it_back() {
-        let copies = Copies::new(10);
-        let first = copies.begin().and_then(|copy| copy.with(b"12345")).and_then(|copy| copy.with(b"678"));
-        let (bytes, room) = first.expect("there is room").finish();
-        assert_eq!(bytes, "12345678");
+        let (copies, rooms) = (Copies::new(10), Rooms::new(9));
+        let copy = || copies.begin().and_then(|copy| copy.with(b"12345")).and_then(|copy| copy.with(b"678"));
+        let first = copy().expect("there is room");
         let second = || copies.begin().and_then(|copy| copy.with(b"123"));
         assert!(second().is_none(), "eight of ten bytes are taken");
         assert!(copies.begin().and_then(|copy| copy.with(b"12")).is_some());
-        drop(room);
-        assert!(second().is_some(), "and given back");
+        let kept = first.finish(&rooms).expect("there is room");
+        assert_eq!(kept, "12345678");
+        assert!(second().is_some(), "what is made takes no room of those being made");
+        assert!(copy().expect("there is room").finish(&rooms).is_none(), "but it takes that of what is held");
+        drop(kept);
+        assert!(copy().expect("there is room").finish(&rooms).is_some(), "and gives it back");
     }
 }

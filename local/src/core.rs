@@ -15,6 +15,7 @@ mod waiting;
 use crate::blob_flight::{BlobFlights, FlightLimits};
 use crate::cache::{Admission, Cache, CacheConfig, Evicted, Hit};
 use crate::coherence::{Action, Bounds, Coherence, Identity};
+use crate::rooms::Rooms;
 use dstore_proto::link::LinkClient;
 use dstore_shared::frame::{Answer, Down, Reply, Request, Up};
 use dstore_shared::{
@@ -28,7 +29,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::futures::Notified;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 use waiting::Waiting;
 pub(crate) use waiting::{Changed, Looked};
 
@@ -54,20 +56,29 @@ pub(crate) struct Core {
     pub tasks: Tasks,
     pub link: LinkClient,
     pub cache: Cache,
+    pub rooms: Rooms,
     published: Published,
     machine: Mutex<Machine>,
     blobs: BlobFlights,
     lease_moved: Notify,
+    /// Cancelled when this Local has left.
+    pub leaving: CancellationToken,
+    /// Why there will never be a session.
+    refusal: watch::Sender<Option<Error>>,
     myself: Weak<Core>,
 }
 
 impl Core {
     pub fn new(sys: Sys, tasks: Tasks, link: LinkClient, cache_bytes: u64, identity: Identity) -> Arc<Self> {
+        let cache = Cache::new(CacheConfig { bytes: cache_bytes });
+        // Beyond what the cache keeps, one more value of any size that it would keep.
+        let rooms = Rooms::new(cache_bytes.saturating_add(cache.blob_bytes_max()));
         Arc::new_cyclic(|myself| Self {
             sys,
             tasks,
             link,
-            cache: Cache::new(CacheConfig { bytes: cache_bytes }),
+            cache,
+            rooms,
             published: Published::default(),
             machine: Mutex::new(Machine {
                 coherence: Coherence::new(identity, Bounds::default()),
@@ -76,6 +87,8 @@ impl Core {
             }),
             blobs: BlobFlights::new(FlightLimits::default()),
             lease_moved: Notify::new(),
+            leaving: CancellationToken::new(),
+            refusal: watch::Sender::new(None),
             myself: myself.clone(),
         })
     }
@@ -154,12 +167,12 @@ impl Core {
         Ok(answer)
     }
 
-    /// A session stream is opened; gives what is to be sent on it. Ends when the machine wants another one.
-    pub fn session_opened(&self) -> mpsc::Receiver<Up> {
+    /// A session begins; gives what is to be sent on its stream. Ends when the machine wants another one.
+    /// `None`: this Local has left, and begins no session any more.
+    pub fn session_opened(&self) -> Option<mpsc::Receiver<Up>> {
         let (to, frames) = mpsc::channel(SESSION_QUEUE);
         self.machine.lock().session = Some(to);
-        self.event(super::coherence::Coherence::connected);
-        frames
+        self.event(super::coherence::Coherence::connected).then_some(frames)
     }
 
     /// Frames that came together; they are acknowledged together.
@@ -177,12 +190,16 @@ impl Core {
         self.machine.lock().coherence.is_open()
     }
 
-    /// Waits until the session stream has taken all that is queued for it, at most `limit`.
-    pub async fn session_sent(&self, limit: Duration) {
-        let queue = self.machine.lock().session.clone();
-        if let Some(queue) = queue {
-            crate::upstream::drained(&queue, limit).await;
-        }
+    /// There will never be a session: whoever waits for one is told.
+    pub fn refuse(&self, why: Error) {
+        self.refusal.send_replace(Some(why));
+    }
+
+    /// Why there will never be a session. Waits for as long as there may be one.
+    pub async fn refused(&self) -> Error {
+        let mut refusal = self.refusal.subscribe();
+        let why = refusal.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+        why.unwrap_or_else(stopped)
     }
 
     pub fn session_lost(&self) {
@@ -195,9 +212,10 @@ impl Core {
         self.event(super::coherence::Coherence::keep);
     }
 
-    /// Stops serving names and says so to Global.
+    /// Stops serving names for good and says so to Global.
     pub fn leave(&self) {
         self.event(|c, _| c.leave());
+        self.leaving.cancel();
     }
 
     /// A request stream is opened; gives what is to be sent on it, what was not answered first.

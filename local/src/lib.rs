@@ -13,6 +13,7 @@ mod core;
 mod local;
 pub mod node;
 pub mod repl;
+mod rooms;
 mod upstream;
 
 pub use config::{Listen, LocalConfig};

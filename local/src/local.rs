@@ -15,10 +15,11 @@ use dstore_sys::tasks::Tasks;
 use futures_util::future::join_all;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
-/// How long a stop waits for BYE to be sent: Global would else wait for the end of the lease.
-const BYE_MAX: Duration = Duration::from_millis(500);
-/// How long a stop waits for calls that are under way; longer ones are refused.
+/// How long a stop waits for Global to take note of BYE: it would else wait for the end of the lease.
+const GOODBYE_MAX: Duration = Duration::from_millis(500);
+/// How long a stop lets calls and transfers go on that are under way; longer ones are broken off.
 const CALLS_MAX: Duration = Duration::from_millis(500);
 
 /// A running Local.
@@ -27,6 +28,8 @@ pub struct Local {
     node: Node,
     doors: Vec<Serving>,
     tasks: Tasks,
+    /// Resolved when the last session has ended.
+    goodbye: oneshot::Receiver<()>,
 }
 
 impl std::fmt::Debug for Local {
@@ -57,12 +60,20 @@ impl Local {
         };
         let core = Core::new(sys.clone(), tasks.clone(), link, config.cache_bytes, identity);
         let node = Node::new(core.clone(), config.deadline);
-        let doors = listeners.into_iter().map(|listener| open_door(&sys, &tasks, listener, &node));
-        let doors = doors.collect::<Result<Vec<_>>>().inspect_err(|_| tasks.cancel())?;
-        tasks.spawn("session", upstream::keep_session(core.clone(), config.back_off));
+        let mut doors = Vec::new();
+        for listener in listeners {
+            let door = open_door(&sys, &tasks, listener, &node).await;
+            doors.push(door.inspect_err(|_| tasks.cancel())?);
+        }
+        let (last, goodbye) = oneshot::channel();
+        let sessions = upstream::keep_session(core.clone(), config.back_off);
+        tasks.spawn("session", async move {
+            sessions.await;
+            let _ = last.send(());
+        });
         tasks.spawn("requests", upstream::keep_requests(core.clone(), config.back_off));
         tasks.spawn("health", follow_lease(core.clone(), doors.iter().map(|d| d.health().clone()).collect()));
-        Ok(Self { core, node, doors, tasks })
+        Ok(Self { core, node, doors, tasks, goodbye })
     }
 
     /// Where it listens, in the order of the configuration.
@@ -78,7 +89,7 @@ impl Local {
     /// Waits until the node serves names under a lease.
     ///
     /// # Errors
-    /// `Unavailable` after `limit`.
+    /// `Unavailable` after `limit`, and as [`Self::refused`].
     pub async fn ready(&self, limit: Duration) -> Result<()> {
         let wait = async {
             loop {
@@ -90,17 +101,28 @@ impl Local {
             }
         };
         let late = |_| Error::unavailable(format!("no session with global within `{limit:?}`"));
-        tokio::time::timeout(limit, wait).await.map_err(late)
+        tokio::select! {
+            ready = tokio::time::timeout(limit, wait) => ready.map_err(late),
+            why = self.refused() => Err(why),
+        }
     }
 
-    /// Stops serving names, tells Global so, and ends every task.
+    /// Why this Local will never serve: `Invalid` if at the address that it was given there is no Global, as when
+    /// there is another Local. Waits for as long as it may serve. It is decided by the first who answers there; a
+    /// Local that has ever had a session looks for another one.
+    pub async fn refused(&self) -> Error {
+        self.core.refused().await
+    }
+
+    /// Stops serving names, tells Global so, and ends every task. Takes about 5 s at most: what is under way gets
+    /// half a second, during which Global answers; then it ends with an error, and whoever reads slowly has the
+    /// rest of [`Limits::drain`] to take what was sent already.
     pub async fn stop(self) {
         self.core.leave();
-        let sent = self.core.session_sent(BYE_MAX);
-        sent.await;
-        // Calls that are under way are answered by Global, if it is there.
         let answered = join_all(self.doors.iter().map(Serving::stop));
-        let _ = tokio::time::timeout(CALLS_MAX, answered).await;
+        // Side by side: a door lets nobody in from now on, and its connections drain from now on.
+        let goodbye = tokio::time::timeout(GOODBYE_MAX, self.goodbye);
+        let _ = tokio::join!(tokio::time::timeout(CALLS_MAX, answered), goodbye);
         self.tasks.stop().await;
     }
 }
@@ -119,9 +141,11 @@ async fn bind(sys: &Sys, listen: &Listen) -> Result<Box<dyn Listener>> {
     })
 }
 
-fn open_door(sys: &Sys, tasks: &Tasks, listener: Box<dyn Listener>, node: &Node) -> Result<Serving> {
+async fn open_door(sys: &Sys, tasks: &Tasks, listener: Box<dyn Listener>, node: &Node) -> Result<Serving> {
     let store = Arc::new(node.clone());
     let routes = Routes::new(tasks, &Limits::default()).store(store.clone(), store);
+    // Before anybody can ask: nothing is served before there is a lease.
+    routes.health().set(false).await;
     Serving::start(sys, tasks, listener, routes)
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! get by name   hit (core.hit: lease, one lookup, clock)          -> Tier::Local
 //!               else core.read: flight -> Global -> blob -> admit -> Tier::Global, cached or not
-//!               too large to keep: streamed through, verified group by group
+//!               too large to keep, or no room now: streamed through, verified group by group
 //! get by hash   held, else fetched once for all, else streamed through
 //! set           small: carried; larger: offered by hash, or staged first; then decided at Global
 //!               occupied: the winner is resolved like any GET
@@ -12,7 +12,8 @@
 //! Invariants: a name is never answered from memory but by a hit; a SET is never answered here, not even from
 //! a held name (rule 23); every wait ends by the node's deadline, or with the transfer's idle deadline.
 
-use crate::copies::{Copies, Copy, Room};
+use crate::blob_flight::Landed;
+use crate::copies::Copies;
 use crate::core::{Changed, Core, Looked, stopped};
 use bytes::{Bytes, BytesMut};
 use dstore_proto::IdSource;
@@ -106,11 +107,16 @@ impl Node {
     /// What came within the deadline.
     ///
     /// # Errors
-    /// `Unavailable` as soon as the node stops: nobody would bring an answer any more.
+    /// As soon as nobody would bring an answer any more: `Unavailable` when the node stops, and what
+    /// [`Core::refused`] says.
     async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<Result<T, Elapsed>> {
         let stop = self.core.tasks.token();
-        let answer = tokio::time::timeout(self.deadline, answer);
-        stop.run_until_cancelled(answer).await.ok_or_else(stopped)
+        tokio::select! {
+            biased;
+            answer = tokio::time::timeout(self.deadline, answer) => Ok(answer),
+            () = stop.cancelled() => Err(stopped()),
+            why = self.core.refused() => Err(why),
+        }
     }
 
     async fn get_name(&self, name: Name, slice: Slice) -> Result<Option<Found>> {
@@ -147,15 +153,14 @@ impl Node {
         if let Some(blob) = self.core.cache.have(&hash) {
             return found(entry(blob.size()), from(Tier::Local, true), blob, slice).map(Some);
         }
-        match self.core.blob(hash).await {
-            Ok(Some(blob)) => found(entry(blob.size()), from(Tier::Global, true), blob, slice).map(Some),
-            Ok(None) => Ok(None),
-            Err(e) if e.kind() == dstore_shared::Kind::TooLarge => {
+        match self.core.blob(hash, None).await? {
+            Landed::Here(blob) => found(entry(blob.size()), from(Tier::Global, true), blob, slice).map(Some),
+            Landed::Gone => Ok(None),
+            Landed::NoRoom => {
                 let Some(fetched) = self.core.link.fetch(hash, slice).await? else { return Ok(None) };
                 let body = Body::Stream(fetched.body);
                 Ok(Some(Found { entry: entry(fetched.size), from: from(Tier::Global, false), body }))
             }
-            Err(e) => Err(e),
         }
     }
 
@@ -252,10 +257,9 @@ impl Node {
             };
         });
         let (hash, size) = self.core.link.stage(Body::Stream(Box::pin(body))).await?;
-        let Some((bytes, room)) = copy.lock().take().map(Copy::finish) else {
-            return Ok(Bound { hash, size, staged: true, bytes: None, _room: None });
-        };
-        Ok(Bound { hash, size, staged: true, bytes: Blob::verify(bytes, hash).ok(), _room: Some(room) })
+        let copied = copy.lock().take().and_then(|copy| copy.finish(&self.core.rooms));
+        let bytes = copied.and_then(|bytes| Blob::verify(bytes, hash).ok());
+        Ok(Bound { hash, size, staged: true, bytes })
     }
 }
 
@@ -267,13 +271,11 @@ struct Bound {
     staged: bool,
     /// A copy, if there is one; without one it is staged.
     bytes: Option<Blob>,
-    /// Of a copy that was made on the way.
-    _room: Option<Room>,
 }
 
 impl Bound {
     fn whole(blob: Blob) -> Self {
-        Self { hash: blob.id(), size: blob.size(), staged: false, bytes: Some(blob), _room: None }
+        Self { hash: blob.id(), size: blob.size(), staged: false, bytes: Some(blob) }
     }
 }
 
@@ -304,7 +306,7 @@ impl Store for Node {
 
     async fn bind(&self, id: RequestId, name: Name, hash: BlobHash, size: u64) -> Result<SetReply> {
         let bytes = self.core.cache.have(&hash).filter(|blob| blob.size() == size);
-        self.decide(id, name, Bound { hash, size, staged: true, bytes, _room: None }).await
+        self.decide(id, name, Bound { hash, size, staged: true, bytes }).await
     }
 
     async fn delete(&self, id: RequestId, names: Vec<Name>) -> Result<DeleteReply> {
@@ -335,7 +337,7 @@ impl Store for Node {
 
     async fn status(&self) -> Result<Status> {
         let (born, revision, lease, epoch) = self.core.standing();
-        let stats = self.core.cache.stats();
+        let (stats, (held, held_max)) = (self.core.cache.stats(), self.core.rooms.taken());
         let fact = |name: &str, value: String| (name.to_owned(), value);
         let facts = vec![
             fact("session", epoch.map_or_else(|| "none".to_owned(), |e| format!("{e:?}"))),
@@ -344,6 +346,8 @@ impl Store for Node {
             fact("cache_bytes", stats.bytes().to_string()),
             fact("cache_bytes_max", stats.bytes_max.to_string()),
             fact("names_evicted", stats.names_evicted.to_string()),
+            fact("held_bytes", held.to_string()),
+            fact("held_bytes_max", held_max.to_string()),
         ];
         Ok(Status {
             tier: Tier::Local,

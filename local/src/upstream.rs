@@ -4,14 +4,15 @@
 //! and decide nothing: what a frame means is the machine's.
 
 use crate::core::Core;
-use dstore_proto::link::Frames;
+use dstore_proto::link::{Frames, NotGlobal};
 use dstore_shared::frame::{Down, Reply};
 use dstore_shared::limits::BATCH_LEN_MAX;
 use dstore_shared::{Error, Result};
+use dstore_sys::net::Address;
 use futures_util::StreamExt;
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
 
 /// Frames that are applied, and acknowledged, together.
 const BURST: usize = 256;
@@ -41,28 +42,73 @@ impl BackOff {
     }
 }
 
-/// Holds a session for as long as the Local lives.
+/// Holds a session until the Local has left: it ends when Global has taken note of that; or when there is no
+/// Global at the address, and never was.
 pub(crate) async fn keep_session(core: Arc<Core>, back_off: (Duration, Duration)) {
-    let mut back_off = BackOff::new(back_off);
-    loop {
-        let ended = one_session(&core).await;
-        // Once for each loss, not for each attempt.
-        if core.is_welcome() {
-            back_off.reset();
-            tracing::warn!(error = %ended, "the session with global ended; trying again");
-        } else {
-            tracing::info!(error = %ended, "no session with global; trying again");
+    let (mut back_off, mut contact) = (BackOff::new(back_off), Contact::Untried);
+    while let Some(ended) = one_session(&core, &mut contact).await {
+        if core.leaving.is_cancelled() {
+            break;
         }
+        if contact == Contact::Made {
+            back_off.reset();
+        }
+        if !contact.ever_made() && ended.source().is_some_and(<dyn std::error::Error>::is::<NotGlobal>) {
+            core.refuse(ended);
+            break;
+        }
+        contact.lost(&ended, core.link.address());
         core.session_lost();
         core.forget_abandoned();
-        back_off.pause(&core).await;
+        core.leaving.run_until_cancelled(back_off.pause(&core)).await;
     }
 }
 
-/// One session stream, from HELLO to its end; gives the reason.
-async fn one_session(core: &Core) -> Error {
+/// What the log was told of Global: each change once, however many attempts fail in between.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Contact {
+    /// It was not tried yet.
+    Untried,
+    /// There was never any, which was told.
+    Absent,
+    /// There is a session.
+    Made,
+    /// There was one; that it ended was told.
+    Lost,
+}
+
+impl Contact {
+    fn ever_made(self) -> bool {
+        matches!(self, Self::Made | Self::Lost)
+    }
+
+    fn made(&mut self) {
+        match std::mem::replace(self, Self::Made) {
+            Self::Untried => tracing::debug!("a session with global has begun"),
+            Self::Absent | Self::Lost => tracing::info!("global is back: a session has begun"),
+            Self::Made => {}
+        }
+    }
+
+    fn lost(&mut self, error: &Error, at: &Address) {
+        match self {
+            Self::Untried => {
+                *self = Self::Absent;
+                tracing::warn!(%at, %error, "global does not answer: not serving until it does");
+            }
+            Self::Made => {
+                *self = Self::Lost;
+                tracing::warn!(%at, %error, "the session with global ended; trying again");
+            }
+            Self::Absent | Self::Lost => tracing::debug!(%error, "no session with global; trying again"),
+        }
+    }
+}
+
+/// One session stream, from HELLO to its end; gives the reason, or `None` if no session may begin.
+async fn one_session(core: &Core, contact: &mut Contact) -> Option<Error> {
+    let mut queue = core.session_opened()?;
     let (sink, frames) = core.link.open_session();
-    let mut queue = core.session_opened();
     let up = async {
         while let Some(frame) = queue.recv().await {
             if let Err(e) = sink.send(frame).await {
@@ -72,15 +118,15 @@ async fn one_session(core: &Core) -> Error {
         Error::closed("the session has to begin anew")
     };
     // What is sent comes last: a full queue must keep neither invalidations nor renewals waiting.
-    tokio::select! {
+    Some(tokio::select! {
         biased;
-        e = take_frames(core, frames) => e,
+        e = take_frames(core, frames, contact) => e,
         never = renew(core) => match never {},
         e = up => e,
-    }
+    })
 }
 
-async fn take_frames(core: &Core, frames: Frames<Down>) -> Error {
+async fn take_frames(core: &Core, frames: Frames<Down>, contact: &mut Contact) -> Error {
     let mut frames = frames.ready_chunks(BURST);
     loop {
         let (_, _, lease, _) = core.standing();
@@ -92,6 +138,9 @@ async fn take_frames(core: &Core, frames: Frames<Down>) -> Error {
         };
         let (good, end) = until_error(burst);
         core.session_frames(good);
+        if core.is_welcome() {
+            contact.made();
+        }
         if let Some(e) = end {
             return e;
         }
@@ -162,10 +211,4 @@ fn until_error<T>(burst: Vec<Result<T>>) -> (Vec<T>, Option<Error>) {
         }
     }
     (good, None)
-}
-
-/// Waits until `queue` has been sent or `limit` is over: for the BYE of a stop.
-pub(crate) async fn drained<T>(queue: &mpsc::Sender<T>, limit: Duration) {
-    let all = queue.reserve_many(queue.max_capacity());
-    let _ = tokio::time::timeout(limit, all).await;
 }

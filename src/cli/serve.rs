@@ -9,7 +9,6 @@ use crate::config::{GlobalSettings, LocalSettings, Node, ScriptSettings, check_f
 use dstore_global::{Global, GlobalConfig};
 use dstore_local::repl::{Mode, exit};
 use dstore_local::{Listen, Local, LocalConfig};
-use dstore_proto::store::Store;
 use dstore_shared::{Error, Kind};
 use dstore_sys::Sys;
 use dstore_sys::net::{Address, MemoryNet};
@@ -23,8 +22,6 @@ use std::time::Duration;
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a prompt may wait for the Local's first session.
 const SESSION_SOON: Duration = Duration::from_millis(250);
-/// A Local that has not reached Global by then says so.
-const ALONE_AFTER: Duration = Duration::from_secs(1);
 
 /// `dstore global`.
 pub async fn global(settings: GlobalSettings) -> u8 {
@@ -47,16 +44,21 @@ pub async fn global(settings: GlobalSettings) -> u8 {
 
 /// `dstore local`.
 pub async fn local(settings: LocalSettings, repl: bool, mode: Mode) -> u8 {
-    let (sys, upstream) = (sys(), settings.global.clone());
+    let sys = sys();
     let local = match Local::start(sys.clone(), local_config(settings)).await {
         Ok(local) => local,
         Err(e) => return refused_start(&e),
     };
     let addresses = local.addresses();
     let code = if repl {
-        let _ = local.ready(SESSION_SOON).await;
-        let address = addresses.first().map_or_else(|| "none".into(), Address::to_string);
-        converse(&sys, Arc::new(local.node().clone()), address, ScriptSettings::default(), mode).await
+        match local.ready(SESSION_SOON).await {
+            Err(e) if e.kind() == Kind::Invalid => refused_start(&e),
+            _ => {
+                let address = addresses.first().map_or_else(|| "none".into(), Address::to_string);
+                let node = Arc::new(local.node().clone());
+                converse(&sys, node, address, ScriptSettings::default(), mode).await
+            }
+        }
     } else {
         let ended = ended_by_signal();
         for address in &addresses {
@@ -64,7 +66,7 @@ pub async fn local(settings: LocalSettings, repl: bool, mode: Mode) -> u8 {
         }
         tokio::select! {
             () = ended => exit::OK,
-            () = say_if_alone(Arc::new(local.node().clone()), &upstream) => exit::OK,
+            why = local.refused() => refused_start(&why),
         }
     };
     stop(local.stop()).await;
@@ -162,16 +164,6 @@ async fn failed(global: &Global, drain_timeout: Duration) {
     global.failed().await;
     screen::say(&format!("dstore: the disk failed, nothing can be stored: ending in {drain_timeout:?}"));
     tokio::time::sleep(drain_timeout).await;
-}
-
-/// Says once that Global is away, and never ends.
-async fn say_if_alone<S: Store>(node: Arc<S>, upstream: &Address) {
-    tokio::time::sleep(ALONE_AFTER).await;
-    let alone = node.status().await.is_ok_and(|status| !status.serving);
-    if alone {
-        screen::say(&format!("dstore: global does not answer at {upstream}: not serving until it does"));
-    }
-    std::future::pending::<()>().await;
 }
 
 async fn answers_soon(sys: &Sys, socket: &Address) -> bool {

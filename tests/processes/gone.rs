@@ -2,9 +2,9 @@
 //!
 //! The leases are the default ones: a DEL waits at most `A + D(1+rho)` for a holder that does not answer.
 
-use crate::rig::{Global, Local, SLACK, client_with, name, noise, timed, until};
+use crate::rig::{Global, Local, SLACK, client_with, dstore, name, noise, target, timed, until};
 use crate::wire::Flow;
-use dstore_client::Tier;
+use dstore_client::{Slice, Tier};
 use dstore_shared::Kind;
 use futures_util::future::join_all;
 use rustix::process::Signal;
@@ -128,13 +128,57 @@ async fn a_local_that_was_killed_delays_one_delete_and_begins_empty() {
     b.holds("kept").await;
 }
 
+/// A goodbye that was lost would be waited for so long that no busy machine explains it.
+const LONG_LEASE: [&str; 2] = ["--lease", "8s"];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_local_that_ends_in_order_delays_no_delete() {
-    let (_global, a, mut b) = holding().await;
-    assert_eq!(b.daemon.end(Signal::TERM).code(), Some(0));
-    let (deleted, took) = timed(a.client.delete(&[name("gone-0"), name("kept")])).await;
-    assert_eq!(deleted.expect("deleted").removed, [true, true]);
-    assert!(took < PROMPT, "it said goodbye: {took:?}");
+    let global = Global::start(&LONG_LEASE);
+    let a = Local::start(&global).await;
+    a.client.set(&name("large"), noise(1, LARGE)).await.expect("set");
+    for round in 0..16 {
+        let mut b = Local::start(&global).await;
+        a.client.set(&name("k"), "v").await.expect("set");
+        b.holds("k").await;
+        let busy = round % 2 == 1;
+        if busy {
+            // A call that is under way when it ends: somebody reads slowly, and longer than such calls may take.
+            let large = b.client.get_stream(&target("large"), Slice::ALL).await.expect("answered");
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                drop(large);
+            });
+        }
+        assert_eq!(b.daemon.end(Signal::TERM).code(), Some(0));
+        let (deleted, took) = timed(a.client.delete(&[name("k")])).await;
+        assert_eq!(deleted.expect("deleted").removed, [true]);
+        assert!(took < PROMPT, "round {round}, busy: {busy}: it said goodbye: {took:?}");
+        assert_eq!(global.fact("sessions").await, 1, "and did not come back");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_tiers_in_one_process_end_without_waiting_for_each_other() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for round in 0..10 {
+        let key = format!("SET k{round} v; GET k{round}; DEL k{round}");
+        let script = dstore(dir.path(), &[&LONG_LEASE[..], &["-c", &key]].concat()).output();
+        let (ended, took) = timed(async { script.expect("dstore runs") }).await;
+        assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+        assert!(took < PROMPT + SLACK, "round {round}: Global waited for the Local's lease: {took:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_stops_reading_holds_an_end_up_for_five_seconds_at_most() {
+    let global = Global::start(&[]);
+    let mut local = Local::start(&global).await;
+    local.client.set(&name("large"), noise(1, LARGE)).await.expect("set");
+    let _unread = local.client.get_stream(&target("large"), Slice::ALL).await.expect("answered");
+    let (ended, took) = timed(async { local.daemon.end(Signal::TERM) }).await;
+    assert_eq!(ended.code(), Some(0), "{:?}", local.daemon.err());
+    eprintln!("ended after {took:?}");
+    assert!(took < Duration::from_secs(5) + SLACK, "{took:?}");
 }
 
 /// 1,000 names, deleted in one go and in ten, while `way` keeps their holder away.

@@ -152,32 +152,43 @@ pub struct Local {
     pub daemon: Daemon,
     pub wire: Wire,
     pub client: Client,
+    flags: Vec<&'static str>,
     dir: TempDir,
 }
 
 impl Local {
     /// Starts one and waits until it serves.
     pub async fn start(global: &Global) -> Self {
-        let local = Self::lonely(&global.daemon.at).await;
+        Self::start_with(global, &[]).await
+    }
+
+    /// Starts one with `flags` and waits until it serves.
+    pub async fn start_with(global: &Global, flags: &[&'static str]) -> Self {
+        let local = Self::of(&global.daemon.at, flags).await;
         local.serving().await;
         local
     }
 
     /// Starts one that may be alone.
     pub async fn lonely(global: &Address) -> Self {
-        let (wire, dir) = (Wire::to(global).await, tempfile::tempdir().expect("a directory"));
-        let daemon = Self::daemon(dir.path(), &wire);
-        Self { client: client(&daemon.at), daemon, wire, dir }
+        Self::of(global, &[]).await
     }
 
-    fn daemon(dir: &Path, wire: &Wire) -> Daemon {
-        let args = ["local", "--listen", "127.0.0.1:0", "--global", &wire.at.to_string()];
+    async fn of(global: &Address, flags: &[&'static str]) -> Self {
+        let (wire, dir) = (Wire::to(global).await, tempfile::tempdir().expect("a directory"));
+        let daemon = Self::daemon(dir.path(), &wire, flags);
+        Self { client: client(&daemon.at), daemon, wire, flags: flags.to_vec(), dir }
+    }
+
+    fn daemon(dir: &Path, wire: &Wire, flags: &[&str]) -> Daemon {
+        let at = wire.at.to_string();
+        let args = [&["local", "--listen", "127.0.0.1:0", "--global", &at], flags].concat();
         Daemon::start(dir, "local", &args)
     }
 
     /// Starts a new one on the same wire. The one before must have ended.
     pub async fn again(&mut self) {
-        self.daemon = Self::daemon(self.dir.path(), &self.wire);
+        self.daemon = Self::daemon(self.dir.path(), &self.wire, &self.flags);
         self.client = client(&self.daemon.at);
         self.serving().await;
     }

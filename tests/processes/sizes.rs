@@ -1,10 +1,11 @@
 //! Values of every size go A -> Global -> B, with the same BLAKE3.
 
 use crate::boundaries::SIZES;
-use crate::rig::{Global, Local, name, noise, target};
+use crate::rig::{Global, Local, fact, name, noise, target};
 use bytes::Bytes;
 use dstore_client::{BodyStream, Slice, Tier};
-use dstore_shared::{BlobHash, SetOutcome};
+use dstore_shared::{BlobHash, BlobHasher, SetOutcome};
+use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use std::time::Instant;
 
@@ -33,6 +34,38 @@ async fn values_of_every_boundary_size_go_through_three_processes() {
         let value = client.get(&name(format!("size-{size}"))).await.expect("answered").expect("found");
         assert!(value.bytes == noise(size as u64, size), "{size}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_memory_of_a_local_is_bounded_though_many_large_values_are_read_at_once() {
+    const CACHE: u64 = 32 << 20;
+    const VALUES: u64 = 48;
+    // Nearly the largest that such a cache keeps.
+    const LEN: usize = (8 << 20) - 4096;
+    let global = Global::start(&[]);
+    let b = Local::start_with(&global, &["--cache-bytes", "32MiB"]).await;
+    let before = b.daemon.memory_peak();
+    let writer = global.client();
+    for i in 0..VALUES {
+        writer.set(&name(format!("large-{i}")), noise(i, LEN)).await.expect("set");
+    }
+    let read = join_all((0..VALUES).map(async |i| {
+        let found = b.client.get_stream(&target(&format!("large-{i}")), Slice::ALL).await;
+        let mut body = found.expect("answered").expect("found").body.into_stream();
+        let mut hasher = BlobHasher::new();
+        while let Some(piece) = body.next().await {
+            hasher.update(&piece.expect("a piece"));
+        }
+        assert_eq!(hasher.finish(), BlobHash::of(&noise(i, LEN)), "{i}");
+    }));
+    read.await;
+    let grew = b.daemon.memory_peak().saturating_sub(before);
+    eprintln!("{} MiB more at the most", grew >> 20);
+    // What is held of large values is bounded, and of what is streamed a window of frames for each reader.
+    let bound = CACHE + CACHE / 4 + VALUES * (3 << 19);
+    assert!(grew < bound, "{grew} bytes more, {bound} at the most");
+    let held = fact(&b.client.status().await.expect("answered"), "held_bytes");
+    assert!(held > 0 && held <= CACHE, "what is not kept is given back: {held}");
 }
 
 const GIB: u64 = 1 << 30;

@@ -1,6 +1,6 @@
 //! What keeps a server from starting, and what does not.
 
-use crate::rig::{Daemon, Global, Local, client, client_with, dstore, failed, name, timed, until};
+use crate::rig::{Daemon, Global, Local, SLACK, client, client_with, dstore, failed, name, timed, until};
 use crate::wire::Flow;
 use bytes::Bytes;
 use dstore_client::Address;
@@ -34,7 +34,7 @@ pub async fn health(at: &Address) -> u8 {
 async fn a_local_starts_without_global_says_so_once_and_recovers_by_itself() {
     let local = Local::lonely(&nobody()).await;
     let node = local.daemon.at.to_string();
-    let away = || local.daemon.err().iter().filter(|line| line.contains("global does not answer")).count();
+    let told = || local.daemon.err();
     assert_eq!(health(&local.daemon.at).await, 2);
     assert!(!local.client.status().await.expect("it answers for itself").serving);
     let dir = tempfile::tempdir().expect("a directory");
@@ -48,11 +48,18 @@ async fn a_local_starts_without_global_says_so_once_and_recovers_by_itself() {
     }
     let brief = client_with(&local.daemon.at, Duration::from_millis(300));
     assert_eq!(failed(brief.get(&name("k")).await).kind(), Kind::Unavailable);
-    assert_eq!(away(), 1, "said once: {:?}", local.daemon.err());
+    // Many attempts have failed by now, and it has nothing else to say either.
+    let alone = told();
+    assert_eq!(alone.len(), 1, "said once: {alone:?}");
+    assert!(alone[0].contains("global does not answer"), "{alone:?}");
+    assert!(alone[0].contains(&local.wire.at.to_string()), "and where: {alone:?}");
     let global = Global::start(&[]);
     local.wire.point_to(&global.daemon.at);
     local.serving().await;
     until("health tells", async || health(&local.daemon.at).await == 1).await;
+    let back = told();
+    assert_eq!(back.len(), 2, "and its return once: {back:?}");
+    assert!(back[1].contains("global is back"), "{back:?}");
     assert_eq!(run(dir.path(), &["set", "k", "v", "--node", &node]).0, Some(0));
     assert_eq!(run(dir.path(), &["get", "k", "--node", &node]), (Some(0), "v".into(), String::new()));
     // Away again: health follows the lease.
@@ -60,7 +67,23 @@ async fn a_local_starts_without_global_says_so_once_and_recovers_by_itself() {
     until("health tells", async || health(&local.daemon.at).await == 2).await;
     local.wire.set(Flow::Through);
     until("health tells", async || health(&local.daemon.at).await == 1).await;
-    assert_eq!(away(), 1, "said once: {:?}", local.daemon.err());
+    // At most one line for the session's end and one for the next.
+    assert!(told().len() <= 4, "{:?}", told());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_local_that_is_pointed_at_a_local_is_refused_and_told_what_to_do() {
+    let global = Global::start(&[]);
+    let local = Local::start(&global).await;
+    let (dir, at) = (tempfile::tempdir().expect("a directory"), local.daemon.at.to_string());
+    for more in [&[][..], &["--repl"]] {
+        let args = [&["local", "--listen", "127.0.0.1:0", "--global", &at], more].concat();
+        let ((code, _, err), took) = timed(async { run(dir.path(), &args) }).await;
+        assert_eq!(code, Some(2), "{more:?}: {err}");
+        assert!(err.contains(&format!("`{at}` is not a Global")), "{more:?}: {err}");
+        assert!(err.contains("dstore global") && err.lines().count() == 1, "{more:?}: {err}");
+        assert!(took < SLACK, "at once: {took:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

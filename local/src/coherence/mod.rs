@@ -125,7 +125,10 @@ pub struct Coherence<T: NameTable, W> {
     acked: u64,
     ack_due: bool,
     summary: Option<Summary<T::Cursor>>,
+    /// Serves nothing in this epoch any more.
     retired: bool,
+    /// Serves nothing any more, and begins no session.
+    left: bool,
 
     flights: HashMap<FlightId, Flight<W>>,
     by_name: HashMap<Name, Vec<FlightId>>,
@@ -156,6 +159,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
             ack_due: false,
             summary: None,
             retired: false,
+            left: false,
             flights: HashMap::new(),
             by_name: HashMap::new(),
             next_flight: 0,

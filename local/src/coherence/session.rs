@@ -32,9 +32,13 @@ pub(super) struct Summary<C> {
 }
 
 impl<T: NameTable, W: Waiter> Coherence<T, W> {
-    /// A new session stream is open, and every earlier one is gone. Says HELLO.
-    pub fn connected(&mut self, now: Moment) {
+    /// A new session stream is open, and every earlier one is gone. Says HELLO. Gives false, and says nothing, if
+    /// this Local has left: then nobody needs the stream.
+    pub fn connected(&mut self, now: Moment) -> bool {
         self.lost();
+        if self.left {
+            return false;
+        }
         self.stream = Stream::Greeting;
         self.keeps.push_back((0, now));
         self.actions.push(Action::Send(Up::Hello(Hello {
@@ -45,6 +49,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
             applied_rev: self.applied,
             label: self.identity.label.clone(),
         })));
+        true
     }
 
     /// The session stream broke. Names stay servable until the lease runs out; KEEPs are forgotten (rule 2).
@@ -80,7 +85,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
                 self.extend(now, n, lease, through);
             }
             (_, Down::Summarized { batch, refused, .. }) => self.summarized(batch, &refused, names),
-            (_, Down::Retire { .. }) => self.leave(),
+            (_, Down::Retire { .. }) => self.retire(),
         }
     }
 
@@ -97,6 +102,10 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         self.epoch = Some(epoch);
         self.history = epoch.history;
         self.acked = 0;
+        if self.left {
+            // HELLO was on its way when it left: the session that it began must not be waited for either.
+            return self.say_bye();
+        }
         self.retired = false;
         if resumption == Resumption::NewHistory {
             names.drop_all();
@@ -162,12 +171,23 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         self.actions.push(Action::Send(Up::Keep { epoch, n, acked: self.acked }));
     }
 
-    /// Serves no name from now on and says BYE (rules 18, 29): when Global asks for it, or this Local stops.
+    /// Serves no name in this epoch any more and says BYE, since Global is about to stop (rules 18, 29).
     /// A hit that loaded `valid_until` before goes on: it began before any change that follows.
-    pub fn leave(&mut self) {
+    fn retire(&mut self) {
         self.valid_until = Moment::ZERO;
         self.retired = true;
         self.actions.push(Action::ValidUntil(Moment::ZERO));
+        self.say_bye();
+    }
+
+    /// This Local stops: as [`Self::retire`], and for good. No HELLO follows: it would begin a session that
+    /// nobody ends.
+    pub fn leave(&mut self) {
+        self.left = true;
+        self.retire();
+    }
+
+    fn say_bye(&mut self) {
         if let Some(epoch) = self.epoch.filter(|_| self.stream == Stream::Open) {
             self.actions.push(Action::Send(Up::Bye { epoch }));
         }

@@ -3,7 +3,8 @@
 //! ```text
 //! found     too large to keep           -> complete, without bytes
 //!           carried, or held already    -> complete
-//!           else blob: one flight a hash -> verify -> admit -> complete
+//!           else blob: one flight a hash -> room in memory -> verify -> admit -> complete
+//!                no room in time        -> complete, without bytes: whoever asked streams it
 //!                swept meanwhile        -> resolve_again, a few times
 //! complete  lock -> install, if the machine says so -> unlock -> tell who waited
 //! ```
@@ -12,14 +13,16 @@
 
 use super::waiting::Looked;
 use super::{Core, stopped};
+use crate::blob_flight::Landed;
 use crate::cache::{Admission, Evicted};
-use dstore_proto::store::{Body, Slice};
+use crate::rooms::Room;
+use dstore_proto::link::Fetched;
+use dstore_proto::store::Slice;
 use dstore_shared::{Blob, BlobHash, Entry, Error, FlightId, Name, Result};
+use futures_util::StreamExt;
 
 /// How often a name is resolved again because its blob was swept before it could be fetched.
 const RESOLVES_MAX: usize = 3;
-/// Marks, within a blob flight, that Global has no such blob.
-const GONE: &str = "global has no such blob";
 
 impl Core {
     /// Whether `name` is resolved and its blob on the way; that transfer has an idle deadline of its own.
@@ -38,40 +41,47 @@ impl Core {
         }
         let Some(core) = self.myself.upgrade() else { return };
         self.tasks.spawn("fetch", async move {
-            match core.blob(entry.hash).await {
-                Ok(Some(blob)) => core.complete(flight, &name, entry, Some(&blob)),
-                Ok(None) => core.resolve_again(flight, &name).await,
+            match core.blob(entry.hash, Some(entry.size)).await {
+                Ok(Landed::Here(blob)) => core.complete(flight, &name, entry, Some(&blob)),
+                Ok(Landed::NoRoom) => core.complete(flight, &name, entry, None),
+                Ok(Landed::Gone) => core.resolve_again(flight, &name).await,
                 Err(error) => core.give_up(flight, &error),
             }
         });
     }
 
-    /// A blob by its hash: held, or fetched once for all who want it, verified, and kept if it fits.
+    /// A blob by its hash, and its size if that is known: held, or fetched once for all who want it, verified,
+    /// and kept if it fits.
     ///
     /// # Errors
-    /// `Unavailable`, `Corrupt`, `TooLarge` beyond what the cache may keep; `Ok(None)` = Global has none.
-    pub async fn blob(&self, hash: BlobHash) -> Result<Option<Blob>> {
+    /// `Unavailable`, `Corrupt`, `Exhausted` if too much is under way.
+    pub async fn blob(&self, hash: BlobHash, size: Option<u64>) -> Result<Landed> {
         if let Some(blob) = self.cache.have(&hash) {
-            return Ok(Some(blob));
+            return Ok(Landed::Here(blob));
         }
         let Some(core) = self.myself.upgrade() else { return Err(stopped()) };
-        let fetch = move || async move {
-            let Some(fetched) = core.link.fetch(hash, Slice::ALL).await? else {
-                return Err(Error::closed(GONE));
-            };
-            if fetched.size > core.cache.blob_bytes_max() {
-                return Err(Error::too_large("the blob does not fit the cache: read it as a stream"));
-            }
-            let bytes = Body::Stream(fetched.body).collect(fetched.size).await?;
-            let blob = Blob::verify(bytes, hash)?;
-            core.admit(&blob);
-            Ok(blob)
-        };
-        match self.blobs.get(hash, fetch).await {
-            Ok(blob) => Ok(Some(blob)),
-            Err(e) if e.message() == GONE => Ok(None),
-            Err(e) => Err(e),
+        self.blobs.get(hash, move || async move { core.bring(hash, size).await }).await
+    }
+
+    /// Fetches a blob into memory, once there is room for it.
+    async fn bring(&self, hash: BlobHash, size: Option<u64>) -> Result<Landed> {
+        let fits = |size| size <= self.cache.blob_bytes_max();
+        let mut room = None;
+        if let Some(size) = size.filter(|size| fits(*size)) {
+            let Some(found) = self.rooms.take(size).await else { return Ok(Landed::NoRoom) };
+            room = Some(found);
         }
+        let Some(fetched) = self.link.fetch(hash, Slice::ALL).await? else { return Ok(Landed::Gone) };
+        let size = fetched.size;
+        if !fits(size) {
+            return Ok(Landed::NoRoom);
+        }
+        // Nobody knew the size before: then it is streamed rather than that its stream stays open, waiting.
+        let room = room.filter(|room: &Room| room.bytes() >= size).or_else(|| self.rooms.try_take(size));
+        let Some(room) = room else { return Ok(Landed::NoRoom) };
+        let blob = Blob::verify(room.hold(gather(fetched).await?), hash)?;
+        self.admit(&blob);
+        Ok(Landed::Here(blob))
     }
 
     /// Keeps a copy that no name holds, if it fits.
@@ -89,15 +99,17 @@ impl Core {
             let Ok(answer) = self.look(name) else { break };
             match answer.await {
                 Ok(Ok(looked)) => {
-                    if let Some(entry) = looked.entry {
-                        if let Ok(Some(blob)) = self.blob(entry.hash).await {
-                            outcome = Ok(Looked { blob: Some(blob), ..looked });
-                            break;
-                        }
-                    } else {
-                        outcome = Ok(looked);
-                        break;
-                    }
+                    let landed = match looked.entry {
+                        Some(entry) => self.blob(entry.hash, Some(entry.size)).await,
+                        None => Ok(Landed::NoRoom),
+                    };
+                    let blob = match landed {
+                        Ok(Landed::Here(blob)) => Some(blob),
+                        Ok(Landed::NoRoom) => None,
+                        Ok(Landed::Gone) | Err(_) => continue,
+                    };
+                    outcome = Ok(Looked { blob, ..looked });
+                    break;
                 }
                 Ok(Err(e)) => {
                     outcome = Err(e);
@@ -129,4 +141,13 @@ impl Core {
             waiter.tell(&looked);
         }
     }
+}
+
+/// The bytes of a fetch, in memory of the very size.
+async fn gather(mut fetched: Fetched) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(fetched.size as usize);
+    while let Some(piece) = fetched.body.next().await {
+        bytes.extend_from_slice(&piece?);
+    }
+    Ok(bytes)
 }

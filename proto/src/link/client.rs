@@ -1,11 +1,12 @@
 //! A Local's side of the tier link.
 
 use super::host::{FETCH, STAGE};
-use super::{Frames, cut, frames};
+use super::{Frames, NotGlobal, cut, frames, frames_or};
 use crate::bulk::{self, Receiving};
 use crate::convert::{down_from, pack_requests, read_replies, up_to};
 use crate::dial::{Channel, Dial};
 use crate::remote_store::{in_time, send_all};
+use crate::status::from_status;
 use crate::store::{Body, BodyStream, Slice};
 use crate::transfer::Outgoing;
 use crate::wire;
@@ -20,7 +21,7 @@ use futures_util::stream::{self, Stream, TryStreamExt};
 use std::future::Future;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tonic::{Response, Status, Streaming};
+use tonic::{Code, Response, Status, Streaming};
 
 /// Session frames that wait to be sent before their sender waits.
 const UP_AHEAD: usize = 64;
@@ -37,6 +38,7 @@ pub struct LinkClient {
     bulk: Channel,
     frame: usize,
     tasks: Tasks,
+    address: Address,
     call: Duration,
     idle: Duration,
 }
@@ -51,17 +53,27 @@ impl LinkClient {
                 .max_encoding_message_size(dial.frame_bytes)
         };
         let (session, requests, bulk, frame) = (grpc(), grpc(), channel(), dial.frame_bytes);
-        let (tasks, call, idle) = (tasks.clone(), dial.call, dial.transfer_idle);
-        Self { session, requests, bulk, frame, tasks, call, idle }
+        let (tasks, address, call, idle) = (tasks.clone(), address.clone(), dial.call, dial.transfer_idle);
+        Self { session, requests, bulk, frame, tasks, address, call, idle }
+    }
+
+    /// Where Global is to be.
+    pub fn address(&self) -> &Address {
+        &self.address
     }
 
     /// Opens a session stream, on which HELLO must be sent first. Returns at once; if the call fails, that is
-    /// the stream's first item. Dropping either half ends it.
+    /// the stream's first item; it is `Invalid` and caused by [`NotGlobal`] if no sessions are served there.
+    /// Dropping either half ends it.
     pub fn open_session(&self) -> (UpSink, Frames<Down>) {
         let (sink, queue) = mpsc::channel(UP_AHEAD);
         let mut client = self.session.clone();
         let open = async move { client.session(queued(queue)).await };
-        (UpSink(sink), frames(self.opened(open), down_from))
+        let address = self.address.clone();
+        let frames = frames_or(self.opened(open), down_from, move |status| {
+            if status.code() == Code::Unimplemented { not_global(&address) } else { from_status(status) }
+        });
+        (UpSink(sink), frames)
     }
 
     /// Opens a stream of requests. As [`LinkClient::open_session`].
@@ -272,6 +284,13 @@ impl RequestSink {
         }
         Ok(())
     }
+}
+
+fn not_global(address: &Address) -> Error {
+    Error::invalid(format!(
+        "`{address}` is not a Global, perhaps a Local: give the address of a `dstore global`"
+    ))
+    .caused_by(NotGlobal)
 }
 
 fn ended() -> Error {

@@ -13,13 +13,25 @@ pub use host::{Fetch, LinkHost};
 pub(crate) use host::LinkService;
 
 use crate::status::from_status;
-use dstore_shared::Result;
 use dstore_shared::frame::{Answer, Ask, Reply, Request};
 use dstore_shared::limits::{BATCH_BYTES_MAX, BATCH_LEN_MAX};
-use dstore_shared::{Command, Outcome};
+use dstore_shared::{Command, Error, Outcome, Result};
 use futures_util::stream::{self, Stream, StreamExt};
 use std::pin::Pin;
 use tonic::Status;
+
+/// Why a session cannot begin at an address: who answers there has none to offer, so it is no Global. The cause
+/// ([`std::error::Error::source`]) of the error that a session stream ends with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NotGlobal;
+
+impl std::fmt::Display for NotGlobal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("sessions are not served there")
+    }
+}
+
+impl std::error::Error for NotGlobal {}
 
 /// A stream of frames; its first error is its end.
 pub type Frames<T> = Pin<Box<dyn Stream<Item = Result<T>> + Send>>;
@@ -29,7 +41,16 @@ fn frames<W: Send + 'static, T: Send + 'static>(
     wire: impl Stream<Item = Result<W, Status>> + Send + 'static,
     read: fn(W) -> Result<T>,
 ) -> Frames<T> {
-    until_error(wire.map(move |message| message.map_err(|s| from_status(&s)).and_then(read)))
+    frames_or(wire, read, from_status)
+}
+
+/// As [`frames`], with `told` to say what a status means.
+fn frames_or<W: Send + 'static, T: Send + 'static>(
+    wire: impl Stream<Item = Result<W, Status>> + Send + 'static,
+    read: fn(W) -> Result<T>,
+    told: impl Fn(&Status) -> Error + Send + 'static,
+) -> Frames<T> {
+    until_error(wire.map(move |message| message.map_err(|s| told(&s)).and_then(read)))
 }
 
 fn until_error<T: Send + 'static>(all: impl Stream<Item = Result<T>> + Send + 'static) -> Frames<T> {

@@ -187,6 +187,44 @@ fn rule_18_goodbye_is_said_after_serving_has_ended() {
 }
 
 #[test]
+fn rule_18_who_has_left_says_hello_no_more() {
+    let mut t = Table::holding_k();
+    t.m.leave();
+    t.skip();
+    t.m.lost();
+    assert!(!t.m.connected(at(100)));
+    t.gives_nothing();
+}
+
+#[test]
+fn rule_18_who_left_before_welcome_came_says_goodbye_to_the_session_that_it_begins() {
+    let mut t = Table::holding_k();
+    t.m.lost();
+    t.connected(100);
+    t.skip();
+    t.m.leave();
+    t.gives(&["serve nothing"]);
+    t.welcome(e(2));
+    t.gives(&["bye e2"]);
+    t.lease(101, e(2), 0);
+    t.m.keep(at(102));
+    t.gives_nothing();
+    assert_eq!(t.hit(103, "k"), None);
+}
+
+#[test]
+fn rule_18_who_retired_because_global_stopped_serves_again_in_the_next_epoch() {
+    let mut t = Table::holding_k();
+    t.down(2, Down::Retire { epoch: e(1) });
+    t.m.lost();
+    t.skip();
+    t.connected(100);
+    t.welcome_as(e(2), Resumption::Resume);
+    t.lease(101, e(2), 0);
+    t.gives(&["hello, was e1", "valid until 2090"]);
+}
+
+#[test]
 fn rule_18_a_lost_stream_lets_the_lease_run_on() {
     let mut t = Table::holding_k();
     t.m.lost();
