@@ -86,5 +86,20 @@ pub(crate) fn read<U: Shaped>(from: &mut impl Buf) -> Result<U, Error> {
         return Err(Error::internal("a message lies in several pieces: report this"));
     }
     crate::shape::check(U::SHAPE, from.chunk())?;
-    U::decode(from).map_err(|e| Error::invalid(format!("the message cannot be read: {e}: speak dstore.v1")))
+    U::decode(from).map_err(|e| unreadable(&e))
+}
+
+/// Reads the message of the next `len` bytes, which may lie in several pieces.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_pieces<U: Shaped>(from: &mut impl Buf, len: usize) -> Result<U, Error> {
+    if U::SHAPE.is_empty() {
+        return U::decode(from.take(len)).map_err(|e| unreadable(&e));
+    }
+    read(&mut from.copy_to_bytes(len))
+}
+
+fn unreadable(e: &prost::DecodeError) -> Error {
+    Error::invalid(format!("the message cannot be read: {e}: speak dstore.v1"))
 }

@@ -4,6 +4,7 @@
 //! checked conversion; bytes become a blob only by verifying them. Never panics on, or allocates out of
 //! proportion to, what a peer sends.
 
+mod bulk;
 mod codec;
 mod convert;
 pub mod dial;

@@ -3,12 +3,14 @@
 //! Invariants: every call has a deadline; a whole blob is compared with its hash before its last piece is
 //! passed on, a slice is as the node verified it; nothing is retried here.
 
+use crate::bulk::{self, Receiving};
 use crate::convert::{Packer, detach, names_to, need, target_to};
 use crate::dial::{Channel, Dial};
 use crate::status::from_status;
 use crate::store::{
     Body, BodyStream, DeleteReply, Found, SetReply, Slice, Stat, Status as TierStatus, Store, Target,
 };
+use crate::store_service::{DOWNLOAD, UPLOAD};
 use crate::transfer;
 use crate::wire::store_client::StoreClient;
 use crate::wire::{self};
@@ -21,12 +23,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tonic::{Response, Status, Streaming};
+use tonic::{Response, Status};
 
 /// A [`Store`] over a channel. Clones share the connection.
 #[derive(Clone, Debug)]
 pub struct RemoteStore {
     client: StoreClient<Channel>,
+    channel: Channel,
+    frame: usize,
     call: Duration,
     idle: Duration,
 }
@@ -34,10 +38,10 @@ pub struct RemoteStore {
 impl RemoteStore {
     /// A store over `channel`; nothing is sent yet.
     pub fn new(channel: Channel, dial: &Dial) -> Self {
-        let client = StoreClient::new(channel)
+        let client = StoreClient::new(channel.clone())
             .max_decoding_message_size(dial.frame_bytes)
             .max_encoding_message_size(dial.frame_bytes);
-        Self { client, call: dial.call, idle: dial.transfer_idle }
+        Self { client, channel, frame: dial.frame_bytes, call: dial.call, idle: dial.transfer_idle }
     }
 
     async fn unary<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T> {
@@ -47,9 +51,10 @@ impl RemoteStore {
     async fn download(&self, target: Target, slice: Slice) -> Result<Option<Found>> {
         let Slice { offset, len } = slice;
         let request = wire::GetRequest { target: Some(target_to(&target)), offset, len };
-        let mut client = self.client.clone();
+        let (channel, request) = (self.channel.clone(), stream::iter([request]));
         let (mut chunks, first) = in_time(self.call, async {
-            let mut chunks = client.download(request).await?.into_inner();
+            let mut chunks: Receiving<wire::DownloadChunk> =
+                bulk::call(channel, DOWNLOAD, request, self.frame).await?;
             let first = chunks.message().await?;
             Ok((chunks, first))
         })
@@ -82,7 +87,7 @@ impl RemoteStore {
     }
 
     /// Waits for the answer's end, so that the call is not reset.
-    async fn end(&self, chunks: &mut Streaming<wire::DownloadChunk>) -> Result<()> {
+    async fn end(&self, chunks: &mut Receiving<wire::DownloadChunk>) -> Result<()> {
         match in_time(self.call, chunks.message()).await? {
             None => Ok(()),
             Some(_) => Err(Error::internal("more was sent than announced")),
@@ -99,9 +104,10 @@ impl RemoteStore {
         let header = wire::UploadHeader { id, name: name.as_ref().map(Into::into), size, hash, ttl_ms: 0 };
         let first = wire::UploadChunk { header: Some(header), data: Bytes::new() };
         let message = |data| wire::UploadChunk { header: None, data };
-        let mut client = self.client.clone();
-        let send = move |chunks| async move { client.upload(chunks).await };
-        send_all(self.idle, first, body, message, send).await?.try_into()
+        let (channel, frame) = (self.channel.clone(), self.frame);
+        let send = move |chunks| bulk::send(channel, UPLOAD, chunks, frame);
+        let reply: wire::SetResponse = send_all(self.idle, first, body, message, send).await?;
+        reply.try_into()
     }
 }
 
@@ -116,7 +122,7 @@ pub(crate) async fn in_time<T>(limit: Duration, call: impl Future<Output = Resul
 }
 
 /// `first`, then the payload of each message, each in time.
-fn pieces(chunks: Streaming<wire::DownloadChunk>, first: Bytes, idle: Duration) -> BodyStream {
+fn pieces(chunks: Receiving<wire::DownloadChunk>, first: Bytes, idle: Duration) -> BodyStream {
     let rest = stream::unfold(Some(chunks), move |chunks| async move {
         let mut chunks = chunks?;
         match in_time(idle, chunks.message()).await {
@@ -167,7 +173,7 @@ pub(crate) async fn send_all<M, T, F>(
 ) -> Result<T>
 where
     M: Send + 'static,
-    F: Future<Output = Result<Response<T>, Status>>,
+    F: Future<Output = Result<T, Status>>,
 {
     let moved = Arc::new(AtomicU64::new(0));
     let (failed, failure) = oneshot::channel();
@@ -182,7 +188,7 @@ where
     tokio::select! {
         biased;
         Ok(e) = failure => Err(e),
-        answer = send(chunks) => answer.map(Response::into_inner).map_err(|s| from_status(&s)),
+        answer = send(chunks) => answer.map_err(|s| from_status(&s)),
         () = stalled => Err(Error::unavailable(format!(
             "the upload did not move for `{idle:?}`: outcome unknown, try again"
         ))),

@@ -3,6 +3,7 @@
 //! It decides nothing about data. Invariants: a unary call ends by the handler deadline; a transfer ends when
 //! nothing moves; memory for a transfer is a few chunks whatever its length.
 
+use crate::bulk::{Bulk, Receiving};
 use crate::convert::{Packer, detach, names_from, target_from};
 use crate::serve::Limits;
 use crate::status::{from_status, to_status};
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use dstore_shared::limits::UNARY_BYTES_MAX;
 use dstore_shared::{Blob, BlobHash, Error, Name, RequestId, Result, SetOutcome};
 use dstore_sys::tasks::Tasks;
-use futures_util::stream;
+use futures_util::stream::{self, Stream, StreamExt};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,10 +118,13 @@ impl<S: Store> StoreService<S> {
 
     /// The change runs in a task of its own: when the caller goes away the store gets a body that ends with
     /// an error, instead of being dropped in the middle of it.
-    async fn receive(&self, mut chunks: Streaming<wire::UploadChunk>) -> Result<wire::SetResponse> {
-        let first = tokio::time::timeout(self.idle, chunks.message()).await;
+    async fn receive<C>(&self, mut chunks: C) -> Result<wire::SetResponse>
+    where
+        C: Stream<Item = Result<wire::UploadChunk, Status>> + Send + Unpin + 'static,
+    {
+        let first = tokio::time::timeout(self.idle, chunks.next()).await;
         let first = first.map_err(|_| Error::unavailable("no header came: send it first"))?;
-        let first = first.map_err(|s| from_status(&s))?;
+        let first = first.transpose().map_err(|s| from_status(&s))?;
         let (header, data) = first.map_or((None, Bytes::new()), |first| (first.header, first.data));
         let Some(header) = header else {
             return Err(Error::invalid("the upload does not begin with a header: send it first"));
@@ -170,6 +174,28 @@ fn answer_set(reply: &crate::store::SetReply) -> Result<wire::SetResponse> {
     match reply.outcome {
         SetOutcome::NeedBlob => Err(Error::internal("a store asked its user for a blob: report this")),
         _ => Ok(reply.into()),
+    }
+}
+
+/// Where values are uploaded.
+pub(crate) const UPLOAD: &str = "/dstore.v1.Store/Upload";
+/// Where values are downloaded.
+pub(crate) const DOWNLOAD: &str = "/dstore.v1.Store/Download";
+
+impl<S: Store> Bulk for StoreService<S> {
+    const UP: &'static str = UPLOAD;
+    const DOWN: &'static str = DOWNLOAD;
+    type Piece = wire::UploadChunk;
+    type Done = wire::SetResponse;
+    type Wanted = wire::GetRequest;
+    type Part = wire::DownloadChunk;
+
+    async fn up(&self, pieces: Receiving<wire::UploadChunk>) -> Result<wire::SetResponse, Status> {
+        self.receive(pieces).await.map_err(|e| to_status(&e))
+    }
+
+    async fn down(&self, wanted: wire::GetRequest) -> Result<WireStream<wire::DownloadChunk>, Status> {
+        self.within(self.begin_download(wanted)).await.map(Response::into_inner)
     }
 }
 

@@ -14,12 +14,14 @@
 
 mod budget;
 mod format;
+mod gather;
 mod layout;
 mod locks;
 mod marks;
 mod pins;
 mod place;
 mod read;
+mod spare;
 mod staging;
 mod started;
 mod stats;

@@ -1,12 +1,13 @@
 //! Reads blobs: group by group, each verified before it is passed on.
 //!
 //! Invariants: the outline is verified against the hash, each group against the outline; at most
-//! [`READ_AHEAD`] groups of a reader are in memory beyond what it was given; the blob is pinned until the
-//! reader and its last job are gone. Damage marks the hash.
+//! [`JOBS_AHEAD`] times [`JOB_GROUPS`] groups of a reader are in memory beyond what it was given; the blob is
+//! pinned until the reader and its last job are gone. Damage marks the hash.
 //! Must never pass on a byte that was not verified.
 
 use super::format::{BadHeader, Header, PAGE, crc};
 use super::pins::Pin;
+use super::spare::Spares;
 use super::started::Started;
 use super::stats::{Buffer, count};
 use super::{Blobs, failed};
@@ -22,8 +23,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// Groups of 256 KiB that are read before they are asked for: enough to keep two threads busy.
-const READ_AHEAD: usize = 4;
+/// Reads under way before they are asked for: enough to keep two threads busy.
+const JOBS_AHEAD: usize = 2;
+/// Groups of 256 KiB that are read at a time: one is quick, but then waking a thread for it shows.
+const JOB_GROUPS: u64 = 2;
 const GROUP: u64 = GROUP_BYTES as u64;
 
 /// A blob that is being read.
@@ -145,6 +148,7 @@ struct Reader {
     outline: Arc<Outline>,
     /// Which replacements of files were known when this one was opened.
     replaced: u64,
+    spares: Spares,
     _pin: Pin,
 }
 
@@ -166,52 +170,79 @@ impl Reader {
             Err(Bad::Damaged(what)) => return Err(blobs.damaged(hash, replaced, &what)),
             Err(bad) => return Err(unreadable(&hash, bad)),
         };
-        let reader = Self { blobs, file, hash, size, outline, replaced, _pin: pin };
-        let only = if size <= GROUP { Some(reader.group(0)?) } else { None };
+        let spares =
+            Spares::new(JOBS_AHEAD, (JOB_GROUPS * GROUP).min(size) as usize, &blobs.0.counters.gauge);
+        let reader = Self { blobs, file, hash, size, outline, replaced, spares, _pin: pin };
+        let only = if size <= GROUP { Some(reader.only()?) } else { None };
         Ok(Some((reader, only)))
     }
 
-    /// Reads and verifies a group. Blocks.
-    fn group(&self, index: u64) -> Result<Bytes> {
-        let start = index * GROUP;
-        let len = (self.size - start).min(GROUP) as usize;
-        let mut bytes = Buffer::zeros(len, &self.blobs.0.counters.gauge);
-        if let Err(e) = self.file.read_exact_at(bytes.as_mut(), PAGE as u64 + start) {
-            return Err(self.blobs.damaged(self.hash, self.replaced, &e.to_string()));
-        }
-        if !self.outline.matches(index, bytes.as_ref(), self.hash) {
-            let what = format!("the bytes from `{start}` on are not what they should be");
-            return Err(self.blobs.damaged(self.hash, self.replaced, &what));
-        }
+    /// Reads and verifies the blob of one group. Blocks.
+    fn only(&self) -> Result<Bytes> {
+        let mut bytes = Buffer::zeros(self.size as usize, &self.blobs.0.counters.gauge);
+        self.fill(bytes.as_mut(), 0)?;
+        self.check(0, bytes.as_ref())?;
         Ok(Bytes::from_owner(bytes))
     }
 
-    /// Reads and verifies the group at `index`, and cuts it to `range`. Blocks.
-    fn piece(&self, index: u64, range: &Range<u64>) -> Result<Bytes> {
-        let (group, start) = (self.group(index)?, index * GROUP);
-        let from = range.start.saturating_sub(start) as usize;
-        let to = (range.end - start).min(GROUP) as usize;
-        Ok(group.slice(from..to))
+    fn fill(&self, bytes: &mut [u8], start: u64) -> Result<()> {
+        let read = self.file.read_exact_at(bytes, PAGE as u64 + start);
+        read.map_err(|e| self.blobs.damaged(self.hash, self.replaced, &e.to_string()))
+    }
+
+    fn check(&self, index: u64, bytes: &[u8]) -> Result<()> {
+        if self.outline.matches(index, bytes, self.hash) {
+            return Ok(());
+        }
+        let what = format!("the bytes from `{}` on are not what they should be", index * GROUP);
+        Err(self.blobs.damaged(self.hash, self.replaced, &what))
+    }
+
+    /// Reads `groups` at once, verifies each, and cuts it to `range`; ends with the first error. Blocks.
+    fn pieces(&self, groups: Range<u64>, range: &Range<u64>) -> VecDeque<Result<Bytes>> {
+        let start = groups.start * GROUP;
+        let len = ((groups.end * GROUP).min(self.size) - start) as usize;
+        let mut lent = self.spares.take();
+        if let Err(e) = self.fill(&mut lent.as_mut()[..len], start) {
+            return [Err(e)].into();
+        }
+        let bytes = Bytes::from_owner(lent).slice(..len);
+        let mut pieces = VecDeque::with_capacity(JOB_GROUPS as usize);
+        for index in groups {
+            let at = index * GROUP - start;
+            let group = bytes.slice(at as usize..len.min((at + GROUP) as usize));
+            if let Err(e) = self.check(index, &group) {
+                pieces.push_back(Err(e));
+                break;
+            }
+            let from = range.start.saturating_sub(start + at) as usize;
+            let to = (range.end - (start + at)).min(GROUP) as usize;
+            pieces.push_back(Ok(group.slice(from..to)));
+        }
+        pieces
     }
 
     /// The pieces of `range`, read ahead, ending after an error.
     fn stream(self: Arc<Self>, range: Range<u64>) -> BodyStream {
         let groups = if range.is_empty() { 0..0 } else { range.start / GROUP..range.end.div_ceil(GROUP) };
-        let ahead = VecDeque::with_capacity(READ_AHEAD);
-        stream::unfold((groups, ahead), move |(mut groups, mut ahead)| {
-            while ahead.len() < READ_AHEAD
-                && let Some(index) = groups.next()
-            {
+        let (ready, ahead) = (VecDeque::new(), VecDeque::with_capacity(JOBS_AHEAD));
+        stream::unfold((groups, ahead, ready), move |(mut groups, mut ahead, mut ready)| {
+            while ready.is_empty() && ahead.len() < JOBS_AHEAD && !groups.is_empty() {
+                let next = groups.start..groups.end.min(groups.start + JOB_GROUPS);
+                groups.start = next.end;
                 let (reader, range) = (self.clone(), range.clone());
-                let job = self.blobs.0.sys.blocking.run(move || reader.piece(index, &range));
+                let job = self.blobs.0.sys.blocking.run(move || reader.pieces(next, &range));
                 ahead.push_back(Started::new(job));
             }
             async move {
-                let piece: Result<Bytes> = ahead.pop_front()?.wait().await;
+                if ready.is_empty() {
+                    ready = ahead.pop_front()?.wait().await;
+                }
+                let piece: Result<Bytes> = ready.pop_front()?;
                 if piece.is_err() {
                     (groups, ahead) = (0..0, VecDeque::new());
                 }
-                Some((piece, (groups, ahead)))
+                Some((piece, (groups, ahead, ready)))
             }
         })
         .fuse()

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! write -> gather 1 MiB -> hash it on one thread, write it on another, while the next piece gathers
+//!          (without a copy if the bytes come in large parts)
 //! finish -> hash, outline -> header and outline, fsync -> lock of the hash -> there already? or rename, fsync dir
 //! ```
 //! Invariants: at most two pieces of an upload are in memory, one gathering and one on its way. A blob of
@@ -11,22 +12,24 @@
 
 use super::budget::Reservation;
 use super::format::{Header, PAGE, crc};
+use super::gather::{Gathered, PIECE, Piece};
 use super::pins::Pin;
 use super::place::{self, Failure};
 use super::started::Started;
-use super::stats::{Buffer, Charge, Gauge};
 use super::{Blobs, Doomed, failed};
 use bytes::Bytes;
 use dstore_shared::{BlobHash, Error, OutlineBuilder, Result};
-use dstore_sys::disk::{DiskFile, Open};
+use dstore_sys::disk::{DiskFile, Open, Pages};
 use futures_util::future::join;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Bytes of a piece: large enough for a disk to be quick.
-const PIECE: usize = 1 << 20;
+/// Bytes of a blob that stay in the page cache, for whoever reads it next; what follows is written past it. A
+/// large blob would fill the cache with pages that the machine must first find: that took more processor
+/// time than all the rest of an upload.
+const CACHED: u64 = 8 << 20;
 /// Bytes that are hashed in place at the end: 64 KiB take about 20 µs, as long as going to another thread.
 const HASH_INLINE_MAX: usize = 64 << 10;
 
@@ -90,11 +93,7 @@ impl Staging {
                 let piece = self.gathered.take();
                 self.send(piece).await?;
             }
-            if self.gathered.len() == 0 && bytes.len() > PIECE {
-                self.send(bytes.split_to(PIECE)).await?;
-            } else {
-                self.gathered.take_from(&mut bytes);
-            }
+            self.gathered.take_from(&mut bytes);
         }
         self.taken = taken;
         self.torn = false;
@@ -128,13 +127,13 @@ impl Staging {
     }
 
     /// Hashes and writes `piece`, after the one before it; does not wait for its end.
-    async fn send(&mut self, piece: Bytes) -> Result<()> {
+    async fn send(&mut self, piece: Piece) -> Result<()> {
         self.land().await?;
-        let blocking = self.blobs.0.sys.blocking;
+        let (blocking, piece) = (self.blobs.0.sys.blocking, Arc::new(piece));
         let (mut builder, hashed) = (std::mem::take(&mut self.builder), piece.clone());
         let offset = PAGE as u64 + builder.size();
         let hash = blocking.run(move || {
-            builder.update(&hashed);
+            hashed.parts().for_each(|part| builder.update(part));
             builder
         });
         let (blobs, reservation, file) = (self.blobs.clone(), self.reservation.clone(), self.file.clone());
@@ -144,7 +143,7 @@ impl Staging {
                 Some(file) => file,
                 None => StagedFile::create(&blobs, reservation)?,
             };
-            file.write(&piece, offset)?;
+            file.write_piece(&piece, offset)?;
             file.reservation.wrote(piece.len() as u64);
             Ok(file)
         });
@@ -163,16 +162,15 @@ impl Staging {
 
     /// The draft of a blob of one piece, in memory.
     async fn draft_small(mut self, expected: Option<BlobHash>) -> Result<Draft> {
-        let (size, bytes, mut builder) =
-            (self.taken, self.gathered.take(), std::mem::take(&mut self.builder));
-        let (blocking, hashed) = (self.blobs.0.sys.blocking, bytes.clone());
+        let (size, piece) = (self.taken, Arc::new(self.gathered.take()));
+        let (blocking, hashed, mut builder) = (self.blobs.0.sys.blocking, piece.clone(), self.builder);
         let hash = move || {
-            builder.update(&hashed);
+            hashed.parts().for_each(|part| builder.update(part));
             builder.finish()
         };
-        let (hash, outline) = if bytes.len() <= HASH_INLINE_MAX { hash() } else { blocking.run(hash).await };
+        let (hash, outline) = if piece.len() <= HASH_INLINE_MAX { hash() } else { blocking.run(hash).await };
         check_hash(hash, expected)?;
-        let body = Body::Memory { bytes, reservation: self.reservation };
+        let body = Body::Memory { piece, reservation: self.reservation };
         Ok(Draft { blobs: self.blobs, hash, size, outline: outline.encode(), body })
     }
 
@@ -208,48 +206,16 @@ impl fmt::Debug for Staging {
     }
 }
 
+fn unwritten(e: std::io::Error) -> Error {
+    failed("the upload could not be written", e)
+}
+
 fn check_hash(found: BlobHash, expected: Option<BlobHash>) -> Result<()> {
     match expected {
         Some(expected) if expected != found => Err(Error::corrupt(format!(
             "the bytes received are blake3:{found}, announced was blake3:{expected}: send them again"
         ))),
         _ => Ok(()),
-    }
-}
-
-/// The piece that gathers.
-struct Gathered {
-    bytes: Vec<u8>,
-    first: usize,
-    gauge: Gauge,
-    charge: Charge,
-}
-
-impl Gathered {
-    fn new(gauge: &Gauge, hint: u64) -> Self {
-        let first = hint.min(PIECE as u64) as usize;
-        Self { bytes: Vec::new(), first, gauge: gauge.clone(), charge: gauge.charge(0) }
-    }
-
-    fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    fn take_from(&mut self, from: &mut Bytes) {
-        let n = from.len().min(PIECE - self.bytes.len());
-        let needed = self.bytes.len() + n;
-        if needed > self.bytes.capacity() {
-            let room = needed.max(self.bytes.capacity() * 2).max(self.first).min(PIECE);
-            self.bytes.reserve_exact(room - self.bytes.len());
-            self.charge = self.gauge.charge(self.bytes.capacity());
-        }
-        self.bytes.extend_from_slice(&from.split_to(n));
-    }
-
-    fn take(&mut self) -> Bytes {
-        let bytes = std::mem::take(&mut self.bytes);
-        self.charge = self.gauge.charge(0);
-        Bytes::from_owner(Buffer::new(bytes, &self.gauge))
     }
 }
 
@@ -263,7 +229,7 @@ pub(super) struct Draft {
 }
 
 enum Body {
-    Memory { bytes: Bytes, reservation: Arc<Reservation> },
+    Memory { piece: Arc<Piece>, reservation: Arc<Reservation> },
     Written(Arc<StagedFile>),
     Sealed(Arc<StagedFile>),
 }
@@ -274,10 +240,12 @@ impl Draft {
         let header = Header { hash: self.hash, size: self.size, outline_crc: crc(&self.outline) };
         let file = match &self.body {
             Body::Sealed(file) => return Ok(file.clone()),
-            Body::Memory { bytes, reservation } => {
+            Body::Memory { piece, reservation } => {
                 self.blobs.check_free()?;
                 let file = StagedFile::create(&self.blobs, reservation.clone())?;
-                let whole = [&header.encode()[..], bytes, &self.outline].concat();
+                let page = header.encode();
+                let parts = [&page[..]].into_iter().chain(piece.parts()).chain([&self.outline[..]]);
+                let whole = parts.collect::<Vec<_>>().concat();
                 let _charge = self.blobs.0.counters.gauge.charge(whole.capacity());
                 file.write(&whole, 0)?;
                 reservation.wrote(self.size);
@@ -320,7 +288,13 @@ impl StagedFile {
     }
 
     fn write(&self, bytes: &[u8], offset: u64) -> Result<()> {
-        self.file().write_all_at(bytes, offset).map_err(|e| failed("the upload could not be written", e))
+        self.file().write_all_at(bytes, offset).map_err(unwritten)
+    }
+
+    fn write_piece(&self, piece: &Piece, offset: u64) -> Result<()> {
+        let parts: Vec<_> = piece.parts().collect();
+        let pages = if offset < CACHED { Pages::Stay } else { Pages::Pass };
+        self.file().write_parts_at(&parts, offset, pages).map_err(unwritten)
     }
 
     fn sync(&self) -> Result<()> {

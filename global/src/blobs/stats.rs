@@ -61,7 +61,7 @@ impl Counters {
             dedup_hits: self.dedup_hits.load(Relaxed),
             corrupt_reads: self.corrupt_reads.load(Relaxed),
             healed: self.healed.load(Relaxed),
-            buffered_bytes: self.gauge.0.now.load(Relaxed),
+            buffered_bytes: self.gauge.now(),
             buffered_bytes_peak: self.gauge.0.peak.load(Relaxed),
             ..BlobStats::default()
         }
@@ -84,6 +84,11 @@ impl Gauge {
         let now = self.0.now.fetch_add(bytes as u64, Relaxed) + bytes as u64;
         self.0.peak.fetch_max(now, Relaxed);
         Charge { bytes: bytes as u64, gauge: self.clone() }
+    }
+
+    /// Bytes counted now.
+    pub(super) fn now(&self) -> u64 {
+        self.0.now.load(Relaxed)
     }
 }
 

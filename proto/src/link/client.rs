@@ -1,6 +1,8 @@
 //! A Local's side of the tier link.
 
+use super::host::{FETCH, STAGE};
 use super::{Frames, cut, frames};
+use crate::bulk::{self, Receiving};
 use crate::convert::{down_from, pack_requests, read_replies, up_to};
 use crate::dial::{Channel, Dial};
 use crate::remote_store::{in_time, send_all};
@@ -32,7 +34,8 @@ const GROUP: u64 = GROUP_BYTES as u64;
 pub struct LinkClient {
     session: Grpc<Channel>,
     requests: Grpc<Channel>,
-    bulk: Grpc<Channel>,
+    bulk: Channel,
+    frame: usize,
     tasks: Tasks,
     call: Duration,
     idle: Duration,
@@ -41,13 +44,15 @@ pub struct LinkClient {
 impl LinkClient {
     /// A link to the Global at `address`; nothing is sent yet. `tasks` owns its connections.
     pub fn new(sys: &Sys, tasks: &Tasks, address: &Address, dial: &Dial) -> Self {
+        let channel = || Channel::new(sys, tasks, address, dial);
         let grpc = || {
-            Grpc::new(Channel::new(sys, tasks, address, dial))
+            Grpc::new(channel())
                 .max_decoding_message_size(dial.frame_bytes)
                 .max_encoding_message_size(dial.frame_bytes)
         };
-        let (session, requests, bulk) = (grpc(), grpc(), grpc());
-        Self { session, requests, bulk, tasks: tasks.clone(), call: dial.call, idle: dial.transfer_idle }
+        let (session, requests, bulk, frame) = (grpc(), grpc(), channel(), dial.frame_bytes);
+        let (tasks, call, idle) = (tasks.clone(), dial.call, dial.transfer_idle);
+        Self { session, requests, bulk, frame, tasks, call, idle }
     }
 
     /// Opens a session stream, on which HELLO must be sent first. Returns at once; if the call fails, that is
@@ -102,8 +107,8 @@ impl LinkClient {
         };
         let first = wire::StageChunk { size, data: Bytes::new() };
         let message = |data| wire::StageChunk { size: None, data };
-        let mut client = self.bulk.clone();
-        let send = move |chunks| async move { client.stage(chunks).await };
+        let (channel, frame) = (self.bulk.clone(), self.frame);
+        let send = move |chunks| bulk::send(channel, STAGE, chunks, frame);
         let staged: wire::StageResponse = send_all(self.idle, first, body, message, send).await?;
         let hash = BlobHash::from_slice(&staged.hash)?;
         if expected.is_some_and(|expected| expected != hash) {
@@ -123,9 +128,10 @@ impl LinkClient {
         let end = slice.len.and_then(|len| slice.offset.checked_add(len)).map(|end| end.div_ceil(GROUP));
         let len = end.and_then(|groups| groups.checked_mul(GROUP)).map(|end| end - offset);
         let request = wire::FetchRequest { hash: Bytes::copy_from_slice(hash.as_bytes()), offset, len };
-        let mut client = self.bulk.clone();
+        let (channel, request) = (self.bulk.clone(), stream::iter([request]));
         let (chunks, first) = in_time(self.call, async {
-            let mut chunks = client.fetch(request).await?.into_inner();
+            let mut chunks: Receiving<wire::FetchChunk> =
+                bulk::call(channel, FETCH, request, self.frame).await?;
             let first = chunks.message().await?;
             Ok((chunks, first))
         })
@@ -155,7 +161,7 @@ pub struct Fetched {
 
 /// Takes whole groups from a stream of chunks.
 struct Groups {
-    chunks: Streaming<wire::FetchChunk>,
+    chunks: Receiving<wire::FetchChunk>,
     outline: Outline,
     hash: BlobHash,
     next: u64,

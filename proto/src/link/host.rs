@@ -1,6 +1,7 @@
 //! Global's side of the tier link.
 
 use super::{Frames, cut_all, frames, until_error};
+use crate::bulk::{Bulk, Receiving};
 use crate::convert::{down_to, pack_replies, read_requests, up_from};
 use crate::serve::Limits;
 use crate::status::{from_status, to_status, with_code};
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use dstore_shared::frame::{Down, Reply, Request, Up};
 use dstore_shared::{BlobHash, Error, Result};
 use dstore_sys::tasks::Tasks;
-use futures_util::stream::{self, StreamExt};
+use futures_util::stream::{self, Stream, StreamExt};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,10 +101,13 @@ impl<H: LinkHost> LinkService<H> {
         self.within(self.host.session(up)).await.map_err(|e| to_status(&e))
     }
 
-    async fn receive(&self, mut chunks: Streaming<wire::StageChunk>) -> Result<(BlobHash, u64)> {
-        let first = tokio::time::timeout(self.idle, chunks.message()).await;
+    async fn receive<C>(&self, mut chunks: C) -> Result<wire::StageResponse>
+    where
+        C: Stream<Item = Result<wire::StageChunk, Status>> + Send + Unpin + 'static,
+    {
+        let first = tokio::time::timeout(self.idle, chunks.next()).await;
         let first = first.map_err(|_| Error::unavailable("no data came: send it again"))?;
-        let first = first.map_err(|s| from_status(&s))?.unwrap_or_default();
+        let first = first.transpose().map_err(|s| from_status(&s))?.unwrap_or_default();
         let expected = Expected { size: first.size, hash: None };
         let (body, sent) = transfer::upload(first.data, chunks, |chunk| chunk.data, expected, self.idle);
         let (done, result) = oneshot::channel();
@@ -113,7 +117,8 @@ impl<H: LinkHost> LinkService<H> {
         });
         _ = sent.await;
         let stopped = |_| Error::unavailable("global is stopping: stage it again");
-        self.within(async { result.await.map_err(stopped)? }).await
+        let (hash, size) = self.within(async { result.await.map_err(stopped)? }).await?;
+        Ok(wire::StageResponse { hash: Bytes::copy_from_slice(hash.as_bytes()), size })
     }
 
     async fn send(&self, request: wire::FetchRequest) -> Result<WireStream<wire::FetchChunk>> {
@@ -131,6 +136,28 @@ impl<H: LinkHost> LinkService<H> {
         let Some(body) = body else { return Ok(Box::pin(stream::iter([Ok(first)]))) };
         let message = |data| wire::FetchChunk { header: None, data };
         Ok(transfer::pump(&self.tasks, self.idle, first, body, message))
+    }
+}
+
+/// Where blobs are staged.
+pub(super) const STAGE: &str = "/dstore.v1.Link/Stage";
+/// Where blobs are fetched.
+pub(super) const FETCH: &str = "/dstore.v1.Link/Fetch";
+
+impl<H: LinkHost> Bulk for LinkService<H> {
+    const UP: &'static str = STAGE;
+    const DOWN: &'static str = FETCH;
+    type Piece = wire::StageChunk;
+    type Done = wire::StageResponse;
+    type Wanted = wire::FetchRequest;
+    type Part = wire::FetchChunk;
+
+    async fn up(&self, pieces: Receiving<wire::StageChunk>) -> Result<wire::StageResponse, Status> {
+        self.receive(pieces).await.map_err(|e| to_status(&e))
+    }
+
+    async fn down(&self, wanted: wire::FetchRequest) -> Result<WireStream<wire::FetchChunk>, Status> {
+        self.send(wanted).await.map_err(|e| to_status(&e))
     }
 }
 
@@ -162,9 +189,7 @@ impl<H: LinkHost> link_server::Link for LinkService<H> {
         &self,
         chunks: tonic::Request<Streaming<wire::StageChunk>>,
     ) -> Result<Response<wire::StageResponse>, Status> {
-        let (hash, size) = self.receive(chunks.into_inner()).await.map_err(|e| to_status(&e))?;
-        let hash = Bytes::copy_from_slice(hash.as_bytes());
-        Ok(Response::new(wire::StageResponse { hash, size }))
+        self.receive(chunks.into_inner()).await.map(Response::new).map_err(|e| to_status(&e))
     }
 
     async fn fetch(

@@ -3,6 +3,7 @@
 //! Health and reflection are always there. A handler is found by the service part of the path.
 
 use super::Limits;
+use crate::bulk::WithBulk;
 use crate::link::{LinkHost, LinkService};
 use crate::store::Store;
 use crate::store_service::{IdSource, StoreService};
@@ -51,16 +52,20 @@ impl Routes {
     #[must_use]
     pub fn store<S: Store>(self, store: Arc<S>, ids: Arc<dyn IdSource>) -> Self {
         let frame = self.limits.frame_bytes;
-        let service = StoreService::new(store, ids, self.tasks.clone(), &self.limits);
-        self.with(StoreServer::new(service).max_decoding_message_size(frame).max_encoding_message_size(frame))
+        let service = Arc::new(StoreService::new(store, ids, self.tasks.clone(), &self.limits));
+        let grpc = StoreServer::from_arc(service.clone());
+        let grpc = grpc.max_decoding_message_size(frame).max_encoding_message_size(frame);
+        self.with(WithBulk::new(grpc, service, frame))
     }
 
     /// Serves the tier link of `host`.
     #[must_use]
     pub fn link<H: LinkHost>(self, host: Arc<H>) -> Self {
         let frame = self.limits.frame_bytes;
-        let service = LinkService::new(host, self.tasks.clone(), &self.limits);
-        self.with(LinkServer::new(service).max_decoding_message_size(frame).max_encoding_message_size(frame))
+        let service = Arc::new(LinkService::new(host, self.tasks.clone(), &self.limits));
+        let grpc = LinkServer::from_arc(service.clone());
+        let grpc = grpc.max_decoding_message_size(frame).max_encoding_message_size(frame);
+        self.with(WithBulk::new(grpc, service, frame))
     }
 
     /// Tells and sets whether the services serve.

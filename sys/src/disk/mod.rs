@@ -24,6 +24,15 @@ pub enum Open {
     Create,
 }
 
+/// What becomes of the memory that written bytes pass through.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pages {
+    /// It holds them for whoever reads them next.
+    Stay,
+    /// The disk may be given them at once, and their memory used for what is written next.
+    Pass,
+}
+
 /// One name in a directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DirEntry {
@@ -83,6 +92,15 @@ pub trait DiskFile: Send + Sync + Debug {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes all of `buf` at `offset`.
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
+    /// Writes `parts` one after another, beginning at `offset`. Durable after `sync`, whatever becomes of the
+    /// pages.
+    fn write_parts_at(&self, parts: &[&[u8]], mut offset: u64, _pages: Pages) -> io::Result<()> {
+        for part in parts {
+            self.write_all_at(part, offset)?;
+            offset += part.len() as u64;
+        }
+        Ok(())
+    }
     /// Makes contents, and as much metadata as is needed to read them, durable (`fdatasync`).
     fn sync(&self) -> io::Result<()>;
     /// Length in bytes.

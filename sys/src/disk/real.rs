@@ -1,9 +1,10 @@
 //! The machine's own file system.
 
-use super::{DirEntry, Disk, DiskFile, Lock, Open};
+use super::{DirEntry, Disk, DiskFile, Lock, Open, Pages};
 use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::io::{Errno, ReadWriteFlags};
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -12,6 +13,11 @@ use std::path::Path;
 pub struct RealDisk;
 
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// Parts in one call: `IOV_MAX` of Linux.
+const PARTS_MAX: usize = 1024;
+/// `RWF_DONTCACHE` of `<linux/fs.h>`, since Linux 6.14: written back at once, dropped from the page cache then.
+const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
 impl Disk for RealDisk {
     fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn DiskFile>> {
@@ -86,6 +92,27 @@ impl DiskFile for RealFile {
         self.0.write_all_at(buf, offset)
     }
 
+    fn write_parts_at(&self, parts: &[&[u8]], mut offset: u64, pages: Pages) -> io::Result<()> {
+        let mut slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        let mut rest = &mut slices[..];
+        let mut flags = if pages == Pages::Pass { DONTCACHE } else { ReadWriteFlags::empty() };
+        IoSlice::advance_slices(&mut rest, 0); // leaves out what is empty
+        while !rest.is_empty() {
+            match rustix::io::pwritev2(&self.0, &rest[..rest.len().min(PARTS_MAX)], offset, flags) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    offset += n as u64;
+                    IoSlice::advance_slices(&mut rest, n);
+                }
+                Err(Errno::INTR) => {}
+                // An older kernel, or a file system that cannot.
+                Err(Errno::OPNOTSUPP | Errno::INVAL) if flags == DONTCACHE => flags = ReadWriteFlags::empty(),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
     }
@@ -125,6 +152,18 @@ mod tests {
         file.sync().expect("synced");
         assert_eq!(file.len().expect("len"), 100_000);
         assert_eq!(&RealDisk.read(&path, 1 << 20).expect("read")[99_000..99_005], b"hello");
+        for pages in [Pages::Stay, Pages::Pass] {
+            let mut parts = vec![&b"all"[..], b"", b"parts"];
+            parts.resize(PARTS_MAX + 10, b"!");
+            file.write_parts_at(&parts, 90_003, pages).expect("written");
+            file.write_parts_at(&[], 0, pages).expect("nothing to do");
+            file.write_parts_at(&[b""], 0, pages).expect("nothing to do");
+            let read = RealDisk.read(&path, 1 << 20).expect("read");
+            assert_eq!(&read[90_000..90_013], b"\0\0\0allparts!!");
+            let written = 90_011 + PARTS_MAX + 7;
+            assert_eq!((&read[written - 1..=written], read.len()), (&b"!\0"[..], 100_000), "{pages:?}");
+            file.write_all_at(&[0; 2000], 90_000).expect("written");
+        }
         assert!(RealDisk.read(&path, 10).is_err());
         assert!(RealDisk.open(&path, Open::Create).is_err());
         assert_eq!(RealDisk.list(dir.path()).expect("list").len(), 1);

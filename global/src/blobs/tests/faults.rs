@@ -2,7 +2,7 @@
 
 use super::*;
 use dstore_shared::Kind;
-use dstore_sys::disk::{DirEntry, Lock};
+use dstore_sys::disk::{DirEntry, Lock, Pages};
 use parking_lot::Mutex;
 
 /// The real disk, which fails when told and writes down what it was asked.
@@ -90,6 +90,10 @@ impl DiskFile for FaultyFile {
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         self.faults.call("write", &self.path)?;
         self.file.write_all_at(buf, offset)
+    }
+    fn write_parts_at(&self, parts: &[&[u8]], offset: u64, pages: Pages) -> io::Result<()> {
+        self.faults.call("write", &self.path)?;
+        self.file.write_parts_at(parts, offset, pages)
     }
     fn sync(&self) -> io::Result<()> {
         self.faults.call("sync", &self.path)?;
