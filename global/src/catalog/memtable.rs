@@ -74,12 +74,11 @@ impl Memtable {
 
     pub(super) fn put_name(&mut self, name: &Name, entry: Option<Entry>) {
         self.bound += usize::from(entry.is_some());
-        match self.names.insert(name.clone(), entry) {
-            Some(old) => self.bound -= usize::from(old.is_some()),
-            None => {
-                self.order.push(name);
-                self.contents += name.as_bytes().len();
-            }
+        if let Some(old) = self.names.insert(name.clone(), entry) {
+            self.bound -= usize::from(old.is_some());
+        } else {
+            self.order.push(name);
+            self.contents += name.as_bytes().len();
         }
     }
 
