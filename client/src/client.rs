@@ -6,7 +6,8 @@ use bytes::{Bytes, BytesMut};
 use dstore_proto::RemoteStore;
 use dstore_proto::dial::Channel;
 use dstore_proto::store::{
-    Body, BodyStream, DeleteReply, Found, Provenance, SetReply, Slice, Stat, Status, Store, Target,
+    Body, BodyStream, DeleteReply, Found, ListQuery, Listing, Provenance, SetReply, Slice, Stat, Status,
+    Store, Target,
 };
 use dstore_shared::limits::{CHUNK_BYTES, UNARY_BYTES_MAX};
 use dstore_shared::{
@@ -305,6 +306,14 @@ impl<S: Store> Client<S> {
     /// As [`Store::exists`].
     pub async fn exists(&self, names: &[Name]) -> Result<Vec<bool>> {
         self.retry(Attempts::Calls, || self.inner.store.exists(names.to_vec())).await
+    }
+
+    /// A page of names in byte order, as of one revision.
+    ///
+    /// # Errors
+    /// As [`Store::list`].
+    pub async fn list(&self, query: &ListQuery) -> Result<Listing> {
+        self.retry(Attempts::Calls, || self.inner.store.list(query.clone())).await
     }
 
     /// How the tier is.

@@ -1,19 +1,23 @@
 //! Global's own `Store`: for clients that ask it without a Local.
 
 use crate::authority::Responder;
+use crate::catalog::Page;
 use crate::host::Host;
 use crate::sessions::Answered;
 use dstore_proto::IdSource;
 use dstore_proto::link::Fetch;
 use dstore_proto::store::{
-    Body, DeleteReply, Found, Provenance, SetReply, Slice, Stat, Status, Store, Target, Tier,
+    Body, DeleteReply, Found, ListQuery, Listing, Provenance, SetReply, Slice, Stat, Status, Store, Target,
+    Tier,
 };
-use dstore_shared::limits::CARRIED_BYTES_MAX;
+use dstore_shared::limits::{CARRIED_BYTES_MAX, LIST_BYTES_MAX, LIST_NAMES_MAX};
 use dstore_shared::{
-    Blob, BlobHash, Command, Entry, Error, Name, Outcome, RequestId, Result, Revision, SetOutcome,
+    Blob, BlobHash, Command, Entry, Error, Key, Name, Outcome, RequestId, Result, Revision, SetOutcome,
 };
 use tokio::sync::oneshot;
 
+/// What a listed name takes in a frame besides its key.
+const LISTED_BYTES: usize = 80;
 /// How often a name is resolved again because its blob was swept in between.
 const RESOLVES_MAX: usize = 3;
 
@@ -59,6 +63,22 @@ impl Host {
         };
         Ok(Some(Found { entry: Entry { size, ..entry }, from, body }))
     }
+}
+
+/// As many names as fit a frame.
+fn fit_frame(page: Page) -> Listing {
+    let (mut bytes, mut next) = (0, page.next.map(|name| name.key()));
+    let mut names = Vec::with_capacity(page.names.len());
+    for (name, entry) in page.names {
+        let key = name.key();
+        bytes += key.as_bytes().len() + LISTED_BYTES;
+        if bytes > LIST_BYTES_MAX {
+            next = names.last().map(|(key, _): &(Key, Entry)| key.clone());
+            break;
+        }
+        names.push((key, entry));
+    }
+    Listing { names, next, from: at(page.revision) }
 }
 
 const fn at(revision: Revision) -> Provenance {
@@ -144,6 +164,17 @@ impl Store for Host {
                 Ok(meta.map(|meta| Stat { entry: unnamed(hash, meta.size), from: at(Revision(0)) }))
             }
         }
+    }
+
+    async fn list(&self, query: ListQuery) -> Result<Listing> {
+        let ListQuery { namespace, prefix, after, limit } = query;
+        let catalog = self.0.catalog.clone();
+        let page = self.0.sys.blocking.run(move || {
+            let packed = [namespace.as_bytes(), &[0], &prefix].concat();
+            let after = after.map(|key| Name::new(&namespace, &key));
+            catalog.list(&packed, after.as_ref(), limit.clamp(1, LIST_NAMES_MAX))
+        });
+        Ok(fit_frame(page.await?))
     }
 
     async fn status(&self) -> Result<Status> {

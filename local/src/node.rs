@@ -18,7 +18,8 @@ use crate::core::{Changed, Core, Looked, stopped};
 use bytes::{Bytes, BytesMut};
 use dstore_proto::IdSource;
 use dstore_proto::store::{
-    Body, BodyStream, DeleteReply, Found, Provenance, SetReply, Slice, Stat, Status, Store, Target, Tier,
+    Body, BodyStream, DeleteReply, Found, ListQuery, Listing, Provenance, SetReply, Slice, Stat, Status,
+    Store, Target, Tier,
 };
 use dstore_shared::limits::{CARRIED_BYTES_MAX, DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX};
 use dstore_shared::{
@@ -333,6 +334,11 @@ impl Store for Node {
         let looked = self.answer(self.core.look(&name)).await?;
         let from = Provenance { tier: Tier::Global, cached: false, revision: looked.head };
         Ok(looked.entry.map(|entry| Stat { entry, from }))
+    }
+
+    /// A node knows a few names only, so Global is asked.
+    async fn list(&self, query: ListQuery) -> Result<Listing> {
+        self.core.link.list(&query).await
     }
 
     async fn status(&self) -> Result<Status> {

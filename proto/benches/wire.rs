@@ -8,7 +8,8 @@ use dstore_proto::dial::{Channel, Dial};
 use dstore_proto::link::{Fetch, Frames, LinkClient, LinkHost};
 use dstore_proto::serve::{Limits, Routes, Serving};
 use dstore_proto::store::{
-    Body, BodyStream, DeleteReply, Found, Provenance, SetReply, Slice, Stat, Status, Store, Target, Tier,
+    Body, BodyStream, DeleteReply, Found, ListQuery, Listing, Provenance, SetReply, Slice, Stat, Status,
+    Store, Target, Tier,
 };
 use dstore_shared::frame::{Answer, Ask, Down, Reply, Request, Resolved, Up};
 use dstore_shared::{
@@ -92,6 +93,10 @@ impl Store for Null {
 
     async fn stat(&self, _: Target) -> Result<Option<Stat>> {
         Ok(None)
+    }
+
+    async fn list(&self, _: ListQuery) -> Result<Listing> {
+        Err(Error::invalid("not here"))
     }
 
     async fn status(&self) -> Result<Status> {

@@ -8,7 +8,8 @@ use crate::convert::{Packer, detach, names_to, need, target_to};
 use crate::dial::{Channel, Dial};
 use crate::status::from_status;
 use crate::store::{
-    Body, BodyStream, DeleteReply, Found, SetReply, Slice, Stat, Status as TierStatus, Store, Target,
+    Body, BodyStream, DeleteReply, Found, ListQuery, Listing, SetReply, Slice, Stat, Status as TierStatus,
+    Store, Target,
 };
 use crate::store_service::{DOWNLOAD, UPLOAD};
 use crate::transfer;
@@ -265,6 +266,10 @@ impl Store for RemoteStore {
         let exists = self.unary(self.client.clone().exists(request)).await?.exists;
         same_length(exists.len(), names.len())?;
         Ok(exists)
+    }
+
+    async fn list(&self, query: ListQuery) -> Result<Listing> {
+        self.unary(self.client.clone().list(wire::ListRequest::from(&query))).await?.try_into()
     }
 
     async fn status(&self) -> Result<TierStatus> {

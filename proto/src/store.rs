@@ -4,7 +4,9 @@
 //! asking either over gRPC.
 
 use bytes::Bytes;
-use dstore_shared::{Blob, BlobHash, Born, Entry, Error, Name, RequestId, Result, Revision, SetOutcome};
+use dstore_shared::{
+    Blob, BlobHash, Born, Entry, Error, Key, Name, Namespace, RequestId, Result, Revision, SetOutcome,
+};
 use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
 use std::fmt;
 use std::future::Future;
@@ -154,6 +156,31 @@ pub struct Stat {
     pub from: Provenance,
 }
 
+/// Which names to list.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ListQuery {
+    /// In which namespace.
+    pub namespace: Namespace,
+    /// What their keys begin with, 0 to 1,024 bytes.
+    pub prefix: Bytes,
+    /// Only keys after this one.
+    pub after: Option<Key>,
+    /// At most so many; never more than [`LIST_NAMES_MAX`](dstore_shared::limits::LIST_NAMES_MAX).
+    pub limit: usize,
+}
+
+/// A page of a list.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listing {
+    /// Keys in byte order, and what they are bound to. Fewer than asked for does not mean that these were the
+    /// last.
+    pub names: Vec<(Key, Entry)>,
+    /// Go on after this key; `None` = these were the last.
+    pub next: Option<Key>,
+    /// Where the answer came from; all of the page holds as of its revision.
+    pub from: Provenance,
+}
+
 /// What became of a SET, and where it was decided.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SetReply {
@@ -257,6 +284,13 @@ pub trait Store: Send + Sync + 'static {
             answers.map_ok(|stat| stat.is_some()).try_collect().await
         }
     }
+
+    /// Names in byte order, a page at a time, each as of one revision. A name that is bound during all of a
+    /// walk over the pages is on exactly one of them.
+    ///
+    /// # Errors
+    /// `Unavailable` when Global is needed and away.
+    fn list(&self, query: ListQuery) -> impl Future<Output = Result<Listing>> + Send;
 
     /// How the tier is.
     ///

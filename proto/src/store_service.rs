@@ -299,6 +299,13 @@ impl<S: Store> store_server::Store for StoreService<S> {
         .await
     }
 
+    async fn list(
+        &self,
+        request: Request<wire::ListRequest>,
+    ) -> Result<Response<wire::ListResponse>, Status> {
+        self.within(async { Ok(self.store.list(request.into_inner().try_into()?).await?.into()) }).await
+    }
+
     async fn status(
         &self,
         _: Request<wire::StatusRequest>,

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// Names on a page of a list: with the longest keys it still fits a frame with room to spare.
+pub const LIST_NAMES_MAX: usize = 1000;
+/// Bytes of keys and entries on a page of a list.
+pub const LIST_BYTES_MAX: usize = 512 << 10;
 /// Longest key in bytes: long enough for a path or a digest, short enough to keep a million in memory.
 pub const KEY_BYTES_MAX: usize = 1024;
 /// Longest namespace name in bytes: it is repeated in every packed name.

@@ -62,6 +62,11 @@ impl Namespace {
         Ok(Self(name))
     }
 
+    /// The bytes of its name.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The namespace's name.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("a namespace is ASCII")

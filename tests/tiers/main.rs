@@ -5,5 +5,6 @@ mod boundaries;
 
 mod basics;
 mod limits;
+mod list;
 mod races;
 mod rig;

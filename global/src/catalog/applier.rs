@@ -45,6 +45,8 @@ pub(super) struct Applier {
     jobs: Mutex<VecDeque<Job>>,
     room: Condvar,
     turn: Mutex<()>,
+    /// Memtables that the index has begun to take.
+    begun: AtomicU64,
     /// Everything up to here is in the index.
     indexed: AtomicU64,
     /// The latest checkpoint, and the one before if it proves this index.
@@ -78,6 +80,7 @@ impl Applier {
             jobs: Mutex::default(),
             room: Condvar::new(),
             turn: Mutex::new(()),
+            begun: 0.into(),
             indexed: indexed.0.into(),
             checkpointed: indexed.0.into(),
             checkpointed_before: checkpointed_before.0.into(),
@@ -90,6 +93,10 @@ impl Applier {
 
     pub(super) fn indexed(&self) -> Revision {
         Revision(self.indexed.load(Ordering::Acquire))
+    }
+
+    pub(super) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::SeqCst)
     }
 
     pub(super) fn checkpointed(&self) -> Revision {
@@ -153,6 +160,8 @@ impl Applier {
     fn run(&self, job: Job) -> Result<()> {
         match job {
             Job::Memtable(memtable) => {
+                // Before anything of it can be seen in the index.
+                self.begun.fetch_add(1, Ordering::SeqCst);
                 self.engine.apply(memtable.writes(), memtable.last)?;
                 self.layers.retire(&memtable);
                 self.indexed.store(memtable.last.0, Ordering::Release);

@@ -4,12 +4,14 @@
 //! counted, and are expected to be in an allocation of their own (whoever submits a change sees to that).
 //! Once frozen it never changes.
 
+use super::list::Order;
 use crate::change::{BlobMeta, Change, encode_entry, encode_meta};
 use crate::engine::{Table, Write};
 use bytes::Bytes;
 use dstore_shared::{BlobHash, Entry, Name, Revision};
 use foldhash::fast::RandomState;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// What a key of each kind costs besides its name's or value's bytes, places that are kept free included.
 const NAME_OVERHEAD_BYTES: usize = 220;
@@ -24,6 +26,7 @@ pub(super) struct Memtable {
     pub(super) names: Map<Name, Option<Entry>>,
     pub(super) blobs: Map<BlobHash, Option<BlobMeta>>,
     pub(super) inline: Map<BlobHash, Option<Bytes>>,
+    order: Arc<Order>,
     /// Names that are bound, as opposed to removed.
     bound: usize,
     /// Bytes of names and of inline values.
@@ -39,6 +42,7 @@ impl Memtable {
             names: Map::with_capacity_and_hasher(self.names.len(), RandomState::default()),
             blobs: Map::with_capacity_and_hasher(self.blobs.len(), RandomState::default()),
             inline: Map::with_capacity_and_hasher(self.inline.len(), RandomState::default()),
+            order: Arc::default(),
             bound: 0,
             contents: 0,
             last: Revision(0),
@@ -53,6 +57,11 @@ impl Memtable {
             + self.contents
     }
 
+    /// Its names, to be put in order.
+    pub(super) fn order(&self) -> Arc<Order> {
+        self.order.clone()
+    }
+
     /// Names that are bound.
     pub(super) fn bound(&self) -> usize {
         self.bound
@@ -65,9 +74,11 @@ impl Memtable {
 
     pub(super) fn put_name(&mut self, name: &Name, entry: Option<Entry>) {
         self.bound += usize::from(entry.is_some());
-        match self.names.insert(name.clone(), entry) {
-            Some(old) => self.bound -= usize::from(old.is_some()),
-            None => self.contents += name.as_bytes().len(),
+        if let Some(old) = self.names.insert(name.clone(), entry) {
+            self.bound -= usize::from(old.is_some());
+        } else {
+            self.order.push(name);
+            self.contents += name.as_bytes().len();
         }
     }
 

@@ -14,12 +14,14 @@
 mod applier;
 #[cfg(test)]
 mod figures;
+mod list;
 mod memtable;
 mod overlay;
 #[cfg(test)]
 mod tests;
 
 pub use applier::OnPoison;
+pub use list::Page;
 
 use crate::change::{BlobMeta, Commit, decode_entry, decode_meta};
 use crate::checkpoint::{Checkpoints, Remembered};

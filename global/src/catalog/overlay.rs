@@ -49,7 +49,7 @@ pub(super) struct Overlay {
 
 impl Overlay {
     /// The youngest first.
-    fn memtables(&self) -> impl Iterator<Item = &Memtable> {
+    pub(super) fn memtables(&self) -> impl Iterator<Item = &Memtable> {
         std::iter::once(&self.young).chain(self.frozen.iter().rev().map(|frozen| &**frozen))
     }
 

@@ -6,10 +6,10 @@ use dstore_sys::rng::{Rng, SeededRng};
 use parking_lot::Mutex;
 use std::sync::atomic::AtomicBool;
 
-struct Rig {
+pub(in crate::catalog) struct Rig {
     sys: Sys,
     dir: tempfile::TempDir,
-    catalog: Catalog,
+    pub(in crate::catalog) catalog: Catalog,
     _end: LaneEnd,
 }
 
@@ -29,22 +29,22 @@ fn rig(engine: impl FnOnce(Box<dyn Engine>) -> Arc<dyn Engine>, config: &Catalog
     Rig { sys, dir, catalog, _end: end }
 }
 
-fn plain() -> Rig {
+pub(in crate::catalog) fn plain() -> Rig {
     rig(Arc::from, &CatalogConfig::default())
 }
 
 impl Rig {
     /// Waits until everything shown is indexed and gives the checkpoint's revision.
-    fn checkpoint(&self, outcomes: Vec<Remembered>) -> Revision {
+    pub(in crate::catalog) fn checkpoint(&self, outcomes: Vec<Remembered>) -> Revision {
         self.catalog.checkpoint(self.sys.clock.now(), outcomes).blocking_recv().unwrap().unwrap()
     }
 }
 
-fn name(key: &str) -> Name {
+pub(in crate::catalog) fn name(key: &str) -> Name {
     Name::of(key.to_owned()).unwrap()
 }
 
-fn entry(revision: u64) -> Entry {
+pub(in crate::catalog) fn entry(revision: u64) -> Entry {
     Entry {
         hash: BlobHash::of(&revision.to_le_bytes()),
         size: 8,
@@ -53,11 +53,11 @@ fn entry(revision: u64) -> Entry {
     }
 }
 
-fn bind(key: &str, revision: u64) -> Change {
+pub(in crate::catalog) fn bind(key: &str, revision: u64) -> Change {
     Change::Bind { name: name(key), entry: entry(revision) }
 }
 
-fn commit(revision: u64, changes: Vec<Change>) -> Commit {
+pub(in crate::catalog) fn commit(revision: u64, changes: Vec<Change>) -> Commit {
     Commit { revision: Revision(revision), at_ms: revision * 10, outcome: None, changes }
 }
 
@@ -124,7 +124,7 @@ impl Engine for Gated {
     }
 }
 
-fn gated(config: &CatalogConfig) -> (Rig, Arc<Mutex<()>>, Arc<AtomicBool>) {
+pub(in crate::catalog) fn gated(config: &CatalogConfig) -> (Rig, Arc<Mutex<()>>, Arc<AtomicBool>) {
     let (gate, broken) = (Arc::new(Mutex::new(())), Arc::new(AtomicBool::new(false)));
     let (g, b) = (gate.clone(), broken.clone());
     (rig(|inner| Arc::new(Gated { inner, gate: g, broken: b }), config), gate, broken)

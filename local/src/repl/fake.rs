@@ -3,7 +3,8 @@
 use super::*;
 use bytes::Bytes;
 use dstore_proto::store::{
-    Body, DeleteReply, Found, Provenance, SetReply, Slice, Stat, Status, Store, Target, Tier,
+    Body, DeleteReply, Found, ListQuery, Listing, Provenance, SetReply, Slice, Stat, Status, Store, Target,
+    Tier,
 };
 use dstore_shared::{
     Blob, BlobHash, Born, Entry, Error, Kind, Name, RequestId, Result, Revision, SetOutcome,
@@ -151,6 +152,10 @@ impl Store for FakeStore {
 
     async fn stat(&self, _: Target) -> Result<Option<Stat>> {
         Ok(None)
+    }
+
+    async fn list(&self, _: ListQuery) -> Result<Listing> {
+        self.answer(|from| Listing { names: Vec::new(), next: None, from }).await
     }
 
     async fn status(&self) -> Result<Status> {

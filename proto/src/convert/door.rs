@@ -1,10 +1,12 @@
 //! The messages of the `Store` service.
 
 use super::{Packer, need};
-use crate::store::{DeleteReply, Provenance, SetReply, Slice, Stat, Status, Target, Tier};
+use crate::store::{
+    DeleteReply, ListQuery, Listing, Provenance, SetReply, Slice, Stat, Status, Target, Tier,
+};
 use crate::wire;
 use bytes::Bytes;
-use dstore_shared::limits::{DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX};
+use dstore_shared::limits::{DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX, KEY_BYTES_MAX, LIST_NAMES_MAX};
 use dstore_shared::{BlobHash, Born, Error, Key, Name, Namespace, Result, Revision, SetOutcome};
 use std::time::Duration;
 
@@ -12,11 +14,14 @@ impl TryFrom<wire::Name> for Name {
     type Error = Error;
 
     fn try_from(name: wire::Name) -> Result<Self> {
-        let namespace = match name.namespace.as_str() {
-            "" => Namespace::default(),
-            given => Namespace::new(Bytes::copy_from_slice(given.as_bytes()))?,
-        };
-        Ok(Self::new(&namespace, &Key::new(name.key)?))
+        Ok(Self::new(&namespace_from(&name.namespace)?, &Key::new(name.key)?))
+    }
+}
+
+fn namespace_from(given: &str) -> Result<Namespace> {
+    match given {
+        "" => Ok(Namespace::default()),
+        given => Namespace::new(Bytes::copy_from_slice(given.as_bytes())),
     }
 }
 
@@ -156,6 +161,80 @@ impl TryFrom<wire::StatResponse> for Option<Stat> {
         }
         let from = need(stat.from, "from")?.try_into()?;
         Ok(Some(Stat { entry: need(stat.entry, "entry")?.try_into()?, from }))
+    }
+}
+
+/// Tokens begin with it, so that later ones can be told from these.
+const PAGE_TOKEN: u8 = 1;
+
+fn token_to(after: Option<&Key>) -> Bytes {
+    let token = |key: &Key| [&[PAGE_TOKEN][..], key.as_bytes()].concat().into();
+    after.map_or_else(Bytes::new, token)
+}
+
+fn token_from(token: &Bytes) -> Result<Option<Key>> {
+    let foreign = || Error::invalid("the page token is not one of a list: send `next` of the page before");
+    match token.first() {
+        None => Ok(None),
+        Some(&PAGE_TOKEN) => Ok(Some(Key::new(token.slice(1..)).map_err(|_| foreign())?)),
+        Some(_) => Err(foreign()),
+    }
+}
+
+impl From<&ListQuery> for wire::ListRequest {
+    fn from(query: &ListQuery) -> Self {
+        Self {
+            namespace: query.namespace.to_string(),
+            prefix: query.prefix.clone(),
+            page_token: token_to(query.after.as_ref()),
+            limit: query.limit.clamp(1, LIST_NAMES_MAX) as u32,
+        }
+    }
+}
+
+impl TryFrom<wire::ListRequest> for ListQuery {
+    type Error = Error;
+
+    fn try_from(request: wire::ListRequest) -> Result<Self> {
+        let n = request.prefix.len();
+        if n > KEY_BYTES_MAX {
+            return Err(Error::invalid(format!(
+                "a prefix of `{n}` bytes: no key is that long, use at most {KEY_BYTES_MAX}"
+            )));
+        }
+        let limit = match request.limit as usize {
+            0 => LIST_NAMES_MAX,
+            limit => limit.min(LIST_NAMES_MAX),
+        };
+        let (namespace, after) = (namespace_from(&request.namespace)?, token_from(&request.page_token)?);
+        Ok(Self { namespace, prefix: request.prefix, after, limit })
+    }
+}
+
+impl From<Listing> for wire::ListResponse {
+    fn from(listing: Listing) -> Self {
+        let mut packer = Packer::new(32 * listing.names.len());
+        let names = listing.names.iter();
+        let names = names.map(|(key, entry)| wire::Listing {
+            key: key.clone().into_bytes(),
+            entry: Some(packer.entry(entry)),
+        });
+        Self {
+            names: names.collect(),
+            next: token_to(listing.next.as_ref()),
+            from: Some(listing.from.into()),
+        }
+    }
+}
+
+impl TryFrom<wire::ListResponse> for Listing {
+    type Error = Error;
+
+    fn try_from(page: wire::ListResponse) -> Result<Self> {
+        let names = page.names.into_iter();
+        let names = names.map(|name| Ok((Key::new(name.key)?, need(name.entry, "entry")?.try_into()?)));
+        let (next, from) = (token_from(&page.next)?, need(page.from, "from")?.try_into()?);
+        Ok(Self { names: names.collect::<Result<_>>()?, next, from })
     }
 }
 

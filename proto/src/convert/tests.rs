@@ -3,7 +3,7 @@
 use super::*;
 use crate::codec::read;
 use crate::shape::Shaped;
-use crate::store::{self, Provenance, SetReply, Slice, Stat, Target, Tier};
+use crate::store::{self, ListQuery, Listing, Provenance, SetReply, Slice, Stat, Target, Tier};
 use dstore_shared::frame::{Answer, Ask, Down, Hello, Listed, Reply, Request, Resolved, Resumption, Up};
 use dstore_shared::{
     Command, DeleteOutcome, FlightId, Incarnation, Key, Kind, LocalId, Namespace, Outcome, RegSeq, SetOutcome,
@@ -364,4 +364,45 @@ fn a_short_name_does_not_keep_its_frame_alive() {
     let requests = read_requests(batch).expect("valid");
     assert!(frame.is_unique(), "the requests share the frame's bytes");
     drop(requests);
+}
+
+proptest! {
+    #[test]
+    fn a_list_and_its_pages_come_back_equal(
+        name in name(),
+        prefix in vec(any::<u8>(), 0..=1024),
+        limit in 1..=1000_usize,
+        names in vec((name(), entry()), 0..20),
+        (after, next) in (any::<bool>(), any::<bool>()),
+    ) {
+        let after = after.then(|| name.key());
+        let query = ListQuery { namespace: name.namespace(), prefix: prefix.into(), after, limit };
+        prop_assert_eq!(ListQuery::try_from(wire::ListRequest::from(&query)).unwrap(), query);
+        let from = Provenance { tier: Tier::Global, cached: false, revision: Revision(7) };
+        let names = names.into_iter().map(|(name, entry)| (name.key(), entry)).collect();
+        let page = Listing { names, next: next.then(|| name.key()), from };
+        prop_assert_eq!(Listing::try_from(wire::ListResponse::from(page.clone())).unwrap(), page);
+    }
+}
+
+#[test]
+fn a_list_is_asked_for_within_its_bounds() {
+    let query = |request: wire::ListRequest| ListQuery::try_from(request);
+    let limit = |limit| query(wire::ListRequest { limit, ..Default::default() }).unwrap().limit;
+    assert_eq!([limit(0), limit(1), limit(1000), limit(u32::MAX)], [1000, 1, 1000, 1000]);
+    let token = |bytes: &[u8]| {
+        let page_token = Bytes::copy_from_slice(bytes);
+        query(wire::ListRequest { page_token, ..Default::default() })
+    };
+    assert_eq!(token(b"\x01k").unwrap().after, Some(Key::new("k").unwrap()));
+    for foreign in [&b"\x01"[..], b"\x02k", b"k", &[1; 1026]] {
+        assert_eq!(token(foreign).unwrap_err().kind(), Kind::Invalid, "{foreign:?}");
+    }
+    let prefix = Bytes::from(vec![0; 1025]);
+    assert_eq!(query(wire::ListRequest { prefix, ..Default::default() }).unwrap_err().kind(), Kind::Invalid);
+    let namespace = "not/one".to_owned();
+    assert_eq!(
+        query(wire::ListRequest { namespace, ..Default::default() }).unwrap_err().kind(),
+        Kind::Invalid
+    );
 }

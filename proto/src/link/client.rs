@@ -7,10 +7,11 @@ use crate::convert::{down_from, pack_requests, read_replies, up_to};
 use crate::dial::{Channel, Dial};
 use crate::remote_store::{in_time, send_all};
 use crate::status::from_status;
-use crate::store::{Body, BodyStream, Slice};
+use crate::store::{Body, BodyStream, ListQuery, Listing, Slice};
 use crate::transfer::Outgoing;
 use crate::wire;
 use crate::wire::link_client::LinkClient as Grpc;
+use crate::wire::store_client::StoreClient;
 use bytes::{Bytes, BytesMut};
 use dstore_shared::frame::{Down, Reply, Request, Up};
 use dstore_shared::{BlobHash, Error, GROUP_BYTES, Outline, Result};
@@ -35,6 +36,8 @@ const GROUP: u64 = GROUP_BYTES as u64;
 pub struct LinkClient {
     session: Grpc<Channel>,
     requests: Grpc<Channel>,
+    /// Global's own `Store`, on the connection of the requests.
+    store: StoreClient<Channel>,
     bulk: Channel,
     frame: usize,
     tasks: Tasks,
@@ -47,14 +50,18 @@ impl LinkClient {
     /// A link to the Global at `address`; nothing is sent yet. `tasks` owns its connections.
     pub fn new(sys: &Sys, tasks: &Tasks, address: &Address, dial: &Dial) -> Self {
         let channel = || Channel::new(sys, tasks, address, dial);
-        let grpc = || {
-            Grpc::new(channel())
+        let limited = |channel| {
+            Grpc::new(channel)
                 .max_decoding_message_size(dial.frame_bytes)
                 .max_encoding_message_size(dial.frame_bytes)
         };
-        let (session, requests, bulk, frame) = (grpc(), grpc(), channel(), dial.frame_bytes);
+        let grpc = || limited(channel());
+        let (session, bulk, frame) = (grpc(), channel(), dial.frame_bytes);
+        let asked = channel();
+        let requests = limited(asked.clone());
+        let store = StoreClient::new(asked).max_decoding_message_size(frame);
         let (tasks, address, call, idle) = (tasks.clone(), address.clone(), dial.call, dial.transfer_idle);
-        Self { session, requests, bulk, frame, tasks, address, call, idle }
+        Self { session, requests, store, bulk, frame, tasks, address, call, idle }
     }
 
     /// Where Global is to be.
@@ -127,6 +134,17 @@ impl LinkClient {
             return Err(Error::corrupt(format!("global received blake3:{hash} instead: stage it again")));
         }
         Ok((hash, staged.size))
+    }
+
+    /// A page of Global's names.
+    ///
+    /// # Errors
+    /// `Unavailable` if Global does not answer in time, and what [`Store::list`](crate::store::Store::list)
+    /// gives.
+    pub async fn list(&self, query: &ListQuery) -> Result<Listing> {
+        let mut store = self.store.clone();
+        let page = in_time(self.call, async { store.list(wire::ListRequest::from(query)).await }).await?;
+        page.into_inner().try_into()
     }
 
     /// Fetches a blob or a slice of it. `Ok(None)`: Global has no such blob. What is asked of Global is

@@ -5,9 +5,12 @@
 
 use bytes::Bytes;
 use dstore_proto::store::{
-    Body, DeleteReply, Found, Provenance, SetReply, Slice, Stat, Status, Store, Target, Tier,
+    Body, DeleteReply, Found, ListQuery, Listing, Provenance, SetReply, Slice, Stat, Status, Store, Target,
+    Tier,
 };
-use dstore_shared::{BlobHash, Born, Entry, Error, HistoryId, Name, RequestId, Result, Revision, SetOutcome};
+use dstore_shared::{
+    BlobHash, Born, Entry, Error, HistoryId, Key, Name, RequestId, Result, Revision, SetOutcome,
+};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -221,6 +224,23 @@ impl Store for FakeStore {
     async fn stat(&self, target: Target) -> Result<Option<Stat>> {
         self.works()?;
         Ok(self.entry(&target).map(|entry| Stat { entry, from: self.provenance() }))
+    }
+
+    async fn list(&self, query: ListQuery) -> Result<Listing> {
+        self.works()?;
+        let mut names: Vec<(Key, Entry)> = {
+            let state = self.state.lock();
+            let named = state.names.iter().filter(|(name, _)| name.namespace() == query.namespace);
+            named.map(|(name, entry)| (name.key(), *entry)).collect()
+        };
+        names.retain(|(key, _)| {
+            key.as_bytes().starts_with(&query.prefix) && query.after.as_ref().is_none_or(|after| key > after)
+        });
+        names.sort_by(|a, b| a.0.cmp(&b.0));
+        let more = names.len() > query.limit;
+        names.truncate(query.limit);
+        let next = names.last().filter(|_| more).map(|(key, _)| key.clone());
+        Ok(Listing { names, next, from: self.provenance() })
     }
 
     async fn status(&self) -> Result<Status> {
