@@ -180,7 +180,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         self.say_bye();
     }
 
-    /// This Local stops: as [`Self::retire`], and for good. No HELLO follows: it would begin a session that
+    /// This Local stops: as for a RETIRE, and for good. No HELLO follows: it would begin a session that
     /// nobody ends.
     pub fn leave(&mut self) {
         self.left = true;
