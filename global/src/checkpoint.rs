@@ -35,6 +35,8 @@ pub struct Checkpoint {
     pub history: HistoryId,
     /// Journal time at `revision`, in milliseconds since 1970.
     pub at_ms: u64,
+    /// Names that are bound at `revision`; `None` in files that do not say.
+    pub names: Option<u64>,
     /// Outcomes still in their window at `revision`, oldest first.
     pub outcomes: Vec<Remembered>,
 }
@@ -63,7 +65,9 @@ impl Checkpoints {
         let (history, index) = (checkpoint.history.0.to_le_bytes(), checkpoint.index.to_le_bytes());
         let [revision, previous, at_ms] =
             [checkpoint.revision.0, checkpoint.previous.0, checkpoint.at_ms].map(u64::to_le_bytes);
-        writer.push(HEAD, &[&revision, &previous, &at_ms, &history, &index])?;
+        let names = checkpoint.names.map(u64::to_le_bytes);
+        let names = names.as_ref().map_or(&[][..], |names| names);
+        writer.push(HEAD, &[&revision, &previous, &at_ms, &history, &index, names])?;
         let mut bytes = Vec::new();
         for (id, outcome, at_ms) in &checkpoint.outcomes {
             bytes.clear();
@@ -126,7 +130,8 @@ fn read_head(part: Part) -> Result<Checkpoint> {
     let mut head = Reader::new(part.bytes);
     let (revision, previous, at_ms) = (Revision(head.u64()?), Revision(head.u64()?), head.u64()?);
     let (history, index) = (HistoryId(head.u128()?), head.u128()?);
-    Ok(Checkpoint { revision, index, previous, history, at_ms, outcomes: Vec::new() })
+    let names = if head.left() >= 8 { Some(head.u64()?) } else { None };
+    Ok(Checkpoint { revision, index, previous, history, at_ms, names, outcomes: Vec::new() })
 }
 
 fn read_remembered(part: Part) -> Result<Remembered> {
@@ -160,6 +165,7 @@ mod tests {
             previous: Revision(1),
             history: HistoryId(9),
             at_ms: 5,
+            names: Some(6),
             outcomes: (0..outcomes).map(outcome).collect(),
         }
     }

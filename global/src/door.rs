@@ -189,7 +189,7 @@ impl Store for Host {
             fact("registrations", counts.registrations.to_string()),
             fact("changes_waiting", counts.ops.to_string()),
             fact("outcomes", counts.outcomes.to_string()),
-            fact("names_about", catalog.names.to_string()),
+            fact("names", catalog.names.to_string()),
             fact("blobs_about", catalog.blobs.to_string()),
             fact("blobs_marked_corrupt", blobs.marked.to_string()),
         ];

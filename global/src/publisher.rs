@@ -174,7 +174,7 @@ impl Publisher {
 }
 
 /// Copies the outcomes bit by bit, so that leases, reads and changes go on meanwhile. It has all of what is
-/// visible, because outcomes are noted by [`Publisher::show`] alone, which runs on this very thread: between two
+/// visible, because outcomes are noted by [`Publisher::show`] alone, which runs before or after this: between two
 /// slices none comes, and none moves, since a birth does not change. Some may go, being too old or too many. One
 /// that went before its slice is missing: a restart refuses its attempts as unknown (rule 26). One that went
 /// after its slice is there all the same, and it is true: its attempts are answered after a restart (rule 26)

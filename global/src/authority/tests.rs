@@ -137,3 +137,38 @@ async fn a_bound_blob_whose_file_is_gone_is_corrupt_until_it_is_set_again() {
     drop(store);
     global.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn the_count_of_names_is_exact_over_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = async || {
+        let config = GlobalConfig::new(dir.path().join("data"));
+        Global::start(Sys::real(), config).await.unwrap()
+    };
+    let global = start().await;
+    let (store, authority) = (global.store(), global.authority());
+    let name = |i: usize| Name::of(format!("{i}")).unwrap();
+    let names = || authority.catalog.counts().names;
+    let set = async |i: usize, value: &'static str| {
+        let blob = Body::Blob(Blob::hash(value));
+        store.set(authority.next_id(), Some(name(i)), blob).await.unwrap()
+    };
+    for i in 0..10 {
+        set(i, "v").await;
+        set(i, "other").await;
+    }
+    authority.checkpoint().await.unwrap();
+    store.delete(authority.next_id(), vec![name(1), name(2), name(77)]).await.unwrap();
+    store.delete(authority.next_id(), vec![name(1)]).await.unwrap();
+    assert_eq!(names(), 8);
+    set(1, "again").await;
+    authority.checkpoint().await.unwrap();
+    set(2, "again").await;
+    store.delete(authority.next_id(), vec![name(3)]).await.unwrap();
+    assert_eq!(names(), 9);
+    drop(store);
+    global.stop().await.unwrap();
+    let global = start().await;
+    assert_eq!(global.authority().catalog.counts().names, 9);
+    global.stop().await.unwrap();
+}

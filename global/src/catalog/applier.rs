@@ -32,6 +32,7 @@ pub(super) enum Job {
 pub(super) struct CheckpointJob {
     pub(super) revision: Revision,
     pub(super) at_ms: u64,
+    pub(super) names: u64,
     pub(super) outcomes: Vec<Remembered>,
     pub(super) done: oneshot::Sender<Result<Revision>>,
 }
@@ -174,7 +175,7 @@ impl Applier {
                 let gone = |key| Write { table: Table::Unnamed, key, value: None };
                 self.engine.apply(hints.into_iter().map(gone).collect(), self.indexed())
             }
-            Job::Checkpoint(CheckpointJob { revision, at_ms, outcomes, done }) => {
+            Job::Checkpoint(CheckpointJob { revision, at_ms, names, outcomes, done }) => {
                 let stored = self.store(revision);
                 let file = Checkpoint {
                     revision,
@@ -182,6 +183,7 @@ impl Applier {
                     previous: self.checkpointed(),
                     history: self.history,
                     at_ms,
+                    names: Some(names),
                     outcomes,
                 };
                 let answer = stored.clone().and_then(|()| self.vouch(&file));

@@ -45,6 +45,7 @@ fn figures(kind: EngineKind, size: usize, commits: u64) {
         revision: Revision(0),
         previous: Revision(0),
         at_ms: 0,
+        names: 0,
     };
     let (catalog, _end) = Catalog::start(start, &CatalogConfig::default(), Blocking::Threads);
     let rng = SeededRng::new(1);

@@ -27,8 +27,6 @@ pub(super) struct Memtable {
     pub(super) blobs: Map<BlobHash, Option<BlobMeta>>,
     pub(super) inline: Map<BlobHash, Option<Bytes>>,
     order: Arc<Order>,
-    /// Names that are bound, as opposed to removed.
-    bound: usize,
     /// Bytes of names and of inline values.
     contents: usize,
     /// The newest revision in it; 0 = none.
@@ -43,7 +41,6 @@ impl Memtable {
             blobs: Map::with_capacity_and_hasher(self.blobs.len(), RandomState::default()),
             inline: Map::with_capacity_and_hasher(self.inline.len(), RandomState::default()),
             order: Arc::default(),
-            bound: 0,
             contents: 0,
             last: Revision(0),
         }
@@ -62,21 +59,13 @@ impl Memtable {
         self.order.clone()
     }
 
-    /// Names that are bound.
-    pub(super) fn bound(&self) -> usize {
-        self.bound
-    }
-
     /// Keys of all kinds.
     pub(super) fn len(&self) -> usize {
         self.names.len() + self.blobs.len() + self.inline.len()
     }
 
     pub(super) fn put_name(&mut self, name: &Name, entry: Option<Entry>) {
-        self.bound += usize::from(entry.is_some());
-        if let Some(old) = self.names.insert(name.clone(), entry) {
-            self.bound -= usize::from(old.is_some());
-        } else {
+        if self.names.insert(name.clone(), entry).is_none() {
             self.order.push(name);
             self.contents += name.as_bytes().len();
         }

@@ -91,6 +91,8 @@ pub struct Start {
     pub previous: Revision,
     /// Journal time at `revision`.
     pub at_ms: u64,
+    /// Names that are bound at `revision`.
+    pub names: u64,
 }
 
 /// The visible state of one shard. Clones share it.
@@ -123,7 +125,7 @@ const ENTRIES_ATTEMPTS: usize = 4;
 /// How much the catalog holds.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Counts {
-    /// Names that are bound, about: one that was deleted may still count until the index has it, one that changed until it compacts.
+    /// Names that are bound.
     pub names: u64,
     /// Blobs, about.
     pub blobs: u64,
@@ -142,7 +144,7 @@ impl Catalog {
         let layers = Layers::new(hot);
         {
             let mut overlay = layers.overlay.write();
-            (overlay.head, overlay.at_ms) = (start.revision, start.at_ms);
+            (overlay.head, overlay.at_ms, overlay.names) = (start.revision, start.at_ms, start.names);
         }
         let memtable_bytes = config.memtable_bytes.min(config.pending_bytes / 2);
         let applier = Arc::new(Applier::new(
@@ -329,14 +331,14 @@ impl Catalog {
         self.applier.checkpointing.store(true, Ordering::Release);
         self.due.bytes_since.store(0, Ordering::Relaxed);
         self.due.last_at.store(now.as_nanos(), Ordering::Relaxed);
-        let (frozen, revision, at_ms) = {
+        let (frozen, revision, at_ms, names) = {
             let mut overlay = self.layers().overlay.write();
-            (overlay.freeze(), overlay.head, overlay.at_ms)
+            (overlay.freeze(), overlay.head, overlay.at_ms, overlay.names)
         };
         if let Some(frozen) = frozen {
             self.queue(Job::Memtable(frozen));
         }
-        self.queue(Job::Checkpoint(CheckpointJob { revision, at_ms, outcomes, done }));
+        self.queue(Job::Checkpoint(CheckpointJob { revision, at_ms, names, outcomes, done }));
         answer
     }
 
@@ -416,10 +418,10 @@ impl Catalog {
         let layers = self.layers();
         let (names, pending, pending_bytes) = {
             let overlay: &Overlay = &layers.overlay.read();
-            (overlay.bound() as u64, overlay.len(), overlay.bytes() as u64)
+            (overlay.names, overlay.len(), overlay.bytes() as u64)
         };
         Counts {
-            names: self.applier.engine.about(Table::Names) + names,
+            names,
             blobs: self.applier.engine.about(Table::Blobs),
             pending,
             pending_bytes,

@@ -40,6 +40,8 @@ const HINTS_UNDER_LOCK: usize = 128;
 pub(super) struct Overlay {
     pub(super) head: Revision,
     pub(super) at_ms: u64,
+    /// Names that are bound, in the index and here.
+    pub(super) names: u64,
     young: Memtable,
     /// The oldest first.
     frozen: VecDeque<Arc<Memtable>>,
@@ -56,11 +58,6 @@ impl Overlay {
     /// Keys of all kinds.
     pub(super) fn len(&self) -> usize {
         self.memtables().map(Memtable::len).sum()
-    }
-
-    /// Names that were bound.
-    pub(super) fn bound(&self) -> usize {
-        self.memtables().map(Memtable::bound).sum()
     }
 
     /// Bytes that the memtables take, about.
@@ -89,6 +86,19 @@ impl Overlay {
         let frozen = Arc::new(std::mem::replace(&mut self.young, next));
         self.frozen.push_back(frozen.clone());
         Some(frozen)
+    }
+
+    /// Names that no memtable has change from absent to bound or back: the committer binds only absent names, and
+    /// unbinds only bound ones.
+    fn put_name(&mut self, name: &Name, entry: Option<Entry>) {
+        let known = self.memtables().find_map(|memtable| memtable.names.get(name));
+        let was_bound = known.map_or(entry.is_none(), Option::is_some);
+        self.young.put_name(name, entry);
+        match (was_bound, entry.is_some()) {
+            (false, true) => self.names += 1,
+            (true, false) => self.names = self.names.saturating_sub(1),
+            _ => {}
+        }
     }
 
     fn put_blob(&mut self, hash: BlobHash, meta: Option<BlobMeta>) {
@@ -137,11 +147,11 @@ impl Layers {
         match change {
             Change::Bind { name, entry } => {
                 self.names.touch(name);
-                overlay.young.put_name(name, Some(*entry));
+                overlay.put_name(name, Some(*entry));
             }
             Change::Unbind { name } => {
                 self.names.touch(name);
-                overlay.young.put_name(name, None);
+                overlay.put_name(name, None);
             }
             Change::Blob { hash, meta } => {
                 self.blobs.touch(hash);

@@ -8,7 +8,7 @@ use super::{DataDirConfig, Index, index_dir};
 use crate::catalog::{Catalog, Start};
 use crate::change::{Change, Commit, Commits};
 use crate::checkpoint::{Checkpoint, Checkpoints, Remembered};
-use crate::engine::{self, Engine};
+use crate::engine::{self, Engine, Table};
 use bytes::Bytes;
 use dstore_shared::{Error, HistoryId, Result, Revision};
 use dstore_sys::Sys;
@@ -139,7 +139,12 @@ impl<'a> Redo<'a> {
         };
         let at_ms = self.checkpoint.as_ref().map_or(0, |c| c.at_ms);
         let history = self.history;
-        let start = Start { engine: Arc::from(engine), files, history, revision, previous, at_ms };
+        let names = match &self.checkpoint {
+            Some(c) if !rebuilt => c.names.unwrap_or_else(|| engine.about(Table::Names)),
+            // All of them will be redone.
+            _ => 0,
+        };
+        let start = Start { engine: Arc::from(engine), files, history, revision, previous, at_ms, names };
         let (catalog, applier) = Catalog::start(start, &self.config.catalog, self.sys.blocking);
         self.state = State::Running { catalog: catalog.clone(), applier, rebuilt };
         Ok(catalog)
