@@ -44,8 +44,8 @@ const CLIENTS: u64 = 64;
 /// Who waits for the outcome of a change.
 #[derive(Debug)]
 pub(crate) enum Responder {
-    /// A call.
-    Call(oneshot::Sender<Result<Answered>>),
+    /// A call, and what its bytes count for: also when the caller has gone away.
+    Call(oneshot::Sender<Result<Answered>>, Option<OwnedSemaphorePermit>),
     /// A request of a request stream: its place in the stream of replies, and what its bytes count for.
     Stream(FlightId, mpsc::OwnedPermit<Reply>, Option<OwnedSemaphorePermit>),
 }
@@ -330,7 +330,7 @@ impl Responder {
     fn tell(self, answer: Result<Answered>, born: Born) {
         match self {
             // Whoever has gone away asks again with the same id.
-            Self::Call(to) => _ = to.send(answer),
+            Self::Call(to, _bytes) => _ = to.send(answer),
             Self::Stream(flight, permit, _bytes) => {
                 let answer = match answer {
                     Ok(Answered { outcome, cacheable }) => Answer::Changed { outcome, cacheable },

@@ -31,8 +31,12 @@ impl Host {
     }
 
     async fn change(&self, id: RequestId, command: Command) -> Result<Outcome> {
+        let room = match &command {
+            Command::Set { carried: Some(blob), .. } => self.0.admit(blob.bytes().len()).await,
+            _ => None,
+        };
         let (to, answer) = oneshot::channel();
-        self.0.submit(id, command, None, Responder::Call(to));
+        self.0.submit(id, command, None, Responder::Call(to, room));
         let Answered { outcome, .. } = answer
             .await
             .map_err(|_| Error::unavailable("outcome unknown: global is stopping; ask again"))??;

@@ -22,7 +22,7 @@ async fn what_stays_in_memory_does_not_keep_the_frame_that_it_came_in() {
         } else {
             let (to, answer) = oneshot::channel();
             let set = Command::Set { name: name.clone(), hash, size, carried: Some(blob.clone()) };
-            authority.submit(authority.next_id(), set, None, Responder::Call(to));
+            authority.submit(authority.next_id(), set, None, Responder::Call(to, None));
             let answered = answer.await.unwrap().unwrap();
             assert!(matches!(answered.outcome, Outcome::Set(SetOutcome::Stored(_))));
         }
@@ -50,7 +50,7 @@ async fn a_tick_among_changes_lets_none_out_before_it_is_durable() {
                 (Name::of(format!("{round} {i}")).unwrap(), Blob::hash(format!("{round} {i}")));
             let (hash, size) = (blob.id(), blob.size());
             let set = Command::Set { name, hash, size, carried: Some(blob) };
-            authority.submit(authority.next_id(), set, None, Responder::Call(to));
+            authority.submit(authority.next_id(), set, None, Responder::Call(to, None));
             authority.nudge_committer();
             answers.push(answer);
         }
@@ -84,7 +84,7 @@ async fn a_checkpoint_copied_in_slices_has_every_outcome() {
     let change = async |authority: &Authority, id: RequestId| {
         let (to, answer) = oneshot::channel();
         let names = vec![Name::of("absent").unwrap()];
-        authority.submit(id, Command::Delete { names }, None, Responder::Call(to));
+        authority.submit(id, Command::Delete { names }, None, Responder::Call(to, None));
         answer.await.unwrap()
     };
     // More than two slices; without effect, so that the journal knows none of them.
@@ -170,5 +170,37 @@ async fn the_count_of_names_is_exact_over_a_restart() {
     global.stop().await.unwrap();
     let global = start().await;
     assert_eq!(global.authority().catalog.counts().names, 9);
+    global.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn values_of_calls_count_until_the_change_is_answered_whoever_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = GlobalConfig { engine: EngineKind::Memory, ..GlobalConfig::new(dir.path().join("data")) };
+    let global = Global::start(Sys::real(), config).await.unwrap();
+    let (store, authority) = (global.store(), global.authority());
+    let free = || authority.in_flight.available_permits();
+    let all = free();
+    let set = |key: &'static str| {
+        let value = Body::Blob(Blob::hash(vec![1; 60_000]));
+        store.set(authority.next_id(), Some(Name::of(key).unwrap()), value)
+    };
+    let held = authority.admit(all * 1024 - 50_000).await;
+    {
+        let mut waiting = std::pin::pin!(set("waits"));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        assert_eq!(authority.counts().ops, 0, "it is not taken in before there is room");
+        drop(held);
+        waiting.await.unwrap();
+    }
+    {
+        let mut gone = std::pin::pin!(set("its caller goes away"));
+        assert!(futures_util::poll!(&mut gone).is_pending());
+    }
+    while free() < all {
+        tokio::task::yield_now().await;
+    }
+    assert!(authority.catalog.entry(&Name::of("its caller goes away").unwrap()).unwrap().is_some());
+    drop(store);
     global.stop().await.unwrap();
 }
