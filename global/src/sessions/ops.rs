@@ -147,10 +147,10 @@ impl<J, R> Sessions<J, R> {
 
     fn room_for(&self, names: usize) -> Result<()> {
         self.check_taking()?;
-        let n = self.ops.len();
-        if n >= self.terms.ops_max || self.names_wanted + names > self.terms.names_max {
-            let e = Error::exhausted(format!("`{n}` changes are waiting already: try again later"));
-            return Err(e.retry_after(self.terms.ack_max));
+        let (ops, wanted) = (self.ops.len(), self.names_wanted);
+        if ops >= self.terms.ops_max || wanted + names > self.terms.names_max {
+            let text = format!("`{ops}` changes of `{wanted}` names are waiting already: try again later");
+            return Err(Error::exhausted(text).retry_after(self.terms.ack_max));
         }
         Ok(())
     }
