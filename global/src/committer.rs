@@ -375,25 +375,21 @@ impl Committer {
 
     /// The batch was not written, or nobody knows whether it was.
     fn lost(&mut self, authority: &Authority, error: &Error) {
-        let unknown = self.journal.is_poisoned();
+        let poison = self.journal.poison().cloned();
+        let unknown = poison.is_some();
         self.payload.clear();
         self.commits.clear();
         self.blobs.clear();
         self.head = self.journal.head();
-        let told = if unknown {
-            let e =
-                Error::unavailable(format!("outcome unknown: {}", error.message())).caused_by(error.clone());
-            self.failed = Some(error.clone());
-            authority.fail(error);
-            e
-        } else {
-            error.clone()
-        };
+        if let Some(poison) = poison {
+            authority.fail(&poison);
+            self.failed = Some(poison);
+        }
         for Decided { to, .. } in std::mem::take(&mut self.decided) {
             match to {
-                To::Op(op) if unknown => authority.event(|m, _| m.fail(op, &told)),
-                To::Op(op) => authority.event(|m, now| m.finish(now, op, &Err(told.clone()), Revision(0))),
-                To::Own(to) => _ = to.send(Err(told.clone())),
+                To::Op(op) if unknown => authority.event(|m, _| m.fail(op, error)),
+                To::Op(op) => authority.event(|m, now| m.finish(now, op, &Err(error.clone()), Revision(0))),
+                To::Own(to) => _ = to.send(Err(error.clone())),
             }
         }
     }
