@@ -213,7 +213,8 @@ fn assemble(
     let mut ends = Vec::new();
     let authority = Arc::new_cyclic(|authority| {
         let (publishing, published) = Publishing::start(sys.blocking, authority.clone(), catalog.clone());
-        let mut committer = Committer::new(authority.clone(), catalog.clone(), opened.journal, publishing);
+        let mut committer =
+            Committer::new(authority.clone(), catalog.clone(), opened.journal, publishing, config.sync);
         let work = move |jobs: &mut Vec<Job>| committer.work(jobs);
         let (committer, committed) = Lane::start(sys.blocking, "dstore-commit", COMMIT_QUEUE, work);
         ends.push(committed);
@@ -225,6 +226,7 @@ fn assemble(
             catalog: opened.catalog,
             blobs,
             sweep_grace: config.sweep_grace,
+            sync: config.sync,
             committer,
             terms: Terms::for_lease(config.lease),
             boot,
