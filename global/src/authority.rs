@@ -14,6 +14,7 @@
 #[cfg(test)]
 mod tests;
 
+use crate::SyncLevel;
 use crate::blobs::Blobs;
 use crate::catalog::Catalog;
 use crate::committer::{Done, Job, Work};
@@ -67,6 +68,7 @@ pub struct Authority {
     pub(crate) catalog: Catalog,
     pub(crate) blobs: Blobs,
     pub(crate) sweep_grace: Duration,
+    pub(crate) sync: SyncLevel,
     shard: Mutex<Shard>,
     committer: Lane<Job>,
     next_stream: AtomicU64,
@@ -90,6 +92,7 @@ pub(crate) struct Parts {
     pub catalog: Catalog,
     pub blobs: Blobs,
     pub sweep_grace: Duration,
+    pub sync: SyncLevel,
     pub committer: Lane<Job>,
     pub terms: Terms,
     pub boot: Boot,
@@ -110,6 +113,7 @@ impl Authority {
             catalog: parts.catalog,
             blobs: parts.blobs,
             sweep_grace: parts.sweep_grace,
+            sync: parts.sync,
             shard: Mutex::new(Shard { sessions, streams: HashMap::new() }),
             committer: parts.committer,
             next_stream: AtomicU64::new(1),

@@ -1,5 +1,5 @@
-//! The committer: takes what has gathered, decides each change, appends one journal batch with one fsync, and
-//! hands what is durable to the publisher.
+//! The committer: takes what has gathered, decides each change, appends one journal batch with one fsync (or, at
+//! the level `always`, one for each change), and hands what is durable to the publisher.
 //!
 //! Runs on a thread of its own (or in place, in simulation), so it may block. It is the only writer: what it
 //! decides needs no lock. A name's next change comes only after the one before is visible, so names are looked
@@ -7,6 +7,7 @@
 //! is visible. Invariants: the results that it writes are absolute; a change without effect writes nothing;
 //! after a failed append nothing is acknowledged, released or retried.
 
+use crate::SyncLevel;
 use crate::authority::Authority;
 use crate::catalog::Catalog;
 use crate::change::{BlobMeta, Change, Commit, Payload, Place};
@@ -85,6 +86,7 @@ pub(crate) struct Committer {
     catalog: Catalog,
     journal: Journal,
     publisher: Publishing,
+    sync: SyncLevel,
     payload: Payload,
     /// Blobs as the batch so far leaves them.
     blobs: HashMap<BlobHash, Option<BlobMeta>>,
@@ -103,6 +105,7 @@ impl Committer {
         catalog: Catalog,
         journal: Journal,
         publisher: Publishing,
+        sync: SyncLevel,
     ) -> Self {
         Self {
             authority,
@@ -111,6 +114,7 @@ impl Committer {
             at_ms: catalog.journal_time(),
             catalog,
             journal,
+            sync,
             payload: Payload::new(),
             blobs: HashMap::new(),
             durable_blobs: HashMap::new(),
@@ -136,7 +140,7 @@ impl Committer {
                 }
                 Job::Tick => ticked = true,
             }
-            if self.payload.len() >= BATCH_BYTES {
+            if self.is_full() {
                 self.write(&authority);
             }
         }
@@ -146,6 +150,14 @@ impl Committer {
             self.publish();
         }
         self.journal.trim(self.catalog.trim_below());
+    }
+
+    /// Whether nothing more is to share the batch.
+    fn is_full(&self) -> bool {
+        match self.sync {
+            SyncLevel::Group => self.payload.len() >= BATCH_BYTES,
+            SyncLevel::Always => !self.commits.is_empty(),
+        }
     }
 
     fn forget_visible(&mut self) {
@@ -375,25 +387,21 @@ impl Committer {
 
     /// The batch was not written, or nobody knows whether it was.
     fn lost(&mut self, authority: &Authority, error: &Error) {
-        let unknown = self.journal.is_poisoned();
+        let poison = self.journal.poison().cloned();
+        let unknown = poison.is_some();
         self.payload.clear();
         self.commits.clear();
         self.blobs.clear();
         self.head = self.journal.head();
-        let told = if unknown {
-            let e =
-                Error::unavailable(format!("outcome unknown: {}", error.message())).caused_by(error.clone());
-            self.failed = Some(error.clone());
-            authority.fail(error);
-            e
-        } else {
-            error.clone()
-        };
+        if let Some(poison) = poison {
+            authority.fail(&poison);
+            self.failed = Some(poison);
+        }
         for Decided { to, .. } in std::mem::take(&mut self.decided) {
             match to {
-                To::Op(op) if unknown => authority.event(|m, _| m.fail(op, &told)),
-                To::Op(op) => authority.event(|m, now| m.finish(now, op, &Err(told.clone()), Revision(0))),
-                To::Own(to) => _ = to.send(Err(told.clone())),
+                To::Op(op) if unknown => authority.event(|m, _| m.fail(op, error)),
+                To::Op(op) => authority.event(|m, now| m.finish(now, op, &Err(error.clone()), Revision(0))),
+                To::Own(to) => _ = to.send(Err(error.clone())),
             }
         }
     }

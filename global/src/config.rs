@@ -1,5 +1,6 @@
 //! How a Global is set up; plain data.
 
+use crate::SyncLevel;
 use crate::engine::EngineKind;
 use dstore_shared::limits;
 use dstore_sys::net::Address;
@@ -15,6 +16,8 @@ pub struct GlobalConfig {
     pub data: PathBuf,
     /// The engine of the index; recorded in the directory.
     pub engine: EngineKind,
+    /// How many changes share one fsync.
+    pub sync: SyncLevel,
     /// Lease length D.
     pub lease: Duration,
     /// How long a stop, or a store that failed, waits for calls that still run.
@@ -34,6 +37,7 @@ impl GlobalConfig {
             listen: Vec::new(),
             data: data.into(),
             engine: EngineKind::preferred(),
+            sync: SyncLevel::default(),
             lease: limits::LEASE,
             drain_timeout: Duration::from_secs(5),
             // Enough for DEL, sweep and checkpoint to go on when SETs are refused.

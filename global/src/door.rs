@@ -196,6 +196,7 @@ impl Store for Host {
             fact("names", catalog.names.to_string()),
             fact("blobs_about", catalog.blobs.to_string()),
             fact("blobs_marked_corrupt", blobs.marked.to_string()),
+            fact("sync", self.0.sync.to_string()),
         ];
         Ok(Status {
             tier: Tier::Global,

@@ -213,7 +213,8 @@ fn assemble(
     let mut ends = Vec::new();
     let authority = Arc::new_cyclic(|authority| {
         let (publishing, published) = Publishing::start(sys.blocking, authority.clone(), catalog.clone());
-        let mut committer = Committer::new(authority.clone(), catalog.clone(), opened.journal, publishing);
+        let mut committer =
+            Committer::new(authority.clone(), catalog.clone(), opened.journal, publishing, config.sync);
         let work = move |jobs: &mut Vec<Job>| committer.work(jobs);
         let (committer, committed) = Lane::start(sys.blocking, "dstore-commit", COMMIT_QUEUE, work);
         ends.push(committed);
@@ -225,6 +226,7 @@ fn assemble(
             catalog: opened.catalog,
             blobs,
             sweep_grace: config.sweep_grace,
+            sync: config.sync,
             committer,
             terms: Terms::for_lease(config.lease),
             boot,
@@ -340,12 +342,17 @@ mod tests {
         let first = sys.net.connect(&Address::Memory("a".into())).await;
         assert!(first.is_err(), "nobody listens at the first address");
         drop(taken);
-        let global = start(&["a", "b"]).await.expect("neither the directory nor an address is held");
+        let mut global = start(&["a", "b"]).await.expect("neither the directory nor an address is held");
         let grace = global.authority().event(|m, now| m.grace_left(now));
         assert_eq!(grace, Duration::ZERO, "the stop before was clean");
         // Gone without a stop: leases may be out.
         global.tasks.stop().await;
+        let ends = std::mem::take(&mut global.ends);
         drop(global);
+        // The committer's thread holds the journal until it ends.
+        for end in ends {
+            end.wait().await;
+        }
         let global = start(&["a"]).await.unwrap();
         assert!(global.authority().event(|m, now| m.grace_left(now)) > Duration::ZERO);
         global.stop().await.unwrap();

@@ -21,8 +21,10 @@ mod publisher;
 mod sealed;
 pub mod sessions;
 mod sweep;
+mod sync_level;
 
 pub use authority::Authority;
 pub use config::GlobalConfig;
 pub use engine::EngineKind;
 pub use global::Global;
+pub use sync_level::SyncLevel;

@@ -56,6 +56,9 @@ pub struct StoreFlags {
     /// Index engine: fjall, sled or memory [default: fjall].
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<String>,
+    /// Make changes durable together (group) or each by itself (always) [default: group].
+    #[arg(long, value_name = "LEVEL")]
+    pub sync: Option<String>,
     /// Lease length, 50ms to 10s [default: 2s].
     #[arg(long, value_name = "TIME")]
     pub lease: Option<String>,

@@ -134,6 +134,7 @@ fn global_config(settings: GlobalSettings) -> GlobalConfig {
     GlobalConfig {
         listen: vec![settings.listen],
         engine: settings.engine,
+        sync: settings.sync,
         lease: settings.lease,
         drain_timeout: settings.drain_timeout,
         min_free: settings.min_free,

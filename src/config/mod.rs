@@ -10,7 +10,7 @@ mod units;
 pub use resolve::{Surroundings, resolve};
 pub use socket::check_folder;
 
-use dstore_global::EngineKind;
+use dstore_global::{EngineKind, SyncLevel};
 use dstore_local::repl::{Command, Mode};
 use dstore_shared::Key;
 use dstore_sys::net::Address;
@@ -64,6 +64,8 @@ pub struct GlobalSettings {
     pub data: PathBuf,
     /// Its index engine.
     pub engine: EngineKind,
+    /// How many changes share one fsync.
+    pub sync: SyncLevel,
     /// The lease length D.
     pub lease: Duration,
     /// How long it goes on reading after a disk error.
@@ -81,6 +83,7 @@ impl Default for GlobalSettings {
             listen: Address::Tcp("127.0.0.1:50051".into()), // this machine only, until there is TLS
             data: "./dstore-data".into(),
             engine: EngineKind::preferred(),
+            sync: SyncLevel::default(),
             lease: dstore_shared::limits::LEASE,
             drain_timeout: Duration::from_secs(5), // a balancer has noticed by then
             min_free: 256 << 20,                   // a segment in reserve and room for checkpoints

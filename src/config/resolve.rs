@@ -7,7 +7,7 @@ use super::{
     units,
 };
 use crate::cli::args::{CommandLine, NodeFlag, ScriptFlags, Solo, StoreFlags, Verb};
-use dstore_global::EngineKind;
+use dstore_global::{EngineKind, SyncLevel};
 use dstore_local::repl::{Command, Mode};
 use dstore_shared::{Error, Key, Result};
 use dstore_sys::net::Address;
@@ -176,6 +176,10 @@ impl Settings<'_> {
         if let Some(given) = self.given("global", "engine", flags.engine) {
             global.engine = given.checked(engine)?;
         }
+        if let Some(given) = self.given("global", "sync", flags.sync) {
+            global.sync =
+                given.checked(|text| text.parse::<SyncLevel>().map_err(|e| e.message().to_owned()))?;
+        }
         if let Some(given) = self.given("global", "lease", flags.lease) {
             global.lease = given.checked(|text| {
                 let lease = units::duration(text)?;
@@ -281,6 +285,7 @@ impl Solo {
         [
             ("--data", store.data.is_some()),
             ("--engine", store.engine.is_some()),
+            ("--sync", store.sync.is_some()),
             ("--lease", store.lease.is_some()),
             ("--drain-timeout", store.drain_timeout.is_some()),
             ("--min-free", store.min_free.is_some()),

@@ -68,6 +68,20 @@ fn the_defaults_are_as_documented() {
 }
 
 #[test]
+fn the_sync_level_comes_from_flag_environment_or_file() {
+    let file = Some("[global]\nsync = \"always\"\n");
+    let env = [("DSTORE_CONFIG", "dstore.toml"), ("DSTORE_SYNC", "group")];
+    assert_eq!(global(&["global"], &[], None).sync, SyncLevel::Group, "default");
+    assert_eq!(global(&["global"], &env[..1], file).sync, SyncLevel::Always, "file");
+    assert_eq!(global(&["global"], &env, file).sync, SyncLevel::Group, "environment");
+    assert_eq!(global(&["global", "--sync", "always"], &env, file).sync, SyncLevel::Always, "flag");
+    let Action::Solo { global, .. } = config(&["--sync", "always"], &[], None).expect("valid").action else {
+        panic!()
+    };
+    assert_eq!(global.sync, SyncLevel::Always, "both tiers in one process");
+}
+
+#[test]
 fn solo_opens_a_socket_and_no_tcp_port_unless_told() {
     let Action::Solo { global, local, script } = config(&[], &[], None).expect("valid").action else {
         panic!()
@@ -121,7 +135,7 @@ fn one_shot_commands_take_any_bytes_and_json_anywhere() {
 #[test]
 fn what_is_wrong_is_refused_naming_who_gave_it_and_what_to_write() {
     let file = "[global]\n\nlease = \"2\"\n";
-    let table: [Row; 17] = [
+    let table: [Row; 21] = [
         (&["global", "--lease", "2"], &[], "`--lease`: `2` is not a duration: write one like"),
         (&["global"], &[("DSTORE_LEASE", "x")], "`DSTORE_LEASE`: `x` is not a duration"),
         (&["global", "--config", "dstore.toml"], &[], "dstore.toml:3: `lease`: `2` is not a duration"),
@@ -129,6 +143,14 @@ fn what_is_wrong_is_refused_naming_who_gave_it_and_what_to_write() {
         (&["global", "--lease", "11s"], &[], "out of range"),
         (&["global", "--min-free", "1 GiB"], &[], "`--min-free`: `1 GiB` is not a size"),
         (&["global", "--engine", "redb"], &[], "`redb` is not an engine: use fjall, sled or memory"),
+        (
+            &["global", "--sync", "relaxed"],
+            &[],
+            "`--sync`: `relaxed` is not a sync level: use group or always",
+        ),
+        (&["--sync", "Group"], &[], "`Group` is not a sync level"),
+        (&["global"], &[("DSTORE_SYNC", "")], "`DSTORE_SYNC`: `` is not a sync level"),
+        (&["--sync", "always", "get", "k"], &[], "`--sync` belongs to solo mode"),
         (&["global"], &[("DSTORE_DATA", "")], "`DSTORE_DATA`: the path is empty"),
         (
             &["global", "--listen", "50051"],

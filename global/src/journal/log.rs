@@ -188,6 +188,11 @@ impl Journal {
         self.poison.is_some()
     }
 
+    /// What whoever asks after that is told: nothing of it was written.
+    pub fn poison(&self) -> Option<&Error> {
+        self.poison.as_ref()
+    }
+
     fn span(&self, payload_bytes: usize) -> Result<u64> {
         let max = self.batch_bytes_max();
         if payload_bytes > max {
