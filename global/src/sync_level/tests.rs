@@ -64,7 +64,7 @@ fn delete(i: usize) -> Command {
 async fn at_once(authority: &Authority, commands: Vec<Command>) -> Vec<Result<Answered>> {
     let ask = |command| {
         let (to, answer) = oneshot::channel();
-        authority.submit(authority.next_id(), command, None, Responder::Call(to));
+        authority.submit(authority.next_id(), command, None, Responder::Call(to, None));
         answer
     };
     let asked: Vec<_> = commands.into_iter().map(ask).collect();
