@@ -7,7 +7,7 @@ use dstore_global::inspect::{
     BlobFacts, Checked, CheckpointFacts, IndexFacts, InspectConfig, MetaFacts, Report, SegmentFacts,
     SegmentRole, Verdict, inspect,
 };
-use dstore_local::repl::{Mode, escape, exit};
+use dstore_local::repl::{Mode, escape, exit, printable};
 use dstore_shared::{Error, Revision};
 use serde_json::{Value, json};
 use std::fmt::Display;
@@ -23,10 +23,10 @@ pub fn run(settings: CheckSettings, mode: Mode) -> u8 {
     };
     let code = code_of(report.verdict());
     let text = match mode {
-        Mode::Json => vec![json_of(&report, code).to_string()],
-        Mode::Text | Mode::Raw => lines_of(&report),
+        Mode::Json => vec![printable(&json_of(&report, code).to_string())],
+        Mode::Text | Mode::Raw => lines_of(&report).iter().map(|line| escape(line.as_bytes())).collect(),
     };
-    let out = text.iter().fold(String::new(), |out, line| out + &escape(line.as_bytes()) + "\n");
+    let out = text.join("\n") + "\n";
     match stdout().write_all(out.as_bytes()).and_then(|()| stdout().flush()) {
         Ok(()) => code,
         Err(e) => screen::complain(
@@ -42,7 +42,7 @@ fn refused(error: &Error, mode: Mode) -> u8 {
             "command": "check", "verdict": "unusable", "exit": exit::USAGE,
             "error": {"kind": error.kind().to_string(), "message": error.message()},
         });
-        screen::tell(&escape(answer.to_string().as_bytes()));
+        screen::tell(&printable(&answer.to_string()));
         return exit::USAGE;
     }
     screen::complain(error, exit::USAGE)
