@@ -87,7 +87,8 @@ fn a_damaged_index_changes_nothing_and_is_healthy_only_if_a_start_gets_over_it()
     for engine in ["fjall", "sled"] {
         let dstore = Dstore::new();
         let (whole, data) = (dstore.path().join("whole"), dstore.path().join("dstore-data"));
-        let script: String = (0..600).map(|i| format!("SET k{i} {}\n", "v".repeat(2000))).collect();
+        let lines: Vec<_> = (0..600).map(|i| format!("SET k{i} {}", "v".repeat(2000))).collect();
+        let script = lines.join("\n");
         assert_eq!(
             dstore.run_with(&["--engine", engine, "--data", "whole"], script.as_bytes()).code,
             Some(0)
