@@ -265,11 +265,11 @@ impl Look<'_> {
     fn as_a_start(&mut self, files: &Checkpoints) -> Result<()> {
         let meta = self.meta()?;
         let checkpoint = files.load()?;
-        if let (Some(Err(e)), Some(c)) = (&self.report.checkpoints[0].found, &checkpoint) {
-            let (why, revision) = (e.message(), c.revision);
-            self.report
-                .mends
-                .push(format!("{why} (or not: `checkpoint.old` of revision `{revision}` is used)"));
+        if let (Some(Err(_)), Some(c)) = (&self.report.checkpoints[0].found, &checkpoint) {
+            let revision = c.revision;
+            self.report.mends.push(format!(
+                "`checkpoint` is not whole, `checkpoint.old` of revision `{revision}` will be used"
+            ));
         }
         data_dir::check_history(&self.config.data, &meta, checkpoint.as_ref())?;
         let engine = meta.engine.parse::<EngineKind>()?;
