@@ -99,6 +99,11 @@ impl Checkpoints {
         }
     }
 
+    /// The newest checkpoint and the one before, each by itself.
+    pub(crate) fn each(&self) -> [Result<Option<Checkpoint>>; 2] {
+        [&self.latest, &self.previous].map(|path| self.read(path))
+    }
+
     fn read(&self, path: &Path) -> Result<Option<Checkpoint>> {
         let mut checkpoint: Option<Checkpoint> = None;
         let found = sealed::read(&*self.disk, path, FORM, |part| match (part.tag, &mut checkpoint) {

@@ -25,12 +25,15 @@ use dstore_shared::{Error, HistoryId, Kind, Result, Revision, limits};
 use dstore_sys::Sys;
 use dstore_sys::disk::{Disk, Lock};
 use dstore_sys::tasks::LaneEnd;
-use meta::Meta;
+pub(crate) use meta::Meta;
 use parking_lot::Mutex;
 use redo::Redo;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// What is in a data directory beside `meta`.
+pub(crate) const FILES: [&str; 5] = ["journal", "index", "checkpoint", "checkpoint.old", "blobs"];
 
 /// Which directory, and how it is to be used.
 #[derive(Clone, Debug)]
@@ -245,7 +248,7 @@ fn load_meta(sys: &Sys, path: &Path, engine: EngineKind) -> Result<Meta> {
         }
         return Ok(meta);
     }
-    for ours in ["journal", "index", "checkpoint", "checkpoint.old", "blobs"] {
+    for ours in FILES {
         if sys.disk.exists(&path.join(ours)).map_err(|e| failed("look at", path, e))? {
             return Err(Error::corrupt(format!(
                 "the data directory `{text}` has `{ours}` but no `meta`: restore `meta` from a backup, or name \
@@ -273,7 +276,7 @@ fn sync_ancestors(disk: &dyn Disk, path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn check_history(path: &Path, meta: &Meta, checkpoint: Option<&Checkpoint>) -> Result<()> {
+pub(crate) fn check_history(path: &Path, meta: &Meta, checkpoint: Option<&Checkpoint>) -> Result<()> {
     match checkpoint {
         Some(c) if c.history != meta.history => Err(Error::corrupt(format!(
             "in `{}`, `meta` and `checkpoint` are of different histories: restore both from one backup",
@@ -285,7 +288,7 @@ fn check_history(path: &Path, meta: &Meta, checkpoint: Option<&Checkpoint>) -> R
 
 /// The index as it was found.
 #[derive(Debug)]
-enum Index {
+pub(crate) enum Index {
     /// It holds everything up to this revision.
     Proven(Box<dyn Engine>, Revision),
     /// It is not what the checkpoint proves.
@@ -294,7 +297,11 @@ enum Index {
     Broken(Error),
 }
 
-fn open_index(sys: &Sys, config: &DataDirConfig, checkpoint: Option<&Checkpoint>) -> Result<Index> {
+pub(crate) fn open_index(
+    sys: &Sys,
+    config: &DataDirConfig,
+    checkpoint: Option<&Checkpoint>,
+) -> Result<Index> {
     let engine = match engine::open(config.engine, sys, &index_dir(config)) {
         Ok(engine) => engine,
         Err(e) if e.kind() == Kind::Corrupt => {
@@ -317,7 +324,7 @@ fn index_dir(config: &DataDirConfig) -> PathBuf {
     config.path.join("index")
 }
 
-fn floors(meta: &Meta, index: &Index, checkpoint: Option<&Checkpoint>) -> Result<Floors> {
+pub(crate) fn floors(meta: &Meta, index: &Index, checkpoint: Option<&Checkpoint>) -> Result<Floors> {
     let proven = checkpoint.map_or(Revision(0), |c| c.revision);
     let (redo_after, reached) = match index {
         Index::Proven(engine, revision) => (*revision, engine.revision()?),

@@ -16,6 +16,7 @@ mod door;
 pub mod engine;
 mod global;
 mod host;
+pub mod inspect;
 pub mod journal;
 mod publisher;
 mod sealed;

@@ -154,6 +154,21 @@ pub enum Verb {
         #[command(flatten)]
         node: NodeFlag,
     },
+    /// Explain a data directory that no dstore uses, and change nothing in it.
+    ///
+    /// Ends with 0 if it is healthy or the next start repairs it, 6 if something is damaged or missing, 2 if it is
+    /// in use or not usable by this dstore.
+    Check {
+        /// The data directory [default: ./dstore-data].
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+        /// Read every byte of every blob.
+        #[arg(long)]
+        deep: bool,
+        /// Tell if less than SIZE of disk is free [default: 256MiB].
+        #[arg(long, value_name = "SIZE")]
+        min_free: Option<String>,
+    },
     /// Tell how a node is.
     Status {
         #[command(flatten)]

@@ -2,6 +2,7 @@
 
 pub mod args;
 mod attach;
+mod check;
 mod client;
 mod screen;
 mod serve;
@@ -44,6 +45,7 @@ pub fn run(config: Config) -> u8 {
         Action::OneShot { node, command } => {
             block_on(Builder::new_current_thread(), client::one_shot(node, command, mode))
         }
+        Action::Check(settings) => check::run(settings, mode),
         Action::Upload { node, key } => {
             block_on(Builder::new_current_thread(), client::upload(node, key, mode))
         }

@@ -42,6 +42,8 @@ pub enum Action {
     Repl { node: Node, script: ScriptSettings },
     /// One command at a running node.
     OneShot { node: Node, command: Command },
+    /// Explains a data directory.
+    Check(CheckSettings),
     /// `set KEY -` at a running node.
     Upload { node: Node, key: Key },
 }
@@ -71,6 +73,17 @@ pub struct GlobalSettings {
     /// How long it goes on reading after a disk error.
     pub drain_timeout: Duration,
     /// Free bytes of disk below which it stores nothing.
+    pub min_free: u64,
+}
+
+/// What is to be explained.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CheckSettings {
+    /// The data directory.
+    pub data: PathBuf,
+    /// Whether every byte of every blob is read.
+    pub deep: bool,
+    /// Free bytes of disk below which that is told.
     pub min_free: u64,
 }
 

@@ -3,8 +3,8 @@
 use super::file::File;
 use super::socket::Elsewhere;
 use super::{
-    Action, Config, GlobalSettings, Listen, LocalSettings, Node, SOLO_GLOBAL, ScriptSettings, Source, socket,
-    units,
+    Action, CheckSettings, Config, GlobalSettings, Listen, LocalSettings, Node, SOLO_GLOBAL, ScriptSettings,
+    Source, socket, units,
 };
 use crate::cli::args::{CommandLine, NodeFlag, ScriptFlags, Solo, StoreFlags, Verb};
 use dstore_global::{EngineKind, SyncLevel};
@@ -90,6 +90,12 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
         Some(Verb::Del { keys, node }) => {
             let keys = keys.into_iter().map(key_of).collect::<Result<_>>()?;
             (settings.one_shot(node, Command::Delete { keys })?, mode)
+        }
+        Some(Verb::Check { data, deep, min_free }) => {
+            // The engine is not asked for: the directory says it.
+            let store = StoreFlags { data, min_free, ..StoreFlags::default() };
+            let GlobalSettings { data, min_free, .. } = settings.store(store)?;
+            (Action::Check(CheckSettings { data, deep, min_free }), mode)
         }
         Some(Verb::Status { node }) => (settings.one_shot(node, Command::Status)?, mode),
     };

@@ -1,5 +1,6 @@
 //! The real binary: what a shell sees of it.
 
+mod check;
 mod configuration;
 mod interrupted;
 mod patient;

@@ -22,9 +22,14 @@ pub(super) struct Layout {
 }
 
 impl Layout {
+    /// What lies in `root`, for looking at it: nothing is made.
+    pub(super) fn at(root: PathBuf) -> Self {
+        Self { root, ready: (0..FAN_OUT).map(|_| Mutex::new(false)).collect() }
+    }
+
     /// Makes the directories that must be there and empties staging.
     pub(super) fn open(disk: &dyn Disk, root: PathBuf) -> io::Result<Self> {
-        let layout = Self { root, ready: (0..FAN_OUT).map(|_| Mutex::new(false)).collect() };
+        let layout = Self::at(root);
         let staging = layout.staging();
         disk.create_dir_all(&staging)?;
         for left in disk.list(&staging)? {
@@ -48,7 +53,8 @@ impl Layout {
         &self.root
     }
 
-    fn staging(&self) -> PathBuf {
+    /// Where uploads under way are.
+    pub(super) fn staging(&self) -> PathBuf {
         self.root.join(STAGING)
     }
 

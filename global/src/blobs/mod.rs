@@ -15,6 +15,7 @@
 mod budget;
 mod format;
 mod gather;
+mod inspect;
 mod layout;
 mod locks;
 mod marks;
@@ -31,6 +32,8 @@ mod tests;
 mod walk;
 
 pub use budget::BlobLimits;
+pub(crate) use inspect::inspect;
+pub use inspect::{BadBlob, BlobFacts};
 pub use marks::MARKS_MAX;
 pub use pins::{PINS_MAX, Pin};
 pub use place::Failure;

@@ -16,23 +16,26 @@ const CLEAN: u8 = 1 << 1;
 
 /// What the file says. It is replaced whole at every change.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Meta {
-    pub(super) history: HistoryId,
-    pub(super) boot: u64,
-    pub(super) lease_max: Duration,
-    pub(super) negatives_ever: bool,
-    pub(super) clean: Option<Revision>,
-    pub(super) engine: String,
+pub(crate) struct Meta {
+    pub(crate) history: HistoryId,
+    pub(crate) boot: u64,
+    pub(crate) lease_max: Duration,
+    pub(crate) negatives_ever: bool,
+    pub(crate) clean: Option<Revision>,
+    pub(crate) engine: String,
 }
 
 impl Meta {
+    /// The one format that this dstore reads and writes.
+    pub(crate) const FORMAT: u32 = FORM.version;
+
     /// That of a new directory.
-    pub(super) fn new(history: HistoryId, engine: String) -> Self {
+    pub(crate) fn new(history: HistoryId, engine: String) -> Self {
         Self { history, boot: 0, lease_max: Duration::ZERO, negatives_ever: false, clean: None, engine }
     }
 
     /// Reads the file in `dir`; `None` if there is none.
-    pub(super) fn load(disk: &dyn Disk, dir: &Path) -> Result<Option<Self>> {
+    pub(crate) fn load(disk: &dyn Disk, dir: &Path) -> Result<Option<Self>> {
         let path = dir.join(FILE);
         let mut meta = Self::new(HistoryId(0), String::new());
         let found = sealed::read(disk, &path, FORM, |part| meta.take(&path, part))?;
@@ -46,7 +49,7 @@ impl Meta {
     }
 
     /// Replaces the file, durably.
-    pub(super) fn write(&self, disk: &dyn Disk, dir: &Path) -> Result<()> {
+    pub(crate) fn write(&self, disk: &dyn Disk, dir: &Path) -> Result<()> {
         let negatives = if self.negatives_ever { NEGATIVES } else { 0 };
         let clean = if self.clean.is_some() { CLEAN } else { 0 };
         let lease_max = u64::try_from(self.lease_max.as_nanos()).unwrap_or(u64::MAX);

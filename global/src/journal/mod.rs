@@ -20,6 +20,7 @@
 //! It must never retry after a failed write or fsync of a batch, interpret a payload, or let a batch cross segments.
 
 mod format;
+mod inspect;
 mod log;
 mod open;
 mod recovery;
@@ -28,6 +29,8 @@ mod rewrite;
 mod segment;
 mod spares;
 
+pub use inspect::{BatchFault, Judged, SegmentFacts, SegmentRole};
+pub(crate) use inspect::{describe, judge};
 pub use log::Journal;
 
 use bytes::Bytes;

@@ -117,7 +117,7 @@ pub fn status(status: &Status) -> String {
 }
 
 /// JSON leaves DEL, C1 and the characters that turn a line's direction as they are; a terminal obeys them.
-fn printable(json: &str) -> String {
+pub fn printable(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
         if is_active(c) {

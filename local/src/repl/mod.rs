@@ -31,6 +31,7 @@ mod session_tests;
 pub use command::{Command, Line, Refused, parse, words};
 pub use escape::{Escaper, escape};
 pub use input::{Input, LINE_BYTES_MAX, Next};
+pub use json::printable;
 pub use output::{Output, Screen, Sink};
 pub use patience::{Interrupts, Patience};
 pub use render::Mode;
