@@ -36,7 +36,7 @@ pub struct BlobFacts {
     pub deep: bool,
     /// Damaged files.
     pub bad: u64,
-    /// The first [`BAD_MAX`] of them.
+    /// The first hundred of them.
     pub named: Vec<BadBlob>,
     /// Uploads that were under way; removed at the next start.
     pub staged: u64,

@@ -67,7 +67,7 @@ pub struct SegmentFacts {
     pub used: u64,
     /// What is wrong with the file as a whole.
     pub unusable: Option<String>,
-    /// The first [`FAULTS_MAX`] batches that are damaged in its middle.
+    /// The first hundred batches that are damaged in its middle.
     pub faults: Vec<BatchFault>,
 }
 
