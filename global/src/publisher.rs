@@ -105,8 +105,9 @@ impl Publishing {
                     return publisher.publish(publication);
                 }
                 waiting.fetch_add(1, Ordering::Relaxed);
-                // The publisher ends after whoever calls this.
-                let _ = lane.send_blocking(publication);
+                if lane.send_blocking(publication).is_err() {
+                    publisher.fail();
+                }
             }
             Self::InPlace(publisher) => publisher.publish(publication),
         }
@@ -123,6 +124,13 @@ impl Publication {
 }
 
 impl Publisher {
+    /// Its thread ended before whoever hands over to it: what is durable becomes visible no more.
+    fn fail(&self) {
+        if let Some(authority) = self.authority.upgrade() {
+            authority.fail(&Error::internal("the publisher has ended: report this"));
+        }
+    }
+
     fn publish(&self, publication: Publication) {
         let Some(authority) = self.authority.upgrade() else { return };
         let at_ms = match publication {

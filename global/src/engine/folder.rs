@@ -1,9 +1,18 @@
-//! What engines with a folder of their own share: removing it whole, and reading what the index says of itself.
+//! What engines with a folder of their own share: opening it, removing it whole, and reading what the index says of itself.
 
 use crate::sealed::failed;
 use dstore_shared::{Error, Result};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+
+/// Opens an index. Engines assert what they find in their files; a damaged index must not end the process.
+pub(super) fn open<E>(dir: &Path, open: impl FnOnce() -> Result<E>) -> Result<E> {
+    catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| {
+        let dir = dir.display();
+        Err(Error::corrupt(format!("the index in `{dir}` is damaged: it is rebuilt if the journal allows")))
+    })
+}
 
 /// Removes the folder `name` of `dir`. It is renamed first, so that a crash leaves none of it or all of it.
 pub(super) fn discard(dir: &Path, name: &str) -> Result<()> {

@@ -20,7 +20,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::ops::{Bound, ControlFlow};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
@@ -66,13 +65,7 @@ impl fmt::Debug for SledEngine {
 
 impl SledEngine {
     pub(super) fn open(sys: &Sys, dir: &Path) -> Result<Self> {
-        // sled asserts what it finds in its files; a damaged index must not end the process.
-        catch_unwind(AssertUnwindSafe(|| Self::open_or_panic(sys, dir))).unwrap_or_else(|_| {
-            let dir = dir.display();
-            Err(Error::corrupt(format!(
-                "the index in `{dir}` is damaged: it is rebuilt if the journal allows"
-            )))
-        })
+        folder::open(dir, || Self::open_or_panic(sys, dir))
     }
 
     fn open_or_panic(sys: &Sys, dir: &Path) -> Result<Self> {
