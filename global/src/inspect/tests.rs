@@ -4,6 +4,7 @@ use super::*;
 use crate::change::{Commit, Payload};
 use crate::data_dir::Opened;
 use crate::journal::{Journal, JournalConfig};
+use dstore_shared::Kind;
 use dstore_shared::Moment;
 use dstore_sys::disk::{Open, SimDisk, Survival};
 use dstore_sys::rng::{Rng, SeededRng};
