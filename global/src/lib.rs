@@ -15,6 +15,8 @@ pub mod data_dir;
 mod door;
 pub mod engine;
 mod global;
+#[cfg(test)]
+mod golden;
 mod host;
 pub mod inspect;
 pub mod journal;

@@ -52,6 +52,22 @@ impl Op {
         }
     }
 
+    /// The name that the operation gives to a file.
+    fn names(&self) -> Option<(&Path, Inode)> {
+        match self {
+            Self::Create { path, inode } | Self::Rename { to: path, inode, .. } => Some((path, *inode)),
+            _ => None,
+        }
+    }
+
+    /// The name that the operation takes from a file.
+    fn unnames(&self) -> Option<(&Path, Inode)> {
+        match self {
+            Self::Remove { path, inode } | Self::Rename { from: path, inode, .. } => Some((path, *inode)),
+            _ => None,
+        }
+    }
+
     pub(super) fn inode(&self) -> Option<Inode> {
         match self {
             Self::Create { inode, .. }
@@ -109,6 +125,14 @@ impl Tree {
         }
     }
 
+    fn apply_unless_left(&mut self, pending: &Pending) {
+        match &pending.op {
+            Op::Create { inode, .. } if pending.left => _ = self.file(*inode),
+            Op::Rename { from, inode, .. } if pending.left => self.unname(from, *inode),
+            op => self.apply(op),
+        }
+    }
+
     fn file(&mut self, inode: Inode) -> &mut Content {
         self.files.entry(inode).or_default()
     }
@@ -140,6 +164,8 @@ struct Pending {
     op: Op,
     /// A sync failed: the kernel has forgotten that this is dirty, and no later sync makes it durable.
     forgotten: bool,
+    /// The name that this gives was taken away again by a change that is durable already.
+    left: bool,
 }
 
 /// What is durable, and what is still on its way.
@@ -164,20 +190,25 @@ impl Platters {
                 if let Op::Create { inode, .. } = op {
                     self.durable.files.entry(*inode).or_default();
                 }
-                self.pending.push(Pending { op: op.clone(), forgotten: false });
+                self.pending.push(Pending { op: op.clone(), forgotten: false, left: false });
             }
         }
     }
 
     fn promote(&mut self, which: impl Fn(&Op) -> bool) {
-        let durable = &mut self.durable;
-        self.pending.retain(|p| {
-            let goes = !p.forgotten && which(&p.op);
-            if goes {
-                durable.apply(&p.op);
+        let mut stays = Vec::with_capacity(self.pending.len());
+        for pending in std::mem::take(&mut self.pending) {
+            if pending.forgotten || !which(&pending.op) {
+                stays.push(pending);
+                continue;
             }
-            !goes
-        });
+            self.durable.apply_unless_left(&pending);
+            if let Some(taken) = pending.op.unnames() {
+                // What gave the name is older and still on its way: its directory must not bring it back.
+                stays.iter_mut().filter(|p| p.op.names() == Some(taken)).for_each(|p| p.left = true);
+            }
+        }
+        self.pending = stays;
     }
 
     fn forget(&mut self, which: impl Fn(&Op) -> bool) {
@@ -212,7 +243,8 @@ impl Platters {
             self.pending.len()
         };
         let percent = [20, 50, 80][(rng.next_u64() % 3) as usize];
-        for (i, Pending { op, .. }) in self.pending.iter().enumerate() {
+        for (i, pending) in self.pending.iter().enumerate() {
+            let op = &pending.op;
             let sector = match survival {
                 Survival::Nothing => continue,
                 Survival::Everything => None,
@@ -228,11 +260,11 @@ impl Platters {
                 }
             };
             match (op, sector) {
-                (_, None) => tree.apply(op),
+                (_, None) => tree.apply_unless_left(pending),
                 (Op::Write { inode, offset, bytes }, Some(sector)) => {
                     tear(&mut tree, *inode, *offset, bytes, sector, || coin(percent));
                 }
-                (_, Some(_)) if coin(percent) => tree.apply(op),
+                (_, Some(_)) if coin(percent) => tree.apply_unless_left(pending),
                 (_, Some(_)) => {}
             }
         }

@@ -111,6 +111,25 @@ fn a_name_is_durable_only_after_its_directory_was_synced() {
 }
 
 #[test]
+fn a_file_that_was_moved_away_durably_is_not_brought_back_by_its_old_directory() {
+    let disk = disk();
+    disk.create_dir_all(&path("/d/old")).expect("made");
+    disk.sync_dir(&path("/d")).expect("synced");
+    let file = disk.open(&path("/d/old/a"), Open::Create).expect("created");
+    file.sync().expect("synced");
+    disk.rename(&path("/d/old/a"), &path("/d/a")).expect("renamed");
+    disk.sync_dir(&path("/d")).expect("synced");
+    for survival in ALL {
+        assert_eq!(read(&disk.crash(survival, 1), "/d/old/a"), None, "{survival:?}");
+    }
+    disk.sync_dir(&path("/d/old")).expect("synced");
+    for survival in ALL {
+        let image = disk.crash(survival, 1);
+        assert_eq!((read(&image, "/d/old/a"), read(&image, "/d/a")), (None, Some(vec![])), "{survival:?}");
+    }
+}
+
+#[test]
 fn a_directory_that_was_not_synced_takes_its_files_with_it() {
     let disk = SimDisk::new();
     disk.create_dir_all(&path("/a/b")).expect("made");
