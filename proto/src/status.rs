@@ -84,6 +84,10 @@ pub fn from_status(status: &Status) -> Error {
         _ if is_transport(status) => {
             Error::unavailable(format!("the connection failed: {}", transport_cause(status)))
         }
+        _ if status.code() == Code::Unimplemented => Error::invalid(format!(
+            "the other side does not know this call, so it is an older dstore or no dstore: {}",
+            cut(status.message())
+        )),
         _ => Error::new(kind_of(status.code()), cut(status.message())),
     }
 }

@@ -4,6 +4,8 @@
 //! which. What is read owns its bytes: a name or a small blob never keeps the frame it came in alive.
 
 mod door;
+#[cfg(test)]
+mod golden;
 mod request;
 mod session;
 #[cfg(test)]

@@ -5,9 +5,12 @@ use crate::wire::{self, session_down, session_up};
 use dstore_shared::frame::{Down, Hello, Listed, Resumption, Up};
 use dstore_shared::limits::SUMMARY_LEN_MAX;
 use dstore_shared::{Epoch, Error, HistoryId, Incarnation, LocalId, RegSeq, Result, Revision};
+use std::ops::RangeInclusive;
 
-/// The version of the tier link that this build speaks.
+/// The newest version of the tier link that this build speaks.
 pub(crate) const PROTOCOL_VERSION: u32 = 1;
+/// The oldest. While it is the newest too, nothing need be remembered of which one was chosen.
+const OLDEST_VERSION: u32 = 1;
 /// Longest label of a Local in bytes.
 const LABEL_BYTES_MAX: usize = 128;
 
@@ -37,6 +40,7 @@ pub(crate) fn up_to(up: Up) -> wire::SessionUp {
 fn hello_to(packer: &mut Packer, hello: Hello) -> wire::Hello {
     wire::Hello {
         version: PROTOCOL_VERSION,
+        oldest_version: OLDEST_VERSION,
         local_id: packer.id(hello.local_id.0),
         incarnation: hello.incarnation.0,
         last_epoch: hello.last_epoch.and_then(|e| packer.epoch(e)),
@@ -77,13 +81,8 @@ pub(crate) fn up_from(up: wire::SessionUp) -> Result<Up> {
 }
 
 fn hello_from(hello: wire::Hello) -> Result<Hello> {
-    if hello.version != PROTOCOL_VERSION {
-        let theirs = hello.version;
-        return Err(Error::invalid(format!(
-            "protocol version `{theirs}` is not spoken here but `{PROTOCOL_VERSION}` is: \
-             run the same release of dstore on both sides"
-        )));
-    }
+    let theirs = if hello.oldest_version == 0 { hello.version } else { hello.oldest_version }..=hello.version;
+    spoken(&theirs)?;
     if hello.label.len() > LABEL_BYTES_MAX {
         let n = hello.label.len();
         return Err(Error::invalid(format!("the label has `{n}` bytes: use at most {LABEL_BYTES_MAX}")));
@@ -96,6 +95,19 @@ fn hello_from(hello: wire::Hello) -> Result<Hello> {
         applied_rev: Revision(hello.applied_rev),
         label: hello.label,
     })
+}
+
+/// The newest version that both sides speak.
+fn spoken(theirs: &RangeInclusive<u32>) -> Result<u32> {
+    let newest = PROTOCOL_VERSION.min(*theirs.end());
+    if newest >= OLDEST_VERSION && theirs.contains(&newest) {
+        return Ok(newest);
+    }
+    let (from, to) = theirs.clone().into_inner();
+    Err(Error::invalid(format!(
+        "the other side speaks versions `{from}` to `{to}` of the protocol and this one `{OLDEST_VERSION}` to \
+         `{PROTOCOL_VERSION}`: run releases of dstore that are closer to each other"
+    )))
 }
 
 fn listed_from(listed: &wire::Listed) -> Result<Listed> {
@@ -128,6 +140,7 @@ pub(crate) fn down_to(down: Down) -> wire::SessionDown {
             .into(),
             lease_us: micros(lease),
             born: Some(packer.born(born)),
+            version: PROTOCOL_VERSION,
         }),
         Down::Inv { epoch: _, seq, name, upto } => {
             Frame::Inv(wire::Inv { seq, name: name.packed(), upto: upto.0 })
@@ -150,20 +163,24 @@ pub(crate) fn down_from(down: wire::SessionDown) -> Result<Down> {
     use session_down::Frame;
     let epoch = need(down.epoch, "epoch")?.try_into()?;
     Ok(match need(down.frame, "frame")? {
-        Frame::Welcome(welcome) => Down::Welcome {
-            epoch,
-            head: Revision(welcome.head),
-            resumption: match welcome.resumption() {
-                wire::Resumption::Resume => Resumption::Resume,
-                wire::Resumption::Compacted => Resumption::Compacted,
-                wire::Resumption::NewHistory => Resumption::NewHistory,
-                wire::Resumption::Unspecified => {
-                    return Err(Error::invalid("WELCOME has no resumption: set it"));
-                }
-            },
-            lease: lease(welcome.lease_us)?,
-            born: need(welcome.born, "born")?.try_into()?,
-        },
+        Frame::Welcome(welcome) => {
+            let version = welcome.version.max(1);
+            spoken(&(version..=version))?;
+            Down::Welcome {
+                epoch,
+                head: Revision(welcome.head),
+                resumption: match welcome.resumption() {
+                    wire::Resumption::Resume => Resumption::Resume,
+                    wire::Resumption::Compacted => Resumption::Compacted,
+                    wire::Resumption::NewHistory => Resumption::NewHistory,
+                    wire::Resumption::Unspecified => {
+                        return Err(Error::invalid("WELCOME has no resumption: set it"));
+                    }
+                },
+                lease: lease(welcome.lease_us)?,
+                born: need(welcome.born, "born")?.try_into()?,
+            }
+        }
         Frame::Inv(inv) => {
             Down::Inv { epoch, seq: inv.seq, name: packed_name(&inv.name)?, upto: Revision(inv.upto) }
         }

@@ -327,12 +327,33 @@ fn a_reply_with_damaged_bytes_fails_alone() {
 }
 
 #[test]
-fn another_protocol_version_is_refused_by_name() {
-    let hello = wire::Hello { version: 2, local_id: vec![0; 16].into(), ..wire::Hello::default() };
-    let frame = Some(wire::session_up::Frame::Hello(hello));
-    let refused = up_from(wire::SessionUp { epoch: None, frame }).expect_err("version 2");
-    assert_eq!(refused.kind(), Kind::Invalid);
-    assert!(refused.message().contains("protocol version `2`"), "{refused}");
+fn sides_of_which_none_speaks_a_version_of_the_other_part_with_both_named() {
+    let hello = |oldest_version, version| {
+        let local_id = vec![0; 16].into();
+        let history = vec![0; 16].into();
+        let hello = wire::Hello { version, oldest_version, local_id, history, ..wire::Hello::default() };
+        up_from(wire::SessionUp { epoch: None, frame: Some(wire::session_up::Frame::Hello(hello)) })
+    };
+    for (oldest, newest) in [(1, 1), (0, 1), (1, 7)] {
+        hello(oldest, newest).expect("version 1 is spoken by both");
+    }
+    for (oldest, newest) in [(2, 7), (0, 2), (0, 0), (5, 1)] {
+        let refused = hello(oldest, newest).expect_err("no version in common");
+        assert_eq!(refused.kind(), Kind::Invalid);
+        assert!(refused.message().contains(&format!("to `{newest}`")), "{refused}");
+    }
+    let mut welcome = down_to(Down::Welcome {
+        epoch: Epoch { counter: 1, ..Epoch::default() },
+        head: Revision(1),
+        resumption: Resumption::Resume,
+        lease: Duration::from_secs(1),
+        born: Born::default(),
+    });
+    assert!(down_from(welcome.clone()).is_ok());
+    if let Some(wire::session_down::Frame::Welcome(welcome)) = &mut welcome.frame {
+        welcome.version = 2;
+    }
+    assert_eq!(down_from(welcome).expect_err("version 2 was not offered").kind(), Kind::Invalid);
 }
 
 #[test]

@@ -220,7 +220,7 @@ async fn a_session_that_does_not_begin_with_hello_or_with_another_version_is_ref
     let mut raw = wire::link_client::LinkClient::new(channel);
     let status = raw.session(stream::iter([frame])).await.expect_err("version 9");
     assert_eq!(status.code(), tonic::Code::FailedPrecondition);
-    assert!(status.message().contains("protocol version `9`"), "{status}");
+    assert!(status.message().contains("versions `9` to `9`"), "{status}");
     assert_eq!(world.host.sessions.load(Ordering::SeqCst), 0);
 }
 
