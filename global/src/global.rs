@@ -231,6 +231,7 @@ fn assemble(
             terms: Terms::for_lease(config.lease),
             boot,
             outcomes: opened.outcomes.into_iter().map(|(id, outcome, _)| (id, outcome)).collect(),
+            log: opened.log,
         })
     });
     let weak = Arc::downgrade(&authority);

@@ -98,11 +98,16 @@ fn down() -> impl Strategy<Value = Down> {
     use Resumption::{Compacted, NewHistory, Resume};
     let resumption = prop::sample::select(&[Resume, Compacted, NewHistory][..]);
     prop_oneof![
-        (epoch(), any::<u64>(), resumption, lease(), born()).prop_map(
-            |(epoch, head, resumption, lease, born)| {
-                Down::Welcome { epoch, head: Revision(head), resumption, lease, born }
+        (epoch(), any::<u64>(), resumption, lease(), born(), any::<bool>()).prop_map(
+            |(epoch, head, resumption, lease, born, list)| {
+                Down::Welcome { epoch, head: Revision(head), resumption, lease, born, list }
             }
         ),
+        (epoch(), any::<u64>(), any::<u64>()).prop_map(|(epoch, seq, upto)| Down::Resync {
+            epoch,
+            seq,
+            upto: Revision(upto)
+        }),
         (epoch(), any::<u64>(), name(), any::<u64>()).prop_map(|(epoch, seq, name, upto)| Down::Inv {
             epoch,
             seq,

@@ -12,6 +12,7 @@ const SURVEYED: u64 = 40;
 /// Runs `seeds`; at the first violation says how to see it again.
 fn all_hold(seeds: Range<u64>) {
     let (mut ops, mut hits, mut faults, mut undecided) = (0, 0, 0, 0);
+    let (mut resumed, mut resyncs) = (0, 0);
     for seed in seeds.clone() {
         let report = run(seed, Config::for_seed(seed));
         assert!(
@@ -25,8 +26,14 @@ fn all_hold(seeds: Range<u64>) {
         hits += report.hits;
         faults += report.faults;
         undecided += report.undecided;
+        resumed += report.resumed;
+        resyncs += report.resyncs;
     }
-    println!("seeds {seeds:?}: {ops} ops, {hits} hits, {faults} faults, {undecided} histories undecided");
+    println!(
+        "seeds {seeds:?}: {ops} ops, {hits} hits, {faults} faults, {resumed} resumed, {resyncs} overflows, \
+         {undecided} histories undecided"
+    );
+    assert!(resumed > 100 && resyncs > 100, "sessions that come back and queues that overflow are looked at");
     assert!(hits * 20 > ops, "too few hits to mean anything");
 }
 

@@ -275,7 +275,11 @@ fn frame_told(frame: &Down) -> String {
     let e = frame.epoch().counter;
     match frame {
         Down::Welcome { resumption: Resumption::Compacted, .. } => format!("welcome e{e}"),
+        Down::Welcome { resumption: Resumption::Resume, list: true, .. } => {
+            format!("welcome e{e} Resume, list")
+        }
         Down::Welcome { resumption, .. } => format!("welcome e{e} {resumption:?}"),
+        Down::Resync { seq, upto, .. } => format!("resync {seq} upto {upto} e{e}"),
         Down::Inv { seq, name, upto, .. } => format!("inv {seq} {} upto {upto} e{e}", key(name)),
         Down::Lease { n, .. } => format!("lease {n} e{e}"),
         Down::Summarized { batch, refused, .. } => format!("summarized {batch} refused {refused:?} e{e}"),
