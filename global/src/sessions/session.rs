@@ -31,6 +31,9 @@ pub(super) struct Session {
     pub overflowed: bool,
     /// A name of the SUMMARY round under way was refused (rule 19).
     pub refused: bool,
+    /// It is neither registered for what it held nor a wildcard, since it was told to serve nothing of that; but it
+    /// may not have heard it yet.
+    pub bare: bool,
     /// What it lists stays servable meanwhile: there is no hurry.
     pub resumed: bool,
     /// Frames are left out until it has acknowledged a RESYNC.
@@ -70,7 +73,9 @@ impl<J, R> Sessions<J, R> {
         let old_epoch = std::mem::replace(&mut session.epoch, epoch.counter);
         (session.seq, session.acked, session.refused) = (0, 0, false);
         session.collapsed = None;
-        let (slow, shedding) = (now < session.slow_until, session.shedding);
+        // Who keeps changes waiting is given nothing that others would have to wait for again.
+        session.bare |= !taken_over && now < session.slow_until;
+        let (bare, shedding) = (session.bare, session.shedding);
         let owed = std::mem::take(&mut session.owed);
         self.by_epoch.remove(&old_epoch);
         self.by_epoch.insert(epoch.counter, no);
@@ -78,9 +83,8 @@ impl<J, R> Sessions<J, R> {
         if let Some(old) = old_stream {
             self.drop_stream(old, "the local opened another session stream");
         }
-        // Who keeps changes waiting is given nothing that others would have to wait for again.
-        let (resumption, missed) = self.resumption(hello, slow && !taken_over);
-        if !taken_over && hello.last_epoch.is_some() && !slow {
+        let (resumption, missed) = self.resumption(hello, bare);
+        if !taken_over && hello.last_epoch.is_some() && !bare {
             // Its registrations were swept or lost with a restart, but it may still hold names (rule 16).
             self.wildcards.insert(no);
         }
@@ -105,14 +109,14 @@ impl<J, R> Sessions<J, R> {
     }
 
     /// What the names that a Local holds are worth, and which INVs it missed (rules 14, 31).
-    fn resumption(&self, hello: &Hello, afresh: bool) -> (Resumption, Vec<(Name, Revision)>) {
+    fn resumption(&self, hello: &Hello, bare: bool) -> (Resumption, Vec<(Name, Revision)>) {
         let unknown = hello.history == HistoryId::default();
         let other = hello.history != self.boot.history && !unknown;
         // Ahead of the newest revision: what it knows is of another line, whatever that is called.
         if other || hello.applied_rev > self.head {
             return (Resumption::NewHistory, Vec::new());
         }
-        let held = hello.last_epoch.is_some() && !unknown && !afresh;
+        let held = hello.last_epoch.is_some() && !unknown && !bare;
         let missed = held.then(|| self.log.after(hello.applied_rev, self.terms.replay_max)).flatten();
         match missed {
             Some(missed) => (Resumption::Resume, missed),
@@ -159,6 +163,7 @@ impl<J, R> Sessions<J, R> {
             owed: BTreeMap::new(),
             overflowed: false,
             refused: false,
+            bare: false,
             resumed: false,
             collapsed: None,
             shedding: false,
@@ -278,6 +283,8 @@ impl<J, R> Sessions<J, R> {
 
     fn count_ack(&mut self, now: Moment, no: SessionNo, seq: u64) {
         let Some(session) = self.by_no.get_mut(&no) else { return };
+        // It speaks in this epoch, so it has heard WELCOME.
+        session.bare = false;
         session.acked = session.acked.max(seq.min(session.seq));
         let unacked = session.owed.split_off(&(session.acked + 1));
         let acked = std::mem::replace(&mut session.owed, unacked);
