@@ -113,6 +113,8 @@ pub struct Authority {
     next_request: AtomicU64,
     failure: watch::Sender<Option<Error>>,
     sessions_moved: Notify,
+    /// Names that Locals listed, since the start.
+    pub(crate) listed: AtomicU64,
     in_flight: Arc<Semaphore>,
 }
 
@@ -160,6 +162,7 @@ impl Authority {
             next_request: AtomicU64::new(0),
             failure: watch::Sender::new(None),
             sessions_moved: Notify::new(),
+            listed: AtomicU64::new(0),
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_KIB)),
         }
     }
@@ -333,6 +336,11 @@ impl Authority {
     /// How much the machine remembers.
     pub fn counts(&self) -> Counts {
         self.shard.lock().sessions.counts()
+    }
+
+    /// How many names Locals have listed since the start.
+    pub fn listed(&self) -> u64 {
+        self.listed.load(Ordering::Relaxed)
     }
 
     /// The store takes no changes any more: a journal, a directory or the index failed.

@@ -18,6 +18,7 @@ use dstore_shared::{
 use futures_util::stream::{self, StreamExt};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Requests of one stream that may be unanswered before it is read no further.
@@ -294,6 +295,7 @@ impl Authority {
 
     /// Registers the names of a SUMMARY batch that are bound as the Local holds them; gives the others. Blocks.
     fn register_listed(&self, epoch: Epoch, listed: &[Listed]) -> Vec<u32> {
+        self.listed.fetch_add(listed.len() as u64, Ordering::Relaxed);
         let refused = listed.iter().enumerate().filter(|(_, listed)| {
             let made = self.event(|m, now| m.begin_read(now, epoch, &listed.name, listed.reg_seq));
             let Some(made) = made else { return true };

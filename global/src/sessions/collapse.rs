@@ -45,6 +45,7 @@ impl<J, R> Sessions<J, R> {
         let Some(stream) = session.stream else { return };
         // A number of its own: an ack of the INVs before it does not tell that it was heard.
         session.seq += 1;
+        self.resyncs += 1;
         let (seq, counter) = (session.seq, session.epoch);
         session.collapsed = Some(Collapsed { seq, missed: false });
         (session.refused, session.resumed) = (false, false);

@@ -210,6 +210,8 @@ pub struct Sessions<J, R> {
     next_epoch: u64,
     next_op: u64,
     finished: u64,
+    resumed: u64,
+    resyncs: u64,
     actions: Vec<Action<J, R>>,
 }
 
@@ -243,6 +245,8 @@ impl<J, R> Sessions<J, R> {
             next_epoch: 0,
             next_op: 0,
             finished: 0,
+            resumed: 0,
+            resyncs: 0,
             actions: Vec::new(),
         }
     }
@@ -422,6 +426,8 @@ impl<J, R> Sessions<J, R> {
             ops: self.ops.len(),
             outcomes: self.requests.len(),
             log: self.log.len(),
+            resumed: self.resumed,
+            resyncs: self.resyncs,
         }
     }
 }
@@ -441,6 +447,10 @@ pub struct Counts {
     pub outcomes: usize,
     /// Changes remembered for Locals that come back.
     pub log: usize,
+    /// Sessions of this boot whose Local was told what it had missed, and went on serving.
+    pub resumed: u64,
+    /// Times in this boot that a Local was to list what it holds because it fell behind.
+    pub resyncs: u64,
 }
 
 /// A duration lengthened by the bound on clock rate error, rounded up.

@@ -91,6 +91,7 @@ impl<J, R> Sessions<J, R> {
         let mut list = self.wildcards.contains(&no);
         if let Some(session) = self.by_no.get_mut(&no) {
             session.resumed = resumption == Resumption::Resume;
+            self.resumed += u64::from(session.resumed);
             // Of one that is a wildcard to its end nothing need be listed.
             list &= !session.overflowed;
         }
