@@ -109,7 +109,7 @@ impl<J, R> Sessions<J, R> {
         let Some(session) = self.by_no.get(&no).filter(|session| !session.fenced) else { return };
         let marks = session.owed.values().filter_map(|op| self.ops.get(op)).map(|op| op.marked_at);
         if let Some(marked) = marks.max() {
-            self.slow.note(now, session.local_id, marked, self.terms.sessions_max);
+            self.slow.note_away(now, session.local_id, marked, self.terms.sessions_max);
         }
     }
 

@@ -65,7 +65,7 @@ impl<J, R> Sessions<J, R> {
         if self.by_stream.contains_key(&stream) {
             return Err(Error::invalid("a second hello on one stream: open another stream"));
         }
-        let (no, taken_over) = self.seat(hello)?;
+        let (no, taken_over) = self.seat(now, hello)?;
         self.next_epoch += 1;
         let epoch = self.epoch(self.next_epoch);
         let session = self.by_no.get_mut(&no).expect("seat gave a session");
@@ -126,7 +126,7 @@ impl<J, R> Sessions<J, R> {
     }
 
     /// Finds or makes the session of a HELLO; true if it takes over an unexpired one (rules 12, 15, 16).
-    fn seat(&mut self, hello: &Hello) -> Result<(SessionNo, bool)> {
+    fn seat(&mut self, now: Moment, hello: &Hello) -> Result<(SessionNo, bool)> {
         let older = self.by_local.get(&hello.local_id).copied();
         if let Some(no) = older {
             let session = &self.by_no[&no];
@@ -168,7 +168,7 @@ impl<J, R> Sessions<J, R> {
             resumed: false,
             collapsed: None,
             shedding: false,
-            slow_until: self.slow.until(hello.local_id),
+            slow_until: self.slow.returns(now, hello.local_id),
         };
         self.by_no.insert(no, session);
         self.by_local.insert(hello.local_id, no);

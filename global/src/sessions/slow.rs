@@ -22,6 +22,8 @@ struct Hang {
     noted: Moment,
     until: Moment,
     length: Duration,
+    /// Its session ended by it, and it has not come back yet: the time counts from then.
+    away: bool,
 }
 
 /// The Locals that kept a change waiting lately.
@@ -43,7 +45,7 @@ impl Slow {
             return None;
         }
         let length = before.map_or(SHORTEST, |hang| (hang.length * 2).min(LONGEST));
-        let hang = Hang { noted: now, until: now + length, length };
+        let hang = Hang { noted: now, until: now + length, length, away: false };
         if self.0.len() >= SWEPT_FROM {
             self.0.retain(|_, hang| now < hang.until + FORGIVEN);
         }
@@ -54,9 +56,24 @@ impl Slow {
         Some((hang.until, before.is_some()))
     }
 
-    /// Until when a Local registers nothing; the beginning of time if it is not slow.
-    pub fn until(&self, local: LocalId) -> Moment {
-        self.0.get(&local).map_or(Moment::ZERO, |hang| hang.until)
+    /// A change waited for the end of the Local's lease. Nobody knows how it does until it comes back.
+    pub fn note_away(&mut self, now: Moment, local: LocalId, marked: Moment, max: usize) {
+        self.note(now, local, marked, max);
+        if let Some(hang) = self.0.get_mut(&local) {
+            hang.away = true;
+        }
+    }
+
+    /// The Local begins a session, not resuming one. Gives until when it registers nothing; the beginning of time
+    /// if it is not slow.
+    pub fn returns(&mut self, now: Moment, local: LocalId) -> Moment {
+        let Some(hang) = self.0.get_mut(&local).filter(|hang| now < hang.until + FORGIVEN) else {
+            return Moment::ZERO;
+        };
+        if std::mem::take(&mut hang.away) {
+            hang.until = now + hang.length;
+        }
+        hang.until
     }
 
     /// How many there are at `now`.
@@ -71,6 +88,10 @@ mod tests {
 
     const L: LocalId = LocalId(1);
 
+    fn end(slow: &Slow) -> Moment {
+        slow.0[&L].until
+    }
+
     fn at(s: u64) -> Moment {
         Moment::from_nanos(s * 1_000_000_000)
     }
@@ -83,7 +104,7 @@ mod tests {
             let (until, before) = slow.note(at(now), L, at(now - 1), 10).expect("a new hang");
             assert_eq!((until, before), (at(now + length), length > 1));
             assert_eq!(slow.note(at(now + 1), L, at(now), 10), None, "the same one");
-            assert_eq!((slow.until(L), slow.count(at(now))), (until, 1));
+            assert_eq!((end(&slow), slow.count(at(now))), (until, 1));
             now += length + 5;
         }
     }
@@ -93,9 +114,22 @@ mod tests {
         let mut slow = Slow::default();
         slow.note(at(10), L, at(9), 10);
         slow.note(at(70), L, at(69), 10);
-        assert_eq!(slow.until(L), at(72), "not yet");
+        assert_eq!(end(&slow), at(72), "not yet");
         slow.note(at(132), L, at(131), 10);
-        assert_eq!(slow.until(L), at(133));
+        assert_eq!(end(&slow), at(133));
+    }
+
+    #[test]
+    fn of_one_that_was_waited_out_the_time_counts_from_its_return() {
+        let mut slow = Slow::default();
+        slow.note_away(at(10), L, at(8), 10);
+        assert_eq!(slow.returns(at(40), L), at(41));
+        assert_eq!(slow.returns(at(42), L), at(41), "once a hang");
+        assert_eq!(slow.returns(at(42), LocalId(2)), Moment::ZERO, "another one");
+        slow.note_away(at(50), L, at(48), 10);
+        assert_eq!(slow.returns(at(60), L), at(62), "longer the next time");
+        slow.note_away(at(70), L, at(68), 10);
+        assert_eq!(slow.returns(at(500), L), Moment::ZERO, "forgiven");
     }
 
     #[test]

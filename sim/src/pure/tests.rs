@@ -88,7 +88,8 @@ fn seeds_for(planted: Planted, black_box: bool) -> u64 {
         Planted::WrongClocks | Planted::AckBeforeRemoval if black_box => 400,
         Planted::SkipGrace | Planted::VisibleBeforeSync if black_box => 100,
         // A hit must stand still between its lookup and its look at the clock while a whole session begins.
-        Planted::LoadAfterLookup => 200,
+        Planted::LoadAfterLookup => 400,
+        Planted::ReadBeforeRegistering if black_box => 200,
         // Between a WELCOME and the answer to the first SUMMARY.
         Planted::IgnoreEra => 100,
         _ => 60,
