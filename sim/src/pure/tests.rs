@@ -86,10 +86,14 @@ fn seeds_for(planted: Planted, black_box: bool) -> u64 {
     match planted {
         // A window of a few milliseconds, of which callers hit a few.
         Planted::WrongClocks | Planted::AckBeforeRemoval if black_box => 400,
-        Planted::SkipGrace | Planted::VisibleBeforeSync if black_box => 100,
+        Planted::SkipGrace | Planted::VisibleBeforeSync if black_box => 250,
         // A hit must stand still between its lookup and its look at the clock while a whole session begins.
         Planted::LoadAfterLookup => 400,
-        Planted::ReadBeforeRegistering if black_box => 200,
+        Planted::ReadBeforeRegistering | Planted::ForgetFloor if black_box => 250,
+        // The first change missed must be a DEL of what is held, and a caller ask before the next one.
+        Planted::ReplayOffByOne if black_box => 1_500,
+        // A frame's time between the LEASE and the INVs that should have come first.
+        Planted::LeaseBeforeInvs if black_box => 500,
         // Between a WELCOME and the answer to the first SUMMARY.
         Planted::IgnoreEra => 100,
         _ => 60,

@@ -7,6 +7,7 @@
 
 mod flights;
 mod hostile;
+mod resume;
 mod session;
 
 use super::*;
