@@ -18,7 +18,7 @@ use crate::SyncLevel;
 use crate::blobs::Blobs;
 use crate::catalog::Catalog;
 use crate::committer::{Done, Job, Work};
-use crate::sessions::{Action, Answered, Boot, Counts, Sessions, StreamId, Submission, Terms};
+use crate::sessions::{Action, Answered, Boot, Counts, InvLog, Sessions, StreamId, Submission, Terms};
 use dstore_shared::frame::{Answer, Down, Reply};
 use dstore_shared::limits::{DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX};
 use dstore_shared::{
@@ -34,8 +34,8 @@ use std::time::Duration;
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-/// Session frames that wait to be sent; beyond it the stream is closed, which releases nobody (rule 18).
-/// A DEL of [`DELETE_NAMES_MAX`] names fits three times.
+/// Session frames that wait to be sent; the last place is for a RESYNC, which stands for all that find none
+/// (rule 14). A DEL of [`DELETE_NAMES_MAX`] names fits three times.
 const SESSION_QUEUE: usize = 32_768;
 /// KiB of values held for changes that are not answered yet, over all request streams: 256 MiB.
 const IN_FLIGHT_KIB: usize = 256 << 10;
@@ -56,7 +56,44 @@ pub(crate) type Machine = Sessions<Work, Responder>;
 /// The machine and where its frames go.
 pub(crate) struct Shard {
     pub sessions: Machine,
-    streams: HashMap<StreamId, mpsc::Sender<Result<Down>>>,
+    streams: HashMap<StreamId, Outlet>,
+}
+
+/// The way out to a session stream.
+struct Outlet {
+    to: mpsc::Sender<Result<Down>>,
+    /// A frame was left out, and so is every other until a RESYNC.
+    stopped: bool,
+}
+
+/// What became of a frame.
+#[derive(PartialEq, Eq)]
+enum Sent {
+    Queued,
+    LeftOut,
+    /// Left out, as the first.
+    Overflowed,
+    /// There is not even room for a RESYNC, or nobody reads any more.
+    Dead,
+}
+
+impl Outlet {
+    /// Queues a frame, in order. Whoever calls holds the shard's lock, so nobody else takes the room.
+    fn send(&mut self, frame: Down) -> Sent {
+        let resync = matches!(frame, Down::Resync { .. });
+        if self.stopped && !resync {
+            return Sent::LeftOut;
+        }
+        if self.to.is_closed() || resync && self.to.capacity() == 0 {
+            return Sent::Dead;
+        }
+        if !resync && self.to.capacity() < 2 {
+            self.stopped = true;
+            return Sent::Overflowed;
+        }
+        self.stopped = false;
+        if self.to.try_send(Ok(frame)).is_err() { Sent::Dead } else { Sent::Queued }
+    }
 }
 
 /// The authority over one shard.
@@ -76,6 +113,8 @@ pub struct Authority {
     next_request: AtomicU64,
     failure: watch::Sender<Option<Error>>,
     sessions_moved: Notify,
+    /// Names that Locals listed, since the start.
+    pub(crate) listed: AtomicU64,
     in_flight: Arc<Semaphore>,
 }
 
@@ -97,6 +136,7 @@ pub(crate) struct Parts {
     pub terms: Terms,
     pub boot: Boot,
     pub outcomes: Vec<(RequestId, Outcome)>,
+    pub log: InvLog,
 }
 
 impl Authority {
@@ -105,6 +145,8 @@ impl Authority {
         for (id, outcome) in parts.outcomes {
             sessions.restore_outcome(id, outcome);
         }
+        let (floor, voided) = parts.log.into_parts();
+        sessions.restore_log(floor, voided);
         Self {
             clients: parts.sys.rng.next_u128(),
             sys: parts.sys,
@@ -120,6 +162,7 @@ impl Authority {
             next_request: AtomicU64::new(0),
             failure: watch::Sender::new(None),
             sessions_moved: Notify::new(),
+            listed: AtomicU64::new(0),
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_KIB)),
         }
     }
@@ -149,17 +192,20 @@ impl Authority {
     fn carry_out_one(&self, shard: &mut Shard, action: Action<Work, Responder>) {
         match action {
             Action::Send(stream, frame) => {
-                let full = shard.streams.get(&stream).is_some_and(|to| to.try_send(Ok(frame)).is_err());
-                if full {
-                    shard.streams.remove(&stream);
-                    shard.sessions.stream_lost(stream);
+                match shard.streams.get_mut(&stream).map(|outlet| outlet.send(frame)) {
+                    Some(Sent::Overflowed) => shard.sessions.overflowed(stream),
+                    Some(Sent::Dead) => {
+                        shard.streams.remove(&stream);
+                        shard.sessions.stream_lost(stream);
+                    }
+                    Some(Sent::Queued | Sent::LeftOut) | None => {}
                 }
             }
             Action::Close(stream, error) => {
                 self.sessions_moved.notify_waiters();
-                if let Some(to) = shard.streams.remove(&stream) {
+                if let Some(outlet) = shard.streams.remove(&stream) {
                     // Best effort: the end of the stream tells as much.
-                    let _ = to.try_send(Err(error));
+                    let _ = outlet.to.try_send(Err(error));
                 }
             }
             Action::Commit(op, work) => {
@@ -181,7 +227,7 @@ impl Authority {
     pub(crate) fn open_stream(&self) -> (StreamId, mpsc::Receiver<Result<Down>>) {
         let id = StreamId(self.next_stream.fetch_add(1, Ordering::Relaxed));
         let (to, frames) = mpsc::channel(SESSION_QUEUE);
-        self.shard.lock().streams.insert(id, to);
+        self.shard.lock().streams.insert(id, Outlet { to, stopped: false });
         (id, frames)
     }
 
@@ -290,6 +336,11 @@ impl Authority {
     /// How much the machine remembers.
     pub fn counts(&self) -> Counts {
         self.shard.lock().sessions.counts()
+    }
+
+    /// How many names Locals have listed since the start.
+    pub fn listed(&self) -> u64 {
+        self.listed.load(Ordering::Relaxed)
     }
 
     /// The store takes no changes any more: a journal, a directory or the index failed.

@@ -183,16 +183,21 @@ impl Store for Host {
 
     async fn status(&self) -> Result<Status> {
         let counts = self.0.counts();
-        let (stopping, lease) = self.0.event(|m, _| (m.is_retiring(), m.lease()));
+        let (stopping, lease, slow) = self.0.event(|m, now| (m.is_retiring(), m.lease(), m.slow(now)));
         let catalog = self.0.catalog.counts();
         let blobs = self.0.blobs.stats();
         let fact = |name: &str, value: String| (name.to_owned(), value);
         let facts = vec![
             fact("sessions", counts.sessions.to_string()),
             fact("wildcards", counts.wildcards.to_string()),
+            fact("sessions_resumed", counts.resumed.to_string()),
+            fact("resyncs", counts.resyncs.to_string()),
+            fact("names_listed", self.0.listed().to_string()),
+            fact("slow_locals", slow.to_string()),
             fact("registrations", counts.registrations.to_string()),
             fact("changes_waiting", counts.ops.to_string()),
             fact("outcomes", counts.outcomes.to_string()),
+            fact("changes_remembered", counts.log.to_string()),
             fact("names", catalog.names.to_string()),
             fact("blobs_about", catalog.blobs.to_string()),
             fact("blobs_marked_corrupt", blobs.marked.to_string()),

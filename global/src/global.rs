@@ -31,6 +31,10 @@ use std::time::Duration;
 
 /// Changes that wait for the committer, and how many it takes at once.
 const COMMIT_QUEUE: (usize, usize) = (65_536 + 1024, 4096);
+/// How often D is compared with the number of sessions.
+const GROW_EVERY: Duration = Duration::from_secs(1);
+/// How long to wait when a longer one could not be made durable.
+const GROW_AGAIN: Duration = Duration::from_secs(60);
 /// How long a sleep for the next deadline may last: a lease granted meanwhile ends later than that.
 const TICK_MAX: Duration = Duration::from_millis(500);
 
@@ -39,7 +43,7 @@ pub struct Global {
     authority: Arc<Authority>,
     doors: Vec<Serving>,
     tasks: Tasks,
-    dir: DataDir,
+    dir: Arc<DataDir>,
     /// Of committer, publisher and applier: each ends when the one before has.
     ends: Vec<LaneEnd>,
     drain_timeout: Duration,
@@ -76,6 +80,7 @@ impl Global {
         let tasks = Tasks::new();
         let found = !opened.fresh;
         let (authority, dir, ends) = assemble(&sys, &config, &tasks, opened, blobs);
+        let dir = Arc::new(dir);
         let doors = match open_doors(&sys, &tasks, listeners, &authority) {
             Ok(doors) => doors,
             Err(e) => {
@@ -85,6 +90,7 @@ impl Global {
             }
         };
         tasks.spawn("tick", tick(authority.clone()));
+        tasks.spawn("lease", grow_lease(authority.clone(), dir.clone()));
         tasks.spawn("sweep", sweep::sweep(authority.clone()));
         tasks.spawn("mark", sweep::mark(authority.clone()));
         if found {
@@ -231,6 +237,7 @@ fn assemble(
             terms: Terms::for_lease(config.lease),
             boot,
             outcomes: opened.outcomes.into_iter().map(|(id, outcome, _)| (id, outcome)).collect(),
+            log: opened.log,
         })
     });
     let weak = Arc::downgrade(&authority);
@@ -288,6 +295,24 @@ async fn tick(authority: Arc<Authority>) {
         let (more, next, now) = authority.event(|m, now| (m.tick(now), m.next_deadline(), now));
         let until = next.unwrap_or(Moment::MAX).since(now).min(TICK_MAX);
         tokio::time::sleep(if more { until.min(Duration::from_millis(1)) } else { until }).await;
+    }
+}
+
+/// Lets D grow with the number of sessions: a length is durable before it is granted, or it is not granted
+/// (rule 29).
+async fn grow_lease(authority: Arc<Authority>, dir: Arc<DataDir>) {
+    loop {
+        if let Some(length) = authority.event(|m, _| m.lease_to_allow()) {
+            let dir = dir.clone();
+            match authority.sys.blocking.run(move || dir.persist_lease_max(length)).await {
+                Ok(()) => authority.event(|m, _| m.allow_lease(length)),
+                Err(error) => {
+                    tracing::warn!(%error, "leases do not grow with the number of sessions");
+                    tokio::time::sleep(GROW_AGAIN).await;
+                }
+            }
+        }
+        tokio::time::sleep(GROW_EVERY).await;
     }
 }
 

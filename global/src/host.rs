@@ -18,7 +18,8 @@ use dstore_shared::{
 use futures_util::stream::{self, StreamExt};
 use std::pin::pin;
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot};
+use std::sync::atomic::Ordering;
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Requests of one stream that may be unanswered before it is read no further.
 const IN_FLIGHT_MAX: usize = 8192;
@@ -39,8 +40,8 @@ impl LinkHost for Host {
             return Err(e);
         }
         let (reader, lister) = (authority.clone(), authority.clone());
-        // A Local lists one batch at a time; a second one is not waited for.
-        let (listings, batches) = mpsc::channel(1);
+        // A Local lists one batch at a time; one that comes before the answer takes the place of the one before.
+        let (listings, batches) = watch::channel(None);
         authority.tasks.spawn("session", async move {
             let read = async {
                 while let Some(Ok(frame)) = up.next().await {
@@ -93,14 +94,15 @@ impl LinkHost for Host {
 }
 
 /// One batch of names that a Local holds.
+#[derive(Clone)]
 struct Listing {
     epoch: Epoch,
     batch: u64,
-    names: Vec<Listed>,
+    names: Arc<Vec<Listed>>,
     last: bool,
 }
 
-fn take_frame(authority: &Authority, id: StreamId, frame: Up, listings: &mpsc::Sender<Listing>) {
+fn take_frame(authority: &Authority, id: StreamId, frame: Up, listings: &watch::Sender<Option<Listing>>) {
     match frame {
         // A second HELLO on a stream is a new stream's business.
         Up::Hello(_) => authority.close_stream(id),
@@ -113,21 +115,37 @@ fn take_frame(authority: &Authority, id: StreamId, frame: Up, listings: &mpsc::S
             }
         }),
         Up::Summary { epoch, batch, names, last } => {
-            if listings.try_send(Listing { epoch, batch, names, last }).is_err() {
-                authority.close_stream(id);
-            }
+            listings.send_replace(Some(Listing { epoch, batch, names: names.into(), last }));
         }
     }
 }
 
 /// Answers SUMMARYs beside the stream's other frames, so that no ACK waits for a look at the disk. Within the
-/// grace nobody is registered: they wait for its end, instead of being refused.
-async fn take_listings(authority: &Arc<Authority>, id: StreamId, mut batches: mpsc::Receiver<Listing>) {
-    while let Some(Listing { epoch, batch, names, last }) = batches.recv().await {
-        tokio::time::sleep(authority.event(|m, now| m.grace_left(now))).await;
+/// grace, and while the Local is slow, nobody is registered: they wait for the end of that, instead of being
+/// refused.
+async fn take_listings(
+    authority: &Arc<Authority>,
+    id: StreamId,
+    mut batches: watch::Receiver<Option<Listing>>,
+) {
+    while batches.changed().await.is_ok() {
+        let Some(Listing { epoch, batch, names, last }) = batches.borrow_and_update().clone() else {
+            continue;
+        };
+        loop {
+            let wait = authority.event(|m, now| m.listing_wait(now, epoch));
+            if wait.is_zero() {
+                break;
+            }
+            tokio::time::sleep(wait).await;
+        }
         let listing = authority.clone();
         let refused = authority.sys.blocking.run(move || listing.register_listed(epoch, &names)).await;
-        authority.event(|m, now| m.summarized(now, id, epoch, batch, refused, last));
+        let pause = authority.event(|m, now| {
+            m.summarized(now, id, epoch, batch, refused, last);
+            m.listing_pause(epoch)
+        });
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -277,6 +295,7 @@ impl Authority {
 
     /// Registers the names of a SUMMARY batch that are bound as the Local holds them; gives the others. Blocks.
     fn register_listed(&self, epoch: Epoch, listed: &[Listed]) -> Vec<u32> {
+        self.listed.fetch_add(listed.len() as u64, Ordering::Relaxed);
         let refused = listed.iter().enumerate().filter(|(_, listed)| {
             let made = self.event(|m, now| m.begin_read(now, epoch, &listed.name, listed.reg_seq));
             let Some(made) = made else { return true };

@@ -86,7 +86,7 @@ pub struct Listed {
 /// What a session's beginning means for the names the Local holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Resumption {
-    /// Every change after `applied_rev` follows as INVs.
+    /// Every change after `applied_rev` follows as INVs: names stay as servable as they were.
     Resume,
     /// They do not: no name may be served until it was listed and registered (rule 31).
     Compacted,
@@ -109,6 +109,9 @@ pub enum Down {
         lease: Duration,
         /// Global's clock.
         born: Born,
+        /// The session is a wildcard until the Local has listed its names (rule 19). Names that stay servable are
+        /// listed meanwhile.
+        list: bool,
     },
     /// Remove the name if its binding is not newer than `upto`, and poison its flights (rule 10).
     Inv {
@@ -119,6 +122,17 @@ pub enum Down {
         /// What is changing.
         name: Name,
         /// Bindings up to this revision are void.
+        upto: Revision,
+    },
+    /// Stands for INVs that were not sent, because too many waited: every one before `seq`. No name may be served
+    /// until it was listed and registered, as after COMPACTED; flights are poisoned like by an INV of each
+    /// (rule 14).
+    Resync {
+        /// The session.
+        epoch: Epoch,
+        /// Its number among the INVs; those between the last one sent and it are left out.
+        seq: u64,
+        /// Bindings up to this revision may be void, of any name.
         upto: Revision,
     },
     /// Extends the lease (rules 2 and 3).
@@ -156,6 +170,7 @@ impl Down {
         match self {
             Self::Welcome { epoch, .. }
             | Self::Inv { epoch, .. }
+            | Self::Resync { epoch, .. }
             | Self::Lease { epoch, .. }
             | Self::Summarized { epoch, .. }
             | Self::Retire { epoch } => *epoch,

@@ -9,8 +9,9 @@ use crate::catalog::{Catalog, Start};
 use crate::change::{Change, Commit, Commits};
 use crate::checkpoint::{Checkpoint, Checkpoints, Remembered};
 use crate::engine::{self, Engine, Table};
+use crate::sessions::{InvLog, LogBounds};
 use bytes::Bytes;
-use dstore_shared::{Error, HistoryId, Result, Revision};
+use dstore_shared::{Error, HistoryId, Moment, Result, Revision};
 use dstore_sys::Sys;
 use dstore_sys::tasks::LaneEnd;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ pub(super) struct Redo<'a> {
     checkpoint: Option<Checkpoint>,
     state: State,
     outcomes: Vec<Remembered>,
+    log: InvLog,
     last: Revision,
 }
 
@@ -40,6 +42,7 @@ pub(super) struct Redone {
     pub(super) applier: LaneEnd,
     pub(super) rebuilt: bool,
     pub(super) outcomes: Vec<Remembered>,
+    pub(super) log: InvLog,
 }
 
 impl<'a> Redo<'a> {
@@ -54,7 +57,8 @@ impl<'a> Redo<'a> {
             Index::Unproven(_) | Index::Broken(_) => Revision(0),
         };
         let outcomes = checkpoint.as_mut().map(|c| std::mem::take(&mut c.outcomes)).unwrap_or_default();
-        Self { sys, config, history, checkpoint, state: State::Waiting(index, files), outcomes, last }
+        let (state, log) = (State::Waiting(index, files), InvLog::new(last, LogBounds::default()));
+        Self { sys, config, history, checkpoint, state, outcomes, log, last }
     }
 
     /// Redoes a batch of the journal.
@@ -77,7 +81,9 @@ impl<'a> Redo<'a> {
             }
             self.last = commit.revision;
             self.remember(&commit);
-            commits.push(owned(commit));
+            let commit = owned(commit);
+            self.note_voided(&commit);
+            commits.push(commit);
             if commits.len() == SHOW_COMMITS {
                 catalog.make_room();
                 catalog.show(&commits)?;
@@ -110,7 +116,7 @@ impl<'a> Redo<'a> {
         self.running()?;
         match self.state {
             State::Running { catalog, applier, rebuilt } => {
-                Ok(Redone { catalog, applier, rebuilt, outcomes: self.outcomes })
+                Ok(Redone { catalog, applier, rebuilt, outcomes: self.outcomes, log: self.log })
             }
             State::Waiting(..) | State::Failed => Err(Error::internal("redo did not start: report this")),
         }
@@ -121,6 +127,18 @@ impl<'a> Redo<'a> {
         let known = self.checkpoint.as_ref().is_some_and(|c| commit.revision <= c.revision);
         if let (false, Some((id, outcome))) = (known, &commit.outcome) {
             self.outcomes.push((*id, outcome.clone(), commit.at_ms));
+        }
+    }
+
+    /// What holders must be told if they come back. A binding of a name that had none makes nothing void.
+    fn note_voided(&mut self, commit: &Commit) {
+        let voided = commit.changes.iter().filter_map(|change| match change {
+            Change::Unbind { name } => Some(name.clone()),
+            _ => None,
+        });
+        let names: Vec<_> = voided.collect();
+        if !names.is_empty() {
+            self.log.push(Moment::ZERO, commit.revision, names);
         }
     }
 

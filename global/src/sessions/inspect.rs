@@ -28,8 +28,14 @@ impl<J, R> Sessions<J, R> {
         draining.map(|op| now.since(op.marked_at)).max().unwrap_or_default()
     }
 
-    /// The longest that a drain may run: A + D(1+ρ).
+    /// How many Locals register nothing now, because they kept a change waiting.
+    pub fn slow(&self, now: Moment) -> usize {
+        self.slow.count(now)
+    }
+
+    /// The longest that a drain may run: A + D(1+ρ), for the longest D granted, or the grace.
     pub fn drain_max(&self) -> Duration {
-        self.terms.ack_max + lengthened(self.terms.lease)
+        let of_a_lease = self.terms.ack_max + lengthened(self.lease_granted.max(self.terms.lease));
+        of_a_lease.max(self.boot.grace)
     }
 }

@@ -15,11 +15,14 @@
 //! by a clock past its `lease_end`; whoever may serve a name is registered for it or a wildcard.
 //! It must never release a session because its stream broke.
 
+mod collapse;
 mod holders;
 mod inspect;
+mod log;
 mod ops;
 mod requests;
 mod session;
+mod slow;
 #[cfg(test)]
 mod tests;
 
@@ -29,10 +32,12 @@ use dstore_shared::{
     Born, Epoch, Error, HistoryId, LocalId, Moment, Name, Outcome, RegSeq, RequestId, Result, Revision,
 };
 use holders::{Holders, Holding};
+pub use log::{InvLog, LogBounds};
 use ops::Op;
 pub use ops::Submission;
 use requests::Requests;
 use session::Session;
+use slow::Slow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
@@ -51,8 +56,12 @@ pub struct OpNo(pub u64);
 /// The bounds and terms of the machine.
 #[derive(Clone, Debug)]
 pub struct Terms {
-    /// Lease length D.
+    /// Lease length D while there are few sessions.
     pub lease: Duration,
+    /// The longest that it grows to with their number.
+    pub lease_max: Duration,
+    /// Sessions up to which it does not grow.
+    pub sessions_at_lease: usize,
     /// Longest time that an invalidation may go unacknowledged while the lease is still renewed (A).
     pub ack_max: Duration,
     /// Sessions, those that wait for the end of their lease included.
@@ -67,13 +76,23 @@ pub struct Terms {
     pub outcomes_max: usize,
     /// Bytes of memory that they take: the answer of a DEL has one for each of its names.
     pub outcome_bytes_max: usize,
+    /// What is remembered for Locals that come back.
+    pub log: LogBounds,
+    /// Names that are repeated to one of them, busy ones apart; if it missed more, it lists what it holds.
+    pub replay_max: usize,
 }
+
+/// The longest that a lease grows to by itself.
+const LEASE_GROWN: Duration = Duration::from_secs(10);
 
 impl Terms {
     /// The terms for a lease of `lease`, with A = min(0.25 s, D/4) and bounds for a machine of a few GiB.
     pub fn for_lease(lease: Duration) -> Self {
         Self {
             lease,
+            // The heartbeats of 10,000 Locals then cost twice those of 1,000.
+            lease_max: lease.max(LEASE_GROWN),
+            sessions_at_lease: 1_000,
             ack_max: (lease / 4).min(Duration::from_millis(250)),
             // 10,000 Locals, and as many that were cut off and are waited for.
             sessions_max: 20_000,
@@ -85,6 +104,9 @@ impl Terms {
             outcomes_max: 500_000,
             // As many of SETs and DELs of a few names, about 250 bytes each.
             outcome_bytes_max: 128 << 20,
+            log: LogBounds::default(),
+            // With the busy ones they fit its queue of frames.
+            replay_max: 8_000,
         }
     }
 }
@@ -108,7 +130,8 @@ pub struct Boot {
 /// What is to be done, in this order. `J` is the work of an op, `R` somebody who waits for its outcome.
 #[derive(Debug)]
 pub enum Action<J, R> {
-    /// Queue a frame on a session stream. If there is no room: close the stream and report `stream_lost`.
+    /// Queue a frame on a session stream. If there is no room for it and one more, leave it out, report
+    /// `overflowed`, and leave out all that follows until a RESYNC, which takes the last place.
     Send(StreamId, Down),
     /// End a session stream, telling why.
     Close(StreamId, Error),
@@ -176,11 +199,19 @@ pub struct Sessions<J, R> {
     queues: HashMap<Name, VecDeque<OpNo>>,
     names_wanted: usize,
     requests: Requests,
+    log: InvLog,
+    slow: Slow,
+    /// The longest D that may be granted: durable.
+    lease_allowed: Duration,
+    /// The longest that was granted in this boot.
+    lease_granted: Duration,
 
     next_session: u64,
     next_epoch: u64,
     next_op: u64,
     finished: u64,
+    resumed: u64,
+    resyncs: u64,
     actions: Vec<Action<J, R>>,
 }
 
@@ -193,6 +224,10 @@ impl<J, R> Sessions<J, R> {
             holders: Holders::new(terms.holdings_max),
             grace_end: if boot.grace.is_zero() { Moment::ZERO } else { boot.at + boot.grace },
             head: boot.head,
+            log: InvLog::new(boot.head, terms.log),
+            slow: Slow::default(),
+            lease_allowed: terms.lease,
+            lease_granted: Duration::ZERO,
             terms,
             boot,
             retiring: false,
@@ -210,6 +245,8 @@ impl<J, R> Sessions<J, R> {
             next_epoch: 0,
             next_op: 0,
             finished: 0,
+            resumed: 0,
+            resyncs: 0,
             actions: Vec::new(),
         }
     }
@@ -224,6 +261,15 @@ impl<J, R> Sessions<J, R> {
         self.requests.restore(id, outcome);
     }
 
+    /// Takes back what the journal tells became void: everything after `floor`, in the order of revisions. Its age
+    /// counts from the beginning of this boot.
+    pub fn restore_log(&mut self, floor: Revision, voided: impl IntoIterator<Item = (Revision, Vec<Name>)>) {
+        self.log = InvLog::new(floor, self.terms.log);
+        for (revision, names) in voided {
+            self.log.push(self.boot.at, revision, names);
+        }
+    }
+
     /// Global's clock, as told to everybody.
     pub fn born(&self, now: Moment) -> Born {
         let at_ms = now.since(self.boot.at).as_millis() as u64;
@@ -235,9 +281,30 @@ impl<J, R> Sessions<J, R> {
         self.head
     }
 
-    /// The lease length D in force.
+    /// The lease length D in force: it grows with the number of sessions, as far as that is durable (rule 29).
     pub fn lease(&self) -> Duration {
-        self.terms.lease
+        self.lease_wanted().min(self.lease_allowed)
+    }
+
+    fn lease_wanted(&self) -> Duration {
+        let per_mille = self.by_no.len().saturating_mul(1000) / self.terms.sessions_at_lease.max(1);
+        let per_mille = u32::try_from(per_mille.max(1000)).unwrap_or(u32::MAX);
+        let wanted = self.terms.lease.saturating_mul(per_mille) / 1000;
+        wanted.min(self.terms.lease_max).max(self.terms.lease)
+    }
+
+    /// A length that should be made durable as the longest D that may be granted, then told by
+    /// [`Self::allow_lease`]; `None` = there is no need.
+    pub fn lease_to_allow(&self) -> Option<Duration> {
+        let wanted = self.lease_wanted();
+        // At least twice as much, so that it is written a few times and not for every session.
+        let next = (self.lease_allowed * 2).max(wanted).min(self.terms.lease_max.max(wanted));
+        (wanted > self.lease_allowed).then_some(next)
+    }
+
+    /// Leases of up to `length` may be granted from now on: that is durable.
+    pub fn allow_lease(&mut self, length: Duration) {
+        self.lease_allowed = self.lease_allowed.max(length);
     }
 
     /// The outcomes that are remembered, for a checkpoint, in slices of at most `max`: those after the request
@@ -284,7 +351,7 @@ impl<J, R> Sessions<J, R> {
         if self.in_grace(now) || self.retiring || self.is_busy(name) {
             return None;
         }
-        let session = self.live(epoch)?;
+        let session = self.live(epoch).filter(|no| !self.is_slow(now, *no))?;
         let mark = match self.register(session, name, reg_seq) {
             Some(generation) => Mark::Indexed(generation),
             None => Mark::Wild { finished: self.finished },
@@ -346,6 +413,7 @@ impl<J, R> Sessions<J, R> {
     pub fn tick(&mut self, now: Moment) -> bool {
         self.expire(now);
         self.requests.expire(self.born(now).at_ms);
+        self.log.expire(now);
         self.holders.sweep()
     }
 
@@ -357,6 +425,9 @@ impl<J, R> Sessions<J, R> {
             registrations: self.holders.registrations(),
             ops: self.ops.len(),
             outcomes: self.requests.len(),
+            log: self.log.len(),
+            resumed: self.resumed,
+            resyncs: self.resyncs,
         }
     }
 }
@@ -374,6 +445,12 @@ pub struct Counts {
     pub ops: usize,
     /// Outcomes remembered.
     pub outcomes: usize,
+    /// Changes remembered for Locals that come back.
+    pub log: usize,
+    /// Sessions of this boot whose Local was told what it had missed, and went on serving.
+    pub resumed: u64,
+    /// Times in this boot that a Local was to list what it holds because it fell behind.
+    pub resyncs: u64,
 }
 
 /// A duration lengthened by the bound on clock rate error, rounded up.

@@ -224,6 +224,14 @@ impl<J, R> Sessions<J, R> {
             Ok(Outcome::Set(SetOutcome::NeedBlob)) | Err(_) => self.requests.not_done(op.id),
             Ok(outcome) => self.requests.finish(op.id, outcome.clone()),
         }
+        let effect = match result {
+            Ok(Outcome::Delete(done)) => done.removed.contains(&true),
+            Ok(Outcome::Set(_)) => true,
+            Err(_) => false,
+        };
+        if op.drains && effect {
+            self.log.push(now, head, op.names.clone());
+        }
         self.answer_all(op.responders, result, cacheable);
         self.pass_on(now, no, &op.names);
     }
@@ -234,7 +242,7 @@ impl<J, R> Sessions<J, R> {
         if self.in_grace(now) || self.retiring {
             return None;
         }
-        let session = self.live(caller.epoch)?;
+        let session = self.live(caller.epoch).filter(|no| !self.is_slow(now, *no))?;
         // A full index makes the session a wildcard, which is a holder too.
         if let Some(generation) = self.register(session, name, caller.reg_seq) {
             self.holders.rely(name, session, generation);

@@ -1,8 +1,11 @@
 //! The life of a session: HELLO, renewal, acknowledgement, SUMMARY, end (rules 11 to 20, 29).
 
+use super::collapse::Collapsed;
 use super::{Action, OpNo, SessionNo, Sessions, StreamId, lengthened};
 use dstore_shared::frame::{Down, Hello, Resumption};
-use dstore_shared::{Epoch, Error, HistoryId, Incarnation, Kind, LocalId, Moment, Name, RegSeq, Result};
+use dstore_shared::{
+    Epoch, Error, HistoryId, Incarnation, Kind, LocalId, Moment, Name, RegSeq, Result, Revision,
+};
 use std::collections::{BTreeMap, HashSet};
 
 /// One incarnation of a Local that holds names or may still serve some.
@@ -28,6 +31,17 @@ pub(super) struct Session {
     pub overflowed: bool,
     /// A name of the SUMMARY round under way was refused (rule 19).
     pub refused: bool,
+    /// It is neither registered for what it held nor a wildcard, since it was told to serve nothing of that; but it
+    /// may not have heard it yet.
+    pub bare: bool,
+    /// What it lists stays servable meanwhile: there is no hurry.
+    pub resumed: bool,
+    /// Frames are left out until it has acknowledged a RESYNC.
+    pub collapsed: Option<Collapsed>,
+    /// It has kept changes waiting more than once: when it holds nothing servable, its registrations end.
+    pub shedding: bool,
+    /// It registers nothing before this.
+    pub slow_until: Moment,
 }
 
 impl Session {
@@ -51,13 +65,17 @@ impl<J, R> Sessions<J, R> {
         if self.by_stream.contains_key(&stream) {
             return Err(Error::invalid("a second hello on one stream: open another stream"));
         }
-        let (no, taken_over) = self.seat(hello)?;
+        let (no, taken_over) = self.seat(now, hello)?;
         self.next_epoch += 1;
         let epoch = self.epoch(self.next_epoch);
         let session = self.by_no.get_mut(&no).expect("seat gave a session");
         let old_stream = session.stream.replace(stream);
         let old_epoch = std::mem::replace(&mut session.epoch, epoch.counter);
         (session.seq, session.acked, session.refused) = (0, 0, false);
+        session.collapsed = None;
+        // Who keeps changes waiting is given nothing that others would have to wait for again.
+        session.bare |= !taken_over && now < session.slow_until;
+        let (bare, shedding) = (session.bare, session.shedding);
         let owed = std::mem::take(&mut session.owed);
         self.by_epoch.remove(&old_epoch);
         self.by_epoch.insert(epoch.counter, no);
@@ -65,23 +83,50 @@ impl<J, R> Sessions<J, R> {
         if let Some(old) = old_stream {
             self.drop_stream(old, "the local opened another session stream");
         }
-        if !taken_over && hello.last_epoch.is_some() {
+        let (resumption, missed) = self.resumption(hello, bare);
+        if !taken_over && hello.last_epoch.is_some() && !bare {
             // Its registrations were swept or lost with a restart, but it may still hold names (rule 16).
             self.wildcards.insert(no);
         }
-
-        let known = hello.history == self.boot.history || hello.history == HistoryId::default();
-        let resumption = if known { Resumption::Compacted } else { Resumption::NewHistory };
-        let (head, lease, born) = (self.head, self.terms.lease, self.born(now));
-        self.send(no, |epoch| Down::Welcome { epoch, head, resumption, lease, born });
+        let mut list = self.wildcards.contains(&no);
+        if let Some(session) = self.by_no.get_mut(&no) {
+            session.resumed = resumption == Resumption::Resume;
+            self.resumed += u64::from(session.resumed);
+            // Of one that is a wildcard to its end nothing need be listed.
+            list &= !session.overflowed;
+        }
+        let (head, lease, born) = (self.head, self.lease(), self.born(now));
+        self.send(no, |epoch| Down::Welcome { epoch, head, resumption, lease, born, list });
+        for (name, upto) in missed {
+            self.invalidate_one(no, name, upto);
+        }
         self.repeat_running_drains(no, &owed.into_values().collect());
+        if shedding {
+            self.resync(no);
+        }
         // A Local without a lease to take over owes nothing, so this grants (rules 14, 17).
         self.renew(now, no, 0);
         Ok(epoch)
     }
 
+    /// What the names that a Local holds are worth, and which INVs it missed (rules 14, 31).
+    fn resumption(&self, hello: &Hello, bare: bool) -> (Resumption, Vec<(Name, Revision)>) {
+        let unknown = hello.history == HistoryId::default();
+        let other = hello.history != self.boot.history && !unknown;
+        // Ahead of the newest revision: what it knows is of another line, whatever that is called.
+        if other || hello.applied_rev > self.head {
+            return (Resumption::NewHistory, Vec::new());
+        }
+        let held = hello.last_epoch.is_some() && !unknown && !bare;
+        let missed = held.then(|| self.log.after(hello.applied_rev, self.terms.replay_max)).flatten();
+        match missed {
+            Some(missed) => (Resumption::Resume, missed),
+            None => (Resumption::Compacted, Vec::new()),
+        }
+    }
+
     /// Finds or makes the session of a HELLO; true if it takes over an unexpired one (rules 12, 15, 16).
-    fn seat(&mut self, hello: &Hello) -> Result<(SessionNo, bool)> {
+    fn seat(&mut self, now: Moment, hello: &Hello) -> Result<(SessionNo, bool)> {
         let older = self.by_local.get(&hello.local_id).copied();
         if let Some(no) = older {
             let session = &self.by_no[&no];
@@ -119,6 +164,11 @@ impl<J, R> Sessions<J, R> {
             owed: BTreeMap::new(),
             overflowed: false,
             refused: false,
+            bare: false,
+            resumed: false,
+            collapsed: None,
+            shedding: false,
+            slow_until: self.slow.returns(now, hello.local_id),
         };
         self.by_no.insert(no, session);
         self.by_local.insert(hello.local_id, no);
@@ -178,8 +228,8 @@ impl<J, R> Sessions<J, R> {
         }
     }
 
-    fn send(&mut self, no: SessionNo, frame: impl FnOnce(Epoch) -> Down) {
-        let Some(session) = self.by_no.get(&no) else { return };
+    pub(super) fn send(&mut self, no: SessionNo, frame: impl FnOnce(Epoch) -> Down) {
+        let Some(session) = self.by_no.get(&no).filter(|session| session.collapsed.is_none()) else { return };
         if let Some(stream) = session.stream {
             let frame = frame(self.epoch(session.epoch));
             self.actions.push(Action::Send(stream, frame));
@@ -208,16 +258,19 @@ impl<J, R> Sessions<J, R> {
         let Some(session) = self.by_no.get(&no) else { return };
         let oldest = session.owed.values().filter_map(|op| self.ops.get(op)).map(|op| op.marked_at).min();
         let overdue = oldest.is_some_and(|mark| now.since(mark) >= self.terms.ack_max);
-        if overdue || self.retiring {
+        // A LEASE must not overtake an INV that was left out.
+        if overdue || self.retiring || session.collapsed.is_some() {
             return;
         }
-        let end = session.lease_end.max(now + lengthened(self.terms.lease));
+        let lease = self.lease();
+        self.lease_granted = self.lease_granted.max(lease);
+        let end = session.lease_end.max(now + lengthened(lease));
         self.lease_ends.remove(&(session.lease_end, no));
         self.lease_ends.insert((end, no));
         if let Some(session) = self.by_no.get_mut(&no) {
             session.lease_end = end;
         }
-        let (lease, through, born) = (self.terms.lease, self.head, self.born(now));
+        let (through, born) = (self.head, self.born(now));
         self.send(no, |epoch| Down::Lease { epoch, n, lease, through, born });
     }
 
@@ -231,12 +284,20 @@ impl<J, R> Sessions<J, R> {
 
     fn count_ack(&mut self, now: Moment, no: SessionNo, seq: u64) {
         let Some(session) = self.by_no.get_mut(&no) else { return };
+        // It speaks in this epoch, so it has heard WELCOME.
+        session.bare = false;
         session.acked = session.acked.max(seq.min(session.seq));
         let unacked = session.owed.split_off(&(session.acked + 1));
         let acked = std::mem::replace(&mut session.owed, unacked);
+        let marks = acked.values().filter_map(|op| self.ops.get(op)).map(|op| op.marked_at);
+        let late = marks.filter(|mark| now.since(*mark) > self.terms.ack_max).max();
         for op in acked.into_values() {
             self.release(now, no, op);
         }
+        if let Some(mark) = late {
+            self.hung(now, no, mark);
+        }
+        self.look_whether_resynced(no);
     }
 
     /// A name of a SUMMARY batch goes through `begin_read` and `end_read`; then this answers the batch.
@@ -294,6 +355,7 @@ impl<J, R> Sessions<J, R> {
         while let Some(&(end, no)) = self.lease_ends.first()
             && end <= now
         {
+            self.waited_out(now, no);
             self.end(now, no, "the lease ran out: say hello again");
         }
         if self.grace_end > Moment::ZERO && now >= self.grace_end {
@@ -331,7 +393,12 @@ impl<J, R> Sessions<J, R> {
         self.retiring = true;
         let all: Vec<SessionNo> = self.by_no.keys().copied().collect();
         for no in all {
-            self.send(no, |epoch| Down::Retire { epoch });
+            let Some(session) = self.by_no.get(&no) else { continue };
+            // Also to one that has to list first: it serves nothing meanwhile.
+            if let Some(stream) = session.stream {
+                let epoch = self.epoch(session.epoch);
+                self.actions.push(Action::Send(stream, Down::Retire { epoch }));
+            }
         }
     }
 

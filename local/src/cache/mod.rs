@@ -168,11 +168,12 @@ impl Cache {
         Self { names, blobs, uses, ledger: Mutex::new(ledger), bytes_max: config.bytes }
     }
 
-    /// What the name is bound to, if it is held and of `era`. One lookup, no allocation, no waiting but for a
-    /// change of a row nearby. The caller has loaded `valid_until` before, and reads the clock after (rule 1).
+    /// What the name is bound to, if it is held and of `era` or a later one. One lookup, no allocation, no waiting
+    /// but for a change of a row nearby. The caller has loaded `valid_until` before, and reads the clock after
+    /// (rule 1).
     #[inline]
     pub fn hit(&self, packed_name: &[u8], era: u64) -> Option<Hit> {
-        self.names.view_if(packed_name, |held| held.era == era, |held| self.found(held))
+        self.names.view_if(packed_name, |held| held.era >= era, |held| self.found(held))
     }
 
     /// What the name was bound to, of whatever era: only for answers that say they may be stale.

@@ -219,6 +219,13 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         }
     }
 
+    /// As if an INV of every name had come.
+    pub(super) fn poison_all(&mut self, upto: Revision) {
+        for flight in self.flights.values_mut() {
+            flight.poison = flight.poison.max(Some(upto));
+        }
+    }
+
     /// A Resolve was answered. Early waiters are served; late ones only by an answer that may be cached,
     /// while the lease is valid; the others share a new flight (rule 22).
     pub fn resolved(&mut self, now: Moment, id: FlightId, answer: Resolved) {

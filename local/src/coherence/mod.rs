@@ -37,8 +37,8 @@ pub trait NameTable {
 
     /// Removes `name` if it is bound at or before `upto`.
     fn remove_upto(&self, name: &Name, upto: Revision);
-    /// Makes a name of an older era servable in `era` if it is bound at exactly `bind_rev`. Gives whether the
-    /// name is servable in `era` now, by this or by an install in between.
+    /// Moves a name of an older era to `era` if it is bound at exactly `bind_rev`. Gives whether the name is of
+    /// `era` now, by this or by an install in between.
     fn validate(&self, name: &Name, bind_rev: Revision, reg_seq: RegSeq, era: u64) -> bool;
     /// Removes `name` if it is of an older era than `era`.
     fn drop_unvalidated(&self, name: &Name, era: u64);
@@ -86,7 +86,7 @@ impl Default for Bounds {
 pub enum Action<W> {
     /// Publish `valid_until` for hits.
     ValidUntil(Moment),
-    /// Publish the era: names of an older one are not servable.
+    /// Publish the first era whose names are servable: those of an older one are not.
     Era(u64),
     /// Queue a frame on the session stream.
     Send(Up),
@@ -111,7 +111,10 @@ pub struct Coherence<T: NameTable, W> {
     /// Names may be served while the clock is before this.
     valid_until: Moment,
     epoch: Option<Epoch>,
+    /// Counts listings: what is installed or validated now is of this one.
     era: u64,
+    /// A listing of the present era did not come to its end.
+    unlisted: bool,
     history: HistoryId,
     applied: Revision,
     known: Revision,
@@ -125,6 +128,8 @@ pub struct Coherence<T: NameTable, W> {
     acked: u64,
     ack_due: bool,
     summary: Option<Summary<T::Cursor>>,
+    /// Batches of listings are numbered without repetition on a stream.
+    next_batch: u64,
     /// Serves nothing in this epoch any more.
     retired: bool,
     /// Serves nothing any more, and begins no session.
@@ -147,6 +152,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
             valid_until: Moment::ZERO,
             epoch: None,
             era: 0,
+            unlisted: false,
             history: HistoryId::default(),
             applied: Revision(0),
             known: Revision(0),
@@ -158,6 +164,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
             acked: 0,
             ack_due: false,
             summary: None,
+            next_batch: 1,
             retired: false,
             left: false,
             flights: HashMap::new(),

@@ -56,7 +56,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
     pub fn lost(&mut self) {
         self.stream = Stream::None;
         self.keeps.clear();
-        self.summary = None;
+        (self.summary, self.next_batch) = (None, 1);
         self.ack_due = false;
     }
 
@@ -68,10 +68,10 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
     /// A frame of the session stream, in order.
     pub fn down(&mut self, now: Moment, frame: Down, names: &T) {
         match (self.stream, frame) {
-            (Stream::Greeting, Down::Welcome { epoch, head, resumption, lease, born }) => {
+            (Stream::Greeting, Down::Welcome { epoch, head, resumption, lease, born, list }) => {
                 self.saw(born);
                 self.lease = lease;
-                self.welcome(epoch, resumption, names);
+                self.welcome(epoch, resumption, list, names);
                 self.known = self.known.max(head);
             }
             // What was still on its way when the stream broke, or was given up.
@@ -80,6 +80,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
             // Rule 13: a frame of another epoch is dropped.
             (_, frame) if Some(frame.epoch()) != self.epoch => {}
             (_, Down::Inv { seq, name, upto, .. }) => self.invalidate(seq, &name, upto, names),
+            (_, Down::Resync { seq, upto, .. }) => self.resync(seq, upto, names),
             (_, Down::Lease { n, lease, through, born, .. }) => {
                 self.saw(born);
                 self.extend(now, n, lease, through);
@@ -95,9 +96,10 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         self.actions.push(Action::Reconnect(why));
     }
 
-    /// A session begins. That alone ends no lapse (rule 4); what was held may not be served before it was
-    /// listed and registered (rule 31). The era is published before any LEASE of this epoch.
-    fn welcome(&mut self, epoch: Epoch, resumption: Resumption, names: &T) {
+    /// A session begins. That alone ends no lapse (rule 4). Unless everything missed follows as INVs, what was held
+    /// may not be served before it was listed and registered (rule 31): the era is published before any LEASE of
+    /// this epoch. Otherwise names stay as servable as they are, and are listed meanwhile if need be (rule 19).
+    fn welcome(&mut self, epoch: Epoch, resumption: Resumption, list: bool, names: &T) {
         self.stream = Stream::Open;
         self.epoch = Some(epoch);
         self.history = epoch.history;
@@ -113,15 +115,43 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
             self.known = Revision(0);
         }
         if resumption != Resumption::Resume {
-            self.era += 1;
+            self.begin_era();
             self.actions.push(Action::Era(self.era));
-            self.list(T::Cursor::default(), 1, false, names);
+            self.list(T::Cursor::default(), false, names);
+        } else if list || self.unlisted {
+            self.begin_era();
+            self.list(T::Cursor::default(), false, names);
         }
+    }
+
+    /// Everything held is to be listed: it is of an older era now.
+    fn begin_era(&mut self) {
+        self.era += 1;
+        self.unlisted = true;
+    }
+
+    /// Too much was left unsaid: as if there were an INV of every name. All that is held is listed again, and
+    /// flights under way are poisoned (rules 10, 14).
+    fn resync(&mut self, seq: u64, upto: Revision, names: &T) {
+        if seq <= self.acked {
+            return self.reconnect("a resync goes back");
+        }
+        self.known = self.known.max(upto);
+        self.poison_all(upto);
+        (self.acked, self.ack_due) = (seq, false);
+        self.begin_era();
+        // Before the ack, which Global acts upon; and that before the listing, which it would not answer else.
+        self.actions.push(Action::Era(self.era));
+        if let Some(epoch) = self.epoch {
+            self.actions.push(Action::Send(Up::Ack { epoch, seq }));
+        }
+        // Of an earlier round the answer may have been left out, and a refusal in it.
+        self.list(T::Cursor::default(), true, names);
     }
 
     /// Removes and poisons; the acknowledgement follows when the frames at hand are done (rules 10, 13).
     fn invalidate(&mut self, seq: u64, name: &Name, upto: Revision, names: &T) {
-        if seq != self.acked + 1 {
+        if Some(seq) != self.acked.checked_add(1) {
             return self.reconnect("an invalidation is missing");
         }
         self.known = self.known.max(upto);
@@ -194,20 +224,27 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
     }
 
     /// Sends the next batch of held names, or the empty batch that ends the round (rule 19).
-    fn list(&mut self, mut cursor: T::Cursor, batch: u64, refused: bool, names: &T) {
-        let Some(epoch) = self.epoch else { return };
+    fn list(&mut self, mut cursor: T::Cursor, refused: bool, names: &T) {
         let stale = names.stale(self.era, &mut cursor, SUMMARY_LEN_MAX);
         let last = stale.is_empty();
         let listed: Vec<Listed> = stale
             .into_iter()
             .map(|(name, bind_rev)| Listed { name, bind_rev, reg_seq: self.next_reg() })
             .collect();
-        self.actions.push(Action::Send(Up::Summary { epoch, batch, names: listed.clone(), last }));
-        self.summary = Some(Summary { cursor, batch, listed, last, refused });
+        self.summarize(Summary { cursor, batch: self.next_batch, listed, last, refused });
+    }
+
+    fn summarize(&mut self, summary: Summary<T::Cursor>) {
+        let Some(epoch) = self.epoch else { return };
+        let (batch, names, last) = (summary.batch, summary.listed.clone(), summary.last);
+        self.next_batch = batch + 1;
+        self.actions.push(Action::Send(Up::Summary { epoch, batch, names, last }));
+        self.summary = Some(summary);
     }
 
     /// Serves again what was registered, drops what was refused, and lists on. A round with a refusal is
-    /// followed by an empty one, which tells that the refused names are gone.
+    /// followed by an empty one, which tells that the refused names are gone: whatever was held when the listing
+    /// began is validated or dropped, and whatever came since is registered by itself.
     fn summarized(&mut self, batch: u64, refused: &[u32], names: &T) {
         let Some(summary) = self.summary.take_if(|s| s.batch == batch) else { return };
         let refused: HashSet<u32> = refused.iter().copied().collect();
@@ -222,9 +259,12 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         self.dropped(gone);
         let any_refused = summary.refused || !refused.is_empty();
         if !summary.last {
-            self.list(summary.cursor, batch + 1, any_refused, names);
+            self.list(summary.cursor, any_refused, names);
         } else if any_refused {
-            self.list(T::Cursor::default(), batch + 1, false, names);
+            let (cursor, batch, listed) = (T::Cursor::default(), self.next_batch, Vec::new());
+            self.summarize(Summary { cursor, batch, listed, last: true, refused: false });
+        } else {
+            self.unlisted = false;
         }
     }
 

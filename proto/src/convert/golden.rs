@@ -103,12 +103,14 @@ fn ups() -> Vec<(&'static str, Up)> {
 
 fn downs() -> Vec<(&'static str, Down)> {
     let (epoch, born, lease) = (epoch(), born(), Duration::from_secs(2));
-    let welcome = |resumption| Down::Welcome { epoch, head: Revision(9), resumption, lease, born };
+    let list = true;
+    let welcome = |resumption| Down::Welcome { epoch, head: Revision(9), resumption, lease, born, list };
     vec![
         ("down welcome resume", welcome(Resumption::Resume)),
         ("down welcome compacted", welcome(Resumption::Compacted)),
         ("down welcome new history", welcome(Resumption::NewHistory)),
         ("down inv", Down::Inv { epoch, seq: 1, name: name(), upto: Revision(9) }),
+        ("down resync", Down::Resync { epoch, seq: 2, upto: Revision(9) }),
         ("down lease", Down::Lease { epoch, n: 1, lease, through: Revision(9), born }),
         ("down summarized", Down::Summarized { epoch, batch: 1, refused: vec![0, 300] }),
         ("down retire", Down::Retire { epoch }),

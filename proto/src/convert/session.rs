@@ -130,7 +130,7 @@ pub(crate) fn down_to(down: Down) -> wire::SessionDown {
     let packer = &mut Packer::new(64);
     let epoch = packer.epoch(down.epoch());
     let frame = match down {
-        Down::Welcome { epoch: _, head, resumption, lease, born } => Frame::Welcome(wire::Welcome {
+        Down::Welcome { epoch: _, head, resumption, lease, born, list } => Frame::Welcome(wire::Welcome {
             head: head.0,
             resumption: match resumption {
                 Resumption::Resume => wire::Resumption::Resume,
@@ -141,10 +141,12 @@ pub(crate) fn down_to(down: Down) -> wire::SessionDown {
             lease_us: micros(lease),
             born: Some(packer.born(born)),
             version: PROTOCOL_VERSION,
+            list,
         }),
         Down::Inv { epoch: _, seq, name, upto } => {
             Frame::Inv(wire::Inv { seq, name: name.packed(), upto: upto.0 })
         }
+        Down::Resync { epoch: _, seq, upto } => Frame::Resync(wire::Resync { seq, upto: upto.0 }),
         Down::Lease { epoch: _, n, lease, through, born } => Frame::Lease(wire::Lease {
             n,
             lease_us: micros(lease),
@@ -179,11 +181,13 @@ pub(crate) fn down_from(down: wire::SessionDown) -> Result<Down> {
                 },
                 lease: lease(welcome.lease_us)?,
                 born: need(welcome.born, "born")?.try_into()?,
+                list: welcome.list,
             }
         }
         Frame::Inv(inv) => {
             Down::Inv { epoch, seq: inv.seq, name: packed_name(&inv.name)?, upto: Revision(inv.upto) }
         }
+        Frame::Resync(resync) => Down::Resync { epoch, seq: resync.seq, upto: Revision(resync.upto) },
         Frame::Lease(given) => Down::Lease {
             epoch,
             n: given.n,

@@ -98,11 +98,16 @@ fn down() -> impl Strategy<Value = Down> {
     use Resumption::{Compacted, NewHistory, Resume};
     let resumption = prop::sample::select(&[Resume, Compacted, NewHistory][..]);
     prop_oneof![
-        (epoch(), any::<u64>(), resumption, lease(), born()).prop_map(
-            |(epoch, head, resumption, lease, born)| {
-                Down::Welcome { epoch, head: Revision(head), resumption, lease, born }
+        (epoch(), any::<u64>(), resumption, lease(), born(), any::<bool>()).prop_map(
+            |(epoch, head, resumption, lease, born, list)| {
+                Down::Welcome { epoch, head: Revision(head), resumption, lease, born, list }
             }
         ),
+        (epoch(), any::<u64>(), any::<u64>()).prop_map(|(epoch, seq, upto)| Down::Resync {
+            epoch,
+            seq,
+            upto: Revision(upto)
+        }),
         (epoch(), any::<u64>(), name(), any::<u64>()).prop_map(|(epoch, seq, name, upto)| Down::Inv {
             epoch,
             seq,
@@ -348,6 +353,7 @@ fn sides_of_which_none_speaks_a_version_of_the_other_part_with_both_named() {
         resumption: Resumption::Resume,
         lease: Duration::from_secs(1),
         born: Born::default(),
+        list: false,
     });
     assert!(down_from(welcome.clone()).is_ok());
     if let Some(wire::session_down::Frame::Welcome(welcome)) = &mut welcome.frame {

@@ -47,7 +47,7 @@ impl World {
         let process = self.global.process.as_ref();
         let now = self.global.clock.read(self.now);
         let mut wrong = Vec::new();
-        for (name, held) in local.names.all().iter().filter(|(_, held)| held.era == local.era) {
+        for (name, held) in local.names.all().iter().filter(|(_, held)| held.era >= local.era) {
             let busy = process.is_some_and(|p| p.m.is_busy(name));
             let truth = self.global.visible.get(name).map(|e| e.bind_rev);
             if truth != Some(held.rev) && !busy {

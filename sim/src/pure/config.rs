@@ -15,8 +15,16 @@ pub struct Config {
     pub keys: usize,
     /// Registrations that Global's holder index takes.
     pub holdings_max: usize,
-    /// Lease length D.
+    /// Lease length D, with few sessions.
     pub lease: Duration,
+    /// Sessions from which on D grows.
+    pub sessions_at_lease: usize,
+    /// Revisions that Global's log of invalidations takes.
+    pub log_max: usize,
+    /// Names that are repeated to a Local that comes back.
+    pub replay_max: usize,
+    /// Frames that wait on a session stream.
+    pub queue_max: usize,
     /// Virtual time with faults; a calm follows in which everything must come to its end.
     pub duration: Duration,
     /// What goes wrong.
@@ -40,6 +48,10 @@ impl Config {
             keys: rng.between(2, 4) as usize,
             holdings_max: if rng.chance(150) { 2 } else { 1_000 },
             lease: Duration::from_millis(rng.pick(&[100, 400, 2_000])),
+            sessions_at_lease: if rng.chance(300) { 1 } else { 1_000 },
+            log_max: if rng.chance(300) { 2 } else { 1_000_000 },
+            replay_max: if rng.chance(150) { 3 } else { 8_000 },
+            queue_max: if rng.chance(300) { 4 } else { 32_768 },
             duration: Duration::from_secs(8),
             faults: Fault::ALL.into_iter().filter(|_| rng.chance(550)).collect(),
             planted: None,
@@ -54,6 +66,14 @@ impl Config {
         // Few others, or the bug hides behind them.
         self.faults = self.faults.into_iter().step_by(3).chain(planted.needs()).collect();
         self.planted = Some(planted);
+        match planted {
+            Planted::IgnoreResync => self.queue_max = 4,
+            Planted::ForgetLeaseGrown => self.sessions_at_lease = 1,
+            Planted::ReplayOffByOne | Planted::LeaseBeforeInvs | Planted::ForgetFloor => {
+                (self.log_max, self.replay_max) = (1_000_000, 8_000);
+            }
+            _ => {}
+        }
         self
     }
 
@@ -147,11 +167,21 @@ pub enum Planted {
     RestampRetries,
     /// A DEL of several names shows one after the other (G2).
     PiecemealDelete,
+    /// What a Local that comes back missed is repeated to it but for the first change (rule 14).
+    ReplayOffByOne,
+    /// The first LEASE of a session goes out before the INVs that must come before it (rule 14).
+    LeaseBeforeInvs,
+    /// After a restart Global takes what it redid of its journal for all that ever happened (rule 14).
+    ForgetFloor,
+    /// Names go on being served after a RESYNC (rule 14).
+    IgnoreResync,
+    /// The grace after a crash is that of the shortest D, not of the longest granted (rule 29).
+    ForgetLeaseGrown,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 19] = [
         Self::SkipGrace,
         Self::AckBeforeRemoval,
         Self::InstallPoisoned,
@@ -166,6 +196,11 @@ impl Planted {
         Self::FreeBeforeVisible,
         Self::RestampRetries,
         Self::PiecemealDelete,
+        Self::ReplayOffByOne,
+        Self::LeaseBeforeInvs,
+        Self::ForgetFloor,
+        Self::IgnoreResync,
+        Self::ForgetLeaseGrown,
     ];
 
     /// Every one shows more often when somebody looks where it would.
@@ -183,6 +218,9 @@ impl Planted {
             Self::WrongClocks => vec![Fault::Cuts, Fault::Skew],
             Self::LoadAfterLookup => vec![Fault::Cuts, Fault::LocalPauses],
             Self::RestampRetries => vec![Fault::Duplicates],
+            Self::ReplayOffByOne | Self::LeaseBeforeInvs => vec![Fault::Cuts],
+            Self::ForgetFloor | Self::ForgetLeaseGrown => vec![Fault::GlobalCrashes, Fault::Cuts],
+            Self::IgnoreResync => vec![Fault::Stalls, Fault::LocalPauses],
             _ => vec![Fault::Stalls],
         }
     }
@@ -197,6 +235,10 @@ pub struct Report {
     pub hits: usize,
     /// Times that something went wrong, as configured.
     pub faults: usize,
+    /// Sessions whose Local was told what it missed.
+    pub resumed: usize,
+    /// Queues of session streams that overflowed.
+    pub resyncs: usize,
     /// Histories too tangled to be judged in the steps allowed; each was judged by Global's own timeline.
     pub undecided: usize,
     /// What went wrong that must not.

@@ -13,10 +13,10 @@ mod life;
 pub(super) use committer::told;
 
 use super::config::{Config, Planted};
-use super::rng::{Clock, Rng, Time};
+use super::rng::{Clock, MS, Rng, Time};
 use super::world::{self, World};
-use dstore_global::sessions::{Action, Answered, OpNo, Registration, Sessions, StreamId, Terms};
-use dstore_shared::frame::{Answer, Down, Request, Up};
+use dstore_global::sessions::{Action, Answered, LogBounds, OpNo, Registration, Sessions, StreamId, Terms};
+use dstore_shared::frame::{Answer, Down, Request, Resumption, Up};
 use dstore_shared::{
     Command, Entry, Epoch, FlightId, HistoryId, Moment, Name, Outcome, RequestId, Result, Revision,
 };
@@ -37,6 +37,8 @@ pub(super) enum Event {
     Read(u64),
     Answer(u64),
     Synced,
+    /// Longer leases may be granted: that is on the disk.
+    LeaseAllowed(Duration),
     /// With [`Planted::PiecemealDelete`]: the rest of a change is visible.
     Rest(Record),
     Finish(OpNo, Result<Outcome>, Revision),
@@ -94,6 +96,8 @@ pub(super) struct Process {
     batch: Option<Batch>,
     pub failed: bool,
     retiring: bool,
+    /// A longer lease is being made durable.
+    allowing: bool,
     tick_at: Option<Moment>,
 }
 
@@ -111,6 +115,10 @@ pub(super) struct Global {
     before: Option<BTreeMap<Name, Entry>>,
     /// Outcomes that the journal has.
     outcomes: Vec<(RequestId, Outcome)>,
+    /// Names that became void, by revision, as the journal has them.
+    voided: Vec<(Revision, Vec<Name>)>,
+    /// The longest lease that may have been granted; durable.
+    lease_max: Duration,
     clean: bool,
     pub paused_until: Time,
     inbox: VecDeque<(u64, Event)>,
@@ -130,18 +138,26 @@ impl Global {
             head: Revision(0),
             before: None,
             outcomes: Vec::new(),
+            voided: Vec::new(),
+            lease_max: cfg.lease,
             clean: true,
             paused_until: 0,
             inbox: VecDeque::new(),
             epochs: BTreeMap::new(),
-            terms: Terms { holdings_max: cfg.holdings_max, ..Terms::for_lease(cfg.lease) },
+            terms: Terms {
+                holdings_max: cfg.holdings_max,
+                sessions_at_lease: cfg.sessions_at_lease,
+                log: LogBounds { revisions_max: cfg.log_max, ..LogBounds::default() },
+                replay_max: cfg.replay_max,
+                ..Terms::for_lease(cfg.lease)
+            },
             next_read: 0,
         }
     }
 
     /// The longest lease of an earlier process that may still run.
     fn grace(&self) -> Duration {
-        let d = self.terms.lease;
+        let d = self.lease_max;
         d + d * dstore_shared::limits::CLOCK_RATE_ERROR_PER_MILLE as u32 / 1000 + Duration::from_nanos(1)
     }
 }
@@ -194,6 +210,12 @@ impl World {
             Event::Read(no) => self.read(no),
             Event::Answer(no) => self.answer_read(no),
             Event::Synced => self.synced(),
+            Event::LeaseAllowed(length) => {
+                self.global.lease_max = self.global.lease_max.max(length);
+                let process = self.global.process.as_mut().expect("global is up");
+                process.allowing = false;
+                process.m.allow_lease(length);
+            }
             Event::Rest(record) => self.show(&record, true),
             Event::Finish(op, result, head) => self.machine().finish(now, op, &result, head),
             Event::Wake => {}
@@ -207,13 +229,62 @@ impl World {
 
     /// Carries out what the machine wants, and sees that it is called again in time.
     fn after_global(&mut self) {
-        let actions = self.machine().take_actions();
+        loop {
+            let actions = self.machine().take_actions();
+            if actions.is_empty() {
+                break;
+            }
+            self.carry_out_all(actions);
+        }
+        self.commit_next();
+        self.allow_lease();
+        self.plan_tick();
+    }
+
+    /// Has a longer lease made durable, which takes a while.
+    fn allow_lease(&mut self) {
+        let boot = self.global.boot;
+        let process = self.global.process.as_mut().expect("global is up");
+        if let Some(length) = process.m.lease_to_allow().filter(|_| !process.allowing) {
+            process.allowing = true;
+            let sync = self.rng.between(1, 100) * MS;
+            self.after(sync, world::Event::Global(boot, Event::LeaseAllowed(length)));
+        }
+    }
+
+    /// A frame for a Local waits in a queue of some length, whose last place is for a RESYNC.
+    fn send_session(&mut self, to: StreamId, frame: Down) {
+        let (resync, most) = (matches!(frame, Down::Resync { .. }), self.cfg.queue_max);
+        let stream = self.net.of(to.0);
+        if stream.cut || stream.stopped && !resync {
+            return;
+        }
+        if stream.queued + usize::from(!resync) >= most {
+            if resync {
+                return self.violation(|| "a RESYNC found no room".to_owned());
+            }
+            stream.stopped = true;
+            self.resyncs += 1;
+            return self.machine().overflowed(to);
+        }
+        stream.stopped = false;
+        stream.queued += 1;
+        self.send(to.0, false, world::Event::Down(to.0, frame));
+    }
+
+    fn carry_out_all(&mut self, mut actions: Vec<Action<Job, Responder>>) {
+        if self.planted(Planted::LeaseBeforeInvs) {
+            lease_first(&mut actions);
+        }
         let mut greeted = None;
         for action in actions {
             match action {
                 Action::Send(stream, frame) => {
                     greeted = match &frame {
-                        Down::Welcome { .. } => Some(stream),
+                        Down::Welcome { resumption, .. } => {
+                            self.resumed += usize::from(*resumption == Resumption::Resume);
+                            Some(stream)
+                        }
                         Down::Lease { .. } => None,
                         _ => greeted,
                     };
@@ -221,7 +292,7 @@ impl World {
                     if left_out && matches!(frame, Down::Inv { .. }) {
                         continue;
                     }
-                    self.send(stream.0, false, world::Event::Down(stream.0, frame));
+                    self.send_session(stream, frame);
                 }
                 Action::Close(stream, _) => self.close(stream.0, true),
                 Action::Commit(op, job) => {
@@ -233,8 +304,6 @@ impl World {
                 Action::Answer(to, Err(e)) => self.reply(to, Answer::Failed(e)),
             }
         }
-        self.commit_next();
-        self.plan_tick();
     }
 
     fn plan_tick(&mut self) {
@@ -246,5 +315,15 @@ impl World {
             let at = self.global.clock.time_of(deadline).max(self.now) + late;
             self.at(at, world::Event::Global(self.global.boot, Event::Tick));
         }
+    }
+}
+
+/// Moves the first LEASE of a session to right behind its WELCOME.
+fn lease_first(actions: &mut Vec<Action<Job, Responder>>) {
+    let welcome = actions.iter().position(|a| matches!(a, Action::Send(_, Down::Welcome { .. })));
+    let lease = actions.iter().position(|a| matches!(a, Action::Send(_, Down::Lease { n: 0, .. })));
+    if let (Some(welcome), Some(lease)) = (welcome, lease) {
+        let lease = actions.remove(lease);
+        actions.insert(welcome + 1, lease);
     }
 }

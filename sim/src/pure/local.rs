@@ -255,7 +255,7 @@ impl World {
         let local = &self.locals[i];
         let era = local.era;
         let any_era = self.planted(Planted::IgnoreEra);
-        match local.names.get(&name).filter(|held| held.era == era || any_era) {
+        match local.names.get(&name).filter(|held| held.era >= era || any_era) {
             Some(held) => self.step(i, Event::ReadClock(call, name, valid_until, held)),
             None => self.miss(i, call, &name),
         }
@@ -310,8 +310,16 @@ impl World {
             return;
         }
         let now = self.local_now(i);
+        let deaf = self.planted(Planted::IgnoreResync) && matches!(frame, Down::Resync { .. });
         let local = &mut self.locals[i];
         local.m.down(now, frame, &local.names);
+        if deaf {
+            for action in local.m.take_actions() {
+                if !matches!(action, Action::Era(_)) {
+                    self.carry_out(i, action);
+                }
+            }
+        }
         if self.planted(Planted::AckBeforeRemoval) {
             self.local_event(i, 2 * MS, Event::RemoveLate);
         }

@@ -18,6 +18,10 @@ pub(super) struct Stream {
     /// When the newest frame of each direction arrives.
     up: Time,
     down: Time,
+    /// Frames on their way to the Local.
+    pub queued: usize,
+    /// One found no room, and all are left out until a RESYNC.
+    pub stopped: bool,
     /// Broken: nothing that is on its way arrives.
     pub cut: bool,
     /// Whether each end takes it for open.
@@ -48,8 +52,9 @@ impl Net {
     }
 
     pub fn open(&mut self, local: usize) -> u64 {
-        let (up, down, cut) = (0, 0, false);
-        self.streams.push(Stream { local, up, down, cut, at_global: true, at_local: true });
+        let (up, down, cut, queued, stopped) = (0, 0, false, 0, false);
+        let (at_global, at_local) = (true, true);
+        self.streams.push(Stream { local, up, down, queued, stopped, cut, at_global, at_local });
         self.streams.len() as u64 - 1
     }
 

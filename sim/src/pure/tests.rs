@@ -12,6 +12,7 @@ const SURVEYED: u64 = 40;
 /// Runs `seeds`; at the first violation says how to see it again.
 fn all_hold(seeds: Range<u64>) {
     let (mut ops, mut hits, mut faults, mut undecided) = (0, 0, 0, 0);
+    let (mut resumed, mut resyncs) = (0, 0);
     for seed in seeds.clone() {
         let report = run(seed, Config::for_seed(seed));
         assert!(
@@ -25,8 +26,14 @@ fn all_hold(seeds: Range<u64>) {
         hits += report.hits;
         faults += report.faults;
         undecided += report.undecided;
+        resumed += report.resumed;
+        resyncs += report.resyncs;
     }
-    println!("seeds {seeds:?}: {ops} ops, {hits} hits, {faults} faults, {undecided} histories undecided");
+    println!(
+        "seeds {seeds:?}: {ops} ops, {hits} hits, {faults} faults, {resumed} resumed, {resyncs} overflows, \
+         {undecided} histories undecided"
+    );
+    assert!(resumed > 100 && resyncs > 100, "sessions that come back and queues that overflow are looked at");
     assert!(hits * 20 > ops, "too few hits to mean anything");
 }
 
@@ -79,9 +86,14 @@ fn seeds_for(planted: Planted, black_box: bool) -> u64 {
     match planted {
         // A window of a few milliseconds, of which callers hit a few.
         Planted::WrongClocks | Planted::AckBeforeRemoval if black_box => 400,
-        Planted::SkipGrace | Planted::VisibleBeforeSync if black_box => 100,
+        Planted::SkipGrace | Planted::VisibleBeforeSync if black_box => 250,
         // A hit must stand still between its lookup and its look at the clock while a whole session begins.
-        Planted::LoadAfterLookup => 200,
+        Planted::LoadAfterLookup => 400,
+        Planted::ReadBeforeRegistering | Planted::ForgetFloor if black_box => 250,
+        // The first change missed must be a DEL of what is held, and a caller ask before the next one.
+        Planted::ReplayOffByOne if black_box => 1_500,
+        // A frame's time between the LEASE and the INVs that should have come first.
+        Planted::LeaseBeforeInvs if black_box => 500,
         // Between a WELCOME and the answer to the first SUMMARY.
         Planted::IgnoreEra => 100,
         _ => 60,

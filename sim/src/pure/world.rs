@@ -56,6 +56,9 @@ pub(super) struct World {
     pub violations: Vec<String>,
     pub hits: usize,
     pub faults: usize,
+    /// Sessions that were resumed, and queues that overflowed.
+    pub resumed: usize,
+    pub resyncs: usize,
     /// The latest.
     pub siege: Option<Siege>,
     /// When each event happens, in the order in which they were planned.
@@ -86,6 +89,8 @@ impl World {
             violations: Vec::new(),
             hits: 0,
             faults: 0,
+            resumed: 0,
+            resyncs: 0,
             siege: None,
             queue: BinaryHeap::new(),
             events: HashMap::new(),
@@ -180,6 +185,7 @@ impl World {
                 self.reach_global(self.global.boot, global::Event::Ask(stream, request));
             }
             Event::Down(stream, frame) if self.arrives(stream, false) => {
+                self.net.of(stream).queued -= 1;
                 let i = self.net.of(stream).local;
                 self.reach_local(i, self.locals[i].life, local::Event::Frame(stream, frame));
             }
@@ -255,6 +261,8 @@ impl World {
             ops,
             hits: self.hits,
             faults: self.faults,
+            resumed: self.resumed,
+            resyncs: self.resyncs,
             undecided,
             violations: self.violations,
             trace_hash: self.trace,

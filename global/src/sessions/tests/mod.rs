@@ -9,8 +9,11 @@ mod busy;
 mod hostile;
 mod lease;
 mod once;
+mod replay;
 mod restart;
 mod resume;
+mod resync;
+mod slow;
 
 use super::*;
 use dstore_shared::frame::{Hello, Resumption};
@@ -105,6 +108,18 @@ impl Table {
 
     fn hello_again(&mut self, ms: u64, who: Life, stream: u64, last: Epoch) {
         self.m.hello(at(ms), StreamId(stream), &who.hello(Some(last))).expect("a session");
+    }
+
+    /// A Local that has applied everything up to `applied`.
+    fn resumes(&mut self, ms: u64, who: Life, stream: u64, last: Epoch, applied: u64) {
+        let hello = Hello { applied_rev: Revision(applied), ..who.hello(Some(last)) };
+        self.m.hello(at(ms), StreamId(stream), &hello).expect("a session");
+    }
+
+    /// A DEL from its mark to its end, which nobody has to wait for.
+    fn deleted(&mut self, ms: u64, label: &'static str, names: &[&str], head: u64) {
+        self.del(ms, label, names);
+        self.removed(ms, label, head);
     }
 
     fn refused_hello(&mut self, ms: u64, who: Life, stream: u64) -> Kind {
@@ -275,7 +290,11 @@ fn frame_told(frame: &Down) -> String {
     let e = frame.epoch().counter;
     match frame {
         Down::Welcome { resumption: Resumption::Compacted, .. } => format!("welcome e{e}"),
+        Down::Welcome { resumption: Resumption::Resume, list: true, .. } => {
+            format!("welcome e{e} Resume, list")
+        }
         Down::Welcome { resumption, .. } => format!("welcome e{e} {resumption:?}"),
+        Down::Resync { seq, upto, .. } => format!("resync {seq} upto {upto} e{e}"),
         Down::Inv { seq, name, upto, .. } => format!("inv {seq} {} upto {upto} e{e}", key(name)),
         Down::Lease { n, .. } => format!("lease {n} e{e}"),
         Down::Summarized { batch, refused, .. } => format!("summarized {batch} refused {refused:?} e{e}"),

@@ -7,6 +7,7 @@
 
 mod flights;
 mod hostile;
+mod resume;
 mod session;
 
 use super::*;
@@ -161,8 +162,17 @@ impl Table {
     }
 
     fn welcome_as(&mut self, epoch: Epoch, resumption: Resumption) {
-        let head = Revision(10);
-        self.down(0, Down::Welcome { epoch, head, resumption, lease: LEASE, born: born(0) });
+        self.welcome_to(epoch, resumption, false);
+    }
+
+    /// As [`Self::welcome_as`]; `list`: the session is a wildcard until all that is held was listed.
+    fn welcome_to(&mut self, epoch: Epoch, resumption: Resumption, list: bool) {
+        let (head, lease) = (Revision(10), LEASE);
+        self.down(0, Down::Welcome { epoch, head, resumption, lease, born: born(0), list });
+    }
+
+    fn resync(&mut self, epoch: Epoch, seq: u64, upto: u64) {
+        self.down(0, Down::Resync { epoch, seq, upto: Revision(upto) });
     }
 
     fn inv(&mut self, epoch: Epoch, seq: u64, k: &str, upto: u64) {
@@ -286,7 +296,7 @@ impl Table {
         self.obey();
         let valid_until = self.valid_until;
         let held = self.names.0.borrow().get(&name(k)).copied()?;
-        (held.era == self.era && at(ms) < valid_until).then_some(held.rev)
+        (held.era >= self.era && at(ms) < valid_until).then_some(held.rev)
     }
 
     fn holds(&self, k: &str) -> bool {

@@ -95,6 +95,11 @@ impl World {
     pub(super) fn show(&mut self, record: &Record, whole: bool) {
         self.global.apply(record);
         self.global.outcomes.push((record.id, record.outcome.clone()));
+        let voided: Vec<Name> =
+            record.changes.iter().filter(|(_, e)| e.is_none()).map(|(name, _)| name.clone()).collect();
+        if !voided.is_empty() {
+            self.global.voided.push((record.rev, voided));
+        }
         let mut changes: Vec<_> =
             record.changes.iter().map(|(name, e)| (self.key(name), e.map(|e| value_of(e.hash)))).collect();
         changes.sort_unstable();

@@ -2,6 +2,7 @@
 
 use super::{Event, Job, Read, Responder};
 use crate::pure::config::Planted;
+use crate::pure::rng::MS;
 use crate::pure::world::{self, World};
 use dstore_global::sessions::{Caller, StreamId, Submission};
 use dstore_shared::frame::{Answer, Ask, Reply, Request, Resolved, Up};
@@ -12,13 +13,24 @@ impl World {
         let now = self.global_now();
         let id = StreamId(stream);
         match frame {
-            Up::Hello(hello) => match self.machine().hello(now, id, &hello) {
-                Ok(epoch) => _ = self.global.epochs.insert(stream, epoch),
-                Err(_) => self.close(stream, true),
-            },
+            Up::Hello(mut hello) => {
+                if self.planted(Planted::ReplayOffByOne) {
+                    hello.applied_rev = hello.applied_rev.next().min(self.global.head);
+                }
+                match self.machine().hello(now, id, &hello) {
+                    Ok(epoch) => _ = self.global.epochs.insert(stream, epoch),
+                    Err(_) => self.close(stream, true),
+                }
+            }
             Up::Keep { epoch, n, acked } => self.machine().keep(now, id, epoch, n, acked),
             Up::Ack { epoch, seq } => self.machine().ack(now, id, epoch, seq),
             Up::Summary { epoch, batch, names, last } => {
+                let wait = self.machine().listing_wait(now, epoch);
+                if !wait.is_zero() {
+                    let later = self.global.clock.time_of(now + wait).saturating_sub(self.now).max(MS);
+                    let again = Event::Frame(stream, Up::Summary { epoch, batch, names, last });
+                    return self.after(later, world::Event::Global(self.global.boot, again));
+                }
                 let mut refused = Vec::new();
                 for (i, listed) in (0..).zip(names) {
                     let made = self.machine().begin_read(now, epoch, &listed.name, listed.reg_seq);

@@ -5,12 +5,16 @@ use crate::pure::config::Planted;
 use crate::pure::rng::MS;
 use crate::pure::world::{self, World};
 use dstore_global::sessions::{Boot, Sessions};
+use dstore_shared::Revision;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 impl World {
     pub(in crate::pure) fn start_global(&mut self) {
         let clean = std::mem::take(&mut self.global.clean) || self.planted(Planted::SkipGrace);
+        if self.planted(Planted::ForgetLeaseGrown) {
+            self.global.lease_max = self.cfg.lease;
+        }
         let grace = if clean { Duration::ZERO } else { self.global.grace() };
         let now = self.global_now();
         self.global.boot += 1;
@@ -21,10 +25,22 @@ impl World {
         for (id, outcome) in &self.global.outcomes {
             m.restore_outcome(*id, outcome.clone());
         }
+        let (floor, told) = self.redone();
+        m.restore_log(told, self.global.voided.iter().filter(|(rev, _)| *rev > floor).cloned());
         let (reads, queue) = (BTreeMap::new(), VecDeque::new());
-        let (failed, retiring, tick_at) = (false, false, None);
-        self.global.process = Some(Process { m, reads, queue, batch: None, failed, retiring, tick_at });
+        let (failed, retiring, allowing, tick_at) = (false, false, false, None);
+        self.global.process =
+            Some(Process { m, reads, queue, batch: None, failed, retiring, allowing, tick_at });
         self.after_global();
+    }
+
+    /// From where on the journal is redone: after the latest checkpoint, which is anywhere. And what is told of it.
+    fn redone(&mut self) -> (Revision, Revision) {
+        self.global.voided.sort_by_key(|(rev, _)| *rev);
+        let head = self.global.head;
+        let back = self.rng.pick(&[0, 5, 50, u64::MAX]);
+        let floor = Revision(head.0 - self.rng.between(0, back.min(head.0)));
+        (floor, if self.planted(Planted::ForgetFloor) { Revision(0) } else { floor })
     }
 
     /// The process is gone; of what it appended, the disk has a prefix.
