@@ -15,6 +15,8 @@ mod node;
 mod place;
 mod redis;
 mod reopen;
+mod sessions;
+mod swarm;
 mod transfer;
 mod unary_get;
 
@@ -25,7 +27,7 @@ use std::time::Duration;
 type Suite = (&'static str, fn(&Plan));
 
 /// Suites in the order they run.
-const SUITES: [Suite; 8] = [
+const SUITES: [Suite; 9] = [
     ("committer", committer::run),
     ("durable_set", durable_set::run),
     ("unary_get", unary_get::run),
@@ -34,6 +36,7 @@ const SUITES: [Suite; 8] = [
     ("delete", delete::run),
     ("transfer", transfer::run),
     ("reopen", reopen::run),
+    ("sessions", sessions::run),
 ];
 
 fn main() {

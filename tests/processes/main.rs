@@ -12,9 +12,12 @@ mod contention;
 mod damage;
 mod gone;
 mod limits;
+mod many;
 mod restart;
 mod rig;
 mod sizes;
 mod start;
 mod storm;
+#[path = "../../benches/figures/swarm/mod.rs"]
+mod swarm;
 mod wire;
