@@ -18,6 +18,7 @@ use crate::SyncLevel;
 use crate::blobs::Blobs;
 use crate::catalog::Catalog;
 use crate::committer::{Done, Job, Work};
+use crate::mailbox::{self, mailbox};
 use crate::sessions::{Action, Answered, Boot, Counts, Sessions, StreamId, Submission, Terms};
 use dstore_shared::frame::{Answer, Down, Reply};
 use dstore_shared::limits::{DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX};
@@ -56,7 +57,7 @@ pub(crate) type Machine = Sessions<Work, Responder>;
 /// The machine and where its frames go.
 pub(crate) struct Shard {
     pub sessions: Machine,
-    streams: HashMap<StreamId, mpsc::Sender<Result<Down>>>,
+    streams: HashMap<StreamId, mailbox::Sender<Result<Down>>>,
 }
 
 /// The authority over one shard.
@@ -149,7 +150,7 @@ impl Authority {
     fn carry_out_one(&self, shard: &mut Shard, action: Action<Work, Responder>) {
         match action {
             Action::Send(stream, frame) => {
-                let full = shard.streams.get(&stream).is_some_and(|to| to.try_send(Ok(frame)).is_err());
+                let full = shard.streams.get(&stream).is_some_and(|to| to.put(Ok(frame)).is_err());
                 if full {
                     shard.streams.remove(&stream);
                     shard.sessions.stream_lost(stream);
@@ -159,7 +160,7 @@ impl Authority {
                 self.sessions_moved.notify_waiters();
                 if let Some(to) = shard.streams.remove(&stream) {
                     // Best effort: the end of the stream tells as much.
-                    let _ = to.try_send(Err(error));
+                    let _ = to.put(Err(error));
                 }
             }
             Action::Commit(op, work) => {
@@ -178,9 +179,9 @@ impl Authority {
     }
 
     /// Opens a session stream: the machine may queue frames for it from now on.
-    pub(crate) fn open_stream(&self) -> (StreamId, mpsc::Receiver<Result<Down>>) {
+    pub(crate) fn open_stream(&self) -> (StreamId, mailbox::Receiver<Result<Down>>) {
         let id = StreamId(self.next_stream.fetch_add(1, Ordering::Relaxed));
-        let (to, frames) = mpsc::channel(SESSION_QUEUE);
+        let (to, frames) = mailbox(SESSION_QUEUE);
         self.shard.lock().streams.insert(id, to);
         (id, frames)
     }

@@ -6,6 +6,7 @@
 use crate::authority::{Authority, Responder};
 use crate::blobs::{Failure, Held};
 use crate::committer::Work;
+use crate::mailbox::{Receiver, Sender, mailbox};
 use crate::sessions::{Caller, StreamId};
 use bytes::{Bytes, BytesMut};
 use dstore_proto::link::{Fetch, Frames, LinkHost};
@@ -33,14 +34,14 @@ impl LinkHost for Host {
             return Err(Error::invalid("a session begins with HELLO: send it first"));
         };
         let authority = &self.0;
-        let (id, frames) = authority.open_stream();
+        let (id, mut frames) = authority.open_stream();
         if let Err(e) = authority.event(|m, now| m.hello(now, id, &hello)) {
             authority.close_stream(id);
             return Err(e);
         }
         let (reader, lister) = (authority.clone(), authority.clone());
         // A Local lists one batch at a time; a second one is not waited for.
-        let (listings, batches) = mpsc::channel(1);
+        let (listings, batches) = mailbox(1);
         authority.tasks.spawn("session", async move {
             let read = async {
                 while let Some(Ok(frame)) = up.next().await {
@@ -54,7 +55,7 @@ impl LinkHost for Host {
             }
             reader.close_stream(id);
         });
-        Ok(Box::pin(stream::unfold(frames, |mut frames| async move { Some((frames.recv().await?, frames)) })))
+        Ok(Box::pin(stream::poll_fn(move |cx| frames.poll_take(cx))))
     }
 
     async fn requests(&self, mut up: Frames<Vec<Request>>) -> Result<Frames<Vec<Reply>>> {
@@ -100,7 +101,7 @@ struct Listing {
     last: bool,
 }
 
-fn take_frame(authority: &Authority, id: StreamId, frame: Up, listings: &mpsc::Sender<Listing>) {
+fn take_frame(authority: &Authority, id: StreamId, frame: Up, listings: &Sender<Listing>) {
     match frame {
         // A second HELLO on a stream is a new stream's business.
         Up::Hello(_) => authority.close_stream(id),
@@ -113,7 +114,7 @@ fn take_frame(authority: &Authority, id: StreamId, frame: Up, listings: &mpsc::S
             }
         }),
         Up::Summary { epoch, batch, names, last } => {
-            if listings.try_send(Listing { epoch, batch, names, last }).is_err() {
+            if listings.put(Listing { epoch, batch, names, last }).is_err() {
                 authority.close_stream(id);
             }
         }
@@ -122,8 +123,8 @@ fn take_frame(authority: &Authority, id: StreamId, frame: Up, listings: &mpsc::S
 
 /// Answers SUMMARYs beside the stream's other frames, so that no ACK waits for a look at the disk. Within the
 /// grace nobody is registered: they wait for its end, instead of being refused.
-async fn take_listings(authority: &Arc<Authority>, id: StreamId, mut batches: mpsc::Receiver<Listing>) {
-    while let Some(Listing { epoch, batch, names, last }) = batches.recv().await {
+async fn take_listings(authority: &Arc<Authority>, id: StreamId, mut batches: Receiver<Listing>) {
+    while let Some(Listing { epoch, batch, names, last }) = batches.take().await {
         tokio::time::sleep(authority.event(|m, now| m.grace_left(now))).await;
         let listing = authority.clone();
         let refused = authority.sys.blocking.run(move || listing.register_listed(epoch, &names)).await;

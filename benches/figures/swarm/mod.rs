@@ -41,6 +41,7 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// When the last invalidation came.
     pub fn last_told(&self) -> Instant {
         self.began + Duration::from_nanos(self.last_told.load(Relaxed))
     }
