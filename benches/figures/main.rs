@@ -11,6 +11,7 @@ mod etcd;
 mod harness;
 mod messages;
 mod miss;
+mod names;
 mod node;
 mod place;
 mod redis;
@@ -27,7 +28,7 @@ use std::time::Duration;
 type Suite = (&'static str, fn(&Plan));
 
 /// Suites in the order they run.
-const SUITES: [Suite; 9] = [
+const SUITES: [Suite; 10] = [
     ("committer", committer::run),
     ("durable_set", durable_set::run),
     ("unary_get", unary_get::run),
@@ -37,6 +38,7 @@ const SUITES: [Suite; 9] = [
     ("transfer", transfer::run),
     ("reopen", reopen::run),
     ("sessions", sessions::run),
+    ("names", names::run),
 ];
 
 fn main() {

@@ -146,7 +146,7 @@ async fn dels(node: &Node, swarm: &Swarm, holders: usize, rounds: usize) -> Took
         let name = Name::of(format!("held-{}", serial())).expect("a short key");
         let set = node::set(node, name.clone(), crate::harness::value(serial(), 100)).await;
         let SetOutcome::Stored(entry) = set.outcome else { panic!("it is new") };
-        swarm.hold(0..holders, &name.packed(), entry.bind_rev.0).await;
+        swarm.hold(0..holders, &[(name.packed().to_vec(), entry.bind_rev.0)]).await;
         let told = swarm.tally.told.load(Relaxed);
         let id = node.request_id().await.expect("global was reached");
         let began = Instant::now();
@@ -160,7 +160,7 @@ async fn dels(node: &Node, swarm: &Swarm, holders: usize, rounds: usize) -> Took
 }
 
 /// KiB of memory that a process has.
-fn resident(pid: u32) -> usize {
+pub fn resident(pid: u32) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|kib| kib.trim().trim_end_matches(" kB").parse().ok()).expect("it runs")

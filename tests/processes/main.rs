@@ -12,6 +12,7 @@ mod contention;
 mod damage;
 mod gone;
 mod limits;
+mod listing;
 mod many;
 mod restart;
 mod rig;

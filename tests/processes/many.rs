@@ -37,7 +37,8 @@ impl Crowd {
         let set = client.set(&name(&key), format!("value {round}")).await.expect("set");
         let SetOutcome::Stored(entry) = set.outcome else { panic!("it is new") };
         for holder in [0, self.n - 1] {
-            self.swarm.hold(holder..holder + 1, &name(&key).packed(), entry.bind_rev.0).await;
+            let held = (name(&key).packed().to_vec(), entry.bind_rev.0);
+            self.swarm.hold(holder..holder + 1, &[held]).await;
         }
         let told = self.swarm.tally.told.load(Relaxed);
         let began = Instant::now();
@@ -46,6 +47,7 @@ impl Crowd {
         assert!(client.delete(&[name(&key)]).await.expect("deleted").removed[0]);
         self.swarm.all_attached().await;
         assert!(self.swarm.tally.told.load(Relaxed) >= told + 2, "both holders were told");
+        assert!(self.swarm.tally.last_told() > began);
         began.elapsed()
     }
 

@@ -53,8 +53,8 @@ impl Tally {
 }
 
 enum Order {
-    /// Hold a name, packed, that is bound at a revision.
-    Hold(Vec<u8>, u64),
+    /// Hold names, packed, that are bound at a revision each.
+    Hold(Vec<(Vec<u8>, u64)>),
     /// RST, and connect again at once.
     Cut,
 }
@@ -101,11 +101,11 @@ impl Swarm {
         self.until("a session for each", |tally| tally.attached.load(Relaxed) == n).await;
     }
 
-    /// Has `who` hold `name`, which is bound at `bind_rev`.
-    pub async fn hold(&self, who: Range<usize>, name: &[u8], bind_rev: u64) {
-        let (due, before) = (who.len(), self.tally.held.load(Relaxed));
+    /// Has `who` hold `names`, at most 512, packed and each with the revision at which it is bound.
+    pub async fn hold(&self, who: Range<usize>, names: &[(Vec<u8>, u64)]) {
+        let (due, before) = (who.len() * names.len(), self.tally.held.load(Relaxed));
         for order in &self.orders[who] {
-            _ = order.send(Order::Hold(name.to_vec(), bind_rev));
+            _ = order.send(Order::Hold(names.to_vec()));
         }
         self.until("it is held", |tally| tally.held.load(Relaxed) >= before + due).await;
     }
@@ -265,8 +265,8 @@ impl Light {
                         let _ = set_socket_linger(&stream, Some(Duration::ZERO));
                         return End::Cut;
                     }
-                    Some(Order::Hold(name, bind_rev)) => {
-                        self.held.push((name, bind_rev));
+                    Some(Order::Hold(names)) => {
+                        self.held.extend(names);
                         if self.attached {
                             self.list(&mut call);
                         }
