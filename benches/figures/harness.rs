@@ -98,7 +98,7 @@ impl<'a> Contender<'a> {
 }
 
 /// Processor time that a process has had, in steps of a tick of 10 ms.
-fn computed(pid: u32) -> Duration {
+pub fn computed(pid: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The second field is a name in parentheses, which may have spaces.
     let after = stat.rsplit(')').next().unwrap_or_default();
@@ -167,7 +167,7 @@ fn told(rate: f64, unit: Unit) -> String {
     }
 }
 
-fn time(nanos: f64) -> String {
+pub fn time(nanos: f64) -> String {
     match nanos {
         n if n < 1e3 => format!("{n:.0} ns"),
         n if n < 1e5 => format!("{:.1} µs", n / 1e3),

@@ -11,10 +11,13 @@ mod etcd;
 mod harness;
 mod messages;
 mod miss;
+mod names;
 mod node;
 mod place;
 mod redis;
 mod reopen;
+mod sessions;
+mod swarm;
 mod transfer;
 mod unary_get;
 
@@ -25,7 +28,7 @@ use std::time::Duration;
 type Suite = (&'static str, fn(&Plan));
 
 /// Suites in the order they run.
-const SUITES: [Suite; 8] = [
+const SUITES: [Suite; 10] = [
     ("committer", committer::run),
     ("durable_set", durable_set::run),
     ("unary_get", unary_get::run),
@@ -34,6 +37,8 @@ const SUITES: [Suite; 8] = [
     ("delete", delete::run),
     ("transfer", transfer::run),
     ("reopen", reopen::run),
+    ("sessions", sessions::run),
+    ("names", names::run),
 ];
 
 fn main() {

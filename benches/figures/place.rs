@@ -113,6 +113,16 @@ pub fn global(core: usize, data: &Path) -> (Process, String) {
     (process, address)
 }
 
+/// `dstore global` over `data`, with `flags` and on any core.
+pub fn global_anywhere(data: &Path, flags: &[&str]) -> (Process, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dstore"));
+    command.args(["global", "--listen", "127.0.0.1:0", "--data"]).arg(data).args(flags);
+    let command = command.env("DSTORE_LOG", "warn").stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut process = Process(command.spawn().expect("dstore was built"));
+    let address = process.told();
+    (process, address)
+}
+
 /// `dstore local` of the Global at `global`.
 pub fn local(core: usize, global: &str) -> (Process, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dstore"));

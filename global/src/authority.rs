@@ -18,6 +18,7 @@ use crate::SyncLevel;
 use crate::blobs::Blobs;
 use crate::catalog::Catalog;
 use crate::committer::{Done, Job, Work};
+use crate::mailbox::{self, mailbox};
 use crate::sessions::{Action, Answered, Boot, Counts, InvLog, Sessions, StreamId, Submission, Terms};
 use dstore_shared::frame::{Answer, Down, Reply};
 use dstore_shared::limits::{DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX};
@@ -61,7 +62,7 @@ pub(crate) struct Shard {
 
 /// The way out to a session stream.
 struct Outlet {
-    to: mpsc::Sender<Result<Down>>,
+    to: mailbox::Sender<Result<Down>>,
     /// A frame was left out, and so is every other until a RESYNC.
     stopped: bool,
 }
@@ -84,15 +85,12 @@ impl Outlet {
         if self.stopped && !resync {
             return Sent::LeftOut;
         }
-        if self.to.is_closed() || resync && self.to.capacity() == 0 {
-            return Sent::Dead;
-        }
-        if !resync && self.to.capacity() < 2 {
+        if !resync && self.to.room() == Some(1) {
             self.stopped = true;
             return Sent::Overflowed;
         }
         self.stopped = false;
-        if self.to.try_send(Ok(frame)).is_err() { Sent::Dead } else { Sent::Queued }
+        if self.to.put(Ok(frame)).is_err() { Sent::Dead } else { Sent::Queued }
     }
 }
 
@@ -205,7 +203,7 @@ impl Authority {
                 self.sessions_moved.notify_waiters();
                 if let Some(outlet) = shard.streams.remove(&stream) {
                     // Best effort: the end of the stream tells as much.
-                    let _ = outlet.to.try_send(Err(error));
+                    let _ = outlet.to.put(Err(error));
                 }
             }
             Action::Commit(op, work) => {
@@ -224,9 +222,9 @@ impl Authority {
     }
 
     /// Opens a session stream: the machine may queue frames for it from now on.
-    pub(crate) fn open_stream(&self) -> (StreamId, mpsc::Receiver<Result<Down>>) {
+    pub(crate) fn open_stream(&self) -> (StreamId, mailbox::Receiver<Result<Down>>) {
         let id = StreamId(self.next_stream.fetch_add(1, Ordering::Relaxed));
-        let (to, frames) = mpsc::channel(SESSION_QUEUE);
+        let (to, frames) = mailbox(SESSION_QUEUE);
         self.shard.lock().streams.insert(id, Outlet { to, stopped: false });
         (id, frames)
     }

@@ -34,7 +34,7 @@ impl LinkHost for Host {
             return Err(Error::invalid("a session begins with HELLO: send it first"));
         };
         let authority = &self.0;
-        let (id, frames) = authority.open_stream();
+        let (id, mut frames) = authority.open_stream();
         if let Err(e) = authority.event(|m, now| m.hello(now, id, &hello)) {
             authority.close_stream(id);
             return Err(e);
@@ -55,7 +55,7 @@ impl LinkHost for Host {
             }
             reader.close_stream(id);
         });
-        Ok(Box::pin(stream::unfold(frames, |mut frames| async move { Some((frames.recv().await?, frames)) })))
+        Ok(Box::pin(stream::poll_fn(move |cx| frames.poll_take(cx))))
     }
 
     async fn requests(&self, mut up: Frames<Vec<Request>>) -> Result<Frames<Vec<Reply>>> {

@@ -20,6 +20,7 @@ mod golden;
 mod host;
 pub mod inspect;
 pub mod journal;
+mod mailbox;
 mod publisher;
 mod sealed;
 pub mod sessions;

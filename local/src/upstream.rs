@@ -172,15 +172,24 @@ pub(crate) async fn keep_requests(core: Arc<Core>, back_off: (Duration, Duration
     }
 }
 
-/// One request stream to its end; whether it brought any reply.
+/// One request stream, from the first request to its end; whether it brought any reply.
 async fn one_request_stream(core: &Core) -> bool {
-    let (sink, mut replies) = core.link.open_requests();
     let mut queue = core.requests_opened();
+    // What is queued goes together; nothing waits for more.
+    let mut first = Vec::new();
+    // A node that asks nothing costs Global no second connection.
+    if queue.recv_many(&mut first, BATCH_LEN_MAX).await == 0 {
+        return false;
+    }
+    let (sink, mut replies) = core.link.open_requests();
     let up = async {
+        let mut batch = first;
         loop {
-            // What is queued goes together; nothing waits for more.
-            let mut batch = Vec::with_capacity(BATCH_LEN_MAX);
-            if queue.recv_many(&mut batch, BATCH_LEN_MAX).await == 0 || sink.send(batch).await.is_err() {
+            if sink.send(batch).await.is_err() {
+                return;
+            }
+            batch = Vec::with_capacity(BATCH_LEN_MAX);
+            if queue.recv_many(&mut batch, BATCH_LEN_MAX).await == 0 {
                 return;
             }
         }

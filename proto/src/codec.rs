@@ -5,13 +5,19 @@
 //! itself. Never panics on what a peer sends.
 
 use crate::shape::Shaped;
-use crate::status;
+use crate::{status, wire};
 use bytes::Buf;
 use dstore_shared::Error;
 use prost::Message;
+use std::any::TypeId;
 use std::marker::PhantomData;
 use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+
+/// Bytes that the buffer of a session stream begins with: a few frames.
+const SESSION_BUFFER: usize = 256;
+/// Frames of a session stream are sent when so many bytes of them are there, or no more come.
+const SESSION_YIELD: usize = 32 << 10;
 
 /// Encodes `T` and decodes `U`.
 #[derive(Debug)]
@@ -45,7 +51,7 @@ where
 #[derive(Debug)]
 pub(crate) struct WireEncoder<T>(PhantomData<T>);
 
-impl<T: Message> Encoder for WireEncoder<T> {
+impl<T: Message + 'static> Encoder for WireEncoder<T> {
     type Item = T;
     type Error = Status;
 
@@ -57,14 +63,14 @@ impl<T: Message> Encoder for WireEncoder<T> {
     }
 
     fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::default()
+        buffers::<T>()
     }
 }
 
 #[derive(Debug)]
 pub(crate) struct WireDecoder<U>(PhantomData<U>);
 
-impl<U: Shaped> Decoder for WireDecoder<U> {
+impl<U: Shaped + 'static> Decoder for WireDecoder<U> {
     type Item = U;
     type Error = Status;
 
@@ -73,6 +79,16 @@ impl<U: Shaped> Decoder for WireDecoder<U> {
     }
 
     fn buffer_settings(&self) -> BufferSettings {
+        buffers::<U>()
+    }
+}
+
+/// What a stream's buffer begins with. Of session streams there are ten thousand, and their frames are small.
+fn buffers<M: 'static>() -> BufferSettings {
+    let message = TypeId::of::<M>();
+    if message == TypeId::of::<wire::SessionUp>() || message == TypeId::of::<wire::SessionDown>() {
+        BufferSettings::new(SESSION_BUFFER, SESSION_YIELD)
+    } else {
         BufferSettings::default()
     }
 }

@@ -370,6 +370,45 @@ async fn a_connection_without_a_call_is_closed_after_its_deadline_silent_or_not(
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_opens_connections_and_says_nothing_delays_others_and_locks_nobody_out() {
+    let limits = Limits { fresh: 2, ..Limits::default() };
+    let world = World::memory(limits).await;
+    let mut silent = Vec::new();
+    for _ in 0..9 {
+        silent.push(world.bytes().await);
+    }
+    let at = world.serving.address();
+    let channel = dstore_proto::dial::Channel::new(&world.sys, &world.tasks, at, &Dial::default());
+    let mut client = StoreClient::new(channel);
+    let begun = tokio::time::Instant::now();
+    assert!(client.set(set("a", "1".into())).await.is_ok());
+    // Two at a time, each for a second.
+    let waited = begun.elapsed();
+    assert!((Duration::from_secs(4)..Duration::from_secs(6)).contains(&waited), "{waited:?}");
+    let mut rest = Vec::new();
+    for silent in &mut silent[..8] {
+        assert!(silent.read_to_end(&mut rest).await.is_ok(), "it was closed");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_has_called_takes_no_place_of_those_that_have_not() {
+    let limits = Limits { fresh: 1, ..Limits::default() };
+    let world = World::memory(limits).await;
+    let begun = tokio::time::Instant::now();
+    let mut watches = Vec::new();
+    for _ in 0..5 {
+        let at = world.serving.address();
+        let channel = dstore_proto::dial::Channel::new(&world.sys, &world.tasks, at, &Dial::default());
+        let mut client = tonic_health::pb::health_client::HealthClient::new(channel);
+        let watch = client.watch(tonic_health::pb::HealthCheckRequest::default()).await.expect("there");
+        watches.push((client, watch));
+    }
+    assert_eq!(world.counts().open, 5);
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_idle_connection_is_told_to_go_and_one_with_a_call_is_not() {
     let limits = Limits { idle: Duration::from_secs(100), ..Limits::default() };
     let world = World::memory(limits).await;

@@ -12,6 +12,8 @@ mod contention;
 mod damage;
 mod gone;
 mod limits;
+mod listing;
+mod many;
 mod restart;
 mod resume;
 mod rig;
@@ -19,4 +21,6 @@ mod sizes;
 mod slow;
 mod start;
 mod storm;
+#[path = "../../benches/figures/swarm/mod.rs"]
+mod swarm;
 mod wire;

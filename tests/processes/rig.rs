@@ -81,6 +81,14 @@ impl Daemon {
         self.err.lock().expect("nobody panics with it").clone()
     }
 
+    /// KiB of memory that it has now.
+    pub fn resident_kib(&self) -> usize {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells it");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     /// The most memory it ever had, in bytes.
     pub fn memory_peak(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");

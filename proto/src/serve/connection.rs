@@ -14,6 +14,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
@@ -23,14 +24,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 /// How many calls a connection has begun and has now.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Calls {
     begun: AtomicUsize,
     running: AtomicUsize,
+    /// Its place among the connections without a call, given back with the first one.
+    fresh: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 /// One accepted connection.
@@ -42,8 +46,9 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(shared: Arc<Shared>, stop: CancellationToken) -> Self {
-        Self { shared, calls: Arc::default(), stop }
+    pub(super) fn new(shared: Arc<Shared>, fresh: OwnedSemaphorePermit, stop: CancellationToken) -> Self {
+        let (begun, running, fresh) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(Some(fresh)));
+        Self { shared, calls: Arc::new(Calls { begun, running, fresh }), stop }
     }
 
     /// Serves until the connection has ended.
@@ -81,11 +86,18 @@ impl Connection {
     /// Returns when the first call did not come in time, or when the connection has been idle.
     async fn unused(&self, limits: &Limits) {
         let begun = || self.calls.begun.load(Ordering::Relaxed);
-        tokio::time::sleep(limits.first_request).await;
-        let mut seen = begun();
-        if seen == 0 {
-            return;
+        let mut waited = Duration::ZERO;
+        while begun() == 0 {
+            let crowded = self.shared.fresh.available_permits() == 0;
+            if waited >= limits.first_request || crowded && waited >= limits.first_request_crowded {
+                return;
+            }
+            let left = limits.first_request.saturating_sub(waited);
+            let step = left.min(limits.first_request_crowded).max(Duration::from_millis(1));
+            tokio::time::sleep(step).await;
+            waited += step;
         }
+        let mut seen = begun();
         loop {
             tokio::time::sleep(limits.idle).await;
             if self.calls.running.load(Ordering::Relaxed) == 0 && begun() == seen {
@@ -136,7 +148,9 @@ struct Running {
 impl Running {
     /// `None` if the server has as many calls as it may.
     fn begin(shared: &Arc<Shared>, calls: &Arc<Calls>) -> Option<Self> {
-        calls.begun.fetch_add(1, Ordering::Relaxed);
+        if calls.begun.fetch_add(1, Ordering::Relaxed) == 0 {
+            calls.fresh.lock().take();
+        }
         calls.running.fetch_add(1, Ordering::Relaxed);
         let all = shared.streams.fetch_add(1, Ordering::Relaxed);
         let running = Self { shared: shared.clone(), calls: calls.clone() };

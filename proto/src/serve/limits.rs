@@ -5,12 +5,20 @@ use std::time::Duration;
 
 /// What one server lets its peers use. tonic's own defaults have no bounds.
 ///
-/// What hostile peers can make a server hold is at most `connections * connection_window_bytes` of data not
-/// yet read, `connections * header_bytes * streams_per_connection` of headers, and one frame a stream.
+/// What hostile peers can make a server hold before any call is `fresh * (bytes_before_request +
+/// connection_window_bytes)`; after, at most `connections * connection_window_bytes` of data not yet read, `connections * header_bytes * streams_per_connection` of headers, and one frame a stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// Connections at a time; one more is closed at once. 4,096: a Local has three, a worker one.
+    /// Connections at a time; one more is closed at once. 32,768: a Local has one, two once it asked something and
+    /// three once it moved a large value; so 10,000 Locals, and workers. Fewer if the process may not open as
+    /// many files: a part of those is left to journal, index and blobs.
     pub connections: usize,
+    /// Connections that have not begun a call. 4,096: one more is not accepted before one of them has begun a call or
+    /// has ended, so that they wait in the kernel, which is a wait in order, and cost nothing here.
+    pub fresh: usize,
+    /// While so many are fresh, one that has not begun a call for this long is closed. 1 s: so whoever opens thousands
+    /// and says nothing delays others by about that, and locks nobody out.
+    pub first_request_crowded: Duration,
     /// Calls at a time on one connection; the peer waits for one more. 128: twice what a busy Local uses.
     pub streams_per_connection: u32,
     /// Calls at a time on all connections; one more is refused as `Exhausted`. 65,536: two for each of
@@ -54,7 +62,9 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 4_096,
+            connections: 32_768,
+            fresh: 4_096,
+            first_request_crowded: Duration::from_secs(1),
             streams_per_connection: 128,
             streams: 65_536,
             header_bytes: 16 << 10,

@@ -33,6 +33,9 @@ struct Shared {
     routes: Routes,
     tasks: Tasks,
     slots: Arc<Semaphore>,
+    /// How many connections there may be.
+    connections: usize,
+    fresh: Arc<Semaphore>,
     streams: AtomicUsize,
     accepted: AtomicU64,
     refused: AtomicU64,
@@ -72,8 +75,11 @@ impl Serving {
     pub fn start(sys: &Sys, tasks: &Tasks, listener: Box<dyn Listener>, routes: Routes) -> Result<Self> {
         let (address, health) = (listener.address(), routes.health());
         let routes = routes.complete()?;
+        let connections = routes.limits().connections.min(dstore_sys::net::connections_max());
         let shared = Arc::new(Shared {
-            slots: Arc::new(Semaphore::new(routes.limits().connections)),
+            slots: Arc::new(Semaphore::new(connections)),
+            connections,
+            fresh: Arc::new(Semaphore::new(routes.limits().fresh)),
             routes,
             tasks: tasks.clone(),
             streams: AtomicUsize::new(0),
@@ -104,9 +110,8 @@ impl Serving {
     /// What it has seen.
     pub fn counts(&self) -> Counts {
         let shared = &self.shared;
-        let limit = shared.routes.limits().connections;
         Counts {
-            open: limit - shared.slots.available_permits(),
+            open: shared.connections - shared.slots.available_permits(),
             streams: shared.streams.load(Ordering::Relaxed),
             accepted: shared.accepted.load(Ordering::Relaxed),
             refused: shared.refused.load(Ordering::Relaxed),
@@ -119,7 +124,7 @@ impl Serving {
     pub async fn stop(&self) {
         self.stop.cancel();
         self.listening.cancelled().await;
-        let all = self.shared.routes.limits().connections as u32;
+        let all = self.shared.connections as u32;
         // Nobody else takes slots any more: having all of them means that every connection has ended.
         let _ = self.shared.slots.acquire_many(all).await;
     }
@@ -127,14 +132,16 @@ impl Serving {
 
 async fn accept_all(sys: Sys, mut listener: Box<dyn Listener>, shared: Arc<Shared>, stop: CancellationToken) {
     let mut backoff = ACCEPT_BACKOFF_MIN;
-    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+    // Who has not called yet is bounded first: the others wait in the kernel, in order.
+    while let Some(Ok(fresh)) = stop.run_until_cancelled(shared.fresh.clone().acquire_owned()).await {
+        let Some(accepted) = stop.run_until_cancelled(listener.accept()).await else { return };
         match accepted {
             Ok(io) => {
                 backoff = ACCEPT_BACKOFF_MIN;
                 shared.accepted.fetch_add(1, Ordering::Relaxed);
                 match shared.slots.clone().try_acquire_owned() {
                     Ok(slot) => {
-                        let connection = Connection::new(shared.clone(), stop.clone());
+                        let connection = Connection::new(shared.clone(), fresh, stop.clone());
                         shared.tasks.spawn_graceful(async move {
                             connection.serve(io).await;
                             drop(slot);

@@ -4,7 +4,7 @@ mod memory;
 mod real;
 
 pub use memory::MemoryNet;
-pub use real::RealNet;
+pub use real::{RealNet, connections_max};
 
 use std::fmt;
 use std::future::Future;

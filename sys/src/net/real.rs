@@ -2,8 +2,20 @@
 
 use super::{Address, BoxFuture, BoxIo, Listener, Net};
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+
+/// Connections that wait to be accepted; the kernel makes it `net.core.somaxconn` (4,096) if that is less. So many
+/// Locals may come back at once: one more is tried again by its kernel after a second.
+const BACKLOG: u32 = 16_384;
+
+/// How many connections a server of this process may have, by the files that the process may open now: what remains,
+/// a quarter but at most 1,024, is for its other work.
+pub fn connections_max() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.map_or(usize::MAX, |n| (n - (n / 4).min(1_024)) as usize)
+}
 
 /// TCP and Unix sockets of the machine.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,7 +40,7 @@ impl Net for RealNet {
         Box::pin(async move {
             match at {
                 Address::Tcp(host_port) => {
-                    let listener = TcpListener::bind(host_port).await?;
+                    let listener = bind_tcp(host_port).await?;
                     let address = Address::Tcp(listener.local_addr()?.to_string());
                     Ok(Box::new(Tcp { listener, address }) as Box<dyn Listener>)
                 }
@@ -44,6 +56,24 @@ impl Net for RealNet {
 
 fn not_here(address: &Address) -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, format!("`{address}` is not an address of this machine"))
+}
+
+/// Binds the first address of `host_port` that can be.
+async fn bind_tcp(host_port: &str) -> io::Result<TcpListener> {
+    let bind = |at: SocketAddr| {
+        let socket = if at.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(at)?;
+        socket.listen(BACKLOG)
+    };
+    let mut failed = None;
+    for at in tokio::net::lookup_host(host_port).await? {
+        match bind(at) {
+            Ok(listener) => return Ok(listener),
+            Err(e) => failed = Some(e),
+        }
+    }
+    Err(failed.unwrap_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the name has no address")))
 }
 
 /// Binds a socket file; one that nobody listens on any more, left by a crash, is replaced.
