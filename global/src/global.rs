@@ -18,6 +18,7 @@ use crate::host::Host;
 use crate::journal::{Journal, JournalConfig};
 use crate::publisher::Publishing;
 use crate::sessions::{Boot, Terms};
+use crate::space::Space;
 use crate::sweep;
 use dstore_proto::IdSource;
 use dstore_proto::serve::{Limits, Routes, Serving};
@@ -31,6 +32,8 @@ use std::time::Duration;
 
 /// Changes that wait for the committer, and how many it takes at once.
 const COMMIT_QUEUE: (usize, usize) = (65_536 + 1024, 4096);
+/// How often the free space is looked at when nothing else asks for it.
+const SPACE_EVERY: Duration = Duration::from_secs(1);
 /// How long a sleep for the next deadline may last: a lease granted meanwhile ends later than that.
 const TICK_MAX: Duration = Duration::from_millis(500);
 
@@ -85,6 +88,7 @@ impl Global {
             }
         };
         tasks.spawn("tick", tick(authority.clone()));
+        tasks.spawn("space", watch_space(authority.clone()));
         tasks.spawn("sweep", sweep::sweep(authority.clone()));
         tasks.spawn("mark", sweep::mark(authority.clone()));
         if found {
@@ -210,11 +214,13 @@ fn assemble(
         grace: crate::sessions::lengthened(grace),
     };
     let catalog = opened.catalog.clone();
+    let space = Arc::new(Space::new(sys, &config.data, config.min_free));
     let mut ends = Vec::new();
     let authority = Arc::new_cyclic(|authority| {
         let (publishing, published) = Publishing::start(sys.blocking, authority.clone(), catalog.clone());
+        let rules = (config.sync, space.clone());
         let mut committer =
-            Committer::new(authority.clone(), catalog.clone(), opened.journal, publishing, config.sync);
+            Committer::new(authority.clone(), catalog.clone(), opened.journal, publishing, rules);
         let work = move |jobs: &mut Vec<Job>| committer.work(jobs);
         let (committer, committed) = Lane::start(sys.blocking, "dstore-commit", COMMIT_QUEUE, work);
         ends.push(committed);
@@ -227,6 +233,7 @@ fn assemble(
             blobs,
             sweep_grace: config.sweep_grace,
             sync: config.sync,
+            space,
             committer,
             terms: Terms::for_lease(config.lease),
             boot,
@@ -288,6 +295,23 @@ async fn tick(authority: Arc<Authority>) {
         let (more, next, now) = authority.event(|m, now| (m.tick(now), m.next_deadline(), now));
         let until = next.unwrap_or(Moment::MAX).since(now).min(TICK_MAX);
         tokio::time::sleep(if more { until.min(Duration::from_millis(1)) } else { until }).await;
+    }
+}
+
+/// Looks at the disk now and then: so that a shortage is told, and its end noticed, when nobody asks for a change.
+async fn watch_space(authority: Arc<Authority>) {
+    loop {
+        let (space, catalog) = (authority.space.clone(), authority.catalog.clone());
+        let refused = authority.blobs.take_refusal();
+        let look = move || {
+            if let Some(wanted) = refused {
+                space.refused(wanted);
+            }
+            space.watch();
+            catalog.try_again();
+        };
+        authority.sys.blocking.run(look).await;
+        tokio::time::sleep(SPACE_EVERY).await;
     }
 }
 

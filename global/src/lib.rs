@@ -21,6 +21,7 @@ pub mod journal;
 mod publisher;
 mod sealed;
 pub mod sessions;
+mod space;
 mod sweep;
 mod sync_level;
 

@@ -318,6 +318,11 @@ impl Blobs {
         self.0.budget.look(self.0.sys.clock.now(), free)
     }
 
+    /// Bytes that must be free for the last upload that was refused for want of space since this was asked.
+    pub(crate) fn take_refusal(&self) -> Option<u64> {
+        self.0.budget.take_refusal()
+    }
+
     /// A path in staging that nobody has.
     fn next_staged(&self) -> PathBuf {
         self.0.layout.staged(self.0.run, self.0.staged.fetch_add(1, Ordering::Relaxed))

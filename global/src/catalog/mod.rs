@@ -300,6 +300,21 @@ impl Catalog {
         }
     }
 
+    /// Whether another change may be shown though the index waits for space.
+    ///
+    /// # Errors
+    /// `Exhausted` with a delay if too much would be visible and not indexed.
+    pub fn check_space(&self) -> Result<()> {
+        if self.applier.is_starved() && !self.applier.has_room() { Err(applier::no_space()) } else { Ok(()) }
+    }
+
+    /// Has the index go on if it waited for space and there may be some. To be called now and then.
+    pub fn try_again(&self) {
+        if self.applier.is_starved() {
+            let _ = self.lane.try_send(Wake); // a full lane has a wake-up waiting already
+        }
+    }
+
     /// Makes durable commits visible, all in one step; the applier gets them when enough have gathered. Never waits: see
     /// [`Catalog::make_room`].
     ///
