@@ -362,7 +362,7 @@ impl Committer {
         if class == Class::Ordinary {
             self.space.admit(bytes as u64)?;
         }
-        self.catalog.check_space()?;
+        self.catalog.check_space(class == Class::Essential)?;
         let room = self.journal.room(class, self.payload.len() + bytes + 1024);
         if room.as_ref().is_err_and(|e| e.kind() == Kind::Exhausted) {
             self.space.refused(self.journal.segment_wants());

@@ -14,6 +14,8 @@ mod config;
 pub mod data_dir;
 mod door;
 pub mod engine;
+#[cfg(test)]
+mod full;
 mod global;
 mod host;
 pub mod inspect;

@@ -46,7 +46,9 @@ impl State {
     fn wanted(&self, min_free: u64, now: Moment) -> Option<u64> {
         let free = self.look.map_or(u64::MAX, |(_, free)| free);
         let refused = self.refusal.filter(|(at, wanted)| now.since(*at) < REFUSAL_TTL && free < *wanted);
-        (free < min_free).then_some(min_free).max(refused.map(|(_, wanted)| wanted))
+        // What has begun ends only with some room: else it would begin again at once.
+        let told = self.told.map(|_| min_free.saturating_add(min_free / 4)).filter(|wanted| free < *wanted);
+        (free < min_free).then_some(min_free).max(refused.map(|(_, wanted)| wanted)).max(told)
     }
 }
 
@@ -97,10 +99,10 @@ impl Space {
         let free = state.look.map(|(_, free)| free);
         let said = match (state.wanted(self.min_free, now), free) {
             (None, _) => "enough".to_owned(),
-            (Some(wanted), _) if wanted <= self.min_free => {
-                format!("low: SETs are refused until {} MiB are free", mib(wanted))
+            (Some(wanted), Some(free)) if free >= self.min_free => {
+                format!("low: some SETs are refused until {} MiB are free", mib(wanted))
             }
-            (Some(wanted), _) => format!("low: some SETs are refused until {} MiB are free", mib(wanted)),
+            (Some(wanted), _) => format!("low: SETs are refused until {} MiB are free", mib(wanted)),
         };
         (free, said)
     }
@@ -169,12 +171,15 @@ mod tests {
         let e = space.admit(1).expect_err("low");
         assert_eq!(e.kind(), Kind::Exhausted);
         assert_eq!(told(&space), Some(10 * MIB));
-        assert_eq!(space.facts(), (Some(10 * MIB - 1), "low: SETs are refused until 10 MiB are free".into()));
+        assert_eq!(space.facts(), (Some(10 * MIB - 1), "low: SETs are refused until 13 MiB are free".into()));
         disk.set_free_bytes(Some(10 * MIB));
+        clock.advance(LOOK_TTL);
+        space.admit(1).expect("room again");
+        assert!(space.facts().1.starts_with("low: some"), "{:?}", space.facts());
+        disk.set_free_bytes(Some(13 * MIB));
         clock.advance(LOOK_TTL);
         space.watch();
         assert_eq!((told(&space), space.facts().1), (None, "enough".into()));
-        space.admit(1).expect("room again");
     }
 
     #[test]
@@ -182,7 +187,7 @@ mod tests {
         let (disk, _, space) = space();
         space.admit(1).expect("room");
         disk.set_free_bytes(Some(0));
-        space.admit(LOOK_BYTES - 2).expect("not yet");
+        space.admit(LOOK_BYTES - 1).expect("not yet");
         assert_eq!(space.admit(1).expect_err("due").kind(), Kind::Exhausted);
     }
 

@@ -300,12 +300,14 @@ impl Catalog {
         }
     }
 
-    /// Whether another change may be shown though the index waits for space.
+    /// Whether another change may be shown though the index waits for space: an `essential` one as long as there is
+    /// room in memory, others not at all, so that the room is left.
     ///
     /// # Errors
-    /// `Exhausted` with a delay if too much would be visible and not indexed.
-    pub fn check_space(&self) -> Result<()> {
-        if self.applier.is_starved() && !self.applier.has_room() { Err(applier::no_space()) } else { Ok(()) }
+    /// `Exhausted` with a delay if not.
+    pub fn check_space(&self, essential: bool) -> Result<()> {
+        let starved = self.applier.is_starved() && !(essential && self.applier.has_room());
+        if starved { Err(applier::no_space()) } else { Ok(()) }
     }
 
     /// Has the index go on if it waited for space and there may be some. To be called now and then.

@@ -80,13 +80,13 @@ impl<'a> Redo<'a> {
             commits.push(owned(commit));
             if commits.len() == SHOW_COMMITS {
                 catalog.make_room();
-                catalog.check_space()?;
+                catalog.check_space(true)?;
                 catalog.show(&commits)?;
                 commits.clear();
             }
         }
         catalog.make_room();
-        catalog.check_space()?;
+        catalog.check_space(true)?;
         catalog.show(&commits)?;
         if self.last == last {
             return Ok(());
