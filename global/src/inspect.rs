@@ -9,6 +9,7 @@
 //! is found by the code that a start refuses with. Must never panic, whatever is in the files.
 
 mod report;
+mod salvage;
 mod scratch;
 mod still;
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod tests;
 pub use crate::blobs::{BadBlob, BlobFacts};
 pub use crate::journal::{BatchFault, Judged, SegmentFacts, SegmentRole, Torn};
 pub use report::{Checked, CheckpointFacts, IndexFacts, MetaFacts, Report, Verdict};
+pub use salvage::{Loss, SalvageConfig, Salvaged, salvage};
 
 use crate::catalog::CatalogConfig;
 use crate::change::Commits;
@@ -59,7 +61,7 @@ pub fn inspect(sys: &Sys, config: &InspectConfig) -> Result<Report> {
     let still = Sys { disk: Arc::new(Still(sys.disk.clone())), ..sys.clone() };
     is_data_dir(&*still.disk, &config.data)?;
     let mut report = Report::of(config);
-    let lock = claim(&*still.disk, &config.data, &mut report)?;
+    let lock = claim(&*still.disk, &config.data, &mut report.notes)?;
     report.locked = lock.is_some();
     Look { real: sys, sys: &still, config, report: &mut report }.at_everything();
     drop(lock);
@@ -81,7 +83,7 @@ fn is_data_dir(disk: &dyn Disk, path: &Path) -> Result<()> {
     Err(Error::invalid(format!("`{text}` is not a data directory, or a new one: name another with --data")))
 }
 
-fn claim(disk: &dyn Disk, path: &Path, report: &mut Report) -> Result<Option<Box<dyn Lock>>> {
+fn claim(disk: &dyn Disk, path: &Path, notes: &mut Vec<String>) -> Result<Option<Box<dyn Lock>>> {
     match disk.lock(&path.join("LOCK")) {
         Ok(lock) => Ok(Some(lock)),
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => Err(Error::unavailable(format!(
@@ -89,9 +91,7 @@ fn claim(disk: &dyn Disk, path: &Path, report: &mut Report) -> Result<Option<Box
             path.display()
         ))),
         Err(e) => {
-            report
-                .notes
-                .push(format!("not locked, {e}: a dstore that starts meanwhile makes this out of date"));
+            notes.push(format!("not locked, {e}: a dstore that starts meanwhile makes this out of date"));
             Ok(None)
         }
     }

@@ -15,7 +15,7 @@ use std::io::{Write, stdout};
 
 /// Looks at the directory, tells what it found, and gives the exit code.
 pub fn run(settings: CheckSettings, mode: Mode) -> u8 {
-    let CheckSettings { data, deep, min_free } = settings;
+    let CheckSettings { data, deep, min_free, salvage: _ } = settings;
     let config = InspectConfig { data, temp: std::env::temp_dir(), deep, min_free };
     let report = match inspect(&sys(), &config) {
         Ok(report) => report,
