@@ -192,6 +192,7 @@ fn json_of(report: &Report, code: u8) -> Value {
             })),
         })),
         "blobs": report.blobs.as_ref().map(blob_json),
+        "missing_values": report.missing.as_ref().map(|missing| missing.values),
         "free_bytes": report.free,
         "min_free_bytes": report.min_free,
         "notes": report.notes,

@@ -39,7 +39,7 @@ pub use marks::MARKS_MAX;
 pub use pins::{PINS_MAX, Pin};
 pub use place::Failure;
 pub use read::BlobRead;
-pub(crate) use salvage::{copy_whole, each_file};
+pub(crate) use salvage::{copy_whole, each_file, has_file};
 pub use staging::{Staged, Staging};
 pub use stats::BlobStats;
 pub use walk::Walked;

@@ -49,6 +49,11 @@ pub(crate) fn each_file(
     Ok(())
 }
 
+/// Whether there is a file for the blob in `root`; one that cannot be looked at counts as there.
+pub(crate) fn has_file(disk: &dyn Disk, root: &Path, hash: &BlobHash) -> bool {
+    disk.exists(&Layout::at(root.to_owned()).blob(hash)).unwrap_or(true)
+}
+
 /// Copies the file at `path`, if it is the whole blob with `hash`, into the store at `root` of another disk, durably.
 /// Gives its size, or why it is not whole.
 ///

@@ -13,6 +13,9 @@
 mod notes;
 mod source;
 mod target;
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests damage files of the real disk")]
+mod tests;
 
 pub use notes::Loss;
 

@@ -38,7 +38,7 @@ pub(crate) struct Whole {
 pub(crate) fn whole(disk: &dyn Disk, dir: &Path) -> Result<Whole> {
     let mut whole = Whole::default();
     if !disk.exists(dir).map_err(|e| crate::sealed::failed("look at", dir, e))? {
-        whole.doubts.push("there is no journal".to_owned());
+        whole.doubts.push("there is no journal: what came after the last checkpoint is lost".to_owned());
         return Ok(whole);
     }
     for entry in disk.list(dir).map_err(|e| crate::sealed::failed("list", dir, e))? {
@@ -52,6 +52,11 @@ pub(crate) fn whole(disk: &dyn Disk, dir: &Path) -> Result<Whole> {
                     .push(format!("journal segment `{name}` is lost with all that it held: {refusal}"));
             }
         }
+    }
+    if whole.segments.is_empty() {
+        whole
+            .doubts
+            .push("the journal has no segment: what came after the last checkpoint is lost".to_owned());
     }
     whole.segments.sort_by_key(|segment| segment.header.sequence);
     whole.find();

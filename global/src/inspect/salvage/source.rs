@@ -88,6 +88,7 @@ impl Source {
         };
         journal.doubts.iter().for_each(|line| notes.doubt(line.clone()));
         let weight = weigh(still, data);
+        let clean = meta.as_ref().and_then(|meta| meta.clean).unwrap_or_default();
         let mut source = Self {
             sys: still.clone(),
             engine: if engine.is_built_in() { engine } else { EngineKind::preferred() },
@@ -101,7 +102,8 @@ impl Source {
             changed: BTreeMap::new(),
             _scratch: scratch,
         };
-        source.replay(reached, notes)?;
+        // A clean stop wrote down how far the journal went.
+        source.replay(reached.max(clean), notes)?;
         Ok(source)
     }
 
