@@ -20,6 +20,7 @@ use crate::catalog::Catalog;
 use crate::committer::{Done, Job, Work};
 use crate::mailbox::{self, mailbox};
 use crate::sessions::{Action, Answered, Boot, Counts, InvLog, Sessions, StreamId, Submission, Terms};
+use crate::space::Space;
 use dstore_shared::frame::{Answer, Down, Reply};
 use dstore_shared::limits::{DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX};
 use dstore_shared::{
@@ -104,6 +105,7 @@ pub struct Authority {
     pub(crate) blobs: Blobs,
     pub(crate) sweep_grace: Duration,
     pub(crate) sync: SyncLevel,
+    pub(crate) space: Arc<Space>,
     shard: Mutex<Shard>,
     committer: Lane<Job>,
     next_stream: AtomicU64,
@@ -130,6 +132,7 @@ pub(crate) struct Parts {
     pub blobs: Blobs,
     pub sweep_grace: Duration,
     pub sync: SyncLevel,
+    pub space: Arc<Space>,
     pub committer: Lane<Job>,
     pub terms: Terms,
     pub boot: Boot,
@@ -154,6 +157,7 @@ impl Authority {
             blobs: parts.blobs,
             sweep_grace: parts.sweep_grace,
             sync: parts.sync,
+            space: parts.space,
             shard: Mutex::new(Shard { sessions, streams: HashMap::new() }),
             committer: parts.committer,
             next_stream: AtomicU64::new(1),

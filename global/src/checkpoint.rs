@@ -104,6 +104,11 @@ impl Checkpoints {
         [&self.latest, &self.previous].map(|path| self.read(path))
     }
 
+    /// Bytes that are free where they are kept, if the disk can tell.
+    pub(crate) fn free_bytes(&self) -> Option<u64> {
+        self.disk.free_bytes(self.latest.parent()?).ok()
+    }
+
     fn read(&self, path: &Path) -> Result<Option<Checkpoint>> {
         let mut checkpoint: Option<Checkpoint> = None;
         let found = sealed::read(&*self.disk, path, FORM, |part| match (part.tag, &mut checkpoint) {

@@ -14,11 +14,12 @@ use crate::change::{BlobMeta, Change, Commit, Payload, Place};
 use crate::journal::{Class, Journal};
 use crate::publisher::{Decided, Publication, Publishing, To};
 use crate::sessions::OpNo;
+use crate::space::Space;
 use dstore_shared::{
-    Blob, BlobHash, DeleteOutcome, Entry, Error, Name, Outcome, RequestId, Result, Revision, SetOutcome,
+    Blob, BlobHash, DeleteOutcome, Entry, Error, Kind, Name, Outcome, RequestId, Result, Revision, SetOutcome,
 };
 use std::collections::HashMap;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use tokio::sync::oneshot;
 
 /// Bytes after which a batch is written though more has gathered: bounds the time of one write.
@@ -87,6 +88,7 @@ pub(crate) struct Committer {
     journal: Journal,
     publisher: Publishing,
     sync: SyncLevel,
+    space: Arc<Space>,
     payload: Payload,
     /// Blobs as the batch so far leaves them.
     blobs: HashMap<BlobHash, Option<BlobMeta>>,
@@ -105,7 +107,7 @@ impl Committer {
         catalog: Catalog,
         journal: Journal,
         publisher: Publishing,
-        sync: SyncLevel,
+        (sync, space): (SyncLevel, Arc<Space>),
     ) -> Self {
         Self {
             authority,
@@ -115,6 +117,7 @@ impl Committer {
             catalog,
             journal,
             sync,
+            space,
             payload: Payload::new(),
             blobs: HashMap::new(),
             durable_blobs: HashMap::new(),
@@ -356,7 +359,15 @@ impl Committer {
 
     /// Whether the batch so far and `bytes` more still fit on the disk.
     fn room(&mut self, class: Class, bytes: usize) -> Result<()> {
-        self.journal.room(class, self.payload.len() + bytes + 1024)
+        if class == Class::Ordinary {
+            self.space.admit(bytes as u64)?;
+        }
+        self.catalog.check_space(class == Class::Essential)?;
+        let room = self.journal.room(class, self.payload.len() + bytes + 1024);
+        if room.as_ref().is_err_and(|e| e.kind() == Kind::Exhausted) {
+            self.space.refused(self.journal.segment_wants());
+        }
+        room
     }
 
     fn meta(&self, hash: &BlobHash) -> Result<Option<BlobMeta>> {

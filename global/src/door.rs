@@ -186,6 +186,8 @@ impl Store for Host {
         let (stopping, lease, slow) = self.0.event(|m, now| (m.is_retiring(), m.lease(), m.slow(now)));
         let catalog = self.0.catalog.counts();
         let blobs = self.0.blobs.stats();
+        let space = self.0.space.clone();
+        let (free, shortage) = self.0.sys.blocking.run(move || space.facts()).await;
         let fact = |name: &str, value: String| (name.to_owned(), value);
         let facts = vec![
             fact("sessions", counts.sessions.to_string()),
@@ -202,6 +204,8 @@ impl Store for Host {
             fact("blobs_about", catalog.blobs.to_string()),
             fact("blobs_marked_corrupt", blobs.marked.to_string()),
             fact("sync", self.0.sync.to_string()),
+            fact("space", shortage),
+            fact("free_bytes", free.map_or_else(|| "unknown".to_owned(), |free| free.to_string())),
         ];
         Ok(Status {
             tier: Tier::Global,

@@ -18,6 +18,7 @@ use crate::host::Host;
 use crate::journal::{Journal, JournalConfig};
 use crate::publisher::Publishing;
 use crate::sessions::{Boot, Terms};
+use crate::space::Space;
 use crate::sweep;
 use dstore_proto::IdSource;
 use dstore_proto::serve::{Limits, Routes, Serving};
@@ -35,6 +36,8 @@ const COMMIT_QUEUE: (usize, usize) = (65_536 + 1024, 4096);
 const GROW_EVERY: Duration = Duration::from_secs(1);
 /// How long to wait when a longer one could not be made durable.
 const GROW_AGAIN: Duration = Duration::from_secs(60);
+/// How often the free space is looked at when nothing else asks for it.
+const SPACE_EVERY: Duration = Duration::from_secs(1);
 /// How long a sleep for the next deadline may last: a lease granted meanwhile ends later than that.
 const TICK_MAX: Duration = Duration::from_millis(500);
 
@@ -91,6 +94,7 @@ impl Global {
         };
         tasks.spawn("tick", tick(authority.clone()));
         tasks.spawn("lease", grow_lease(authority.clone(), dir.clone()));
+        tasks.spawn("space", watch_space(authority.clone()));
         tasks.spawn("sweep", sweep::sweep(authority.clone()));
         tasks.spawn("mark", sweep::mark(authority.clone()));
         if found {
@@ -216,11 +220,13 @@ fn assemble(
         grace: crate::sessions::lengthened(grace),
     };
     let catalog = opened.catalog.clone();
+    let space = Arc::new(Space::new(sys, &config.data, config.min_free));
     let mut ends = Vec::new();
     let authority = Arc::new_cyclic(|authority| {
         let (publishing, published) = Publishing::start(sys.blocking, authority.clone(), catalog.clone());
+        let rules = (config.sync, space.clone());
         let mut committer =
-            Committer::new(authority.clone(), catalog.clone(), opened.journal, publishing, config.sync);
+            Committer::new(authority.clone(), catalog.clone(), opened.journal, publishing, rules);
         let work = move |jobs: &mut Vec<Job>| committer.work(jobs);
         let (committer, committed) = Lane::start(sys.blocking, "dstore-commit", COMMIT_QUEUE, work);
         ends.push(committed);
@@ -233,6 +239,7 @@ fn assemble(
             blobs,
             sweep_grace: config.sweep_grace,
             sync: config.sync,
+            space,
             committer,
             terms: Terms::for_lease(config.lease),
             boot,
@@ -313,6 +320,23 @@ async fn grow_lease(authority: Arc<Authority>, dir: Arc<DataDir>) {
             }
         }
         tokio::time::sleep(GROW_EVERY).await;
+    }
+}
+
+/// Looks at the disk now and then: so that a shortage is told, and its end noticed, when nobody asks for a change.
+async fn watch_space(authority: Arc<Authority>) {
+    loop {
+        let (space, catalog) = (authority.space.clone(), authority.catalog.clone());
+        let refused = authority.blobs.take_refusal();
+        let look = move || {
+            if let Some(wanted) = refused {
+                space.refused(wanted);
+            }
+            space.watch();
+            catalog.try_again();
+        };
+        authority.sys.blocking.run(look).await;
+        tokio::time::sleep(SPACE_EVERY).await;
     }
 }
 

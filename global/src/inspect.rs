@@ -8,7 +8,9 @@
 //! opened without writing is opened in a copy elsewhere. What a start would refuse is a fault in the report, and
 //! is found by the code that a start refuses with. Must never panic, whatever is in the files.
 
+mod missing;
 mod report;
+mod salvage;
 mod scratch;
 mod still;
 #[cfg(test)]
@@ -16,7 +18,9 @@ mod tests;
 
 pub use crate::blobs::{BadBlob, BlobFacts};
 pub use crate::journal::{BatchFault, Judged, SegmentFacts, SegmentRole, Torn};
+pub use missing::MissingBlobs;
 pub use report::{Checked, CheckpointFacts, IndexFacts, MetaFacts, Report, Verdict};
+pub use salvage::{Loss, SalvageConfig, Salvaged, salvage};
 
 use crate::catalog::CatalogConfig;
 use crate::change::Commits;
@@ -29,6 +33,7 @@ use bytes::Bytes;
 use dstore_shared::{Error, Result, Revision};
 use dstore_sys::Sys;
 use dstore_sys::disk::{Disk, Lock};
+use missing::Changed;
 use scratch::Scratch;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -59,7 +64,7 @@ pub fn inspect(sys: &Sys, config: &InspectConfig) -> Result<Report> {
     let still = Sys { disk: Arc::new(Still(sys.disk.clone())), ..sys.clone() };
     is_data_dir(&*still.disk, &config.data)?;
     let mut report = Report::of(config);
-    let lock = claim(&*still.disk, &config.data, &mut report)?;
+    let lock = claim(&*still.disk, &config.data, &mut report.notes)?;
     report.locked = lock.is_some();
     Look { real: sys, sys: &still, config, report: &mut report }.at_everything();
     drop(lock);
@@ -81,7 +86,7 @@ fn is_data_dir(disk: &dyn Disk, path: &Path) -> Result<()> {
     Err(Error::invalid(format!("`{text}` is not a data directory, or a new one: name another with --data")))
 }
 
-fn claim(disk: &dyn Disk, path: &Path, report: &mut Report) -> Result<Option<Box<dyn Lock>>> {
+fn claim(disk: &dyn Disk, path: &Path, notes: &mut Vec<String>) -> Result<Option<Box<dyn Lock>>> {
     match disk.lock(&path.join("LOCK")) {
         Ok(lock) => Ok(Some(lock)),
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => Err(Error::unavailable(format!(
@@ -89,9 +94,7 @@ fn claim(disk: &dyn Disk, path: &Path, report: &mut Report) -> Result<Option<Box
             path.display()
         ))),
         Err(e) => {
-            report
-                .notes
-                .push(format!("not locked, {e}: a dstore that starts meanwhile makes this out of date"));
+            notes.push(format!("not locked, {e}: a dstore that starts meanwhile makes this out of date"));
             Ok(None)
         }
     }
@@ -108,6 +111,7 @@ impl Report {
             segments: Vec::new(),
             journal: None,
             blobs: None,
+            missing: None,
             free: None,
             min_free: config.min_free,
             notes: Vec::new(),
@@ -232,7 +236,7 @@ impl Look<'_> {
 
     fn journal(&mut self, meta: &Meta, floors: data_dir::Floors, index: &Index) -> Result<()> {
         let proven = matches!(index, Index::Proven(..));
-        let mut redone = Redone { last: floors.checkpoint };
+        let mut redone = Redone { last: floors.checkpoint, changed: Changed::default() };
         let reached = floors.index;
         let floors =
             journal::Floors { checkpoint: floors.checkpoint, index: floors.index, clean: floors.clean };
@@ -241,6 +245,7 @@ impl Look<'_> {
         });
         let judged = judged.map_err(|e| if proven { e } else { cannot_rebuild(index, &e) })?;
         let (head, last) = (judged.head, redone.last);
+        let changed = redone.changed;
         if head < reached || last != head {
             return Err(Error::corrupt(format!(
                 "the journal ends at revision `{head}` and is read up to `{last}`, the index has seen `{reached}`: \
@@ -262,6 +267,27 @@ impl Look<'_> {
             ));
         }
         self.report.journal = Some(judged);
+        self.missing(index, &changed)
+    }
+
+    /// Names whose value has no file.
+    fn missing(&mut self, index: &Index, changed: &Changed) -> Result<()> {
+        let index = match index {
+            Index::Proven(engine, _) => Some(&**engine),
+            Index::Unproven(_) | Index::Broken(_) => None,
+        };
+        let (disk, root) = (&*self.sys.disk, self.config.data.join("blobs"));
+        let missing = changed.look(index, |hash| crate::blobs::has_file(disk, &root, hash))?;
+        for (name, hash) in &missing.names {
+            self.report.faults.push(Error::corrupt(format!(
+                "the value of name {name:?}, blake3:{hash}, has no file: set it again, or delete the name"
+            )));
+        }
+        if missing.values > 0 && missing.names.len() >= missing::NAMED_MAX {
+            let n = missing.values;
+            self.report.notes.push(format!("`{n}` values have no file, of which not all names are told"));
+        }
+        self.report.missing = Some(missing);
         Ok(())
     }
 
@@ -325,9 +351,10 @@ fn cannot_rebuild(index: &Index, e: &Error) -> Error {
     Error::new(e.kind(), format!("{why}, and it cannot be rebuilt: {}", e.message()))
 }
 
-/// Follows the commits as redoing them would, and keeps none.
+/// Follows the commits as redoing them would, and keeps what they change.
 struct Redone {
     last: Revision,
+    changed: Changed,
 }
 
 impl Redone {
@@ -339,7 +366,8 @@ impl Redone {
             return Err(self.gap(first));
         }
         for commit in Commits::of(payload) {
-            let revision = commit?.revision;
+            let commit = commit?;
+            let revision = commit.revision;
             if revision <= self.last {
                 continue;
             }
@@ -347,6 +375,7 @@ impl Redone {
                 return Err(self.gap(revision));
             }
             self.last = revision;
+            self.changed.commit(commit);
         }
         if self.last == last { Ok(()) } else { Err(self.gap(last.next())) }
     }

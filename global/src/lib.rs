@@ -14,6 +14,8 @@ mod config;
 pub mod data_dir;
 mod door;
 pub mod engine;
+#[cfg(test)]
+mod full;
 mod global;
 #[cfg(test)]
 mod golden;
@@ -24,6 +26,7 @@ mod mailbox;
 mod publisher;
 mod sealed;
 pub mod sessions;
+mod space;
 mod sweep;
 mod sync_level;
 

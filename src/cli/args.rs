@@ -168,6 +168,10 @@ pub enum Verb {
         /// Tell if less than SIZE of disk is free [default: 256MiB].
         #[arg(long, value_name = "SIZE")]
         min_free: Option<String>,
+        /// Copy what is whole into DIR, a fresh data directory that must not exist or be empty. Ends with 0 if that
+        /// is everything, 6 if something was lost.
+        #[arg(long, value_name = "DIR", conflicts_with = "deep")]
+        salvage: Option<PathBuf>,
     },
     /// Tell how a node is.
     Status {

@@ -15,7 +15,7 @@ use std::io::{Write, stdout};
 
 /// Looks at the directory, tells what it found, and gives the exit code.
 pub fn run(settings: CheckSettings, mode: Mode) -> u8 {
-    let CheckSettings { data, deep, min_free } = settings;
+    let CheckSettings { data, deep, min_free, salvage: _ } = settings;
     let config = InspectConfig { data, temp: std::env::temp_dir(), deep, min_free };
     let report = match inspect(&sys(), &config) {
         Ok(report) => report,
@@ -192,6 +192,7 @@ fn json_of(report: &Report, code: u8) -> Value {
             })),
         })),
         "blobs": report.blobs.as_ref().map(blob_json),
+        "missing_values": report.missing.as_ref().map(|missing| missing.values),
         "free_bytes": report.free,
         "min_free_bytes": report.min_free,
         "notes": report.notes,

@@ -4,6 +4,7 @@ pub mod args;
 mod attach;
 mod check;
 mod client;
+mod salvage;
 mod screen;
 mod serve;
 mod signals;
@@ -45,7 +46,10 @@ pub fn run(config: Config) -> u8 {
         Action::OneShot { node, command } => {
             block_on(Builder::new_current_thread(), client::one_shot(node, command, mode))
         }
-        Action::Check(settings) => check::run(settings, mode),
+        Action::Check(mut settings) => match settings.salvage.take() {
+            Some(to) => salvage::run(settings, to, mode),
+            None => check::run(settings, mode),
+        },
         Action::Upload { node, key } => {
             block_on(Builder::new_current_thread(), client::upload(node, key, mode))
         }

@@ -85,6 +85,8 @@ pub struct CheckSettings {
     pub deep: bool,
     /// Free bytes of disk below which that is told.
     pub min_free: u64,
+    /// Where what is whole is copied to.
+    pub salvage: Option<PathBuf>,
 }
 
 /// Name of Global's listener within the process in solo mode.

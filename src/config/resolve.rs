@@ -91,11 +91,11 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
             let keys = keys.into_iter().map(key_of).collect::<Result<_>>()?;
             (settings.one_shot(node, Command::Delete { keys })?, mode)
         }
-        Some(Verb::Check { data, deep, min_free }) => {
+        Some(Verb::Check { data, deep, min_free, salvage }) => {
             // The engine is not asked for: the directory says it.
             let store = StoreFlags { data, min_free, ..StoreFlags::default() };
             let GlobalSettings { data, min_free, .. } = settings.store(store)?;
-            (Action::Check(CheckSettings { data, deep, min_free }), mode)
+            (Action::Check(CheckSettings { data, deep, min_free, salvage }), mode)
         }
         Some(Verb::Status { node }) => (settings.one_shot(node, Command::Status)?, mode),
     };

@@ -129,6 +129,11 @@ impl LaneEnd {
     pub async fn wait(self) {
         let _ = self.0.await;
     }
+
+    /// As [`LaneEnd::wait`], for a thread that may block. Panics on an async one.
+    pub fn wait_blocking(self) {
+        let _ = self.0.blocking_recv();
+    }
 }
 
 impl<J: Send + 'static> Lane<J> {

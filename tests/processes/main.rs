@@ -10,6 +10,7 @@ mod boundaries;
 
 mod contention;
 mod damage;
+mod full;
 mod gone;
 mod limits;
 mod listing;

@@ -70,6 +70,8 @@ struct Held {
     unwritten: u64,
     /// When the disk was last looked at, and what was free.
     look: Option<(Moment, u64)>,
+    /// Bytes that must be free for the last upload that was refused for want of space; until it is taken.
+    refused: Option<u64>,
 }
 
 impl Budget {
@@ -143,7 +145,11 @@ impl Budget {
     pub(super) fn look(&self, now: Moment, free: u64) -> Result<()> {
         let mut held = self.held.lock();
         held.look = Some((now, free));
-        self.judge(&held, free)
+        let judged = self.judge(&held, free);
+        if judged.is_err() {
+            held.refused = Some(self.limits.min_free_bytes.saturating_add(held.unwritten));
+        }
+        judged
     }
 
     fn judge(&self, held: &Held, free: u64) -> Result<()> {
@@ -153,6 +159,11 @@ impl Budget {
         }
         let text = format!("`{free}` bytes are free, uploads leave `{min}`: delete names or add disk space");
         Err(Error::exhausted(text).retry_after(RETRY_AFTER))
+    }
+
+    /// Bytes that must be free for the last upload that was refused since this was asked, if one was.
+    pub(super) fn take_refusal(&self) -> Option<u64> {
+        self.held.lock().refused.take()
     }
 
     /// Uploads and their bytes now.

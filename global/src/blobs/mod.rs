@@ -23,6 +23,7 @@ mod pace;
 mod pins;
 mod place;
 mod read;
+mod salvage;
 mod spare;
 mod staging;
 mod started;
@@ -38,6 +39,7 @@ pub use marks::MARKS_MAX;
 pub use pins::{PINS_MAX, Pin};
 pub use place::Failure;
 pub use read::BlobRead;
+pub(crate) use salvage::{copy_whole, each_file, has_file};
 pub use staging::{Staged, Staging};
 pub use stats::BlobStats;
 pub use walk::Walked;
@@ -316,6 +318,11 @@ impl Blobs {
         let free = self.0.sys.disk.free_bytes(self.0.layout.root());
         let free = free.map_err(|e| failed("the free space cannot be told", e))?;
         self.0.budget.look(self.0.sys.clock.now(), free)
+    }
+
+    /// Bytes that must be free for the last upload that was refused for want of space since this was asked.
+    pub(crate) fn take_refusal(&self) -> Option<u64> {
+        self.0.budget.take_refusal()
     }
 
     /// A path in staging that nobody has.

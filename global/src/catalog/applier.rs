@@ -7,7 +7,7 @@
 use super::memtable::Memtable;
 use super::overlay::Layers;
 use crate::checkpoint::{Checkpoint, Checkpoints, Remembered};
-use crate::engine::{Engine, Table, Write};
+use crate::engine::{Engine, EngineKind, Table, Write};
 use bytes::Bytes;
 use dstore_shared::{Error, HistoryId, Result, Revision};
 use parking_lot::{Condvar, Mutex};
@@ -16,7 +16,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::sync::oneshot;
+
+/// Bytes of disk below which nothing is written to the index: for the files and folders that an engine makes.
+const SPACE_MIN: u64 = 2 << 20;
 
 /// Called once, with the reason, when the index takes no more.
 pub type OnPoison = Box<dyn FnOnce(Error) + Send>;
@@ -54,6 +58,8 @@ pub(super) struct Applier {
     checkpointed: AtomicU64,
     checkpointed_before: AtomicU64,
     pub(super) checkpointing: AtomicBool,
+    /// What is next for the index waits for space on its disk.
+    starved: AtomicBool,
     poison: OnceLock<Error>,
     on_poison: Mutex<Option<OnPoison>>,
     pending_bytes_max: usize,
@@ -86,6 +92,7 @@ impl Applier {
             checkpointed: indexed.0.into(),
             checkpointed_before: checkpointed_before.0.into(),
             checkpointing: false.into(),
+            starved: false.into(),
             poison: OnceLock::new(),
             on_poison: Mutex::new(None),
             pending_bytes_max,
@@ -130,7 +137,7 @@ impl Applier {
             return;
         }
         let mut jobs = self.jobs.lock();
-        while !self.has_room() && self.poison.get().is_none() {
+        while !self.has_room() && self.poison.get().is_none() && !self.is_starved() {
             self.room.wait(&mut jobs);
         }
     }
@@ -148,10 +155,50 @@ impl Applier {
         let _turn = self.turn.lock();
         let _dart = Dart(self);
         while let Some(job) = self.next() {
+            if !self.has_space_for(&job) {
+                self.starve(job);
+                return;
+            }
             if let Err(e) = self.run(job) {
                 self.be_poisoned(e);
             }
         }
+        self.starved.store(false, Ordering::Release);
+    }
+
+    /// Whether the index waits for space on its disk: nothing is lost, and it goes on by itself.
+    pub(super) fn is_starved(&self) -> bool {
+        self.starved.load(Ordering::Acquire)
+    }
+
+    /// An engine that meets a full disk half-way is of no use any more, so it is not begun there.
+    fn has_space_for(&self, job: &Job) -> bool {
+        let bytes = match job {
+            // In memory, until a checkpoint writes a new file beside the old one.
+            Job::Memtable(_) | Job::Prune(_) if self.engine.kind() == EngineKind::Memory => return true,
+            Job::Memtable(memtable) => memtable.bytes() as u64,
+            Job::Prune(_) | Job::Checkpoint(_) => 0,
+        };
+        self.files.free_bytes().is_none_or(|free| free >= bytes.saturating_mul(2) + SPACE_MIN)
+    }
+
+    fn starve(&self, job: Job) {
+        let first = !self.starved.swap(true, Ordering::AcqRel);
+        if first && matches!(job, Job::Memtable(_)) {
+            tracing::warn!("the index waits for disk space: nothing is lost, and it goes on by itself");
+        }
+        match job {
+            // It is due again at the usual time, and the one before counts.
+            Job::Checkpoint(CheckpointJob { done, .. }) => {
+                self.checkpointing.store(false, Ordering::Release);
+                let _ = done.send(Err(no_space()));
+            }
+            // What they would remove is found again.
+            Job::Prune(_) => {}
+            job @ Job::Memtable(_) => self.jobs.lock().push_front(job),
+        }
+        drop(self.jobs.lock());
+        self.room.notify_all();
     }
 
     fn next(&self) -> Option<Job> {
@@ -233,6 +280,11 @@ impl Applier {
             tell(error.clone());
         }
     }
+}
+
+pub(super) fn no_space() -> Error {
+    Error::exhausted("the index waits for disk space: free some, it is noticed by itself")
+        .retry_after(Duration::from_secs(1))
 }
 
 /// Poisons when a panic goes by, so that nobody waits for an applier that is gone.

@@ -300,6 +300,23 @@ impl Catalog {
         }
     }
 
+    /// Whether another change may be shown though the index waits for space: an `essential` one as long as there is
+    /// room in memory, others not at all, so that the room is left.
+    ///
+    /// # Errors
+    /// `Exhausted` with a delay if not.
+    pub fn check_space(&self, essential: bool) -> Result<()> {
+        let starved = self.applier.is_starved() && !(essential && self.applier.has_room());
+        if starved { Err(applier::no_space()) } else { Ok(()) }
+    }
+
+    /// Has the index go on if it waited for space and there may be some. To be called now and then.
+    pub fn try_again(&self) {
+        if self.applier.is_starved() {
+            let _ = self.lane.try_send(Wake); // a full lane has a wake-up waiting already
+        }
+    }
+
     /// Makes durable commits visible, all in one step; the applier gets them when enough have gathered. Never waits: see
     /// [`Catalog::make_room`].
     ///

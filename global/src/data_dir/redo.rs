@@ -86,11 +86,13 @@ impl<'a> Redo<'a> {
             commits.push(commit);
             if commits.len() == SHOW_COMMITS {
                 catalog.make_room();
+                catalog.check_space(true)?;
                 catalog.show(&commits)?;
                 commits.clear();
             }
         }
         catalog.make_room();
+        catalog.check_space(true)?;
         catalog.show(&commits)?;
         if self.last == last {
             return Ok(());

@@ -284,6 +284,7 @@ fn create_identity(sys: &Sys, db: &Database, meta: &Keyspace) -> Result<u128> {
 }
 
 fn broken(e: fjall::Error) -> Error {
+    let outside = outside(&e).map(|io| folder::refused(io, &e));
     let error = match &e {
         fjall::Error::Locked => {
             Error::unavailable("the index is in use by another process: stop that process")
@@ -294,20 +295,19 @@ fn broken(e: fjall::Error) -> Error {
         fjall::Error::Poisoned => {
             Error::unavailable(format!("the index cannot be written, {e}: check the disk, restart dstore"))
         }
-        _ if is_outside(&e) => {
-            Error::unavailable(format!("the index cannot be read or written, {e}: check disk and limits"))
-        }
-        _ => Error::corrupt(format!("the index is damaged, {e}: restore the data directory from a backup")),
+        _ => outside.unwrap_or_else(|| {
+            Error::corrupt(format!("the index is damaged, {e}: restore the data directory from a backup"))
+        }),
     };
     error.caused_by(e)
 }
 
-/// Whether the system refused something, which says nothing of what is stored. A file that is missing or too
+/// What the system refused, which says nothing of what is stored, if that is it. A file that is missing or too
 /// short is damage.
-fn is_outside(e: &(dyn std::error::Error + 'static)) -> bool {
+fn outside<'a>(e: &'a (dyn std::error::Error + 'static)) -> Option<&'a io::Error> {
     let mut causes = std::iter::successors(Some(e), |e| e.source());
     let io = causes.find_map(|e| e.downcast_ref::<io::Error>());
-    io.is_some_and(|io| !folder::is_damage(io))
+    io.filter(|io| !folder::is_damage(io))
 }
 
 /// Removes the index, whatever its state.

@@ -2,6 +2,7 @@
 
 use crate::sealed::failed;
 use dstore_shared::{Error, Result};
+use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -57,6 +58,14 @@ pub(super) fn fixed<const N: usize>(bytes: &[u8]) -> Result<[u8; N]> {
     bytes.try_into().map_err(|_| {
         Error::corrupt("the index says nonsense of itself: restore the data directory from a backup")
     })
+}
+
+/// The error of a system that refused something, which says nothing of what is stored.
+pub(super) fn refused(io: &io::Error, e: &dyn fmt::Display) -> Error {
+    if matches!(io.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        return Error::exhausted(format!("the index cannot be written, {e}: free some space on its disk"));
+    }
+    Error::unavailable(format!("the index cannot be read or written, {e}: check disk and limits"))
 }
 
 /// Whether an error of the system tells of damage: a file that is missing or too short. Any other says nothing

@@ -299,9 +299,7 @@ fn broken(e: sled::Error) -> Error {
         sled::Error::Io(io) if io.kind() == io::ErrorKind::Other => Error::unavailable(format!(
             "the index cannot be used, {e}: stop the process that uses it, or check the disk"
         )),
-        sled::Error::Io(io) if !folder::is_damage(io) => {
-            Error::unavailable(format!("the index cannot be read or written, {e}: check disk and limits"))
-        }
+        sled::Error::Io(io) if !folder::is_damage(io) => folder::refused(io, &e),
         _ => Error::corrupt(format!("the index is damaged, {e}: restore the data directory from a backup")),
     };
     error.caused_by(e)

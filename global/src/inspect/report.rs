@@ -1,6 +1,6 @@
 //! What is told of a data directory.
 
-use super::{BlobFacts, Judged, SegmentFacts};
+use super::{BlobFacts, Judged, MissingBlobs, SegmentFacts};
 use crate::engine::EngineKind;
 use dstore_shared::{Error, HistoryId, Kind, Result, Revision};
 use std::path::PathBuf;
@@ -98,6 +98,8 @@ pub struct Report {
     pub journal: Option<Judged>,
     /// The blobs, if they could be listed.
     pub blobs: Option<BlobFacts>,
+    /// Values that have no file, if that could be told.
+    pub missing: Option<MissingBlobs>,
     /// Free bytes of the file system, if it says.
     pub free: Option<u64>,
     /// What it is compared with.

@@ -38,6 +38,7 @@ pub struct Journal {
     old: VecDeque<Old>,
     spares: Spares,
     segment_bytes: u64,
+    min_free_bytes: u64,
     buffer: Vec<u8>,
     poison: Option<Error>,
 }
@@ -70,6 +71,7 @@ impl Journal {
             first: found.first,
             old: found.old.into(),
             segment_bytes: config.segment_bytes,
+            min_free_bytes: config.min_free_bytes,
             buffer: Vec::new(),
             poison: None,
         };
@@ -176,6 +178,11 @@ impl Journal {
     pub fn reserved_bytes(&self) -> u64 {
         let ready = self.spares.ready() as u64 * (self.segment_bytes - DATA_START);
         self.current.bytes - self.at + ready
+    }
+
+    /// Bytes that must be free for another segment to be made.
+    pub fn segment_wants(&self) -> u64 {
+        self.segment_bytes + self.min_free_bytes
     }
 
     /// Segments that hold batches, the current one included.

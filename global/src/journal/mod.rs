@@ -26,12 +26,14 @@ mod open;
 mod recovery;
 mod refusal;
 mod rewrite;
+mod salvage;
 mod segment;
 mod spares;
 
 pub use inspect::{BatchFault, Judged, SegmentFacts, SegmentRole};
 pub(crate) use inspect::{describe, judge};
 pub use log::Journal;
+pub(crate) use salvage::{Whole, whole};
 
 use bytes::Bytes;
 use dstore_shared::{Error, Result, Revision};

@@ -36,7 +36,12 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 
 #[derive(Debug)]
 enum Job {
-    Prepare { sequence: u64, salt: u64 },
+    /// `reserve`: it would be the only one that is ready.
+    Prepare {
+        sequence: u64,
+        salt: u64,
+        reserve: bool,
+    },
     Retire(Stale),
 }
 
@@ -168,7 +173,8 @@ impl Spares {
             }
         }
         while self.ready.len() + self.preparing < self.target && self.may_try() {
-            let job = Job::Prepare { sequence: self.next_sequence, salt: self.rng.next_u64() };
+            let reserve = self.ready.len() + self.preparing == 0;
+            let job = Job::Prepare { sequence: self.next_sequence, salt: self.rng.next_u64(), reserve };
             self.preparing += 1;
             self.next_sequence += 1;
             if self.hand_over(job)?.is_some() {
@@ -343,8 +349,8 @@ enum Unmade {
 impl Worker {
     fn work(&mut self, job: Job) -> Done {
         match job {
-            Job::Prepare { sequence, salt } => {
-                self.prepare(sequence, salt).unwrap_or_else(|unmade| match unmade {
+            Job::Prepare { sequence, salt, reserve } => {
+                self.prepare(sequence, salt, reserve).unwrap_or_else(|unmade| match unmade {
                     Unmade::Hindered(e) | Unmade::InDoubt(e) if is_full(&e) => Done::Full,
                     Unmade::Hindered(e) => Done::Hindered(e),
                     Unmade::InDoubt(e) => Done::Failed(e),
@@ -360,7 +366,7 @@ impl Worker {
         }
     }
 
-    fn prepare(&mut self, sequence: u64, salt: u64) -> Result<Done, Unmade> {
+    fn prepare(&mut self, sequence: u64, salt: u64, reserve: bool) -> Result<Done, Unmade> {
         match self.retire_waiting() {
             Err(e) if is_out_of_handles(&e) => return Err(Unmade::Hindered(e)),
             retired => retired.map_err(Unmade::InDoubt)?,
@@ -374,7 +380,9 @@ impl Worker {
         let reused = self.free.pop();
         if reused.is_none() {
             let free = self.disk.free_bytes(&self.config.dir).map_err(Unmade::Hindered)?;
-            if free < self.config.segment_bytes + self.config.min_free_bytes {
+            // What must stay free is there for the reserve, among others.
+            let min_free = self.config.min_free_bytes / if reserve { 4 } else { 1 };
+            if free < self.config.segment_bytes + min_free {
                 return Ok(Done::Full);
             }
         }
