@@ -4,6 +4,7 @@
 mod boundaries;
 
 mod basics;
+mod contract;
 mod limits;
 mod list;
 mod races;

@@ -147,11 +147,17 @@ pub enum Planted {
     RestampRetries,
     /// A DEL of several names shows one after the other (G2).
     PiecemealDelete,
+    /// The names of one question are looked up one after the other (G2).
+    PiecemealReads,
+    /// A read of several names does not look at its hits again (G2).
+    NoSecondLook,
+    /// A RENAME does not wait for the holders of the name that it unbinds (rule 6).
+    UndrainedRename,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::SkipGrace,
         Self::AckBeforeRemoval,
         Self::InstallPoisoned,
@@ -166,6 +172,9 @@ impl Planted {
         Self::FreeBeforeVisible,
         Self::RestampRetries,
         Self::PiecemealDelete,
+        Self::PiecemealReads,
+        Self::NoSecondLook,
+        Self::UndrainedRename,
     ];
 
     /// Every one shows more often when somebody looks where it would.
