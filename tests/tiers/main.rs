@@ -7,5 +7,6 @@ mod basics;
 mod contract;
 mod limits;
 mod list;
+mod many;
 mod races;
 mod rig;

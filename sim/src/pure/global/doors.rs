@@ -2,6 +2,7 @@
 
 use super::{Asked, Event, Job, Read, Responder};
 use crate::pure::config::Planted;
+use crate::pure::rng::MS;
 use crate::pure::world::{self, World};
 use dstore_global::sessions::{Caller, StreamId, Submission};
 use dstore_shared::frame::{Answer, Ask, Reply, Request, Resolved, Up};
@@ -105,6 +106,11 @@ impl World {
                 asked.found = self.global.visible.get(&asked.name).copied();
             }
             read.head = head;
+            if self.planted(Planted::PiecemealReads) {
+                // Long enough that something changes in between.
+                let delay = self.rng.between(1, 30) * MS;
+                return self.after(delay, world::Event::Global(self.global.boot, Event::Answer(no)));
+            }
             self.soon(Event::Answer(no));
         }
     }
