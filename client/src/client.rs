@@ -1,5 +1,6 @@
 //! The calls. What happens when one fails is in `patience.rs`.
 
+mod many;
 mod patience;
 
 use crate::config::ClientConfig;
@@ -17,6 +18,7 @@ use dstore_sys::Sys;
 use dstore_sys::net::Address;
 use dstore_sys::tasks::Tasks;
 use futures_util::stream::{self, StreamExt};
+pub use many::Values;
 use patience::Attempts;
 use std::pin::pin;
 use std::sync::Arc;

@@ -31,13 +31,14 @@ struct Flying {
 }
 
 impl Flying {
-    fn take(&mut self) -> Option<u64> {
-        let n = self.next;
-        if self.now.first().is_some_and(|oldest| n >= oldest + OUTCOMES_PER_CLIENT) {
+    /// So many numbers that follow one another; the first of them.
+    fn take(&mut self, count: u64) -> Option<u64> {
+        let (n, last) = (self.next, self.next + count - 1);
+        if self.now.first().is_some_and(|oldest| last >= oldest + OUTCOMES_PER_CLIENT) {
             return None;
         }
-        self.next += 1;
-        self.now.insert(n);
+        self.next = last + 1;
+        self.now.extend(n..=last);
         Some(n)
     }
 }
@@ -72,30 +73,34 @@ impl Ids {
         *self.born.lock() = None;
     }
 
-    /// A name for a change, waiting while too many are in flight. The name is in flight until it is dropped.
-    pub(crate) async fn next(&self, born: Born) -> Named<'_> {
+    /// Names for `count` changes, at least one and at most 1,024, waiting while too many are in flight. They follow
+    /// one another, and are in flight until what is given is dropped.
+    pub(crate) async fn next(&self, born: Born, count: u64) -> Named<'_> {
         loop {
             let landed = self.landed.notified();
             tokio::pin!(landed);
             landed.as_mut().enable();
-            if let Some(n) = self.flying.lock().take() {
-                return Named { ids: self, id: RequestId { client: self.client, n, born } };
+            if let Some(n) = self.flying.lock().take(count) {
+                return Named { ids: self, id: RequestId { client: self.client, n, born }, count };
             }
             landed.await;
         }
     }
 }
 
-/// A change in flight.
+/// Changes in flight.
 #[derive(Debug)]
 pub(crate) struct Named<'a> {
     ids: &'a Ids,
+    /// Of the first of them.
     pub(crate) id: RequestId,
+    count: u64,
 }
 
 impl Drop for Named<'_> {
     fn drop(&mut self) {
-        self.ids.flying.lock().now.remove(&self.id.n);
+        let mine = self.id.n..self.id.n + self.count;
+        self.ids.flying.lock().now.retain(|n| !mine.contains(n));
         self.ids.landed.notify_waiters();
     }
 }
@@ -108,12 +113,12 @@ mod tests {
     #[tokio::test]
     async fn ids_count_from_one_and_never_run_1024_ahead_of_the_oldest_in_flight() {
         let ids = Ids::new(ClientId(7));
-        let oldest = ids.next(Born::default()).await;
+        let oldest = ids.next(Born::default(), 1).await;
         assert_eq!((oldest.id.client, oldest.id.n), (ClientId(7), 1));
         for n in 2..=OUTCOMES_PER_CLIENT {
-            assert_eq!(ids.next(Born::default()).await.id.n, n);
+            assert_eq!(ids.next(Born::default(), 1).await.id.n, n);
         }
-        let next = ids.next(Born::default());
+        let next = ids.next(Born::default(), 1);
         tokio::pin!(next);
         assert!(futures_util::poll!(next.as_mut()).is_pending(), "1,025 would outrun the oldest");
         drop(oldest);

@@ -9,7 +9,7 @@ mod client;
 mod config;
 mod ids;
 
-pub use client::{Client, Staged, Value};
+pub use client::{Client, Staged, Value, Values};
 pub use config::ClientConfig;
 pub use dstore_proto::store::{
     Body, BodyStream, DeleteReply, Found, Provenance, SetReply, Slice, Stat, Status, Store, Target, Tier,

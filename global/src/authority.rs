@@ -19,7 +19,9 @@ use crate::blobs::Blobs;
 use crate::catalog::Catalog;
 use crate::committer::{Done, Job, Work};
 use crate::mailbox::{self, mailbox};
-use crate::sessions::{Action, Answered, Boot, Counts, InvLog, Sessions, StreamId, Submission, Terms};
+use crate::sessions::{
+    Action, Answered, Boot, Caller, Counts, InvLog, OpNo, Sessions, StreamId, Submission, Terms,
+};
 use crate::space::Space;
 use dstore_shared::frame::{Answer, Down, Reply};
 use dstore_shared::limits::{DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX};
@@ -51,6 +53,16 @@ pub(crate) enum Responder {
     Call(oneshot::Sender<Result<Answered>>, Option<OwnedSemaphorePermit>),
     /// A request of a request stream: its place in the stream of replies, and what its bytes count for.
     Stream(FlightId, mpsc::OwnedPermit<Reply>, Option<OwnedSemaphorePermit>),
+}
+
+/// A change as somebody asks for it.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub id: RequestId,
+    pub command: Command,
+    /// Who would cache what it SETs.
+    pub caller: Option<Caller>,
+    pub responder: Responder,
 }
 
 pub(crate) type Machine = Sessions<Work, Responder>;
@@ -185,8 +197,27 @@ impl Authority {
             if actions.is_empty() {
                 return;
             }
+            let mut drained = Vec::new();
             for action in actions {
-                self.carry_out_one(shard, action);
+                match action {
+                    Action::Commit(op, work) => drained.push((op, work)),
+                    action => self.carry_out_one(shard, action),
+                }
+            }
+            self.commit_drained(shard, drained);
+        }
+    }
+
+    /// Hands ops that are drained to the committer, together.
+    fn commit_drained(&self, shard: &mut Shard, drained: Vec<(OpNo, Work)>) {
+        if drained.is_empty() {
+            return;
+        }
+        if let Err(Job::Ops(ops)) = self.committer.try_send(Job::Ops(drained)) {
+            let e = self.failed().unwrap_or_else(|| Error::exhausted("too many changes wait: try again"));
+            let now = self.sys.clock.now();
+            for (op, _) in ops {
+                shard.sessions.finish(now, op, &Err(e.clone()), Revision(0));
             }
         }
     }
@@ -210,14 +241,7 @@ impl Authority {
                     let _ = outlet.to.put(Err(error));
                 }
             }
-            Action::Commit(op, work) => {
-                if let Err(Job::Op(op, _)) = self.committer.try_send(Job::Op(op, work)) {
-                    let e =
-                        self.failed().unwrap_or_else(|| Error::exhausted("too many changes wait: try again"));
-                    let now = self.sys.clock.now();
-                    shard.sessions.finish(now, op, &Err(e), Revision(0));
-                }
-            }
+            Action::Commit(op, work) => self.commit_drained(shard, vec![(op, work)]),
             Action::Answer(to, answer) => {
                 let born = shard.sessions.born(self.sys.clock.now());
                 to.tell(answer, born);
@@ -244,6 +268,12 @@ impl Authority {
         self.in_flight.clone().acquire_many_owned(kib).await.ok()
     }
 
+    /// As [`Self::admit`], without waiting.
+    pub(crate) fn try_admit(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let kib = bytes.div_ceil(1024).min(IN_FLIGHT_KIB) as u32;
+        self.in_flight.clone().try_acquire_many_owned(kib).ok()
+    }
+
     /// A session stream is gone.
     pub(crate) fn close_stream(&self, id: StreamId) {
         self.shard.lock().streams.remove(&id);
@@ -255,26 +285,25 @@ impl Authority {
         &self,
         id: RequestId,
         command: Command,
-        caller: Option<crate::sessions::Caller>,
+        caller: Option<Caller>,
         responder: Responder,
     ) {
-        if let Err(e) = self.check(&command) {
-            let born = self.born();
-            return responder.tell(Err(e), born);
+        self.submit_all(vec![Asked { id, command, caller, responder }]);
+    }
+
+    /// Takes changes that came together: those that need no drain share a batch of the journal.
+    pub(crate) fn submit_all(&self, asked: Vec<Asked>) {
+        if asked.is_empty() {
+            return;
         }
-        // What stays in memory must not keep the frame that it came in.
-        let (names, drains, work) = match command {
-            Command::Set { name, hash, size, carried } => {
-                let (name, carried) = (name.compact(), carried.map(|blob| blob.compact()));
-                (vec![name.clone()], false, Work::Set { id, name, hash, size, carried })
+        let mut changes = Vec::with_capacity(asked.len());
+        for Asked { id, command, caller, responder } in asked {
+            match self.check(&command) {
+                Ok(()) => changes.push(submission(id, command, caller, responder)),
+                Err(e) => responder.tell(Err(e), self.born()),
             }
-            Command::Delete { names } => {
-                let names: Vec<Name> = names.iter().map(Name::compact).collect();
-                (names.clone(), true, Work::Delete { id, names })
-            }
-        };
-        let change = Submission { id, names, drains, job: work, caller, responder };
-        self.event(|m, now| m.submit(now, change));
+        }
+        self.event(|m, now| changes.into_iter().for_each(|change| m.submit(now, change)));
     }
 
     fn check(&self, command: &Command) -> Result<()> {
@@ -296,7 +325,7 @@ impl Authority {
                     return Err(Error::invalid("a SET carries another blob than it names: report this"));
                 }
             }
-            Command::Set { .. } => {}
+            Command::Set { .. } | Command::Copy { .. } | Command::Rename { .. } => {}
         }
         Ok(())
     }
@@ -381,6 +410,39 @@ impl Authority {
         let written = answer.await.map_err(|_| stopped())?;
         written.await.map_err(|_| stopped())?
     }
+}
+
+/// What the machine is told of a change: the names that it wants, and whom it waits for.
+fn submission(
+    id: RequestId,
+    command: Command,
+    caller: Option<Caller>,
+    responder: Responder,
+) -> Submission<Work, Responder> {
+    let (mut drains, mut spared) = (false, None);
+    // What stays in memory must not keep the frame that it came in.
+    let (names, job) = match command {
+        Command::Set { name, hash, size, carried } => {
+            let (name, carried) = (name.compact(), carried.map(|blob| blob.compact()));
+            (vec![name.clone()], Work::Set { id, name, hash, size, carried })
+        }
+        Command::Delete { names } => {
+            drains = true;
+            let names: Vec<Name> = names.iter().map(Name::compact).collect();
+            (names.clone(), Work::Delete { id, names })
+        }
+        Command::Copy { from, to } => {
+            let (from, to) = (from.compact(), to.compact());
+            spared = Some(to.clone());
+            (vec![from.clone(), to.clone()], Work::Copy { id, from, to, unbinds: false })
+        }
+        Command::Rename { from, to } => {
+            let (from, to) = (from.compact(), to.compact());
+            (drains, spared) = (from != to, Some(to.clone()));
+            (vec![from.clone(), to.clone()], Work::Copy { id, from, to, unbinds: true })
+        }
+    };
+    Submission { id, names, drains, spared, job, caller, responder }
 }
 
 impl Responder {

@@ -7,6 +7,8 @@
 //! is visible. Invariants: the results that it writes are absolute; a change without effect writes nothing;
 //! after a failed append nothing is acknowledged, released or retried.
 
+mod copy;
+
 use crate::SyncLevel;
 use crate::authority::Authority;
 use crate::catalog::Catalog;
@@ -28,8 +30,8 @@ const BATCH_BYTES: usize = 4 << 20;
 /// Something for the committer.
 #[derive(Debug)]
 pub(crate) enum Job {
-    /// A drained op.
-    Op(OpNo, Work),
+    /// Drained ops that came together, at least one: they share a batch, unless it is full before.
+    Ops(Vec<(OpNo, Work)>),
     /// Work of Global's own.
     Own(Work, oneshot::Sender<Result<Done>>),
     /// Write a checkpoint; tells how to wait for it.
@@ -51,6 +53,13 @@ pub(crate) enum Work {
     Delete {
         id: RequestId,
         names: Vec<Name>,
+    },
+    /// COPY, or RENAME if `unbinds`.
+    Copy {
+        id: RequestId,
+        from: Name,
+        to: Name,
+        unbinds: bool,
     },
     /// A blob arrived: in a file, or carried to be kept in the index.
     Keep {
@@ -135,7 +144,14 @@ impl Committer {
         let mut ticked = false;
         for job in jobs.drain(..) {
             match job {
-                Job::Op(op, work) => self.decide(To::Op(op), work),
+                Job::Ops(ops) => {
+                    for (op, work) in ops {
+                        self.decide(To::Op(op), work);
+                        if self.is_full() {
+                            self.write(&authority);
+                        }
+                    }
+                }
                 Job::Own(work, to) => self.decide(To::Own(to), work),
                 Job::Checkpoint(to) => {
                     self.write(&authority);
@@ -214,6 +230,11 @@ impl Committer {
             }
             Work::Delete { id, names } => {
                 let mut verdict = self.judge_delete(&names, revision)?;
+                verdict.id = Some(id);
+                Ok(verdict)
+            }
+            Work::Copy { id, from, to, unbinds } => {
+                let mut verdict = self.judge_copy((&from, &to), unbinds, revision)?;
                 verdict.id = Some(id);
                 Ok(verdict)
             }

@@ -1,5 +1,7 @@
 //! Global's own `Store`: for clients that ask it without a Local.
 
+mod many;
+
 use crate::authority::Responder;
 use crate::catalog::Page;
 use crate::host::Host;
@@ -7,12 +9,13 @@ use crate::sessions::Answered;
 use dstore_proto::IdSource;
 use dstore_proto::link::Fetch;
 use dstore_proto::store::{
-    Body, DeleteReply, Found, ListQuery, Listing, Provenance, SetReply, Slice, Stat, Status, Store, Target,
-    Tier,
+    Body, DeleteReply, Found, FoundMany, ListQuery, Listing, Provenance, SetOne, SetReply, Slice, Stat,
+    StatMany, Status, Store, Target, Tier, check_exists,
 };
 use dstore_shared::limits::{CARRIED_BYTES_MAX, LIST_BYTES_MAX, LIST_NAMES_MAX};
 use dstore_shared::{
-    Blob, BlobHash, Command, Entry, Error, Key, Name, Outcome, RequestId, Result, Revision, SetOutcome,
+    Blob, BlobHash, Command, CopyOutcome, Entry, Error, Key, Name, Outcome, RequestId, Result, Revision,
+    SetOutcome,
 };
 use tokio::sync::oneshot;
 
@@ -46,7 +49,7 @@ impl Host {
     /// SET, once the blob is there or goes with it.
     async fn decide(&self, id: RequestId, set: Command) -> Result<SetReply> {
         let Outcome::Set(outcome) = self.change(id, set).await? else {
-            return Err(Error::internal("a SET came to a DEL: report this"));
+            return Err(Error::internal("a SET came to another change: report this"));
         };
         let revision = match &outcome {
             SetOutcome::Stored(e) | SetOutcome::Unchanged(e) | SetOutcome::Occupied(e) => e.bind_rev,
@@ -152,8 +155,40 @@ impl Store for Host {
     async fn delete(&self, id: RequestId, names: Vec<Name>) -> Result<DeleteReply> {
         match self.change(id, Command::Delete { names }).await? {
             Outcome::Delete(done) => Ok(DeleteReply { removed: done.removed, revision: done.revision }),
-            Outcome::Set(_) => Err(Error::internal("a DEL came to a SET: report this")),
+            _ => Err(Error::internal("a DEL came to another change: report this")),
         }
+    }
+
+    async fn get_many(&self, names: Vec<Name>) -> Result<FoundMany> {
+        self.found_many(names).await
+    }
+
+    async fn set_many(&self, sets: Vec<SetOne>) -> Result<Vec<Result<SetReply>>> {
+        self.sets(sets).await
+    }
+
+    async fn copy(&self, id: RequestId, from: Name, to: Name) -> Result<CopyOutcome> {
+        match self.change(id, Command::Copy { from, to }).await? {
+            Outcome::Copy(done) => Ok(done),
+            _ => Err(Error::internal("a COPY came to another change: report this")),
+        }
+    }
+
+    async fn rename(&self, id: RequestId, from: Name, to: Name) -> Result<CopyOutcome> {
+        match self.change(id, Command::Rename { from, to }).await? {
+            Outcome::Rename(done) => Ok(done),
+            _ => Err(Error::internal("a RENAME came to another change: report this")),
+        }
+    }
+
+    async fn stat_many(&self, names: Vec<Name>) -> Result<StatMany> {
+        self.stats(names).await
+    }
+
+    async fn exists(&self, names: Vec<Name>) -> Result<Vec<bool>> {
+        check_exists(&names)?;
+        let (_, entries) = self.look_many(names).await?;
+        Ok(entries.iter().map(Option::is_some).collect())
     }
 
     async fn stat(&self, target: Target) -> Result<Option<Stat>> {

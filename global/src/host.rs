@@ -3,7 +3,9 @@
 //! Moves frames between streams and the authority and decides nothing. Each stream has one task that reads
 //! it, owned by the authority's tasks; a stream whose peer does not read is ended by its bounded queue.
 
-use crate::authority::{Authority, Responder};
+mod many;
+
+use crate::authority::{Asked, Authority, Responder};
 use crate::blobs::{Failure, Held};
 use crate::committer::Work;
 use crate::sessions::{Caller, StreamId};
@@ -156,9 +158,17 @@ async fn take_requests(
     replies: &mpsc::Sender<Reply>,
 ) -> Option<()> {
     let mut resolves = Vec::with_capacity(batch.len());
+    // Changes that came together are submitted together, but none waits for the room that another one needs.
+    let mut changes = Vec::new();
     for request in batch {
         // A place for the reply is reserved first: so no reply ever waits, and no queue is unbounded.
-        let permit = replies.clone().reserve_owned().await.ok()?;
+        let permit = match replies.clone().try_reserve_owned() {
+            Ok(permit) => permit,
+            Err(_) => {
+                authority.submit_all(std::mem::take(&mut changes));
+                replies.clone().reserve_owned().await.ok()?
+            }
+        };
         let (flight, epoch, reg_seq) = (request.flight, request.epoch, request.reg_seq);
         match request.ask {
             Ask::Resolve { name, have, cache, carry } => {
@@ -175,13 +185,39 @@ async fn take_requests(
             Ask::Change { id, command } => {
                 let caller = (reg_seq.0 > 0).then_some(Caller { epoch, reg_seq });
                 let bytes = match &command {
-                    Command::Set { carried: Some(blob), .. } => authority.admit(blob.bytes().len()).await,
+                    Command::Set { carried: Some(blob), .. } => {
+                        let len = blob.bytes().len();
+                        match authority.try_admit(len) {
+                            None => {
+                                authority.submit_all(std::mem::take(&mut changes));
+                                authority.admit(len).await
+                            }
+                            room => room,
+                        }
+                    }
                     _ => None,
                 };
-                authority.submit(id, command, caller, Responder::Stream(flight, permit, bytes));
+                changes.push(Asked {
+                    id,
+                    command,
+                    caller,
+                    responder: Responder::Stream(flight, permit, bytes),
+                });
+            }
+            Ask::ResolveMany { names, cache, carry } => {
+                Host(authority.clone()).resolve_many(many::ResolveMany {
+                    flight,
+                    epoch,
+                    reg_seq,
+                    names,
+                    cache,
+                    carry,
+                    permit,
+                });
             }
         }
     }
+    authority.submit_all(changes);
     if !resolves.is_empty() {
         authority.resolve_all(resolves);
     }

@@ -10,6 +10,7 @@
 //! and hits do not take it.
 
 mod fetch;
+mod many;
 mod waiting;
 
 use crate::blob_flight::{BlobFlights, FlightLimits};
@@ -24,6 +25,7 @@ use dstore_shared::{
 };
 use dstore_sys::Sys;
 use dstore_sys::tasks::Tasks;
+pub(crate) use many::ReadMany;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -235,6 +237,11 @@ impl Core {
                 c.saw(reply.born);
                 match reply.answer {
                     Answer::Resolved(resolved) => c.resolved(now, reply.flight, resolved),
+                    Answer::ResolvedMany(all) => {
+                        if let Err((e, waiters)) = c.resolved_many(now, reply.flight, all) {
+                            waiters.into_iter().for_each(|waiter| waiter.fail(&e));
+                        }
+                    }
                     Answer::Changed { outcome, cacheable } => {
                         settled.push((reply.flight, Ok((outcome, cacheable))));
                     }
@@ -346,6 +353,9 @@ impl Core {
                 Action::Tell(waiters, entry, head) => {
                     let looked = Looked { entry, blob: None, cached: false, head };
                     waiters.into_iter().for_each(|waiter| waiter.tell(&looked));
+                }
+                Action::TellMany(waiters, all) => {
+                    waiters.into_iter().for_each(|waiter| waiter.tell_many(&all));
                 }
                 Action::Refused(waiters, error) => waiters.into_iter().for_each(|waiter| waiter.fail(&error)),
                 Action::Reconnect(why) => {

@@ -12,18 +12,21 @@
 //! Invariants: a name is never answered from memory but by a hit; a SET is never answered here, not even from
 //! a held name (rule 23); every wait ends by the node's deadline, or with the transfer's idle deadline.
 
+mod many;
+
 use crate::blob_flight::Landed;
 use crate::copies::Copies;
 use crate::core::{Changed, Core, Looked, stopped};
 use bytes::{Bytes, BytesMut};
 use dstore_proto::IdSource;
 use dstore_proto::store::{
-    Body, BodyStream, DeleteReply, Found, ListQuery, Listing, Provenance, SetReply, Slice, Stat, Status,
-    Store, Target, Tier,
+    Body, BodyStream, DeleteReply, Found, FoundMany, ListQuery, Listing, Provenance, SetOne, SetReply, Slice,
+    Stat, StatMany, Status, Store, Target, Tier, check_exists,
 };
 use dstore_shared::limits::{CARRIED_BYTES_MAX, DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX};
 use dstore_shared::{
-    Blob, BlobHash, ClientId, Command, Entry, Error, Name, Outcome, RequestId, Result, Revision, SetOutcome,
+    Blob, BlobHash, ClientId, Command, CopyOutcome, Entry, Error, Name, Outcome, RequestId, Result, Revision,
+    SetOutcome,
 };
 use futures_util::StreamExt;
 use futures_util::stream;
@@ -191,7 +194,13 @@ impl Node {
     async fn decide(&self, id: RequestId, name: Name, blob: Bound) -> Result<SetReply> {
         // Rule 23: Global is asked all the same.
         let held = self.core.hit(name.as_bytes()).is_some();
-        let Changed { outcome, cached } = self.put(id, &name, &blob).await?;
+        let changed = self.put(id, &name, &blob).await?;
+        self.told(&name, changed, held).await
+    }
+
+    /// The answer to a SET. `held`: the name was held when it came.
+    async fn told(&self, name: &Name, changed: Changed, held: bool) -> Result<SetReply> {
+        let Changed { outcome, cached } = changed;
         let Outcome::Set(outcome) = outcome else {
             return Err(Error::internal("global answered a SET with another outcome: report this"));
         };
@@ -199,7 +208,7 @@ impl Node {
             SetOutcome::Stored(entry) => Provenance { tier: Tier::Global, cached, revision: entry.bind_rev },
             SetOutcome::Unchanged(entry) | SetOutcome::Occupied(entry) => {
                 let tier = if held { Tier::Local } else { Tier::Global };
-                let cached = held || self.resolve_winner(&name, entry.hash).await;
+                let cached = held || self.resolve_winner(name, entry.hash).await;
                 Provenance { tier, cached, revision: entry.bind_rev }
             }
             SetOutcome::NeedBlob => {
@@ -211,16 +220,31 @@ impl Node {
 
     /// Sends the change; a blob that is not carried is staged when Global says that it has it not.
     async fn put(&self, id: RequestId, name: &Name, blob: &Bound) -> Result<Changed> {
-        let command =
-            |carried| Command::Set { name: name.clone(), hash: blob.hash, size: blob.size, carried };
         let small = blob.size <= CARRIED_BYTES_MAX as u64;
         let carried = blob.bytes.clone().filter(|_| small);
-        let own = blob.bytes.clone().filter(|b| b.size() <= self.core.cache.blob_bytes_max());
-        let done = self.answer(self.core.change(id, command(carried), own.clone())).await.map_err(unknown)?;
+        let command = Command::Set { name: name.clone(), hash: blob.hash, size: blob.size, carried };
+        let done = self.answer(self.core.change(id, command, self.own(blob))).await.map_err(unknown)?;
+        self.staged_if_needed(id, name, blob, done).await
+    }
+
+    /// What is kept under its name if Global agrees.
+    fn own(&self, blob: &Bound) -> Option<Blob> {
+        blob.bytes.clone().filter(|b| b.size() <= self.core.cache.blob_bytes_max())
+    }
+
+    async fn staged_if_needed(
+        &self,
+        id: RequestId,
+        name: &Name,
+        blob: &Bound,
+        done: Changed,
+    ) -> Result<Changed> {
         match (&done.outcome, &blob.bytes) {
             (Outcome::Set(SetOutcome::NeedBlob), Some(bytes)) => {
                 self.core.link.stage(Body::Blob(bytes.clone())).await?;
-                self.answer(self.core.change(id, command(None), own)).await.map_err(unknown)
+                let command =
+                    Command::Set { name: name.clone(), hash: blob.hash, size: blob.size, carried: None };
+                self.answer(self.core.change(id, command, self.own(blob))).await.map_err(unknown)
             }
             _ => Ok(done),
         }
@@ -316,10 +340,34 @@ impl Store for Node {
         let changed = self.answer(self.core.change(id, command, None)).await.map_err(unknown)?;
         match changed.outcome {
             Outcome::Delete(done) => Ok(DeleteReply { removed: done.removed, revision: done.revision }),
-            Outcome::Set(_) => {
-                Err(Error::internal("global answered a DEL with another outcome: report this"))
-            }
+            _ => Err(Error::internal("global answered a DEL with another outcome: report this")),
         }
+    }
+
+    async fn get_many(&self, names: Vec<Name>) -> Result<FoundMany> {
+        self.found_many(names).await
+    }
+
+    async fn set_many(&self, sets: Vec<SetOne>) -> Result<Vec<Result<SetReply>>> {
+        self.sets(sets).await
+    }
+
+    async fn copy(&self, id: RequestId, from: Name, to: Name) -> Result<CopyOutcome> {
+        self.copied(id, Command::Copy { from, to }).await
+    }
+
+    async fn rename(&self, id: RequestId, from: Name, to: Name) -> Result<CopyOutcome> {
+        self.copied(id, Command::Rename { from, to }).await
+    }
+
+    async fn stat_many(&self, names: Vec<Name>) -> Result<StatMany> {
+        self.stats(names).await
+    }
+
+    async fn exists(&self, names: Vec<Name>) -> Result<Vec<bool>> {
+        check_exists(&names)?;
+        let (entries, _) = self.entries(&names).await?;
+        Ok(entries.iter().map(Option::is_some).collect())
     }
 
     async fn stat(&self, target: Target) -> Result<Option<Stat>> {

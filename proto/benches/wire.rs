@@ -8,13 +8,13 @@ use dstore_proto::dial::{Channel, Dial};
 use dstore_proto::link::{Fetch, Frames, LinkClient, LinkHost};
 use dstore_proto::serve::{Limits, Routes, Serving};
 use dstore_proto::store::{
-    Body, BodyStream, DeleteReply, Found, ListQuery, Listing, Provenance, SetReply, Slice, Stat, Status,
-    Store, Target, Tier,
+    Body, BodyStream, DeleteReply, Found, FoundMany, ListQuery, Listing, Provenance, SetOne, SetReply, Slice,
+    Stat, StatMany, Status, Store, Target, Tier,
 };
 use dstore_shared::frame::{Answer, Ask, Down, Reply, Request, Resolved, Up};
 use dstore_shared::{
-    Blob, BlobHash, Born, Entry, Epoch, Error, FlightId, HistoryId, Name, OutlineBuilder, RegSeq, RequestId,
-    Result, Revision,
+    Blob, BlobHash, Born, CopyOutcome, Entry, Epoch, Error, FlightId, HistoryId, Name, OutlineBuilder,
+    RegSeq, RequestId, Result, Revision,
 };
 use dstore_sys::Sys;
 use dstore_sys::net::Address;
@@ -88,6 +88,30 @@ impl Store for Null {
     }
 
     async fn delete(&self, _: RequestId, _: Vec<Name>) -> Result<DeleteReply> {
+        Err(Error::invalid("not here"))
+    }
+
+    async fn get_many(&self, _: Vec<Name>) -> Result<FoundMany> {
+        Err(Error::invalid("not here"))
+    }
+
+    async fn set_many(&self, _: Vec<SetOne>) -> Result<Vec<Result<SetReply>>> {
+        Err(Error::invalid("not here"))
+    }
+
+    async fn copy(&self, _: RequestId, _: Name, _: Name) -> Result<CopyOutcome> {
+        Err(Error::invalid("not here"))
+    }
+
+    async fn rename(&self, _: RequestId, _: Name, _: Name) -> Result<CopyOutcome> {
+        Err(Error::invalid("not here"))
+    }
+
+    async fn stat_many(&self, _: Vec<Name>) -> Result<StatMany> {
+        Err(Error::invalid("not here"))
+    }
+
+    async fn exists(&self, _: Vec<Name>) -> Result<Vec<bool>> {
         Err(Error::invalid("not here"))
     }
 

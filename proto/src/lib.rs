@@ -9,6 +9,7 @@ mod codec;
 mod convert;
 pub mod dial;
 pub mod link;
+mod many;
 mod remote_store;
 pub mod serve;
 mod shape;

@@ -6,10 +6,11 @@
 use crate::bulk::{self, Receiving};
 use crate::convert::{Packer, detach, names_to, need, target_to};
 use crate::dial::{Channel, Dial};
+use crate::many::{self, same_length};
 use crate::status::from_status;
 use crate::store::{
-    Body, BodyStream, DeleteReply, Found, ListQuery, Listing, SetReply, Slice, Stat, Status as TierStatus,
-    Store, Target,
+    Body, BodyStream, DeleteReply, Found, FoundMany, ListQuery, Listing, SetOne, SetReply, Slice, Stat,
+    StatMany, Status as TierStatus, Store, Target, check_names, check_sets,
 };
 use crate::store_service::{DOWNLOAD, UPLOAD};
 use crate::transfer;
@@ -17,7 +18,9 @@ use crate::wire::store_client::StoreClient;
 use crate::wire::{self};
 use bytes::Bytes;
 use dstore_shared::limits::UNARY_BYTES_MAX;
-use dstore_shared::{Blob, BlobHash, BlobHasher, Entry, Error, Name, RequestId, Result};
+use dstore_shared::{
+    Blob, BlobHash, BlobHasher, CopyOutcome, Entry, Error, Name, RequestId, Result, Revision,
+};
 use futures_util::stream::{self, StreamExt};
 use std::future::Future;
 use std::sync::Arc;
@@ -268,6 +271,46 @@ impl Store for RemoteStore {
         Ok(exists)
     }
 
+    async fn get_many(&self, names: Vec<Name>) -> Result<FoundMany> {
+        if names.is_empty() {
+            return Ok(FoundMany { found: Vec::new(), revision: Revision(0) });
+        }
+        check_names(&names)?;
+        let mut client = self.client.clone();
+        let chunks = in_time(self.call, async { client.get_many(many::get_many_to(&names)).await }).await?;
+        many::read_found(chunks.into_inner(), names.len(), self.idle).await
+    }
+
+    async fn set_many(&self, sets: Vec<SetOne>) -> Result<Vec<Result<SetReply>>> {
+        if sets.is_empty() {
+            return Ok(Vec::new());
+        }
+        check_sets(&sets)?;
+        let request = many::sets_to(&sets)?;
+        let done = many::set_results_from(self.change(self.client.clone().set_many(request)).await?)?;
+        same_length(done.len(), sets.len())?;
+        Ok(done)
+    }
+
+    async fn copy(&self, id: RequestId, from: Name, to: Name) -> Result<CopyOutcome> {
+        self.change(self.client.clone().copy(many::copy_to(&id, &from, &to))).await?.try_into()
+    }
+
+    async fn rename(&self, id: RequestId, from: Name, to: Name) -> Result<CopyOutcome> {
+        self.change(self.client.clone().rename(many::copy_to(&id, &from, &to))).await?.try_into()
+    }
+
+    async fn stat_many(&self, names: Vec<Name>) -> Result<StatMany> {
+        if names.is_empty() {
+            return Ok(StatMany { stats: Vec::new(), revision: Revision(0) });
+        }
+        check_names(&names)?;
+        let request = wire::StatManyRequest { names: names_to(&names) };
+        let stats = many::stats_from(self.unary(self.client.clone().stat_many(request)).await?)?;
+        same_length(stats.stats.len(), names.len())?;
+        Ok(stats)
+    }
+
     async fn list(&self, query: ListQuery) -> Result<Listing> {
         self.unary(self.client.clone().list(wire::ListRequest::from(&query))).await?.try_into()
     }
@@ -275,11 +318,4 @@ impl Store for RemoteStore {
     async fn status(&self) -> Result<TierStatus> {
         self.unary(self.client.clone().status(wire::StatusRequest {})).await?.try_into()
     }
-}
-
-fn same_length(answers: usize, asked: usize) -> Result<()> {
-    if answers == asked {
-        return Ok(());
-    }
-    Err(Error::internal(format!("`{answers}` answers came for `{asked}` keys: report this")))
 }

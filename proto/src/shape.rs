@@ -4,7 +4,9 @@
 //! to its bytes. Fields that are not listed cost at most their own bytes.
 
 use crate::wire;
-use dstore_shared::limits::{BATCH_LEN_MAX, DELETE_NAMES_MAX, LIST_NAMES_MAX, SUMMARY_LEN_MAX};
+use dstore_shared::limits::{
+    BATCH_LEN_MAX, DELETE_NAMES_MAX, GET_MANY_NAMES_MAX, LIST_NAMES_MAX, SET_MANY_NAMES_MAX, SUMMARY_LEN_MAX,
+};
 use dstore_shared::{Error, Result};
 use prost::Message;
 use prost::encoding::{WireType, decode_key, decode_varint};
@@ -36,7 +38,7 @@ macro_rules! shapes {
     };
 }
 
-/// Names of all DELs of one batch: their bytes are limited by the frame, this limits their number.
+/// Names of all DELs, or of all resolves of many, of one batch: their bytes are limited by the frame, this limits their number.
 const BATCH_NAMES_MAX: usize = 65_536;
 /// Facts of a status.
 const FACTS_MAX: usize = 1_024;
@@ -55,6 +57,14 @@ shapes! {
     StatResponse: &[];
     ExistsRequest: &[leaf(1, DELETE_NAMES_MAX)];
     ExistsResponse: &[];
+    GetManyRequest: &[leaf(1, GET_MANY_NAMES_MAX)];
+    GetManyChunk: &[leaf(1, GET_MANY_NAMES_MAX)];
+    SetManyRequest: &[leaf(2, SET_MANY_NAMES_MAX)];
+    SetManyResponse: &[leaf(1, SET_MANY_NAMES_MAX)];
+    CopyRequest: &[];
+    CopyResponse: &[];
+    StatManyRequest: &[leaf(1, GET_MANY_NAMES_MAX)];
+    StatManyResponse: &[leaf(1, GET_MANY_NAMES_MAX)];
     ListRequest: &[];
     ListResponse: &[leaf(1, LIST_NAMES_MAX)];
     StatusRequest: &[];
@@ -68,9 +78,16 @@ shapes! {
     RequestBatch: &[Field {
         tag: 1,
         max: BATCH_LEN_MAX,
-        inside: &[Field { tag: 6, max: BATCH_LEN_MAX, inside: &[leaf(2, BATCH_NAMES_MAX)] }],
+        inside: &[
+            Field { tag: 6, max: BATCH_LEN_MAX, inside: &[leaf(2, BATCH_NAMES_MAX)] },
+            Field { tag: 7, max: BATCH_LEN_MAX, inside: &[leaf(1, BATCH_NAMES_MAX)] },
+        ],
     }];
-    ReplyBatch: &[leaf(1, BATCH_LEN_MAX)];
+    ReplyBatch: &[Field {
+        tag: 1,
+        max: BATCH_LEN_MAX,
+        inside: &[Field { tag: 7, max: BATCH_LEN_MAX, inside: &[leaf(1, BATCH_NAMES_MAX)] }],
+    }];
     StageChunk: &[];
     StageResponse: &[];
     FetchRequest: &[];

@@ -3,11 +3,16 @@
 //! Global answers from its journal and index, a Local from its cache or by asking Global, the client by
 //! asking either over gRPC.
 
+mod many;
+
+pub use many::{check_bytes, check_exists, check_names, check_sets};
+
 use bytes::Bytes;
 use dstore_shared::{
-    Blob, BlobHash, Born, Entry, Error, Key, Name, Namespace, RequestId, Result, Revision, SetOutcome,
+    Blob, BlobHash, Born, CopyOutcome, Entry, Error, Key, Name, Namespace, RequestId, Result, Revision,
+    SetOutcome,
 };
-use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
+use futures_util::stream::{self, Stream, StreamExt};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -156,6 +161,35 @@ pub struct Stat {
     pub from: Provenance,
 }
 
+/// The values of several names, all bound so at one moment.
+#[derive(Debug)]
+pub struct FoundMany {
+    /// Of each name, in the order of the call; `None` = it is not bound. Each body is whole.
+    pub found: Vec<Option<Found>>,
+    /// The revision as of which all of it holds.
+    pub revision: Revision,
+}
+
+/// What is known of several names without their bytes, all at one moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StatMany {
+    /// Of each name, in the order of the call; `None` = it is not bound.
+    pub stats: Vec<Option<Stat>>,
+    /// The revision as of which all of it holds.
+    pub revision: Revision,
+}
+
+/// One value of a [`Store::set_many`].
+#[derive(Clone, Debug)]
+pub struct SetOne {
+    /// Names this change, over all its attempts.
+    pub id: RequestId,
+    /// The name to bind.
+    pub name: Name,
+    /// The value.
+    pub value: Blob,
+}
+
 /// Which names to list.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ListQuery {
@@ -218,9 +252,6 @@ pub struct Status {
     pub facts: Vec<(String, String)>,
 }
 
-/// Names that [`Store::exists`] asks for side by side.
-const STATS_AT_A_TIME: usize = 32;
-
 /// What a tier offers. Every call ends by the deadline that the caller sets around it (dropping the future);
 /// a change whose caller went away goes on and its outcome is kept under its id.
 pub trait Store: Send + Sync + 'static {
@@ -261,6 +292,41 @@ pub trait Store: Send + Sync + 'static {
         size: u64,
     ) -> impl Future<Output = Result<SetReply>> + Send;
 
+    /// Reads the values of `names` as they were bound at one moment: nobody sees half of a change of several names.
+    /// No name: nothing.
+    ///
+    /// # Errors
+    /// As [`Store::get`]; `TooLarge` for more than
+    /// [`GET_MANY_NAMES_MAX`](dstore_shared::limits::GET_MANY_NAMES_MAX) names, or
+    /// [`GET_MANY_BYTES_MAX`](dstore_shared::limits::GET_MANY_BYTES_MAX) bytes of values together. A body that fails
+    /// later ends with an error.
+    fn get_many(&self, names: Vec<Name>) -> impl Future<Output = Result<FoundMany>> + Send;
+
+    /// Stores values under their names, each by itself: some may be done and others not, and all may be seen at
+    /// different moments. Gives what became of each, in the order of the call. No value: nothing.
+    ///
+    /// # Errors
+    /// Of one value: as [`Store::set`]. Of the whole call, and then nothing was done: `TooLarge` for more than
+    /// [`SET_MANY_NAMES_MAX`](dstore_shared::limits::SET_MANY_NAMES_MAX) values or
+    /// [`SET_MANY_BYTES_MAX`](dstore_shared::limits::SET_MANY_BYTES_MAX) bytes of names and values; over gRPC also
+    /// `Unavailable`, then the outcome of each is unknown.
+    fn set_many(&self, sets: Vec<SetOne>) -> impl Future<Output = Result<Vec<Result<SetReply>>>> + Send;
+
+    /// Binds `to` to the blob that `from` is bound to, unless `to` is bound to another. No bytes move.
+    ///
+    /// # Errors
+    /// `Unavailable` (the message says if the outcome is unknown), `Closed` if the id is too old. A name that is
+    /// occupied, or not there, is an outcome, not an error.
+    fn copy(&self, id: RequestId, from: Name, to: Name) -> impl Future<Output = Result<CopyOutcome>> + Send;
+
+    /// As [`Store::copy`], and unbinds `from` in the same step: at no moment is the blob seen under both names or
+    /// under neither. When it returns, no GET of `from` anywhere returns it.
+    ///
+    /// # Errors
+    /// As [`Store::copy`].
+    fn rename(&self, id: RequestId, from: Name, to: Name)
+    -> impl Future<Output = Result<CopyOutcome>> + Send;
+
     /// Unbinds names atomically; when it returns, no GET anywhere returns what they were bound to.
     ///
     /// # Errors
@@ -273,17 +339,18 @@ pub trait Store: Send + Sync + 'static {
     /// `Unavailable` when Global is needed and away.
     fn stat(&self, target: Target) -> impl Future<Output = Result<Option<Stat>>> + Send;
 
-    /// Whether each of `names` is bound. The answers need not be of one revision.
+    /// What each of `names` is bound to, all at one moment. No name: nothing.
     ///
     /// # Errors
-    /// As [`Store::stat`].
-    fn exists(&self, names: Vec<Name>) -> impl Future<Output = Result<Vec<bool>>> + Send {
-        async move {
-            let asked = names.into_iter().map(|name| self.stat(Target::Name(name)));
-            let answers = stream::iter(asked).buffered(STATS_AT_A_TIME);
-            answers.map_ok(|stat| stat.is_some()).try_collect().await
-        }
-    }
+    /// As [`Store::stat`]; `TooLarge` for more than
+    /// [`GET_MANY_NAMES_MAX`](dstore_shared::limits::GET_MANY_NAMES_MAX) names.
+    fn stat_many(&self, names: Vec<Name>) -> impl Future<Output = Result<StatMany>> + Send;
+
+    /// Whether each of `names` is bound, all at one moment. No name: nothing.
+    ///
+    /// # Errors
+    /// As [`Store::stat`]; `TooLarge` for more names than a DEL may have.
+    fn exists(&self, names: Vec<Name>) -> impl Future<Output = Result<Vec<bool>>> + Send;
 
     /// Names in byte order, a page at a time, each as of one revision. A name that is bound during all of a
     /// walk over the pages is on exactly one of them.

@@ -5,9 +5,10 @@
 
 use crate::bulk::{Bulk, Receiving};
 use crate::convert::{Packer, detach, names_from, need, target_from};
+use crate::many;
 use crate::serve::Limits;
 use crate::status::{from_status, to_status};
-use crate::store::{Body, Found, SetReply, Slice, Stat, Store};
+use crate::store::{Body, Found, SetOne, SetReply, Slice, Stat, Store};
 use crate::transfer::{self, Expected, WireStream};
 use crate::wire::{self, store_server};
 use bytes::Bytes;
@@ -123,6 +124,31 @@ impl<S: Store> StoreService<S> {
         Ok((&reply).into())
     }
 
+    /// The values of a `SetMany`; one that cannot be read fails alone.
+    fn sets(&self, request: wire::SetManyRequest) -> Result<(Vec<SetOne>, Vec<(usize, Error)>)> {
+        if request.values.is_empty() {
+            return Err(Error::invalid("the request has no value: send at least one"));
+        }
+        let first = request.id.map(RequestId::try_from).transpose()?;
+        let (mut sets, mut unread) = (Vec::with_capacity(request.values.len()), Vec::new());
+        for (i, value) in request.values.into_iter().enumerate() {
+            let id = match first {
+                Some(first) => RequestId { n: first.n.saturating_add(i as u64), ..first },
+                None => self.ids.next_id()?,
+            };
+            match many::set_from(id, value) {
+                Ok(one) => sets.push(one),
+                Err(e) => unread.push((i, e)),
+            }
+        }
+        Ok((sets, unread))
+    }
+
+    fn copied(&self, request: wire::CopyRequest) -> Result<(RequestId, Name, Name)> {
+        let (from, to) = (need(request.from, "from")?.try_into()?, need(request.to, "to")?.try_into()?);
+        Ok((self.id(request.id)?, from, to))
+    }
+
     /// The change runs in a task of its own: when the caller goes away the store gets a body that ends with
     /// an error, instead of being dropped in the middle of it.
     async fn receive<C>(&self, mut chunks: C) -> Result<wire::SetResponse>
@@ -202,7 +228,7 @@ fn len_of(found: &Found, slice: Slice) -> Result<u64> {
     slice.within(found.entry.size).map(|range| range.end - range.start)
 }
 
-fn no_ttl(ttl_ms: u64) -> Result<()> {
+pub(crate) fn no_ttl(ttl_ms: u64) -> Result<()> {
     if ttl_ms == 0 { Ok(()) } else { Err(Error::invalid("`ttl_ms` is reserved: leave it 0")) }
 }
 
@@ -238,6 +264,7 @@ impl<S: Store> Bulk for StoreService<S> {
 #[tonic::async_trait]
 impl<S: Store> store_server::Store for StoreService<S> {
     type DownloadStream = WireStream<wire::DownloadChunk>;
+    type GetManyStream = WireStream<wire::GetManyChunk>;
 
     async fn get(&self, request: Request<wire::GetRequest>) -> Result<Response<wire::GetResponse>, Status> {
         self.within(self.read(request.into_inner())).await
@@ -259,6 +286,63 @@ impl<S: Store> store_server::Store for StoreService<S> {
         request: Request<Streaming<wire::UploadChunk>>,
     ) -> Result<Response<wire::SetResponse>, Status> {
         self.receive(request.into_inner()).await.map(Response::new).map_err(|e| to_status(&e))
+    }
+
+    async fn get_many(
+        &self,
+        request: Request<wire::GetManyRequest>,
+    ) -> Result<Response<Self::GetManyStream>, Status> {
+        self.within(async {
+            let names = names_from(request.into_inner().names)?;
+            let found = self.store.get_many(names).await?;
+            Ok(many::send_found(&self.tasks, self.idle, found))
+        })
+        .await
+    }
+
+    async fn set_many(
+        &self,
+        request: Request<wire::SetManyRequest>,
+    ) -> Result<Response<wire::SetManyResponse>, Status> {
+        self.within(async {
+            let (sets, unread) = self.sets(request.into_inner())?;
+            let done = self.store.set_many(sets).await?;
+            Ok(many::set_results_to(many::merged(done, unread)))
+        })
+        .await
+    }
+
+    async fn copy(
+        &self,
+        request: Request<wire::CopyRequest>,
+    ) -> Result<Response<wire::CopyResponse>, Status> {
+        self.within(async {
+            let (id, from, to) = self.copied(request.into_inner())?;
+            Ok((&self.store.copy(id, from, to).await?).into())
+        })
+        .await
+    }
+
+    async fn rename(
+        &self,
+        request: Request<wire::CopyRequest>,
+    ) -> Result<Response<wire::CopyResponse>, Status> {
+        self.within(async {
+            let (id, from, to) = self.copied(request.into_inner())?;
+            Ok((&self.store.rename(id, from, to).await?).into())
+        })
+        .await
+    }
+
+    async fn stat_many(
+        &self,
+        request: Request<wire::StatManyRequest>,
+    ) -> Result<Response<wire::StatManyResponse>, Status> {
+        self.within(async {
+            let stats = self.store.stat_many(names_from(request.into_inner().names)?).await?;
+            Ok(many::stats_to(&stats))
+        })
+        .await
     }
 
     async fn bind(&self, request: Request<wire::BindRequest>) -> Result<Response<wire::SetResponse>, Status> {

@@ -65,24 +65,33 @@ pub(crate) fn pump<M: Send + 'static>(
     body: BodyStream,
     message: fn(Bytes) -> M,
 ) -> WireStream<M> {
+    let rest = chunked(body).map(move |piece| piece.map(message));
+    pump_all(tasks, idle, Box::pin(stream::iter([Ok(first)]).chain(rest)))
+}
+
+/// As [`pump`], of messages that are made already.
+pub(crate) fn pump_all<M: Send + 'static>(
+    tasks: &Tasks,
+    idle: Duration,
+    mut messages: Pin<Box<dyn Stream<Item = Result<M>> + Send>>,
+) -> WireStream<M> {
     let (out, mut pieces) = mpsc::channel::<Option<Result<M, Status>>>(CHUNKS_AHEAD);
-    let mut body = chunked(body);
     tasks.spawn("transfer", async move {
-        let mut next = Some(Ok(first));
-        while let Some(piece) = next {
+        loop {
+            let piece = tokio::select! {
+                biased;
+                () = out.closed() => return,
+                piece = tokio::time::timeout(idle, messages.next()) => match piece {
+                    Ok(Some(piece)) => piece.map_err(|e| to_status(&e)),
+                    Ok(None) => break,
+                    Err(_) => Err(to_status(&stalled(idle))),
+                },
+            };
             let ends = piece.is_err();
             let sent = tokio::time::timeout(idle, out.send(Some(piece))).await;
             if ends || !matches!(sent, Ok(Ok(()))) {
                 return;
             }
-            next = tokio::select! {
-                biased;
-                () = out.closed() => return,
-                piece = tokio::time::timeout(idle, body.next()) => match piece {
-                    Ok(piece) => piece.map(|p| p.map(message).map_err(|e| to_status(&e))),
-                    Err(_) => Some(Err(to_status(&stalled(idle)))),
-                },
-            };
         }
         // Says that the end is the end.
         let _ = tokio::time::timeout(idle, out.send(None)).await;

@@ -34,6 +34,20 @@ pub enum Command {
         /// The names, at least one; duplicates are allowed and answered alike.
         names: Vec<Name>,
     },
+    /// Bind `to` to the blob that `from` is bound to, unless it is bound to another. No bytes move.
+    Copy {
+        /// The name that has the blob.
+        from: Name,
+        /// The name to bind.
+        to: Name,
+    },
+    /// As `Copy`, and unbind `from`, in one step.
+    Rename {
+        /// The name to unbind.
+        from: Name,
+        /// The name to bind.
+        to: Name,
+    },
 }
 
 /// What became of a [`Command`].
@@ -43,6 +57,10 @@ pub enum Outcome {
     Set(SetOutcome),
     /// Of a `Delete`.
     Delete(DeleteOutcome),
+    /// Of a `Copy`.
+    Copy(CopyOutcome),
+    /// Of a `Rename`.
+    Rename(CopyOutcome),
 }
 
 impl Outcome {
@@ -54,6 +72,7 @@ impl Outcome {
             }
             Self::Set(SetOutcome::NeedBlob) => Revision(0),
             Self::Delete(done) => done.revision,
+            Self::Copy(done) | Self::Rename(done) => done.revision,
         }
     }
 }
@@ -79,4 +98,34 @@ pub struct DeleteOutcome {
     pub removed: Vec<bool>,
     /// The revision at which all of them were unbound; the head revision if none was bound.
     pub revision: Revision,
+}
+
+/// What became of a COPY or a RENAME.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CopyOutcome {
+    /// What was done, or why nothing was.
+    pub result: CopyResult,
+    /// The revision of the change; the head revision if nothing was changed.
+    pub revision: Revision,
+}
+
+impl CopyOutcome {
+    /// Whether the name that was copied or renamed to was not bound before.
+    pub fn is_fresh(&self) -> bool {
+        matches!(self.result, CopyResult::Done(entry) if entry.bind_rev == self.revision)
+    }
+}
+
+/// What a COPY or RENAME did, or why it did nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CopyResult {
+    /// It is done: the second name is bound to the blob by this entry. A RENAME over a name that was bound to the
+    /// very blob leaves its entry as it was.
+    Done(Entry),
+    /// Of a COPY whose second name was bound to the blob already, or of a name to itself: nothing was written.
+    Unchanged(Entry),
+    /// The second name is bound to another blob, this one; nothing was done.
+    Occupied(Entry),
+    /// The first name is not bound; nothing was done.
+    NotFound,
 }

@@ -205,6 +205,16 @@ pub enum Ask {
         /// Whether small bytes may travel with the answer.
         carry: bool,
     },
+    /// What is each of `names` bound to, all as of one revision?
+    ResolveMany {
+        /// The names, at least one. The registration asked for the first is the request's, for each further one it
+        /// is one more.
+        names: Vec<Name>,
+        /// Whether the Local would cache the answers (register it as a holder).
+        cache: bool,
+        /// Whether small bytes may travel with the answers, as many as fit a batch.
+        carry: bool,
+    },
     /// Make a change.
     Change {
         /// Names the change, over all attempts.
@@ -230,6 +240,8 @@ pub struct Reply {
 pub enum Answer {
     /// Of a Resolve.
     Resolved(Resolved),
+    /// Of a `ResolveMany`: of each name, in order, all with one `head`.
+    ResolvedMany(Vec<Resolved>),
     /// Of a Change.
     Changed {
         /// What it did.

@@ -110,3 +110,11 @@ pub struct FlightId(pub u64);
 /// Orders the registrations of one incarnation of a Local; never reused in it (rule 20).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct RegSeq(pub u64);
+
+impl RegSeq {
+    /// The registration after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}

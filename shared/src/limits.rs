@@ -28,6 +28,16 @@ pub const UNARY_BYTES_MAX: usize = 768 << 10;
 pub const DELETE_NAMES_MAX: usize = 10_000;
 /// Bytes of names in one DEL of several keys: the command must fit a frame.
 pub const DELETE_NAME_BYTES_MAX: usize = 512 << 10;
+/// Names whose values are read in one call: their bindings, with the longest keys, fit a frame of the tier link.
+/// Whether more are bound can be asked ([`DELETE_NAMES_MAX`]).
+pub const GET_MANY_NAMES_MAX: usize = 1000;
+/// Bytes of all values that are read in one call: a client holds them at once.
+pub const GET_MANY_BYTES_MAX: u64 = 64 << 20;
+/// Names that are SET in one call: far fewer than the outcomes kept for a client, so that others of its changes
+/// go on beside it.
+pub const SET_MANY_NAMES_MAX: usize = 256;
+/// Bytes of names and values that are SET in one call: they fit a frame.
+pub const SET_MANY_BYTES_MAX: usize = UNARY_BYTES_MAX;
 /// Requests or replies in one batch of the tier link.
 pub const BATCH_LEN_MAX: usize = 256;
 /// Payload bytes after which a batch of the tier link is cut.

@@ -4,7 +4,9 @@
 mod boundaries;
 
 mod basics;
+mod contract;
 mod limits;
 mod list;
+mod many;
 mod races;
 mod rig;

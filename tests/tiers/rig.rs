@@ -1,7 +1,7 @@
 //! A Global and its Locals in this process.
 
 use dstore_global::{EngineKind, Global, GlobalConfig};
-use dstore_local::{Local, LocalConfig};
+use dstore_local::{Listen, Local, LocalConfig};
 use dstore_proto::store::{Body, Found, SetReply, Slice, Store, Target};
 use dstore_shared::{Name, Result};
 use dstore_sys::Sys;
@@ -35,6 +35,15 @@ pub async fn global_with(sys: &Sys, dir: &Path, change: impl FnOnce(&mut GlobalC
 
 pub async fn local(sys: &Sys) -> Local {
     let local = Local::start(sys.clone(), LocalConfig::new(global_at())).await.expect("local starts");
+    local.ready(SOON).await.expect("a session");
+    local
+}
+
+/// A Local with a door.
+pub async fn local_at(sys: &Sys, at: &Address) -> Local {
+    let listen = vec![Listen { address: at.clone(), or_any: false }];
+    let config = LocalConfig { listen, ..LocalConfig::new(global_at()) };
+    let local = Local::start(sys.clone(), config).await.expect("local starts");
     local.ready(SOON).await.expect("a session");
     local
 }

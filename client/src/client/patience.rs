@@ -19,20 +19,21 @@ impl<S: Store> Client<S> {
         F: Future<Output = Result<T>>,
     {
         let patience = pin!(self.patience());
-        let (named, patience) = self.name_change(patience).await?;
+        let (named, patience) = self.name_change(patience, 1).await?;
         let made = self.retry_until(patience, Attempts::Calls, || attempt(named.id)).await;
         self.noted(made.map_err(|e| e.map_or_else(|| self.in_doubt(), unknown)))
     }
 
-    /// A name for a change, if there is one before patience ends: nothing has been changed yet.
+    /// Names for changes, if there are any before patience ends: nothing has been changed yet.
     pub(super) async fn name_change<'a>(
         &self,
         mut patience: Pin<&'a mut Sleep>,
+        count: u64,
     ) -> Result<(Named<'_>, Pin<&'a mut Sleep>)> {
         let born = self.born(patience.as_mut()).await?;
         let named = tokio::select! {
             biased;
-            named = self.inner.ids.next(born) => named,
+            named = self.inner.ids.next(born, count) => named,
             () = &mut patience => {
                 return Err(Error::unavailable("too many changes are in flight: nothing was changed, try again"));
             }
@@ -145,7 +146,7 @@ pub(super) enum Attempts {
 }
 
 /// A change that failed as `Unavailable` may have been made.
-fn unknown(e: Error) -> Error {
+pub(super) fn unknown(e: Error) -> Error {
     if e.kind() != Kind::Unavailable || e.message().contains(IN_DOUBT) {
         return e;
     }

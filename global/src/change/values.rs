@@ -5,7 +5,8 @@ use super::reader::{Damage, Reader};
 use super::{BlobMeta, Place};
 use bytes::Bytes;
 use dstore_shared::{
-    Born, ClientId, DeleteOutcome, Entry, HistoryId, Name, Outcome, RequestId, Revision, SetOutcome,
+    Born, ClientId, CopyOutcome, CopyResult, DeleteOutcome, Entry, HistoryId, Name, Outcome, RequestId,
+    Revision, SetOutcome,
 };
 
 const ENTRY_EXPIRES: u8 = 1;
@@ -95,7 +96,18 @@ pub(super) fn outcome_len(outcome: &Outcome) -> usize {
         ) => entry_len(entry),
         Outcome::Set(SetOutcome::NeedBlob) => 0,
         Outcome::Delete(deleted) => 8 + 4 + deleted.removed.len().div_ceil(8),
+        Outcome::Copy(copied) | Outcome::Rename(copied) => copied_len(copied),
     }
+}
+
+const fn copied_len(copied: &CopyOutcome) -> usize {
+    8 + 1
+        + match &copied.result {
+            CopyResult::Done(entry) | CopyResult::Unchanged(entry) | CopyResult::Occupied(entry) => {
+                entry_len(entry)
+            }
+            CopyResult::NotFound => 0,
+        }
 }
 
 pub(crate) fn put_outcome(out: &mut Vec<u8>, outcome: &Outcome) {
@@ -115,7 +127,36 @@ pub(crate) fn put_outcome(out: &mut Vec<u8>, outcome: &Outcome) {
             let byte = |bits: &[bool]| bits.iter().enumerate().fold(0, |b, (i, on)| b | u8::from(*on) << i);
             out.extend(deleted.removed.chunks(8).map(byte));
         }
+        Outcome::Copy(copied) => put_copied(out, 6, copied),
+        Outcome::Rename(copied) => put_copied(out, 7, copied),
     }
+}
+
+fn put_copied(out: &mut Vec<u8>, kind: u8, copied: &CopyOutcome) {
+    out.push(kind);
+    out.extend_from_slice(&copied.revision.0.to_le_bytes());
+    let (result, entry) = match &copied.result {
+        CopyResult::Done(entry) => (1, Some(entry)),
+        CopyResult::Unchanged(entry) => (2, Some(entry)),
+        CopyResult::Occupied(entry) => (3, Some(entry)),
+        CopyResult::NotFound => (4, None),
+    };
+    out.push(result);
+    if let Some(entry) = entry {
+        put_entry(out, entry);
+    }
+}
+
+fn read_copied(part: &mut Reader) -> Result<CopyOutcome, Damage> {
+    let revision = Revision(part.u64()?);
+    let result = match part.u8()? {
+        1 => CopyResult::Done(read_entry(part)?),
+        2 => CopyResult::Unchanged(read_entry(part)?),
+        3 => CopyResult::Occupied(read_entry(part)?),
+        4 => CopyResult::NotFound,
+        result => return Err(part.newer("result of a copy", result)),
+    };
+    Ok(CopyOutcome { result, revision })
 }
 
 pub(crate) fn read_outcome(part: &mut Reader) -> Result<Outcome, Damage> {
@@ -125,6 +166,8 @@ pub(crate) fn read_outcome(part: &mut Reader) -> Result<Outcome, Damage> {
         3 => Outcome::Set(SetOutcome::Occupied(read_entry(part)?)),
         4 => Outcome::Set(SetOutcome::NeedBlob),
         5 => Outcome::Delete(read_deleted(part)?),
+        6 => Outcome::Copy(read_copied(part)?),
+        7 => Outcome::Rename(read_copied(part)?),
         kind => return Err(part.newer("kind of an outcome", kind)),
     })
 }

@@ -27,6 +27,7 @@ pub(super) struct Op<J, R> {
     responders: Vec<R>,
     caller: Option<Caller>,
     drains: bool,
+    spared: Option<Name>,
     stage: Stage,
     /// How many of its names an earlier op has.
     blocked: usize,
@@ -71,6 +72,9 @@ pub struct Submission<J, R> {
     pub names: Vec<Name>,
     /// Whether holders must be waited for: true for everything but a SET that can only bind an absent name.
     pub drains: bool,
+    /// Of a COPY or RENAME: the name that it would bind, which is bound to something else or held by nobody. Its
+    /// holders are not waited for; if it comes to be bound, they are void.
+    pub spared: Option<Name>,
     /// The work for the committer.
     pub job: J,
     /// Who asks, if it would cache what it SETs.
@@ -123,6 +127,7 @@ impl<J, R> Sessions<J, R> {
             responders: vec![change.responder],
             caller: change.caller,
             drains: change.drains,
+            spared: change.spared,
             stage: Stage::Queued,
             blocked,
             marked_at: now,
@@ -169,7 +174,10 @@ impl<J, R> Sessions<J, R> {
     }
 
     fn fan_out(&mut self, no: OpNo) {
-        let (names, upto) = (self.ops[&no].names.clone(), self.ops[&no].upto);
+        let op = &self.ops[&no];
+        let names: Vec<Name> =
+            op.names.iter().filter(|name| op.spared.as_ref() != Some(name)).cloned().collect();
+        let upto = op.upto;
         let mut last = std::collections::BTreeMap::new();
         for name in names {
             let holders = self.holders.of(&name).iter().map(|h| h.session);
@@ -215,8 +223,12 @@ impl<J, R> Sessions<J, R> {
         self.head = self.head.max(head);
         self.finished += 1;
         let stored = matches!(result, Ok(Outcome::Set(SetOutcome::Stored(_))));
-        if op.drains && result.is_ok() || stored {
-            op.names.iter().for_each(|name| self.holders.clear(name));
+        let copied = matches!(result, Ok(Outcome::Copy(c) | Outcome::Rename(c)) if c.is_fresh());
+        for name in &op.names {
+            let spared = op.spared.as_ref() == Some(name);
+            if if spared { copied } else { op.drains && result.is_ok() || stored } {
+                self.holders.clear(name);
+            }
         }
         let cacheable =
             op.caller.filter(|_| stored).and_then(|caller| self.register_own(now, caller, &op.names));

@@ -1,6 +1,8 @@
 //! Outstanding upstream requests: who may share one, who is served by its reply, what may be installed
 //! (rules 10, 21 to 24).
 
+mod many;
+
 use super::{Action, Coherence, NameTable, Waiter};
 use dstore_shared::frame::{Ask, Request, Resolved};
 use dstore_shared::{
@@ -25,7 +27,9 @@ enum Sort {
     Get,
     /// A question whose answer is neither shared nor installed.
     Look,
-    /// A SET or DEL.
+    /// A question about many names at one revision; each that may be installed has a flight of its own.
+    Many,
+    /// A change.
     Change,
 }
 
@@ -45,6 +49,8 @@ pub(super) struct Flight<W> {
     request: Request,
     /// Of a SET: the blob to be kept under its name.
     own: Option<Blob>,
+    /// Of a GET: it is answered with the others of this one, which is sent for all of them.
+    part_of: Option<FlightId>,
     /// Joined before the first sending: served by any reply.
     early: Vec<W>,
     /// Joined after: served by a cacheable reply only.
@@ -115,7 +121,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
     ) -> Result<(), (Error, W)> {
         let name = match &command {
             Command::Set { name, .. } => Some(name.clone()),
-            Command::Delete { .. } => None,
+            Command::Delete { .. } | Command::Copy { .. } | Command::Rename { .. } => None,
         };
         let keep = name.is_some() && own.is_some();
         let flight =
@@ -173,8 +179,19 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         }
         let request = Request { flight: id, epoch: Epoch::default(), reg_seq, ask };
         let (state, epoch, late) = (State::Waiting, None, Vec::new());
-        let flight =
-            Flight { sort, name, state, epoch, reg_seq, poison: None, request, own: None, early, late };
+        let flight = Flight {
+            sort,
+            name,
+            state,
+            epoch,
+            reg_seq,
+            poison: None,
+            request,
+            own: None,
+            part_of: None,
+            early,
+            late,
+        };
         self.flights.insert(id, flight);
         Ok(id)
     }
@@ -232,7 +249,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         let epoch = self.epoch;
         let valid = self.is_valid(now);
         let Some(flight) = self.flights.get_mut(&id) else { return };
-        if !matches!(flight.state, State::Sent) || flight.sort == Sort::Change {
+        if !matches!(flight.state, State::Sent) || !matches!(flight.sort, Sort::Get | Sort::Look) {
             return;
         }
         if flight.is_of(self.history) {
@@ -340,11 +357,13 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
     /// A flight failed, at Global or on the way to the blob. Gives back everybody who waited. Global may go on
     /// waiting for this Local: the name may be held by another request with a smaller `reg_seq`.
     pub fn failed(&mut self, id: FlightId) -> Vec<W> {
+        let parts = self.parts(id);
         let Some(flight) = self.remove(id) else { return Vec::new() };
         if let Some(name) = &flight.name {
             self.send_waiting(name);
         }
-        flight.early.into_iter().chain(flight.late).collect()
+        let parts: Vec<W> = parts.flat_map(|part| self.failed(part)).collect();
+        flight.early.into_iter().chain(flight.late).chain(parts).collect()
     }
 
     /// The request stream broke and is open again: everything that was sent and not answered goes out again,
@@ -352,7 +371,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
     pub fn send_again(&mut self) {
         self.forget_abandoned();
         let mut sent: Vec<&Flight<W>> =
-            self.flights.values().filter(|f| matches!(f.state, State::Sent)).collect();
+            self.flights.values().filter(|f| matches!(f.state, State::Sent) && f.part_of.is_none()).collect();
         sent.sort_by_key(|f| f.request.flight);
         let asks = sent.into_iter().map(|f| Action::Ask(f.request.clone()));
         self.actions.extend(asks);
@@ -361,7 +380,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
     /// Forgets requests that nobody waits for any more: to be called now and then while Global is away. A
     /// change that Global has begun goes on there; its outcome is kept under its id.
     pub fn forget_abandoned(&mut self) {
-        let gone = |f: &Flight<W>| f.early.iter().chain(&f.late).all(Waiter::is_gone);
+        let gone = |f: &Flight<W>| self.is_abandoned(f);
         let unanswered = |f: &Flight<W>| !matches!(f.state, State::Found(..));
         let mut ids: Vec<FlightId> =
             self.flights.values().filter(|f| unanswered(f) && gone(f)).map(|f| f.request.flight).collect();

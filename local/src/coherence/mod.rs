@@ -19,7 +19,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-use dstore_shared::frame::{Request, Up};
+use dstore_shared::frame::{Request, Resolved, Up};
 use dstore_shared::limits::SUMMARY_LEN_MAX;
 use dstore_shared::{
     Blob, Born, Entry, Epoch, Error, FlightId, HistoryId, Incarnation, LocalId, Moment, Name, RegSeq,
@@ -96,6 +96,8 @@ pub enum Action<W> {
     Found(FlightId, Entry, Option<Blob>),
     /// Tell them what the name is bound to, as of this revision: not bound, or all they wanted to know.
     Tell(Vec<W>, Option<Entry>, Revision),
+    /// Tell them what many names are bound to, all as of one revision, in the order of the question.
+    TellMany(Vec<W>, Vec<Resolved>),
     /// These could not be served: too much is under way. Tell them.
     Refused(Vec<W>, Error),
     /// The other side broke the protocol: close the session stream and connect again.

@@ -1,6 +1,7 @@
 //! Who waits for a flight, and what they are told: once, or nothing if they went away.
 
 use crate::coherence::Waiter;
+use dstore_shared::frame::Resolved;
 use dstore_shared::{Blob, Entry, Error, Outcome, Result, Revision};
 use tokio::sync::oneshot;
 
@@ -30,6 +31,7 @@ pub(crate) struct Changed {
 pub(crate) enum Waiting {
     Look(oneshot::Sender<Result<Looked>>),
     Change(oneshot::Sender<Result<Changed>>),
+    Many(oneshot::Sender<Result<Vec<Resolved>>>),
 }
 
 impl Waiter for Waiting {
@@ -37,6 +39,7 @@ impl Waiter for Waiting {
         match self {
             Self::Look(to) => to.is_closed(),
             Self::Change(to) => to.is_closed(),
+            Self::Many(to) => to.is_closed(),
         }
     }
 }
@@ -47,6 +50,13 @@ impl Waiting {
         match self {
             Self::Look(to) => _ = to.send(Err(error.clone())),
             Self::Change(to) => _ = to.send(Err(error.clone())),
+            Self::Many(to) => _ = to.send(Err(error.clone())),
+        }
+    }
+
+    pub fn tell_many(self, resolved: &[Resolved]) {
+        if let Self::Many(to) = self {
+            let _ = to.send(Ok(resolved.to_vec()));
         }
     }
 

@@ -3,11 +3,12 @@
 use super::*;
 use bytes::Bytes;
 use dstore_proto::store::{
-    Body, DeleteReply, Found, ListQuery, Listing, Provenance, SetReply, Slice, Stat, Status, Store, Target,
-    Tier,
+    Body, DeleteReply, Found, FoundMany, ListQuery, Listing, Provenance, SetOne, SetReply, Slice, Stat,
+    StatMany, Status, Store, Target, Tier,
 };
 use dstore_shared::{
-    Blob, BlobHash, Born, Entry, Error, Kind, Name, RequestId, Result, Revision, SetOutcome,
+    Blob, BlobHash, Born, CopyOutcome, CopyResult, Entry, Error, Kind, Name, RequestId, Result, Revision,
+    SetOutcome,
 };
 use futures_util::stream;
 use parking_lot::Mutex;
@@ -95,6 +96,28 @@ impl FakeStore {
         .await
     }
 
+    async fn copied(&self, id: RequestId, from: &Name, to: Name, unbinds: bool) -> Result<CopyOutcome> {
+        self.ids.lock().push(id);
+        self.answer(|_| {
+            let mut blobs = self.blobs.lock();
+            let result = match (blobs.get(from).cloned(), blobs.get(&to)) {
+                (None, _) => CopyResult::NotFound,
+                (Some(source), Some(held)) if source == *held => CopyResult::Unchanged(entry(held)),
+                (Some(_), Some(held)) => CopyResult::Occupied(entry(held)),
+                (Some(source), None) => {
+                    let entry = entry(&source);
+                    blobs.insert(to, source);
+                    if unbinds {
+                        blobs.remove(from);
+                    }
+                    CopyResult::Done(entry)
+                }
+            };
+            CopyOutcome { result, revision: Revision(2) }
+        })
+        .await
+    }
+
     fn body(&self, value: &Bytes) -> Body {
         let how = self.how.lock().clone();
         let whole = value.slice(..how.break_after.unwrap_or(value.len()).min(value.len()));
@@ -148,6 +171,31 @@ impl Store for FakeStore {
             DeleteReply { removed, revision: Revision(2) }
         })
         .await
+    }
+
+    async fn get_many(&self, _: Vec<Name>) -> Result<FoundMany> {
+        self.answer(|_| FoundMany { found: Vec::new(), revision: Revision(1) }).await
+    }
+
+    async fn set_many(&self, _: Vec<SetOne>) -> Result<Vec<Result<SetReply>>> {
+        self.answer(|_| Vec::new()).await
+    }
+
+    async fn copy(&self, id: RequestId, from: Name, to: Name) -> Result<CopyOutcome> {
+        self.copied(id, &from, to, false).await
+    }
+
+    async fn rename(&self, id: RequestId, from: Name, to: Name) -> Result<CopyOutcome> {
+        self.copied(id, &from, to, true).await
+    }
+
+    async fn stat_many(&self, _: Vec<Name>) -> Result<StatMany> {
+        self.answer(|_| StatMany { stats: Vec::new(), revision: Revision(1) }).await
+    }
+
+    async fn exists(&self, names: Vec<Name>) -> Result<Vec<bool>> {
+        let exists = names.iter().map(|name| self.blobs.lock().contains_key(name)).collect();
+        self.answer(|_| exists).await
     }
 
     async fn stat(&self, _: Target) -> Result<Option<Stat>> {

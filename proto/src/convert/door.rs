@@ -7,7 +7,9 @@ use crate::store::{
 use crate::wire;
 use bytes::Bytes;
 use dstore_shared::limits::{DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX, KEY_BYTES_MAX, LIST_NAMES_MAX};
-use dstore_shared::{BlobHash, Born, Error, Key, Name, Namespace, Result, Revision, SetOutcome};
+use dstore_shared::{
+    BlobHash, Born, CopyOutcome, CopyResult, Error, Key, Name, Namespace, Result, Revision, SetOutcome,
+};
 use std::time::Duration;
 
 impl TryFrom<wire::Name> for Name {
@@ -136,6 +138,36 @@ impl TryFrom<wire::SetResponse> for SetReply {
             wire::SetResult::Unspecified => return Err(Error::invalid("the reply to a set has no result")),
         };
         Ok(Self { outcome, from: need(reply.from, "from")?.try_into()? })
+    }
+}
+
+impl From<&CopyOutcome> for wire::CopyResponse {
+    fn from(outcome: &CopyOutcome) -> Self {
+        let (result, entry) = match &outcome.result {
+            CopyResult::Done(entry) => (wire::CopyResult::Done, Some(entry)),
+            CopyResult::Unchanged(entry) => (wire::CopyResult::Unchanged, Some(entry)),
+            CopyResult::Occupied(entry) => (wire::CopyResult::Occupied, Some(entry)),
+            CopyResult::NotFound => (wire::CopyResult::NotFound, None),
+        };
+        let entry = entry.map(|e| Packer::new(32).entry(e));
+        Self { result: result.into(), entry, revision: outcome.revision.0 }
+    }
+}
+
+impl TryFrom<wire::CopyResponse> for CopyOutcome {
+    type Error = Error;
+
+    fn try_from(done: wire::CopyResponse) -> Result<Self> {
+        let (result, revision) = (done.result(), Revision(done.revision));
+        let entry = || need(done.entry, "entry")?.try_into();
+        let result = match result {
+            wire::CopyResult::Done => CopyResult::Done(entry()?),
+            wire::CopyResult::Unchanged => CopyResult::Unchanged(entry()?),
+            wire::CopyResult::Occupied => CopyResult::Occupied(entry()?),
+            wire::CopyResult::NotFound => CopyResult::NotFound,
+            wire::CopyResult::Unspecified => return Err(Error::invalid("the reply to a copy has no result")),
+        };
+        Ok(Self { result, revision })
     }
 }
 

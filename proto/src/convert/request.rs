@@ -9,8 +9,8 @@ use bytes::Bytes;
 use dstore_shared::frame::{Answer, Ask, Reply, Request, Resolved};
 use dstore_shared::limits::{BATCH_LEN_MAX, CARRIED_BYTES_MAX, DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX};
 use dstore_shared::{
-    Blob, BlobHash, Command, DeleteOutcome, Entry, Epoch, Error, FlightId, Name, Outcome, RegSeq, Result,
-    Revision, SetOutcome,
+    Blob, BlobHash, Command, DeleteOutcome, Entry, Epoch, Error, FlightId, Name, Outcome, RegSeq, RequestId,
+    Result, Revision, SetOutcome,
 };
 
 /// Bytes of hashes and identities of one request or reply.
@@ -64,9 +64,28 @@ fn request_to(packer: &mut Packer, request: Request) -> Result<wire::Request> {
             let names = names.iter().map(Name::packed).collect();
             Wire::Del(wire::Del { id: Some(packer.request_id(&id)), names })
         }
+        Ask::ResolveMany { names, cache, carry } => {
+            let names = names.iter().map(Name::packed).collect();
+            Wire::ResolveMany(wire::ResolveMany { names, cache, carry })
+        }
+        Ask::Change { id, command: Command::Copy { from, to } } => {
+            Wire::Copy(copy_to(packer, &id, &from, &to))
+        }
+        Ask::Change { id, command: Command::Rename { from, to } } => {
+            Wire::Rename(copy_to(packer, &id, &from, &to))
+        }
     };
     let epoch = packer.epoch(request.epoch);
     Ok(wire::Request { flight: request.flight.0, epoch, reg_seq: request.reg_seq.0, ask: Some(ask) })
+}
+
+fn copy_to(packer: &mut Packer, id: &RequestId, from: &Name, to: &Name) -> wire::Copy {
+    wire::Copy { id: Some(packer.request_id(id)), from: from.packed(), to: to.packed() }
+}
+
+/// The two names of a COPY or RENAME, and its id.
+fn copy_from(copy: wire::Copy) -> Result<(RequestId, Name, Name)> {
+    Ok((need(copy.id, "id")?.try_into()?, packed_name(&copy.from)?, packed_name(&copy.to)?))
 }
 
 fn carry(blob: &Blob) -> Result<Bytes> {
@@ -97,6 +116,19 @@ fn request_from(request: wire::Request) -> Result<Request> {
             let names = del.names.iter().map(|n| packed_name(n)).collect::<Result<_>>()?;
             Ask::Change { id: need(del.id, "id")?.try_into()?, command: Command::Delete { names } }
         }
+        Wire::ResolveMany(wire::ResolveMany { names, cache, carry }) => {
+            check_names(&names)?;
+            let names = names.iter().map(|n| packed_name(n)).collect::<Result<_>>()?;
+            Ask::ResolveMany { names, cache, carry }
+        }
+        Wire::Copy(copy) => {
+            let (id, from, to) = copy_from(copy)?;
+            Ask::Change { id, command: Command::Copy { from, to } }
+        }
+        Wire::Rename(copy) => {
+            let (id, from, to) = copy_from(copy)?;
+            Ask::Change { id, command: Command::Rename { from, to } }
+        }
     };
     let (flight, reg_seq) = (FlightId(request.flight), RegSeq(request.reg_seq));
     Ok(Request { flight, epoch: epoch_or_none(request.epoch)?, reg_seq, ask })
@@ -112,16 +144,16 @@ fn carried_from(bytes: Bytes, hash: BlobHash, size: u64) -> Result<Blob> {
     carried(bytes, hash, size)
 }
 
-/// A DEL names at least one name, and no more than its limits.
+/// A DEL or a resolve of many names at least one name, and no more than the limits.
 fn check_names(names: &[Bytes]) -> Result<()> {
     let bytes: usize = names.iter().map(Bytes::len).sum();
     match names.len() {
-        0 => Err(Error::invalid("a delete names no key: name at least one")),
+        0 => Err(Error::invalid("the request names no key: name at least one")),
         n if n > DELETE_NAMES_MAX => {
-            Err(Error::too_large(format!("a delete names `{n}` keys: name at most {DELETE_NAMES_MAX}")))
+            Err(Error::too_large(format!("the request names `{n}` keys: name at most {DELETE_NAMES_MAX}")))
         }
         _ if bytes > DELETE_NAME_BYTES_MAX => Err(Error::too_large(format!(
-            "a delete has `{bytes}` bytes of keys: send at most {DELETE_NAME_BYTES_MAX} at a time"
+            "the request has `{bytes}` bytes of keys: send at most {DELETE_NAME_BYTES_MAX} at a time"
         ))),
         _ => Ok(()),
     }
@@ -130,12 +162,13 @@ fn check_names(names: &[Bytes]) -> Result<()> {
 fn reply_to(packer: &mut Packer, reply: Reply) -> wire::Reply {
     use wire::reply::Answer as Wire;
     let answer = match reply.answer {
-        Answer::Resolved(resolved) => Wire::Resolved(wire::Resolved {
-            entry: resolved.entry.as_ref().map(|e| packer.entry(e)),
-            carried: resolved.carried.map(|blob| blob.bytes().clone()),
-            cacheable: resolved.cacheable.and_then(|e| packer.epoch(e)),
-            head: resolved.head.0,
-        }),
+        Answer::Resolved(resolved) => Wire::Resolved(resolved_to(packer, resolved)),
+        Answer::ResolvedMany(all) => {
+            let resolved = all.into_iter().map(|resolved| resolved_to(packer, resolved)).collect();
+            Wire::ResolvedMany(wire::ResolvedMany { resolved })
+        }
+        Answer::Changed { outcome: Outcome::Copy(outcome), .. } => Wire::Copied((&outcome).into()),
+        Answer::Changed { outcome: Outcome::Rename(outcome), .. } => Wire::Renamed((&outcome).into()),
         Answer::Changed { outcome: Outcome::Set(outcome), cacheable } => {
             let (result, entry) = match &outcome {
                 SetOutcome::Stored(entry) => (wire::PutResult::Stored, Some(entry)),
@@ -160,6 +193,15 @@ fn reply_to(packer: &mut Packer, reply: Reply) -> wire::Reply {
     wire::Reply { flight: reply.flight.0, born: Some(packer.born(reply.born)), answer: Some(answer) }
 }
 
+fn resolved_to(packer: &mut Packer, resolved: Resolved) -> wire::Resolved {
+    wire::Resolved {
+        entry: resolved.entry.as_ref().map(|e| packer.entry(e)),
+        carried: resolved.carried.map(|blob| blob.bytes().clone()),
+        cacheable: resolved.cacheable.and_then(|e| packer.epoch(e)),
+        head: resolved.head.0,
+    }
+}
+
 /// A reply whose carried bytes are damaged fails alone; the others of its batch are good.
 fn reply_from(reply: wire::Reply) -> Result<Reply> {
     use wire::reply::Answer as Wire;
@@ -179,12 +221,24 @@ fn reply_from(reply: wire::Reply) -> Result<Reply> {
             }
             Answer::Changed { outcome: Outcome::Delete(DeleteOutcome { removed, revision }), cacheable: None }
         }
+        Wire::ResolvedMany(wire::ResolvedMany { resolved }) => {
+            match resolved.into_iter().map(resolved_from).collect() {
+                Ok(all) => Answer::ResolvedMany(all),
+                Err(e) => Answer::Failed(e),
+            }
+        }
+        Wire::Copied(done) => copied(Outcome::Copy(done.try_into()?)),
+        Wire::Renamed(done) => copied(Outcome::Rename(done.try_into()?)),
         Wire::Failed(failed) => {
             Answer::Failed(status::from_detail(&need(failed.detail, "detail")?, &failed.message))
         }
     };
     let born = need(reply.born, "born")?.try_into()?;
     Ok(Reply { flight: FlightId(reply.flight), answer, born })
+}
+
+fn copied(outcome: Outcome) -> Answer {
+    Answer::Changed { outcome, cacheable: None }
 }
 
 fn resolved_from(resolved: wire::Resolved) -> Result<Resolved> {

@@ -13,7 +13,7 @@ pub use host::{Fetch, LinkHost};
 pub(crate) use host::LinkService;
 
 use crate::status::from_status;
-use dstore_shared::frame::{Answer, Ask, Reply, Request};
+use dstore_shared::frame::{Answer, Ask, Reply, Request, Resolved};
 use dstore_shared::limits::{BATCH_BYTES_MAX, BATCH_LEN_MAX};
 use dstore_shared::{Command, Error, Outcome, Result};
 use futures_util::stream::{self, Stream, StreamExt};
@@ -78,9 +78,12 @@ impl Weight for Request {
                 Ask::Change { command: Command::Set { name, carried, .. }, .. } => {
                     name.as_bytes().len() + carried.as_ref().map_or(0, |b| b.bytes().len())
                 }
-                Ask::Change { command: Command::Delete { names }, .. } => {
+                Ask::ResolveMany { names, .. } | Ask::Change { command: Command::Delete { names }, .. } => {
                     names.iter().map(|n| n.as_bytes().len() + 4).sum()
                 }
+                Ask::Change {
+                    command: Command::Copy { from, to } | Command::Rename { from, to }, ..
+                } => from.as_bytes().len() + to.as_bytes().len(),
             }
     }
 }
@@ -90,12 +93,19 @@ impl Weight for Reply {
         WEIGHT
             + match &self.answer {
                 Answer::Resolved(resolved) => resolved.carried.as_ref().map_or(0, |b| b.bytes().len()),
+                Answer::ResolvedMany(all) => {
+                    let carried = |r: &Resolved| r.carried.as_ref().map_or(0, |b| b.bytes().len());
+                    all.iter().map(|resolved| RESOLVED_WEIGHT + carried(resolved)).sum()
+                }
                 Answer::Changed { outcome: Outcome::Delete(outcome), .. } => outcome.removed.len(),
                 Answer::Changed { .. } => 0,
                 Answer::Failed(error) => error.message().len(),
             }
     }
 }
+
+/// What one name of a resolve of many has at most in the reply, besides carried bytes.
+const RESOLVED_WEIGHT: usize = 128;
 
 /// Cuts a batch so that each part fits a frame; most fit as they are.
 fn cut<T: Weight>(mut batch: Vec<T>) -> Vec<Vec<T>> {

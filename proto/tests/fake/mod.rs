@@ -5,11 +5,12 @@
 
 use bytes::Bytes;
 use dstore_proto::store::{
-    Body, DeleteReply, Found, ListQuery, Listing, Provenance, SetReply, Slice, Stat, Status, Store, Target,
-    Tier,
+    Body, DeleteReply, Found, FoundMany, ListQuery, Listing, Provenance, SetOne, SetReply, Slice, Stat,
+    StatMany, Status, Store, Target, Tier,
 };
 use dstore_shared::{
-    BlobHash, Born, Entry, Error, HistoryId, Key, Name, RequestId, Result, Revision, SetOutcome,
+    BlobHash, Born, CopyOutcome, CopyResult, Entry, Error, HistoryId, Key, Name, RequestId, Result, Revision,
+    SetOutcome,
 };
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -134,6 +135,29 @@ impl FakeStore {
         })
     }
 
+    fn copied(&self, id: RequestId, from: Name, to: Name, unbinds: bool) -> Result<CopyOutcome> {
+        self.ids.lock().push(id);
+        self.works()?;
+        let state = &mut *self.state.lock();
+        let result = match (state.names.get(&from).copied(), state.names.get(&to).copied()) {
+            (None, _) => CopyResult::NotFound,
+            (Some(source), Some(held)) if held.hash != source.hash => CopyResult::Occupied(held),
+            (Some(source), held) if from == to || (held.is_some() && !unbinds) => {
+                CopyResult::Unchanged(source)
+            }
+            (Some(source), held) => {
+                state.revision += 1;
+                let entry = held.unwrap_or(Entry { bind_rev: Revision(state.revision), ..source });
+                state.names.insert(to, entry);
+                if unbinds {
+                    state.names.remove(&from);
+                }
+                CopyResult::Done(entry)
+            }
+        };
+        Ok(CopyOutcome { result, revision: Revision(state.revision) })
+    }
+
     /// What Global's clock says now.
     pub fn clock(&self) -> Born {
         Born { at_ms: BORN.at_ms + self.late_ms.load(Ordering::SeqCst), ..BORN }
@@ -219,6 +243,42 @@ impl Store for FakeStore {
             std::future::pending::<()>().await;
         }
         Ok(reply)
+    }
+
+    async fn get_many(&self, names: Vec<Name>) -> Result<FoundMany> {
+        let mut found = Vec::new();
+        for name in names {
+            found.push(self.get(Target::Name(name), Slice::ALL).await?);
+        }
+        Ok(FoundMany { found, revision: Revision(self.state.lock().revision) })
+    }
+
+    async fn set_many(&self, sets: Vec<SetOne>) -> Result<Vec<Result<SetReply>>> {
+        let mut done = Vec::new();
+        for SetOne { id, name, value } in sets {
+            done.push(self.set(id, Some(name), Body::Blob(value)).await);
+        }
+        Ok(done)
+    }
+
+    async fn copy(&self, id: RequestId, from: Name, to: Name) -> Result<CopyOutcome> {
+        self.copied(id, from, to, false)
+    }
+
+    async fn rename(&self, id: RequestId, from: Name, to: Name) -> Result<CopyOutcome> {
+        self.copied(id, from, to, true)
+    }
+
+    async fn stat_many(&self, names: Vec<Name>) -> Result<StatMany> {
+        self.works()?;
+        let stat =
+            |name| self.entry(&Target::Name(name)).map(|entry| Stat { entry, from: self.provenance() });
+        let stats = names.into_iter().map(stat).collect();
+        Ok(StatMany { stats, revision: Revision(self.state.lock().revision) })
+    }
+
+    async fn exists(&self, names: Vec<Name>) -> Result<Vec<bool>> {
+        Ok(self.stat_many(names).await?.stats.iter().map(Option::is_some).collect())
     }
 
     async fn stat(&self, target: Target) -> Result<Option<Stat>> {

@@ -3,6 +3,7 @@
 use super::config::{Fault, Planted};
 use super::history::{Op, Told, What};
 use super::local::{self, Call, hash_of};
+use super::many::Both;
 use super::rng::MS;
 use super::world::{self, World};
 use dstore_shared::{Born, ClientId, Command, Kind, RequestId, Result};
@@ -74,7 +75,7 @@ impl World {
         self.learn_born(c);
         let what = fight.map_or_else(|| self.draw(), |(_, what)| what);
         let id = match (&what, self.clients[c].born) {
-            (What::Get(_), _) => None,
+            (What::Get(_) | What::Both(_), _) => None,
             // It has to see Global's clock first.
             (_, None) => return self.after(20 * MS, world::Event::Client(c, Event::Next)),
             (_, Some(born)) => {
@@ -83,7 +84,14 @@ impl World {
             }
         };
         let op = self.history.ops.len();
-        self.history.ops.push(Op { what, from: self.now, answer: None, id, took_effect: false });
+        self.history.ops.push(Op {
+            what,
+            from: self.now,
+            answer: None,
+            id,
+            took_effect: false,
+            effect: None,
+        });
         self.clients[c].current = Some(Current { op, attempts: 0, calls: Vec::new() });
         self.attempt(c);
     }
@@ -91,19 +99,22 @@ impl World {
     fn draw(&mut self) -> What {
         let key = self.rng.below(self.cfg.keys);
         match self.rng.between(0, 99) {
-            0..=59 => What::Get(key),
+            0..=49 => What::Get(key),
+            50..=59 => What::Both([key, self.other(key)]),
             60..=81 => {
                 // A few values come again, so that some SETs are of equal bytes.
                 let value =
                     if self.rng.chance(200) { self.rng.between(1, 3) } else { self.rng.between(4, 1 << 40) };
                 What::Set(key, value)
             }
-            82..=91 => What::Del(vec![key]),
-            _ => {
-                let other = (key + 1 + self.rng.below(self.cfg.keys - 1)) % self.cfg.keys;
-                What::Del(vec![key, other])
-            }
+            82..=90 => What::Del(vec![key]),
+            91..=94 => What::Del(vec![key, self.other(key)]),
+            n => What::Move { from: key, to: self.other(key), unbinds: n < 98 },
         }
+    }
+
+    fn other(&mut self, key: usize) -> usize {
+        (key + 1 + self.rng.below(self.cfg.keys - 1)) % self.cfg.keys
     }
 
     fn learn_born(&mut self, c: usize) {
@@ -145,17 +156,23 @@ impl World {
         if let Some(current) = self.clients[c].current.as_mut() {
             current.calls.push(gone.clone());
         }
-        let call = Call { client: c, op, gone };
+        let call = Call { client: c, op, gone, part: false };
         let name = |key: &usize| self.keys[*key].clone();
         let command = match what {
             What::Get(key) => {
                 let event = local::Event::Get(call, name(key));
                 return self.local_event(i, 0, event);
             }
+            What::Both(keys) => {
+                let event = local::Event::Both(call, Both::of([name(&keys[0]), name(&keys[1])]));
+                return self.local_event(i, 0, event);
+            }
             What::Set(key, value) => {
                 Command::Set { name: name(key), hash: hash_of(*value), size: 8, carried: None }
             }
             What::Del(keys) => Command::Delete { names: keys.iter().map(name).collect() },
+            What::Move { from, to, unbinds: false } => Command::Copy { from: name(from), to: name(to) },
+            What::Move { from, to, unbinds: true } => Command::Rename { from: name(from), to: name(to) },
         };
         let event = local::Event::Change(call, id.expect("a change has an id"), command);
         self.local_event(i, 0, event);

@@ -177,11 +177,17 @@ pub enum Planted {
     IgnoreResync,
     /// The grace after a crash is that of the shortest D, not of the longest granted (rule 29).
     ForgetLeaseGrown,
+    /// The names of one question are looked up one after the other (G2).
+    PiecemealReads,
+    /// A read of several names does not look at its hits again (G2).
+    NoSecondLook,
+    /// A RENAME does not wait for the holders of the name that it unbinds (rule 6).
+    UndrainedRename,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::SkipGrace,
         Self::AckBeforeRemoval,
         Self::InstallPoisoned,
@@ -201,6 +207,9 @@ impl Planted {
         Self::ForgetFloor,
         Self::IgnoreResync,
         Self::ForgetLeaseGrown,
+        Self::PiecemealReads,
+        Self::NoSecondLook,
+        Self::UndrainedRename,
     ];
 
     /// Every one shows more often when somebody looks where it would.

@@ -80,11 +80,19 @@ struct Batch {
 struct Read {
     responder: Responder,
     epoch: Epoch,
+    /// The names, each with the registration it asks for, the one it got, and what it is bound to.
+    asked: Vec<Asked>,
+    head: Revision,
+    /// It was asked for many at once.
+    is_many: bool,
+}
+
+#[derive(Debug)]
+struct Asked {
     name: Name,
     reg_seq: dstore_shared::RegSeq,
     made: Option<Registration>,
     found: Option<Entry>,
-    head: Revision,
 }
 
 /// One life of the process.

@@ -8,18 +8,30 @@ use std::collections::BTreeMap;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum What {
     Get(usize),
+    /// Two names at one moment.
+    Both([usize; 2]),
     Set(usize, u64),
     Del(Vec<usize>),
+    /// COPY; or RENAME, if it unbinds the first.
+    Move {
+        from: usize,
+        to: usize,
+        unbinds: bool,
+    },
 }
 
 /// What the caller was told.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Told {
     Got(Option<u64>),
+    Both([Option<u64>; 2]),
     Stored,
     Unchanged,
     Occupied(u64),
     Removed(Vec<bool>),
+    /// The second name has this value now.
+    Moved(u64),
+    NotFound,
 }
 
 /// An operation as its caller lived it.
@@ -31,6 +43,8 @@ pub(super) struct Op {
     pub id: Option<RequestId>,
     /// Of a change without answer: it was made visible.
     pub took_effect: bool,
+    /// What it did then.
+    pub effect: Option<Told>,
 }
 
 /// Everything that the checkers look at when a run is over, and Global's own timeline.
@@ -97,6 +111,19 @@ impl History {
         let effect = op.id.and_then(|id| self.effects.get(&(id.client, id.n)));
         let true_once = match (&op.what, told) {
             (What::Get(key), Told::Got(value)) => self.ever(&[*key], from, to, |at| at(*key) == *value),
+            (What::Both(keys), Told::Both(values)) => self.ever(keys, from, to, |at| keys.map(at) == *values),
+            (What::Move { .. }, Told::Moved(_)) => {
+                matches!(effect, Some((t, told_then)) if told_then == told && (from..=to).contains(t))
+            }
+            (What::Move { from: a, to: b, .. }, told) => {
+                effect.is_none()
+                    && self.ever(&[*a, *b], from, to, |at| match told {
+                        Told::NotFound => at(*a).is_none(),
+                        Told::Unchanged => at(*a).is_some() && at(*a) == at(*b),
+                        Told::Occupied(by) => at(*a).is_some() && at(*b) == Some(*by) && at(*a) != at(*b),
+                        _ => false,
+                    })
+            }
             (What::Set(..), Told::Stored) => {
                 matches!(effect, Some((t, Told::Stored)) if (from..=to).contains(t))
             }
@@ -120,6 +147,8 @@ impl History {
         let keys = match &op.what {
             What::Get(key) | What::Set(key, _) => vec![*key],
             What::Del(keys) => keys.clone(),
+            What::Both(keys) => keys.to_vec(),
+            What::Move { from, to, .. } => vec![*from, *to],
         };
         let recent = |k: usize| self.versions[k].iter().rev().take(4).collect::<Vec<_>>();
         let versions: Vec<_> = keys.into_iter().map(|k| (k, recent(k))).collect();
@@ -129,7 +158,8 @@ impl History {
     /// Notes which changes without answer took effect.
     pub fn close(&mut self) {
         for op in &mut self.ops {
-            op.took_effect = op.id.is_some_and(|id| self.effects.contains_key(&(id.client, id.n)));
+            let effect = op.id.and_then(|id| self.effects.get(&(id.client, id.n)));
+            (op.took_effect, op.effect) = (effect.is_some(), effect.map(|(_, told)| told.clone()));
         }
     }
 }

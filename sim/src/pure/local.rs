@@ -3,6 +3,7 @@
 use super::config::{Config, Planted};
 use super::global::told;
 use super::history::Told;
+use super::many::Both;
 use super::names::{Held, Names};
 use super::net::{REQUEST_STREAMS, Slot};
 use super::rng::{Clock, MS, Rng, Time};
@@ -26,6 +27,8 @@ pub(super) enum Event {
     Keep,
     FlushAck,
     Get(Call, Name),
+    /// A read of two names goes on.
+    Both(Call, Both),
     Change(Call, RequestId, Command),
     /// A hit under way looks its name up, having loaded `valid_until`.
     Look(Call, Name, Moment),
@@ -47,6 +50,8 @@ pub(super) struct Call {
     /// The operation, by its number in the history.
     pub op: usize,
     pub gone: Rc<Cell<bool>>,
+    /// It waits for one of several values only, so that it comes to be held: the operation is answered otherwise.
+    pub part: bool,
 }
 
 impl Waiter for Call {
@@ -72,6 +77,8 @@ pub(super) struct Local {
     requests: [Option<u64>; REQUEST_STREAMS],
     found: BTreeMap<FlightId, (Name, Entry)>,
     asked: BTreeMap<FlightId, Name>,
+    /// Reads of two names that wait for Global, by operation.
+    pub both: BTreeMap<usize, Both>,
     pub paused_until: Time,
     inbox: VecDeque<(u64, Event)>,
 }
@@ -102,6 +109,7 @@ impl Local {
             requests: [None; REQUEST_STREAMS],
             found: BTreeMap::new(),
             asked: BTreeMap::new(),
+            both: BTreeMap::new(),
             paused_until: 0,
             inbox: VecDeque::new(),
         }
@@ -129,6 +137,7 @@ impl World {
         (local.valid_until, local.era) = (Moment::ZERO, 0);
         (local.session, local.requests) = (None, [None; REQUEST_STREAMS]);
         (local.found, local.asked) = (BTreeMap::new(), BTreeMap::new());
+        local.both = BTreeMap::new();
         (local.paused_until, local.inbox) = (0, VecDeque::new());
         self.local_event(i, 0, Event::Connect(Slot::Session));
         for n in 0..REQUEST_STREAMS {
@@ -197,6 +206,7 @@ impl World {
                 let valid_until = self.locals[i].valid_until;
                 self.step(i, Event::Look(call, name, valid_until));
             }
+            Event::Both(call, both) => self.both(i, call, both),
             Event::Look(call, name, valid_until) => self.look(i, call, name, valid_until),
             Event::ReadClock(call, name, mut valid_until, held) => {
                 if self.planted(Planted::LoadAfterLookup) {
@@ -240,7 +250,7 @@ impl World {
     }
 
     /// A hit goes on, at once or a little later: it holds no lock.
-    fn step(&mut self, i: usize, event: Event) {
+    pub(super) fn step(&mut self, i: usize, event: Event) {
         if self.rng.chance(850) {
             return self.at_local(i, event);
         }
@@ -339,6 +349,11 @@ impl World {
         local.m.saw(reply.born);
         match reply.answer {
             Answer::Resolved(resolved) => local.m.resolved(now, reply.flight, resolved),
+            Answer::ResolvedMany(all) => {
+                if let Err((e, waiting)) = local.m.resolved_many(now, reply.flight, all) {
+                    self.tell_all(waiting, &Err(e));
+                }
+            }
             Answer::Changed { outcome, cacheable } => self.changed(i, reply.flight, &outcome, cacheable),
             Answer::Failed(e) => {
                 local.asked.remove(&reply.flight);
@@ -382,7 +397,7 @@ impl World {
     }
 
     fn tell_all(&mut self, waiting: Vec<Call>, answer: &Result<Told>) {
-        for call in waiting {
+        for call in waiting.into_iter().filter(|call| !call.part) {
             self.answered(&call, answer.clone());
         }
     }
@@ -407,7 +422,9 @@ impl World {
             Action::Send(frame) => self.send_up(i, frame),
             Action::Ask(request) => self.ask_global(i, request),
             Action::Found(flight, entry, _) => {
-                let name = self.locals[i].asked.remove(&flight).expect("a name that was asked for");
+                let local = &mut self.locals[i];
+                let name = local.asked.remove(&flight).or_else(|| local.m.name_of(flight));
+                let name = name.expect("a name that was asked for");
                 self.locals[i].found.insert(flight, (name, entry));
                 if self.rng.chance(600) {
                     self.complete(i, flight);
@@ -421,6 +438,7 @@ impl World {
                 let got = entry.map(|entry| value_of(entry.hash));
                 self.tell_all(waiting, &Ok(Told::Got(got)));
             }
+            Action::TellMany(waiting, all) => self.told_both(i, waiting, &all),
             Action::Refused(waiting, e) => self.tell_all(waiting, &Err::<Told, Error>(e)),
             Action::Reconnect(why) => {
                 self.violation(|| format!("a stream broke its order: {why}"));
@@ -440,7 +458,7 @@ impl World {
             dstore_shared::frame::Ask::Change { command: Command::Set { name, .. }, .. } => {
                 Some(name.clone())
             }
-            dstore_shared::frame::Ask::Change { .. } => None,
+            dstore_shared::frame::Ask::ResolveMany { .. } | dstore_shared::frame::Ask::Change { .. } => None,
         };
         if let Some(name) = name {
             self.locals[i].asked.insert(request.flight, name);

@@ -19,6 +19,7 @@ mod faults;
 mod global;
 mod history;
 mod local;
+mod many;
 mod names;
 mod net;
 mod rng;

@@ -23,8 +23,17 @@ const STEPS_MAX: usize = 400_000;
 #[derive(Debug)]
 enum Seen {
     Get(usize, Option<u64>),
+    /// What each of the names was, if it is one of those that were read.
+    Both([Option<Option<u64>>; 2]),
     Set(usize, u64, Option<Told>),
     Del([Deleted; 2]),
+    /// A COPY or RENAME from one to another; either may be neither of the two.
+    Move {
+        from: Option<usize>,
+        to: Option<usize>,
+        unbinds: bool,
+        told: Told,
+    },
 }
 
 /// What a DEL does to one of the two names.
@@ -55,7 +64,21 @@ fn project(op: &Op, pair: [usize; 2]) -> Option<Call> {
     let told = op.answer.as_ref().map(|(_, told)| told.clone());
     let seen = match (&op.what, told) {
         (What::Get(key), Some(Told::Got(value))) => Seen::Get(place(*key)?, value),
-        (What::Get(_), _) => return None,
+        (What::Both(keys), Some(Told::Both(values))) => {
+            let mut seen = [None; 2];
+            for (key, value) in keys.iter().zip(values) {
+                if let Some(at) = place(*key) {
+                    seen[at] = Some(value);
+                }
+            }
+            Seen::Both(seen)
+        }
+        (What::Get(_) | What::Both(_), _) => return None,
+        (What::Move { from, to, unbinds }, told) => {
+            // What an unanswered one did depends on what was bound then: Global's timeline tells.
+            let told = told.or_else(|| op.effect.clone())?;
+            Seen::Move { from: place(*from), to: place(*to), unbinds: *unbinds, told }
+        }
         (What::Set(key, value), told) => Seen::Set(place(*key)?, *value, told),
         (What::Del(keys), told) => {
             let mut deleted = [Deleted::No; 2];
@@ -70,7 +93,13 @@ fn project(op: &Op, pair: [usize; 2]) -> Option<Call> {
             Seen::Del(deleted)
         }
     };
-    if matches!(seen, Seen::Del([Deleted::No, Deleted::No])) {
+    let elsewhere = matches!(
+        seen,
+        Seen::Del([Deleted::No, Deleted::No])
+            | Seen::Both([None, None])
+            | Seen::Move { from: None, to: None, .. }
+    );
+    if elsewhere {
         return None;
     }
     let to = match (&op.answer, op.took_effect) {
@@ -85,6 +114,11 @@ fn project(op: &Op, pair: [usize; 2]) -> Option<Call> {
 fn step(mut state: State, seen: &Seen) -> Option<State> {
     match seen {
         Seen::Get(at, value) => (state[*at] == *value).then_some(state),
+        Seen::Both(values) => {
+            let fits = values.iter().zip(state).all(|(seen, is)| seen.is_none_or(|seen| seen == is));
+            fits.then_some(state)
+        }
+        Seen::Move { from, to, unbinds, told } => moved(state, (*from, *to), *unbinds, told),
         Seen::Set(at, value, told) => {
             let before = state[*at];
             let fits = match told {
@@ -108,6 +142,41 @@ fn step(mut state: State, seen: &Seen) -> Option<State> {
             Some(state)
         }
     }
+}
+
+fn moved(
+    mut state: State,
+    (from, to): (Option<usize>, Option<usize>),
+    unbinds: bool,
+    told: &Told,
+) -> Option<State> {
+    let source = from.map(|at| state[at]);
+    let target = to.map(|at| state[at]);
+    let fits = match told {
+        Told::Moved(value) => {
+            source.is_none_or(|is| is == Some(*value))
+                && target.is_none_or(|is| is.is_none_or(|is| is == *value))
+        }
+        Told::NotFound => source.is_none_or(|is| is.is_none()),
+        Told::Occupied(by) => {
+            source.is_none_or(|is| is.is_some_and(|is| is != *by)) && target.is_none_or(|is| is == Some(*by))
+        }
+        Told::Unchanged => {
+            source.is_none_or(|is| is.is_some())
+                && target.is_none_or(|is| is.is_some())
+                && source.is_none_or(|source| target.is_none_or(|target| source == target))
+        }
+        _ => false,
+    };
+    if let Told::Moved(value) = told {
+        if let Some(to) = to {
+            state[to] = Some(*value);
+        }
+        if let Some(from) = from.filter(|_| unbinds) {
+            state[from] = None;
+        }
+    }
+    fits.then_some(state)
 }
 
 /// Beginnings and ends of calls in the order of time, as a list from which calls are lifted. Node 0 is the
@@ -202,7 +271,7 @@ mod tests {
     use super::*;
 
     fn op(from: Time, to: Time, what: What, told: Told) -> Op {
-        Op { what, from, answer: Some((to, told)), id: None, took_effect: true }
+        Op { what, from, answer: Some((to, told)), id: None, took_effect: true, effect: None }
     }
 
     fn set(from: Time, to: Time, value: u64) -> Op {

@@ -208,7 +208,10 @@ impl Table {
         let id = self.ids.entry(label).or_insert((new, None)).0;
         let caller = caller.map(|(epoch, reg)| Caller { epoch, reg_seq: RegSeq(reg) });
         let names = names.iter().map(|k| name(k)).collect();
-        self.m.submit(at(ms), Submission { id, names, drains, job: label, caller, responder: label });
+        self.m.submit(
+            at(ms),
+            Submission { id, names, drains, spared: None, job: label, caller, responder: label },
+        );
     }
 
     /// The committer is done with what `label` asked, and what it did is visible.
@@ -276,6 +279,7 @@ fn told(action: &Action<&'static str, &'static str>) -> String {
                 Outcome::Set(SetOutcome::Occupied(e)) => format!("{label}: occupied {}", e.bind_rev),
                 Outcome::Set(other) => format!("{label}: {other:?}"),
                 Outcome::Delete(d) => format!("{label}: removed {}", d.revision),
+                Outcome::Copy(c) | Outcome::Rename(c) => format!("{label}: {c:?}"),
             };
             if let Some(epoch) = answered.cacheable {
                 write!(text, ", cache in e{}", epoch.counter).unwrap();

@@ -6,7 +6,9 @@ use crate::pure::history::Told;
 use crate::pure::local::value_of;
 use crate::pure::rng::MS;
 use crate::pure::world::{self, World};
-use dstore_shared::{Command, DeleteOutcome, Entry, Error, Name, Outcome, Revision, SetOutcome};
+use dstore_shared::{
+    Command, CopyOutcome, CopyResult, DeleteOutcome, Entry, Error, Name, Outcome, Revision, SetOutcome,
+};
 
 impl World {
     /// Appends what is queued as one batch, if no batch is on its way.
@@ -56,6 +58,23 @@ impl World {
                 let removed: Vec<bool> = names.iter().map(|n| self.global.visible.contains_key(n)).collect();
                 let revision = if removed.contains(&true) { next } else { Revision(next.0 - 1) };
                 Outcome::Delete(DeleteOutcome { removed, revision })
+            }
+            Command::Copy { from, to } => Outcome::Copy(self.copied(from, to, false, next)),
+            Command::Rename { from, to } => Outcome::Rename(self.copied(from, to, true, next)),
+        }
+    }
+
+    fn copied(&self, from: &Name, to: &Name, unbinds: bool, next: Revision) -> CopyOutcome {
+        let none = |result| CopyOutcome { result, revision: Revision(next.0 - 1) };
+        let Some(source) = self.global.visible.get(from) else { return none(CopyResult::NotFound) };
+        match self.global.visible.get(to) {
+            _ if from == to => none(CopyResult::Unchanged(*source)),
+            Some(held) if held.hash != source.hash => none(CopyResult::Occupied(*held)),
+            Some(held) if !unbinds => none(CopyResult::Unchanged(*held)),
+            Some(held) => CopyOutcome { result: CopyResult::Done(*held), revision: next },
+            None => {
+                let entry = Entry { bind_rev: next, ..*source };
+                CopyOutcome { result: CopyResult::Done(entry), revision: next }
             }
         }
     }
@@ -147,6 +166,14 @@ fn changes(command: &Command, outcome: &Outcome) -> Option<Vec<(Name, Option<Ent
             let changes: Vec<_> = removed.map(|(name, _)| (name.clone(), None)).collect();
             (!changes.is_empty()).then_some(changes)
         }
+        (Command::Copy { to, .. }, Outcome::Copy(copy)) => match copy.result {
+            CopyResult::Done(entry) => Some(vec![(to.clone(), Some(entry))]),
+            _ => None,
+        },
+        (Command::Rename { from, to }, Outcome::Rename(copy)) => match copy.result {
+            CopyResult::Done(entry) => Some(vec![(from.clone(), None), (to.clone(), Some(entry))]),
+            _ => None,
+        },
         _ => None,
     }
 }
@@ -158,5 +185,11 @@ pub(in crate::pure) fn told(outcome: &Outcome) -> Told {
         Outcome::Set(SetOutcome::Occupied(e)) => Told::Occupied(value_of(e.hash)),
         Outcome::Set(SetOutcome::NeedBlob) => unreachable!("every value travels along"),
         Outcome::Delete(d) => Told::Removed(d.removed.clone()),
+        Outcome::Copy(copy) | Outcome::Rename(copy) => match copy.result {
+            CopyResult::Done(e) => Told::Moved(value_of(e.hash)),
+            CopyResult::Unchanged(_) => Told::Unchanged,
+            CopyResult::Occupied(e) => Told::Occupied(value_of(e.hash)),
+            CopyResult::NotFound => Told::NotFound,
+        },
     }
 }

@@ -1,12 +1,12 @@
 //! What comes in at Global: frames of sessions, and requests with their answers.
 
-use super::{Event, Job, Read, Responder};
+use super::{Asked, Event, Job, Read, Responder};
 use crate::pure::config::Planted;
 use crate::pure::rng::MS;
 use crate::pure::world::{self, World};
 use dstore_global::sessions::{Caller, StreamId, Submission};
 use dstore_shared::frame::{Answer, Ask, Reply, Request, Resolved, Up};
-use dstore_shared::{Command, Revision};
+use dstore_shared::{Command, Epoch, Name, RegSeq, Revision};
 
 impl World {
     pub(super) fn frame_at_global(&mut self, stream: u64, frame: Up) {
@@ -58,29 +58,49 @@ impl World {
         let Request { epoch, reg_seq, .. } = request;
         match request.ask {
             Ask::Resolve { name, cache, .. } => {
-                let first = self.planted(Planted::ReadBeforeRegistering);
-                let made = if cache && !first {
-                    self.machine().begin_read(now, epoch, &name, reg_seq)
-                } else {
-                    None
-                };
-                let (found, head) = (None, Revision(0));
-                let read = Read { responder, epoch, name, reg_seq, made, found, head };
-                self.global.next_read += 1;
-                let no = self.global.next_read;
-                self.global.process.as_mut().expect("global is up").reads.insert(no, read);
-                self.soon(Event::Read(no));
+                self.begin_read((responder, epoch), vec![(name, reg_seq)], cache, false);
+            }
+            Ask::ResolveMany { names, cache, .. } => {
+                let asked = names.into_iter().zip(reg_seq.0..).map(|(name, seq)| (name, RegSeq(seq)));
+                self.begin_read((responder, epoch), asked.collect(), cache, true);
             }
             Ask::Change { id, command } => {
-                let (names, drains) = match &command {
-                    Command::Set { name, .. } => (vec![name.clone()], false),
-                    Command::Delete { names } => (names.clone(), true),
+                let (names, drains, spared) = match &command {
+                    Command::Set { name, .. } => (vec![name.clone()], false, None),
+                    Command::Delete { names } => (names.clone(), true, None),
+                    Command::Copy { from, to } => (vec![from.clone(), to.clone()], false, Some(to.clone())),
+                    Command::Rename { from, to } => {
+                        let drains = !self.planted(Planted::UndrainedRename);
+                        (vec![from.clone(), to.clone()], drains, Some(to.clone()))
+                    }
                 };
-                let caller = (!drains && reg_seq.0 > 0).then_some(Caller { epoch, reg_seq });
+                let sets = matches!(command, Command::Set { .. });
+                let caller = (sets && reg_seq.0 > 0).then_some(Caller { epoch, reg_seq });
                 let job = Job { id, command };
-                self.machine().submit(now, Submission { id, names, drains, job, caller, responder });
+                self.machine().submit(now, Submission { id, names, drains, spared, job, caller, responder });
             }
         }
+    }
+
+    fn begin_read(
+        &mut self,
+        (responder, epoch): (Responder, Epoch),
+        names: Vec<(Name, RegSeq)>,
+        cache: bool,
+        is_many: bool,
+    ) {
+        let now = self.global_now();
+        let registers = cache && !self.planted(Planted::ReadBeforeRegistering);
+        let mut asked = Vec::new();
+        for (name, reg_seq) in names {
+            let made = if registers { self.machine().begin_read(now, epoch, &name, reg_seq) } else { None };
+            asked.push(Asked { name, reg_seq, made, found: None });
+        }
+        let read = Read { responder, epoch, asked, head: Revision(0), is_many };
+        self.global.next_read += 1;
+        let no = self.global.next_read;
+        self.global.process.as_mut().expect("global is up").reads.insert(no, read);
+        self.soon(Event::Read(no));
     }
 
     /// Another thread goes on, at once or a little later.
@@ -93,8 +113,15 @@ impl World {
         let head = self.global.head;
         let process = self.global.process.as_mut().expect("global is up");
         if let Some(read) = process.reads.get_mut(&no) {
-            read.found = self.global.visible.get(&read.name).copied();
+            for asked in &mut read.asked {
+                asked.found = self.global.visible.get(&asked.name).copied();
+            }
             read.head = head;
+            if self.planted(Planted::PiecemealReads) {
+                // Long enough that something changes in between.
+                let delay = self.rng.between(1, 30) * MS;
+                return self.after(delay, world::Event::Global(self.global.boot, Event::Answer(no)));
+            }
             self.soon(Event::Answer(no));
         }
     }
@@ -103,16 +130,28 @@ impl World {
         let now = self.global_now();
         let process = self.global.process.as_mut().expect("global is up");
         let Some(mut read) = process.reads.remove(&no) else { return };
-        if self.planted(Planted::ReadBeforeRegistering) {
-            read.made = self.machine().begin_read(now, read.epoch, &read.name, read.reg_seq);
+        let mut resolved = Vec::new();
+        for asked in &mut read.asked {
+            if self.planted(Planted::ReadBeforeRegistering) {
+                asked.made = self.machine().begin_read(now, read.epoch, &asked.name, asked.reg_seq);
+            }
+            // The last of many is read later than the others.
+            if self.planted(Planted::PiecemealReads) && !resolved.is_empty() {
+                asked.found = self.global.visible.get(&asked.name).copied();
+            }
+            let found = asked.found.is_some();
+            let made = asked.made;
+            let mut cacheable = made.and_then(|made| self.machine().end_read(now, &asked.name, made, found));
+            if self.planted(Planted::AlwaysCacheable) && found {
+                cacheable = Some(read.epoch);
+            }
+            resolved.push(Resolved { entry: asked.found, carried: None, cacheable, head: read.head });
         }
-        let found = read.found.is_some();
-        let mut cacheable = read.made.and_then(|made| self.machine().end_read(now, &read.name, made, found));
-        if self.planted(Planted::AlwaysCacheable) && found {
-            cacheable = Some(read.epoch);
-        }
-        let resolved = Resolved { entry: read.found, carried: None, cacheable, head: read.head };
-        self.reply(read.responder, Answer::Resolved(resolved));
+        let answer = match resolved.pop() {
+            Some(one) if !read.is_many => Answer::Resolved(one),
+            last => Answer::ResolvedMany(resolved.into_iter().chain(last).collect()),
+        };
+        self.reply(read.responder, answer);
     }
 
     pub(super) fn reply(&mut self, to: Responder, answer: Answer) {

@@ -1,0 +1,112 @@
+//! Many names at one revision, for a Local that would hold them.
+//!
+//! ```text
+//! all in memory:  one hold of the lock: look and register      -> one revision, nothing between
+//! else:           register, look at all at one revision, rely  -> what came to be busy in between is not cached
+//! ```
+//! Invariant: every answer of one request holds as of the one revision that it tells.
+
+use super::Host;
+use crate::authority::Authority;
+use dstore_shared::frame::{Answer, Reply, Resolved};
+use dstore_shared::limits::{BATCH_BYTES_MAX, CARRIED_BYTES_MAX};
+use dstore_shared::{Blob, BlobHash, Entry, Epoch, FlightId, Name, RegSeq, Result};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// A resolve of many names on its way.
+pub(super) struct ResolveMany {
+    pub flight: FlightId,
+    pub epoch: Epoch,
+    /// The registration of the first name; each further one asks for one more.
+    pub reg_seq: RegSeq,
+    pub names: Vec<Name>,
+    pub cache: bool,
+    pub carry: bool,
+    pub permit: mpsc::OwnedPermit<Reply>,
+}
+
+impl ResolveMany {
+    fn each(&self) -> impl Iterator<Item = (&Name, RegSeq)> {
+        self.names.iter().zip(self.reg_seq.0..).map(|(name, reg_seq)| (name, RegSeq(reg_seq)))
+    }
+}
+
+impl Host {
+    pub(super) fn resolve_many(&self, asked: ResolveMany) {
+        let authority = self.0.clone();
+        let hot = authority.look_hot(&asked);
+        self.0.tasks.spawn("resolve", async move {
+            let reader = authority.clone();
+            let work = move || {
+                let looked = hot.map_or_else(|| reader.look_cold(&asked), Ok);
+                let looked = looked.and_then(|looked| reader.carry(looked, asked.carry));
+                let answer = looked.map_or_else(Answer::Failed, Answer::ResolvedMany);
+                asked.permit.send(Reply { flight: asked.flight, answer, born: reader.born() });
+            };
+            authority.sys.blocking.run(work).await;
+        });
+    }
+}
+
+impl Authority {
+    /// If memory knows all names: what they are bound to, registered, under one hold of the lock.
+    fn look_hot(&self, asked: &ResolveMany) -> Option<Vec<Resolved>> {
+        self.event(|m, now| {
+            // Visible state changes under this lock only: this is one revision, and no name is registered in vain.
+            let entries: Option<Vec<Option<Entry>>> =
+                asked.names.iter().map(|name| self.catalog.entry_hot(name)).collect();
+            let head = m.head();
+            let looked = asked.each().zip(entries?).map(|((name, reg_seq), entry)| {
+                let cacheable = entry.filter(|_| asked.cache).and_then(|_| {
+                    let made = m.begin_read(now, asked.epoch, name, reg_seq)?;
+                    m.end_read(now, name, made, true)
+                });
+                Resolved { entry, carried: None, cacheable, head }
+            });
+            Some(looked.collect())
+        })
+    }
+
+    /// As [`Self::look_hot`], with a look at the index between registration and reliance. Blocks.
+    fn look_cold(&self, asked: &ResolveMany) -> Result<Vec<Resolved>> {
+        let made: Vec<_> = self.event(|m, now| {
+            let begin = |(name, reg_seq)| {
+                asked.cache.then(|| m.begin_read(now, asked.epoch, name, reg_seq)).flatten()
+            };
+            asked.each().map(begin).collect()
+        });
+        let looked = self.catalog.entries(&asked.names);
+        let cacheable: Vec<_> = self.event(|m, now| {
+            let found = |i: usize| looked.as_ref().is_ok_and(|(_, entries)| entries[i].is_some());
+            let end = |(i, (name, made)): (usize, (&Name, Option<_>))| m.end_read(now, name, made?, found(i));
+            asked.names.iter().zip(made).enumerate().map(end).collect()
+        });
+        let (head, entries) = looked?;
+        let resolved = entries.into_iter().zip(cacheable);
+        Ok(resolved.map(|(entry, cacheable)| Resolved { entry, carried: None, cacheable, head }).collect())
+    }
+
+    /// Adds the bytes of small values, as many as fit a batch; one that is damaged is left to the fetch to tell.
+    fn carry(self: &Arc<Self>, mut looked: Vec<Resolved>, carry: bool) -> Result<Vec<Resolved>> {
+        let mut left = if carry { BATCH_BYTES_MAX } else { 0 };
+        let mut read: HashMap<BlobHash, Blob> = HashMap::new();
+        for resolved in &mut looked {
+            let small = |entry: &Entry| entry.size <= CARRIED_BYTES_MAX.min(left) as u64;
+            let Some(entry) = resolved.entry.filter(small) else { continue };
+            let blob = match read.get(&entry.hash) {
+                Some(blob) => blob.clone(),
+                None => {
+                    let Some(bytes) = self.catalog.inline(&entry.hash)? else { continue };
+                    let Ok(blob) = self.verified(bytes, entry.hash) else { continue };
+                    read.insert(entry.hash, blob.clone());
+                    blob
+                }
+            };
+            left -= blob.bytes().len();
+            resolved.carried = Some(blob);
+        }
+        Ok(looked)
+    }
+}
