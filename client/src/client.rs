@@ -1,6 +1,9 @@
 //! The calls. What happens when one fails is in `patience.rs`.
 
 mod patience;
+mod watch;
+
+pub use watch::Watch;
 
 use crate::config::ClientConfig;
 use crate::ids::Ids;

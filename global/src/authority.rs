@@ -18,6 +18,7 @@ use crate::SyncLevel;
 use crate::blobs::Blobs;
 use crate::catalog::Catalog;
 use crate::committer::{Done, Job, Work};
+use crate::feed::Feed;
 use crate::sessions::{Action, Answered, Boot, Counts, Sessions, StreamId, Submission, Terms};
 use dstore_shared::frame::{Answer, Down, Reply};
 use dstore_shared::limits::{DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX};
@@ -69,6 +70,7 @@ pub struct Authority {
     pub(crate) blobs: Blobs,
     pub(crate) sweep_grace: Duration,
     pub(crate) sync: SyncLevel,
+    pub(crate) feed: Arc<Feed>,
     shard: Mutex<Shard>,
     committer: Lane<Job>,
     next_stream: AtomicU64,
@@ -93,6 +95,7 @@ pub(crate) struct Parts {
     pub blobs: Blobs,
     pub sweep_grace: Duration,
     pub sync: SyncLevel,
+    pub feed: Arc<Feed>,
     pub committer: Lane<Job>,
     pub terms: Terms,
     pub boot: Boot,
@@ -114,6 +117,7 @@ impl Authority {
             blobs: parts.blobs,
             sweep_grace: parts.sweep_grace,
             sync: parts.sync,
+            feed: parts.feed,
             shard: Mutex::new(Shard { sessions, streams: HashMap::new() }),
             committer: parts.committer,
             next_stream: AtomicU64::new(1),

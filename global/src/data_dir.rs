@@ -19,6 +19,7 @@ mod tests;
 use crate::catalog::{Catalog, CatalogConfig};
 use crate::checkpoint::{Checkpoint, Checkpoints, Remembered};
 use crate::engine::{self, Engine, EngineKind};
+use crate::feed::Log;
 use crate::sealed::failed;
 use bytes::Bytes;
 use dstore_shared::{Error, HistoryId, Kind, Result, Revision, limits};
@@ -97,6 +98,8 @@ pub struct Opened<J> {
     pub rebuilt: bool,
     /// Outcomes still in their window, oldest first.
     pub outcomes: Vec<Remembered>,
+    /// What became of names, as far back as the journal was read.
+    pub(crate) feed: Log,
     /// What was cut off the journal's end, in words.
     pub torn: Option<String>,
     /// Journal time at the head, in milliseconds since 1970.
@@ -155,6 +158,7 @@ pub fn open<J>(
         fresh,
         rebuilt: redone.rebuilt,
         outcomes,
+        feed: redone.feed,
         torn: found.torn,
         journal_time,
         dir: DataDir { sys: sys.clone(), path: path.clone(), meta: Mutex::new(meta), _lock: lock },

@@ -10,6 +10,7 @@ use dstore_proto::store::{
     Body, DeleteReply, Found, ListQuery, Listing, Provenance, SetReply, Slice, Stat, Status, Store, Target,
     Tier,
 };
+use dstore_proto::watch::{WatchQuery, Watching};
 use dstore_shared::limits::{CARRIED_BYTES_MAX, LIST_BYTES_MAX, LIST_NAMES_MAX};
 use dstore_shared::{
     Blob, BlobHash, Command, Entry, Error, Key, Name, Outcome, RequestId, Result, Revision, SetOutcome,
@@ -181,6 +182,10 @@ impl Store for Host {
         Ok(fit_frame(page.await?))
     }
 
+    async fn watch(&self, query: WatchQuery) -> Result<Watching> {
+        self.0.feed.watch(&query, self.0.catalog.head())
+    }
+
     async fn status(&self) -> Result<Status> {
         let counts = self.0.counts();
         let (stopping, lease) = self.0.event(|m, _| (m.is_retiring(), m.lease()));
@@ -196,6 +201,8 @@ impl Store for Host {
             fact("names", catalog.names.to_string()),
             fact("blobs_about", catalog.blobs.to_string()),
             fact("blobs_marked_corrupt", blobs.marked.to_string()),
+            fact("watches", self.0.feed.watchers().to_string()),
+            fact("watch_from", self.0.feed.reach().0.to_string()),
             fact("sync", self.0.sync.to_string()),
         ];
         Ok(Status {

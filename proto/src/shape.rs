@@ -4,7 +4,9 @@
 //! to its bytes. Fields that are not listed cost at most their own bytes.
 
 use crate::wire;
-use dstore_shared::limits::{BATCH_LEN_MAX, DELETE_NAMES_MAX, LIST_NAMES_MAX, SUMMARY_LEN_MAX};
+use dstore_shared::limits::{
+    BATCH_LEN_MAX, DELETE_NAMES_MAX, LIST_NAMES_MAX, SUMMARY_LEN_MAX, WATCH_EVENTS_MAX,
+};
 use dstore_shared::{Error, Result};
 use prost::Message;
 use prost::encoding::{WireType, decode_key, decode_varint};
@@ -57,6 +59,8 @@ shapes! {
     ExistsResponse: &[];
     ListRequest: &[];
     ListResponse: &[leaf(1, LIST_NAMES_MAX)];
+    WatchRequest: &[];
+    WatchResponse: &[leaf(2, WATCH_EVENTS_MAX)];
     StatusRequest: &[];
     StatusResponse: &[leaf(7, FACTS_MAX)];
     ErrorDetail: &[];

@@ -9,6 +9,7 @@ use crate::catalog::{Catalog, Start};
 use crate::change::{Change, Commit, Commits};
 use crate::checkpoint::{Checkpoint, Checkpoints, Remembered};
 use crate::engine::{self, Engine, Table};
+use crate::feed::{Limits, Log};
 use bytes::Bytes;
 use dstore_shared::{Error, HistoryId, Result, Revision};
 use dstore_sys::Sys;
@@ -26,6 +27,8 @@ pub(super) struct Redo<'a> {
     state: State,
     outcomes: Vec<Remembered>,
     last: Revision,
+    /// What became of names, from the first batch on that was read.
+    feed: Option<Log>,
 }
 
 enum State {
@@ -40,6 +43,7 @@ pub(super) struct Redone {
     pub(super) applier: LaneEnd,
     pub(super) rebuilt: bool,
     pub(super) outcomes: Vec<Remembered>,
+    pub(super) feed: Log,
 }
 
 impl<'a> Redo<'a> {
@@ -54,12 +58,22 @@ impl<'a> Redo<'a> {
             Index::Unproven(_) | Index::Broken(_) => Revision(0),
         };
         let outcomes = checkpoint.as_mut().map(|c| std::mem::take(&mut c.outcomes)).unwrap_or_default();
-        Self { sys, config, history, checkpoint, state: State::Waiting(index, files), outcomes, last }
+        Self {
+            sys,
+            config,
+            history,
+            checkpoint,
+            state: State::Waiting(index, files),
+            outcomes,
+            last,
+            feed: None,
+        }
     }
 
     /// Redoes a batch of the journal.
     pub(super) fn batch(&mut self, first: Revision, last: Revision, payload: Bytes) -> Result<()> {
         if last <= self.last {
+            self.recall(first, payload);
             return Ok(());
         }
         if first > self.last.next() {
@@ -70,6 +84,7 @@ impl<'a> Redo<'a> {
         for commit in Commits::of(payload) {
             let commit = commit?;
             if commit.revision <= self.last {
+                self.tell(std::slice::from_ref(&commit));
                 continue;
             }
             if commit.revision != self.last.next() {
@@ -81,11 +96,13 @@ impl<'a> Redo<'a> {
             if commits.len() == SHOW_COMMITS {
                 catalog.make_room();
                 catalog.show(&commits)?;
+                self.tell(&commits);
                 commits.clear();
             }
         }
         catalog.make_room();
         catalog.show(&commits)?;
+        self.tell(&commits);
         if self.last == last {
             return Ok(());
         }
@@ -93,6 +110,32 @@ impl<'a> Redo<'a> {
         Err(Error::corrupt(format!(
             "a journal batch ends at revision `{found}` and should end at `{last}`: restore the data directory from a backup"
         )))
+    }
+
+    /// A batch that index and checkpoint have: for the feed alone, which does without it if it cannot be read.
+    fn recall(&mut self, first: Revision, payload: Bytes) {
+        for commit in Commits::of(payload) {
+            match commit {
+                Ok(commit) => self.tell(&[commit]),
+                Err(error) => {
+                    tracing::warn!(%first, %error, "an old batch of the journal cannot be read: watches begin later");
+                    self.feed = None;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Tells the feed of the next commits; it begins anew if some are missing before them.
+    fn tell(&mut self, commits: &[Commit]) {
+        let Some(first) = commits.first() else { return };
+        let before = Revision(first.revision.0.saturating_sub(1));
+        let feed = match &mut self.feed {
+            Some(feed) if feed.head() == before => feed,
+            feed => feed.insert(Log::new(before, Limits::default())),
+        };
+        feed.append(commits, &[]);
+        drop(feed.evict());
     }
 
     /// The catalog at `head`, the journal's last revision; `reached` is what index or checkpoint have seen.
@@ -110,7 +153,9 @@ impl<'a> Redo<'a> {
         self.running()?;
         match self.state {
             State::Running { catalog, applier, rebuilt } => {
-                Ok(Redone { catalog, applier, rebuilt, outcomes: self.outcomes })
+                let feed = self.feed.filter(|feed| feed.head() == head);
+                let feed = feed.unwrap_or_else(|| Log::new(head, Limits::default()));
+                Ok(Redone { catalog, applier, rebuilt, outcomes: self.outcomes, feed })
             }
             State::Waiting(..) | State::Failed => Err(Error::internal("redo did not start: report this")),
         }

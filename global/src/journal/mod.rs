@@ -52,6 +52,8 @@ pub struct JournalConfig {
     pub spare_segments: usize,
     /// No new segment file is made if fewer bytes than this would remain free.
     pub min_free_bytes: u64,
+    /// So many of the last revisions are replayed though the checkpoint has them, as far as they are read anyway.
+    pub replay_again: u64,
 }
 
 impl JournalConfig {
@@ -66,6 +68,7 @@ impl JournalConfig {
             // One for use while the next is prepared, one in reserve for a full disk.
             spare_segments: 2,
             min_free_bytes: 256 << 20,
+            replay_again: 0,
         }
     }
 

@@ -79,10 +79,11 @@ pub(super) fn recover(
     }
     let mut replayed = 0;
     let end = Walk::after(&survey, floors.checkpoint)?.run(|header, payload| {
-        if header.last <= floors.checkpoint {
+        if header.last > floors.checkpoint {
+            replayed += 1;
+        } else if header.last.0.saturating_add(config.replay_again) <= head.0 {
             return Ok(());
         }
-        replayed += 1;
         let payload = Bytes::copy_from_slice(payload);
         replay(Batch { first: header.first, last: header.last, payload })
     })?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// yet read, `connections * header_bytes * streams_per_connection` of headers, and one frame a stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// Connections at a time; one more is closed at once. 4,096: a Local has three, a worker one.
+    /// Connections at a time; one more is closed at once. 4,096: a Local has four, a worker one.
     pub connections: usize,
     /// Calls at a time on one connection; the peer waits for one more. 128: twice what a busy Local uses.
     pub streams_per_connection: u32,
