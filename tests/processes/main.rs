@@ -17,4 +17,5 @@ mod rig;
 mod sizes;
 mod start;
 mod storm;
+mod watch;
 mod wire;

@@ -19,7 +19,12 @@ fn name(key: &str) -> Name {
 }
 
 fn entry(revision: u64) -> Entry {
-    Entry { hash: BlobHash::of(&revision.to_le_bytes()), size: 8, bind_rev: Revision(revision), expires_at: None }
+    Entry {
+        hash: BlobHash::of(&revision.to_le_bytes()),
+        size: 8,
+        bind_rev: Revision(revision),
+        expires_at: None,
+    }
 }
 
 fn commit(revision: u64, changes: Vec<Change>) -> Commit {
@@ -111,7 +116,9 @@ async fn a_watch_begins_after_its_revision_at_every_edge_of_every_chunk() {
         assert_eq!(all.len(), 20 - 6 + 2 * 3);
         for after in 0..=20 {
             let got = now(&mut watch(&feed, "", after)).await.expect("remembered");
-            let rest = |key: &&String| key.trim_end_matches(char::is_alphabetic).parse::<u64>().expect("a number") > after;
+            let rest = |key: &&String| {
+                key.trim_end_matches(char::is_alphabetic).parse::<u64>().expect("a number") > after
+            };
             let expected: Vec<&String> = all.iter().filter(rest).collect();
             assert_eq!(keys(&got).iter().collect::<Vec<_>>(), expected, "chunks of {chunk}, after {after}");
             assert!(got.is_empty() || got.last().expect("one").through == Revision(20));
@@ -158,7 +165,10 @@ async fn what_is_too_old_is_told_with_what_is_not() {
     let e = feed.watch(&query("", floor.0 - 1), Revision(30)).expect_err("too old");
     assert_eq!(e.kind(), Kind::TooOld);
     assert!(e.message().contains(&format!("`{floor}`")) && e.message().contains("list"), "{e}");
-    assert_eq!(keys(&now(&mut watch(&feed, "", floor.0)).await.expect("remembered")).len() as u64, 30 - floor.0);
+    assert_eq!(
+        keys(&now(&mut watch(&feed, "", floor.0)).await.expect("remembered")).len() as u64,
+        30 - floor.0
+    );
     assert_eq!(now(&mut slow).await.expect_err("it did not keep up").kind(), Kind::TooOld);
     assert!(slow.batches.next().await.is_none(), "an error is its end");
     drop(slow);
@@ -277,8 +287,9 @@ async fn whatever_the_writers_and_the_cuts_a_watcher_sees_each_event_once_or_is_
             let batch: Vec<Commit> = (0..below(4))
                 .map(|_| {
                     revision += 1;
-                    let keys: Vec<String> =
-                        (0..below(6)).map(|_| ["a", "ab", "abc", "b", "c"][below(5) as usize].to_owned()).collect();
+                    let keys: Vec<String> = (0..below(6))
+                        .map(|_| ["a", "ab", "abc", "b", "c"][below(5) as usize].to_owned())
+                        .collect();
                     model.extend(keys.iter().map(|key| (revision, key.clone())));
                     unbind(revision, &keys.iter().map(String::as_str).collect::<Vec<_>>())
                 })
@@ -287,7 +298,11 @@ async fn whatever_the_writers_and_the_cuts_a_watcher_sees_each_event_once_or_is_
             if below(3) > 0 {
                 continue;
             }
-            let resumed = if below(3) == 0 { feed.watch(&query(prefix, through), Revision(revision)) } else { Ok(watching) };
+            let resumed = if below(3) == 0 {
+                feed.watch(&query(prefix, through), Revision(revision))
+            } else {
+                Ok(watching)
+            };
             let seen = match resumed {
                 Ok(resumed) => {
                     watching = resumed;
@@ -303,7 +318,8 @@ async fn whatever_the_writers_and_the_cuts_a_watcher_sees_each_event_once_or_is_
                 Ok(seen) => {
                     for Seen { events, through: upto } in seen {
                         assert!(upto.0 >= through, "seed {seed}");
-                        let of = |e: Event| (e.revision.0, String::from_utf8_lossy(e.key.as_bytes()).into_owned());
+                        let of =
+                            |e: Event| (e.revision.0, String::from_utf8_lossy(e.key.as_bytes()).into_owned());
                         got.extend(events.into_iter().map(of));
                         through = upto.0;
                     }

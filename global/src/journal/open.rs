@@ -6,7 +6,7 @@
 //!
 //! Invariants: nothing is changed before the judgement; nothing is replayed that is not durable.
 
-use super::recovery::{Stale, Survey, Walk};
+use super::recovery::{Stale, Survey, Surveyed, Walk};
 use super::refusal::Refusal;
 use super::rewrite::Fresh;
 use super::segment::Segment;
@@ -77,11 +77,12 @@ pub(super) fn recover(
             go_on(sys, config, &mut survey, floors.checkpoint, head)?;
         }
     }
+    recall(config, &survey, floors.checkpoint, head, &mut replay)?;
     let mut replayed = 0;
     let end = Walk::after(&survey, floors.checkpoint)?.run(|header, payload| {
         if header.last > floors.checkpoint {
             replayed += 1;
-        } else if header.last.0.saturating_add(config.replay_again) <= head.0 {
+        } else if !config.replays_again(header.last, head) {
             return Ok(());
         }
         let payload = Bytes::copy_from_slice(payload);
@@ -106,6 +107,43 @@ pub(super) fn recover(
         replayed,
     };
     Ok(to)
+}
+
+/// Replays what is kept in the segments before the one that holds the first revision after `checkpoint`, as far as
+/// [`JournalConfig::replay_again`] asks for it. Nobody depends on it: what cannot be read is left out.
+fn recall(
+    config: &JournalConfig,
+    survey: &Survey,
+    checkpoint: Revision,
+    head: Revision,
+    replay: &mut impl FnMut(Batch) -> Result<()>,
+) -> Result<()> {
+    let before = Walk::before(survey, checkpoint, |segments| {
+        let mut left = config.segment_bytes + config.first_segment_bytes;
+        let wanted = |segment: &&Surveyed| {
+            left = left.saturating_sub(segment.segment.bytes);
+            left > 0 && config.replays_again(segment.limit, head)
+        };
+        segments.iter().rev().take_while(wanted).count()
+    })?;
+    let Some(mut before) = before else { return Ok(()) };
+    let mut failed = None;
+    let read = before.run(|header, payload| {
+        if !config.replays_again(header.last, head) {
+            return Ok(());
+        }
+        let payload = Bytes::copy_from_slice(payload);
+        replay(Batch { first: header.first, last: header.last, payload })
+            .inspect_err(|e| failed = Some(e.clone()))
+    });
+    match (failed, read) {
+        (Some(e), _) => Err(e),
+        (None, Err(error)) => {
+            tracing::warn!(%error, "old batches of the journal cannot be read: watches begin later");
+            Ok(())
+        }
+        (None, Ok(_)) => Ok(()),
+    }
 }
 
 /// Makes the directory if need be, and keeps others out of it.

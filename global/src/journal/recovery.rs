@@ -189,6 +189,19 @@ impl<'a> Walk<'a> {
         Ok(Self { segments: &survey.segments, reader: Reader::default(), index, at: DATA_START, head, chain })
     }
 
+    /// Will read the last segments before the one that [`Walk::after`] begins with, as many as `last` says of them.
+    pub(super) fn before(
+        survey: &'a Survey,
+        checkpoint: Revision,
+        last: impl FnOnce(&[Surveyed]) -> usize,
+    ) -> Result<Option<Self>, Refusal> {
+        let segments = &survey.segments[..survey.start(checkpoint)?];
+        let segments = &segments[segments.len() - last(segments).min(segments.len())..];
+        let Some(Surveyed { segment, first: Some(first), .. }) = segments.first() else { return Ok(None) };
+        let (head, chain) = (Revision(first.0 - 1), segment.header.origin.map(|_| segment.header.salt));
+        Ok(Some(Self { segments, reader: Reader::default(), index: 0, at: DATA_START, head, chain }))
+    }
+
     /// Gives every batch to `sink`, up to the first that is bad.
     pub(super) fn run(&mut self, mut sink: impl FnMut(&BatchHeader, &[u8]) -> Result<()>) -> Result<End> {
         loop {

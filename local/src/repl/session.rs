@@ -273,12 +273,8 @@ impl<S: Store> Session<S> {
         count: Option<u64>,
         mode: Mode,
     ) -> io::Result<u8> {
-        let query = WatchQuery {
-            namespace: Namespace::default(),
-            prefix,
-            after: after.map(Revision),
-            history: None,
-        };
+        let query =
+            WatchQuery { namespace: Namespace::default(), prefix, after: after.map(Revision), history: None };
         self.interrupts.mark_unchanged();
         if self.settings.chatty {
             self.output.note("watching, Ctrl-C ends it").await;
