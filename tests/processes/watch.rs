@@ -6,7 +6,7 @@ use crate::wire::{Flow, Wire};
 use dstore_client::{Client, Event, Happened, WatchQuery};
 use dstore_shared::{BlobHash, Kind, Namespace, Revision, SetOutcome};
 use dstore_sys::rng::{OsRng, Rng, SeededRng};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -159,31 +159,40 @@ fn killed(dir: &Path, at: &str, end: &End, rng: &SeededRng) -> (Vec<Change>, u64
         let mut child = dstore(dir, &["watch", "w/", "--json", "--from", &from, "--node", at])
             .spawn()
             .expect("dstore runs");
-        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let life = 1 + rng.next_u64() % 400;
-        for n in 0.. {
-            if n == life && kills < CUTS {
-                break;
-            }
-            let Some(Ok(line)) = lines.next() else { break };
-            let event: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let killer = (kills < CUTS).then(|| {
+            let life = Duration::from_millis(20 + rng.next_u64() % 100);
+            let child = Pid::from_child(&child);
+            std::thread::spawn(move || {
+                std::thread::sleep(life);
+                kill_process(child, Signal::KILL).expect("nobody has waited for it");
+            })
+        });
+        let mut over = false;
+        for line in lines.map_while(Result::ok) {
+            // Its last line may be half of one.
+            let Ok(event) = serde_json::from_str::<serde_json::Value>(&line) else { break };
             let (Some(revision), Some(key)) = (event["revision"].as_u64(), event["key"].as_str()) else {
                 panic!("after {from} it wrote {line}");
             };
-            let key = key.to_owned();
-            let hash = (event["kind"] == "set")
-                .then(|| event["hash"].as_str().expect("a hash").parse().expect("a hash"));
-            seen.entry(revision).or_default().push((revision, key, hash));
+            let hash = (event["kind"] == "set").then(|| event["hash"].as_str().expect("a hash"));
+            let hash = hash.map(|hash| hash.parse().expect("a hash"));
+            seen.entry(revision).or_default().push((revision, key.to_owned(), hash));
             // The last change of all is one of its own.
-            if is_over(end, revision) {
+            over = is_over(end, revision);
+            if over && killer.is_none() {
                 child.kill().expect("killed");
-                child.wait().expect("ended");
-                return (seen.into_values().flatten().collect(), kills);
+                break;
             }
         }
-        child.kill().expect("killed");
+        if let Some(killer) = killer {
+            killer.join().expect("it killed");
+            kills += 1;
+        }
         child.wait().expect("ended");
-        kills += 1;
+        if over {
+            return (seen.into_values().flatten().collect(), kills);
+        }
     }
 }
 
