@@ -219,7 +219,7 @@ fn assemble(
         grace: crate::sessions::lengthened(grace),
     };
     let catalog = opened.catalog.clone();
-    let feed = Feed::new(opened.history, opened.feed);
+    let feed = Feed::new(opened.history, opened.feed, config.watch_bytes);
     let mut ends = Vec::new();
     let authority = Arc::new_cyclic(|authority| {
         let (publishing, published) = Publishing::start(sys.blocking, authority.clone(), catalog.clone());

@@ -29,6 +29,8 @@ impl Default for Limits {
     }
 }
 
+/// Bytes of names after which a chunk is whole though it has few events.
+const CHUNK_NAME_BYTES: usize = 128 << 10;
 /// What an event takes in a message besides its key.
 const EVENT_BYTES: usize = 96;
 
@@ -149,6 +151,12 @@ impl Log {
         self.bytes + self.open.bytes()
     }
 
+    /// Takes `bytes` at most from now on; gives what it forgets.
+    pub(crate) fn limit(&mut self, bytes: usize) -> Vec<Arc<Chunk>> {
+        self.limits.bytes = bytes;
+        self.evict()
+    }
+
     /// Room for a whole batch.
     pub(super) fn batch() -> Room {
         Room { events: WATCH_EVENTS_MAX, bytes: WATCH_BYTES_MAX }
@@ -167,7 +175,7 @@ impl Log {
                     }
                     _ => continue,
                 };
-                if self.open.events.len() >= self.limits.chunk {
+                if self.open.events.len() >= self.limits.chunk || self.open.names.len() >= CHUNK_NAME_BYTES {
                     self.close();
                 }
                 self.open.push(name.as_bytes(), (commit.revision, commit.at_ms), bound, entry);

@@ -47,8 +47,9 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    /// A feed that goes on from what `log` knows.
-    pub(crate) fn new(history: HistoryId, log: Log) -> Arc<Self> {
+    /// A feed that goes on from what `log` knows, and remembers `bytes`.
+    pub(crate) fn new(history: HistoryId, mut log: Log, bytes: usize) -> Arc<Self> {
+        drop(log.limit(bytes));
         let head = watch::Sender::new(log.head());
         Arc::new(Self {
             log: RwLock::new(log),
@@ -100,10 +101,8 @@ impl Feed {
             return Err(other_history(asked, self.history));
         }
         let watcher = Watcher::enter(self)?;
-        let (floor, at) = {
-            let log = self.log.read();
-            (log.floor(), query.after.unwrap_or(log.head()))
-        };
+        // What was acknowledged is visible, and perhaps not in the log yet: it is not of "from now on".
+        let (at, floor) = (query.after.unwrap_or(head), self.log.read().floor());
         if at < floor {
             return Err(too_old(at, floor));
         }
@@ -121,7 +120,7 @@ impl Feed {
             wanted,
             changed: self.head.subscribe(),
             watcher,
-            told: at,
+            through: at,
             ended: false,
         };
         let batches = Box::pin(stream::unfold(reader, |mut reader| async move {
@@ -160,7 +159,7 @@ struct Reader {
     wanted: Wanted,
     changed: watch::Receiver<Revision>,
     watcher: Watcher,
-    told: Revision,
+    through: Revision,
     ended: bool,
 }
 
@@ -182,8 +181,8 @@ impl Reader {
                     return Some(Err(e));
                 }
             };
+            self.through = seen.through;
             if due || !seen.events.is_empty() {
-                self.told = seen.through;
                 return Some(Ok(seen));
             }
             let pace = PACE * u32::try_from(self.watcher.0.watchers()).unwrap_or(u32::MAX);
@@ -206,7 +205,7 @@ impl Reader {
 
     /// Goes through what is new: to the end, or until a batch is full.
     async fn look(&mut self) -> Result<Seen> {
-        let mut seen = Seen { events: Vec::new(), through: self.told };
+        let mut seen = Seen { events: Vec::new(), through: self.through };
         let mut room = Log::batch();
         loop {
             for _ in 0..CHUNKS_A_LOOK {

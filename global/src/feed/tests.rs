@@ -11,7 +11,7 @@ use futures_util::{FutureExt, StreamExt};
 const HISTORY: HistoryId = HistoryId(5);
 
 fn feed(limits: Limits) -> Arc<Feed> {
-    Feed::new(HISTORY, Log::new(Revision(0), limits))
+    Feed::new(HISTORY, Log::new(Revision(0), limits), limits.bytes)
 }
 
 fn name(key: &str) -> Name {
@@ -195,7 +195,7 @@ async fn memory_is_bounded_in_bytes_too() {
     let long = "k".repeat(1000);
     for revision in 1..=5000 {
         feed.append(&[bind(revision, &long)], &[]);
-        assert!(feed.reach().1 <= limits.bytes + 2 * 1024 * 1200, "{}", feed.reach().1);
+        assert!(feed.reach().1 <= limits.bytes + (256 << 10), "{}", feed.reach().1);
     }
     assert!(feed.reach().0 > Revision(1000));
 }
