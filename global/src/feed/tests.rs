@@ -339,5 +339,5 @@ async fn whatever_the_writers_and_the_cuts_a_watcher_sees_each_event_once_or_is_
             assert_eq!(got, due, "seed {seed}: through {through} of {revision}");
         }
     }
-    assert!(told > 100, "some fall behind: {told}");
+    assert!(told > 20, "some fall behind: {told}");
 }

@@ -53,7 +53,7 @@ pub struct JournalConfig {
     /// No new segment file is made if fewer bytes than this would remain free.
     pub min_free_bytes: u64,
     /// So many of the last revisions are replayed though the checkpoint has them, as far as they are kept; for that
-    /// at most one segment more is read.
+    /// at most two segments more are read.
     pub replay_again: u64,
 }
 

@@ -6,7 +6,7 @@
 //!
 //! Invariants: nothing is changed before the judgement; nothing is replayed that is not durable.
 
-use super::recovery::{Stale, Survey, Surveyed, Walk};
+use super::recovery::{Stale, Survey, Walk};
 use super::refusal::Refusal;
 use super::rewrite::Fresh;
 use super::segment::Segment;
@@ -118,14 +118,9 @@ fn recall(
     head: Revision,
     replay: &mut impl FnMut(Batch) -> Result<()>,
 ) -> Result<()> {
-    let before = Walk::before(survey, checkpoint, |segments| {
-        let mut left = config.segment_bytes + config.first_segment_bytes;
-        let wanted = |segment: &&Surveyed| {
-            left = left.saturating_sub(segment.segment.bytes);
-            left > 0 && config.replays_again(segment.limit, head)
-        };
-        segments.iter().rev().take_while(wanted).count()
-    })?;
+    let wanted = |last| config.replays_again(last, head);
+    // Two segments of the full size.
+    let before = Walk::before(survey, checkpoint, 2 * config.segment_bytes - 1, wanted)?;
     let Some(mut before) = before else { return Ok(()) };
     let mut failed = None;
     let read = before.run(|header, payload| {
