@@ -536,6 +536,7 @@ fn a_killed_process_with_the_fjall_engine_loses_nothing_acknowledged() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "another journal is put there behind its back")]
 fn the_feed_goes_back_as_far_as_the_journal_was_read_and_has_no_gap() {
     let dir = tempfile::tempdir().unwrap();
     let mut opened = open_memory(dir.path());

@@ -213,6 +213,7 @@ async fn a_list_of_a_revision_that_the_feed_has_not_reached_can_be_gone_on_from(
 }
 
 #[tokio::test(start_paused = true)]
+#[expect(clippy::disallowed_methods, reason = "the clock is tokio's, and virtual")]
 async fn an_idle_watch_tells_how_far_it_has_got_and_an_event_comes_at_once() {
     let feed = feed(Limits::default());
     feed.append(&[bind(1, "a")], &[]);
