@@ -2,6 +2,9 @@
 
 mod many;
 mod patience;
+mod watch;
+
+pub use watch::Watch;
 
 use crate::config::ClientConfig;
 use crate::ids::Ids;

@@ -7,10 +7,13 @@ mod fake;
 
 use boundaries::SIZES;
 use bytes::Bytes;
-use dstore_client::{Address, Body, Client, ClientConfig, Slice, Target, Tier};
+use dstore_client::{
+    Address, Body, Client, ClientConfig, Event, Happened, Seen, Slice, Target, Tier, Watch, WatchQuery,
+};
+use dstore_proto::RemoteStore;
 use dstore_proto::dial::Dial;
 use dstore_proto::serve::{Limits, Routes, Serving};
-use dstore_shared::{BlobHash, Error, Kind, Name, RequestId, SetOutcome};
+use dstore_shared::{BlobHash, Error, Kind, Name, Namespace, RequestId, Revision, SetOutcome};
 use dstore_sys::Sys;
 use dstore_sys::clock::ManualClock;
 use dstore_sys::net::MemoryNet;
@@ -408,4 +411,117 @@ async fn an_upload_that_nobody_takes_ends_and_says_that_nothing_was_stored() {
     assert_eq!(e.kind(), Kind::Unavailable);
     assert!(!e.message().contains("outcome unknown") && e.message().contains("nothing was stored"), "{e}");
     assert_eq!(world.store.names(), 0);
+}
+
+fn event(revision: u64, key: &str) -> Event {
+    Event {
+        revision: Revision(revision),
+        at_ms: revision,
+        key: name(key).key(),
+        happened: Happened::Unbound(None),
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "as a watch gives it")]
+fn seen(events: &[(u64, &str)], through: u64) -> dstore_shared::Result<Seen> {
+    let events = events.iter().map(|(revision, key)| event(*revision, key)).collect();
+    Ok(Seen { events, through: Revision(through) })
+}
+
+fn watch_query(after: Option<u64>) -> WatchQuery {
+    WatchQuery {
+        namespace: Namespace::default(),
+        prefix: Bytes::new(),
+        after: after.map(Revision),
+        history: None,
+    }
+}
+
+/// What a watch gives until everything up to `through` has come.
+async fn watched(watch: &mut Watch<RemoteStore>, through: u64) -> Vec<(u64, String)> {
+    let mut all = Vec::new();
+    loop {
+        let seen = watch.next().await.expect("it resumes");
+        let of = |e: Event| (e.revision.0, String::from_utf8_lossy(e.key.as_bytes()).into_owned());
+        all.extend(seen.events.into_iter().map(of));
+        if seen.through.0 >= through {
+            return all;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_watch_that_is_cut_in_the_middle_of_a_revision_gives_the_rest_of_it_and_nothing_twice() {
+    let world = World::memory().await;
+    let scripts = [
+        vec![seen(&[(2, "a")], 2), seen(&[(3, "b"), (3, "c")], 2)],
+        // Cut before as much came as had been given, then after it.
+        vec![seen(&[(3, "b")], 2)],
+        vec![seen(&[(3, "b"), (3, "c")], 2), seen(&[(3, "d")], 2)],
+        vec![],
+        vec![seen(&[(3, "b"), (3, "c"), (3, "d"), (3, "e")], 3), seen(&[(4, "b")], 4)],
+        vec![seen(&[], 6)],
+    ];
+    world.store.watches.lock().extend(scripts);
+    let mut watch = world.client().watch(watch_query(Some(1)));
+    assert_eq!(watch.position(), None);
+    let all = watched(&mut watch, 6).await;
+    let expected = [(2, "a"), (3, "b"), (3, "c"), (3, "d"), (3, "e"), (4, "b")];
+    assert_eq!(all, expected.map(|(revision, key)| (revision, key.to_owned())));
+    assert_eq!(watch.position(), Some((BORN.history, Revision(6))));
+    let asked = world.store.asked.lock().clone();
+    let after: Vec<u64> = asked.iter().map(|query| query.after.expect("a revision").0).collect();
+    assert_eq!(after, [1, 2, 2, 2, 2, 4], "after all that was complete");
+    assert!(asked[0].history.is_none() && asked[1..].iter().all(|q| q.history == Some(BORN.history)));
+}
+
+#[tokio::test]
+async fn a_watch_from_now_on_stays_there_when_it_is_cut_before_anything_happened() {
+    let world = World::memory().await;
+    world.store.watches.lock().extend([vec![], vec![seen(&[(2, "a")], 2)]]);
+    let mut watch = world.client().watch(watch_query(None));
+    assert_eq!(watched(&mut watch, 2).await, [(2, "a".to_owned())]);
+    let after: Vec<_> = world.store.asked.lock().iter().map(|query| query.after).collect();
+    assert_eq!(after, [None, Some(Revision(1))], "what happened in between is not left out");
+}
+
+#[tokio::test]
+async fn a_watch_gives_up_when_the_node_is_away_and_at_once_when_it_is_too_old() {
+    let world = World::memory().await;
+    let config = ClientConfig { deadline: Duration::from_millis(300), ..ClientConfig::default() };
+    let old = dstore_proto::watch::too_old(Revision(1), Revision(7));
+    world.store.watches.lock().extend([vec![seen(&[(2, "a")], 2), Err(old)], vec![seen(&[], 3)]]);
+    let client = world.client_with(config);
+    let mut watch = client.watch(watch_query(Some(1)));
+    watch.next().await.expect("one");
+    let e = watch.next().await.expect_err("too old");
+    assert_eq!((e.kind(), world.store.asked.lock().len()), (Kind::TooOld, 1), "{e}");
+    assert!(e.message().contains("`7`"), "{e}");
+    assert_eq!(watch.position(), Some((BORN.history, Revision(2))), "from where to go on");
+    watch.next().await.expect("another call asks again");
+    world.store.failing.store(usize::MAX, Ordering::SeqCst);
+    world.store.watches.lock().push_back(vec![]);
+    let began = world.sys.clock.now();
+    let e = watch.next().await.expect_err("away");
+    assert_eq!(e.kind(), Kind::Unavailable);
+    assert!(world.sys.clock.now().since(began) >= Duration::from_millis(300), "{e}");
+}
+
+#[tokio::test]
+async fn the_end_of_a_server_ends_its_watches_at_once_and_they_go_on_at_the_next() {
+    let mut world = World::memory().await;
+    world.store.watches.lock().clear();
+    let client = world.client();
+    let mut watch = client.watch(watch_query(None));
+    let store = world.store.clone();
+    let restart = async {
+        eventually("it is asked", || store.asked.lock().len() == 1).await;
+        world.stop().await;
+        store.watches.lock().push_back(vec![seen(&[], 9)]);
+        world.start().await;
+    };
+    let (seen, ()) = tokio::join!(watch.next(), restart);
+    assert_eq!(seen.expect("it resumes").through, Revision(9));
+    let after = world.store.asked.lock().last().expect("asked").after;
+    assert_eq!(after, Some(Revision(1)));
 }

@@ -18,6 +18,7 @@ use crate::SyncLevel;
 use crate::blobs::Blobs;
 use crate::catalog::Catalog;
 use crate::committer::{Done, Job, Work};
+use crate::feed::Feed;
 use crate::mailbox::{self, mailbox};
 use crate::sessions::{
     Action, Answered, Boot, Caller, Counts, InvLog, OpNo, Sessions, StreamId, Submission, Terms,
@@ -118,6 +119,7 @@ pub struct Authority {
     pub(crate) sweep_grace: Duration,
     pub(crate) sync: SyncLevel,
     pub(crate) space: Arc<Space>,
+    pub(crate) feed: Arc<Feed>,
     shard: Mutex<Shard>,
     committer: Lane<Job>,
     next_stream: AtomicU64,
@@ -145,6 +147,7 @@ pub(crate) struct Parts {
     pub sweep_grace: Duration,
     pub sync: SyncLevel,
     pub space: Arc<Space>,
+    pub feed: Arc<Feed>,
     pub committer: Lane<Job>,
     pub terms: Terms,
     pub boot: Boot,
@@ -170,6 +173,7 @@ impl Authority {
             sweep_grace: parts.sweep_grace,
             sync: parts.sync,
             space: parts.space,
+            feed: parts.feed,
             shard: Mutex::new(Shard { sessions, streams: HashMap::new() }),
             committer: parts.committer,
             next_stream: AtomicU64::new(1),

@@ -13,6 +13,7 @@ use crate::SyncLevel;
 use crate::authority::Authority;
 use crate::catalog::Catalog;
 use crate::change::{BlobMeta, Change, Commit, Payload, Place};
+use crate::feed::Unbound;
 use crate::journal::{Class, Journal};
 use crate::publisher::{Decided, Publication, Publishing, To};
 use crate::sessions::OpNo;
@@ -105,6 +106,8 @@ pub(crate) struct Committer {
     durable_blobs: HashMap<BlobHash, (Revision, Option<BlobMeta>)>,
     commits: Vec<Commit>,
     decided: Vec<Decided>,
+    /// What the names were bound to that the commits unbind.
+    unbound: Vec<Unbound>,
     head: Revision,
     at_ms: u64,
     failed: Option<Error>,
@@ -132,6 +135,7 @@ impl Committer {
             durable_blobs: HashMap::new(),
             commits: Vec::new(),
             decided: Vec::new(),
+            unbound: Vec::new(),
             failed: None,
         }
     }
@@ -191,7 +195,8 @@ impl Committer {
     fn decide(&mut self, to: To, work: Work) {
         let revision = self.head.next();
         let (done, changes, outcome) = match self.judge(work, revision) {
-            Ok(Verdict { done, changes, id }) => {
+            Ok(Verdict { done, changes, id, unbound }) => {
+                self.unbound.extend(unbound);
                 let outcome = match (&done, id) {
                     (Done::Change(outcome), Some(id)) => Some((id, outcome.clone())),
                     _ => None,
@@ -309,7 +314,7 @@ impl Committer {
     fn judge_delete(&mut self, names: &[Name], revision: Revision) -> Result<Verdict> {
         let mut bound: HashMap<&Name, Option<Entry>> = HashMap::with_capacity(names.len());
         let mut metas: HashMap<BlobHash, BlobMeta> = HashMap::new();
-        let mut changes = Vec::new();
+        let (mut changes, mut unbound) = (Vec::new(), Vec::new());
         for name in names {
             if bound.contains_key(name) {
                 continue;
@@ -318,6 +323,7 @@ impl Committer {
             bound.insert(name, entry);
             let Some(entry) = entry else { continue };
             changes.push(Change::Unbind { name: name.clone() });
+            unbound.push(Unbound { revision, name: name.clone(), was: entry });
             let meta = match metas.get(&entry.hash) {
                 Some(meta) => Some(*meta),
                 None => self.meta(&entry.hash)?,
@@ -337,7 +343,7 @@ impl Committer {
         metas.sort_by_key(|(hash, _)| *hash);
         changes.extend(metas.into_iter().map(|(hash, meta)| Change::Blob { hash, meta }));
         let outcome = Outcome::Delete(DeleteOutcome { removed, revision: at });
-        Ok(Verdict::of(Done::Change(outcome), changes))
+        Ok(Verdict { unbound, ..Verdict::of(Done::Change(outcome), changes) })
     }
 
     fn judge_keep(&mut self, hash: BlobHash, size: u64, carried: Option<Blob>) -> Result<Verdict> {
@@ -414,7 +420,8 @@ impl Committer {
     fn publish(&mut self) {
         debug_assert!(self.payload.is_empty(), "what is published is in the journal");
         let (commits, decided) = (std::mem::take(&mut self.commits), std::mem::take(&mut self.decided));
-        self.publisher.publish(Publication::Batch { commits, decided, at_ms: self.at_ms });
+        let unbound = std::mem::take(&mut self.unbound);
+        self.publisher.publish(Publication::Batch { commits, decided, unbound, at_ms: self.at_ms });
     }
 
     /// The batch was not written, or nobody knows whether it was.
@@ -423,6 +430,7 @@ impl Committer {
         let unknown = poison.is_some();
         self.payload.clear();
         self.commits.clear();
+        self.unbound.clear();
         self.blobs.clear();
         self.head = self.journal.head();
         if let Some(poison) = poison {
@@ -443,10 +451,12 @@ struct Verdict {
     done: Done,
     changes: Vec<Change>,
     id: Option<RequestId>,
+    /// What the names were bound to that the changes unbind.
+    unbound: Vec<Unbound>,
 }
 
 impl Verdict {
     fn of(done: Done, changes: Vec<Change>) -> Self {
-        Self { done, changes, id: None }
+        Self { done, changes, id: None, unbound: Vec::new() }
     }
 }

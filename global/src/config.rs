@@ -28,6 +28,8 @@ pub struct GlobalConfig {
     pub blob_bytes_max: u64,
     /// How long a blob without a name is kept.
     pub sweep_grace: Duration,
+    /// Bytes of what watchers can be told of the past.
+    pub watch_bytes: usize,
 }
 
 impl GlobalConfig {
@@ -45,6 +47,8 @@ impl GlobalConfig {
             blob_bytes_max: limits::BLOB_BYTES_MAX,
             // Long enough for a slow upload to get its name, and for a mistaken DEL to be undone by hash.
             sweep_grace: Duration::from_secs(3600),
+            // About 500,000 changes of names with keys of 20 bytes.
+            watch_bytes: 64 << 20,
         }
     }
 }

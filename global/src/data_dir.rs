@@ -19,6 +19,7 @@ mod tests;
 use crate::catalog::{Catalog, CatalogConfig};
 use crate::checkpoint::{Checkpoint, Checkpoints, Remembered};
 use crate::engine::{self, Engine, EngineKind};
+use crate::feed::Log;
 use crate::sealed::failed;
 use crate::sessions::InvLog;
 use bytes::Bytes;
@@ -100,6 +101,8 @@ pub struct Opened<J> {
     pub outcomes: Vec<Remembered>,
     /// What became void by the changes that were redone: its floor is the oldest of them.
     pub log: InvLog,
+    /// What became of names, as far back as the journal was read.
+    pub(crate) feed: Log,
     /// What was cut off the journal's end, in words.
     pub torn: Option<String>,
     /// Journal time at the head, in milliseconds since 1970.
@@ -159,6 +162,7 @@ pub fn open<J>(
         rebuilt: redone.rebuilt,
         outcomes,
         log: redone.log,
+        feed: redone.feed,
         torn: found.torn,
         journal_time,
         dir: DataDir { sys: sys.clone(), path: path.clone(), meta: Mutex::new(meta), _lock: lock },

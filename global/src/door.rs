@@ -12,6 +12,7 @@ use dstore_proto::store::{
     Body, DeleteReply, Found, FoundMany, ListQuery, Listing, Provenance, SetOne, SetReply, Slice, Stat,
     StatMany, Status, Store, Target, Tier, check_exists,
 };
+use dstore_proto::watch::{WatchQuery, Watching};
 use dstore_shared::limits::{CARRIED_BYTES_MAX, LIST_BYTES_MAX, LIST_NAMES_MAX};
 use dstore_shared::{
     Blob, BlobHash, Command, CopyOutcome, Entry, Error, Key, Name, Outcome, RequestId, Result, Revision,
@@ -216,6 +217,10 @@ impl Store for Host {
         Ok(fit_frame(page.await?))
     }
 
+    async fn watch(&self, query: WatchQuery) -> Result<Watching> {
+        self.0.feed.watch(&query, self.0.catalog.head())
+    }
+
     async fn status(&self) -> Result<Status> {
         let counts = self.0.counts();
         let (stopping, lease, slow) = self.0.event(|m, now| (m.is_retiring(), m.lease(), m.slow(now)));
@@ -238,6 +243,8 @@ impl Store for Host {
             fact("names", catalog.names.to_string()),
             fact("blobs_about", catalog.blobs.to_string()),
             fact("blobs_marked_corrupt", blobs.marked.to_string()),
+            fact("watches", self.0.feed.watchers().to_string()),
+            fact("watch_from", self.0.feed.reach().0.to_string()),
             fact("sync", self.0.sync.to_string()),
             fact("space", shortage),
             fact("free_bytes", free.map_or_else(|| "unknown".to_owned(), |free| free.to_string())),

@@ -1,7 +1,7 @@
 //! The Global tier of dstore: the authority over names, and where they are durable.
 //!
 //! Where to read: [`authority`] has SET and DEL in the order they happen, `committer` the batch,
-//! `publisher` what follows it, [`sessions`] the coherence rules, [`journal`] the truth on disk, [`catalog`] what is visible,
+//! `publisher` what follows it, `feed` what watchers are told, [`sessions`] the coherence rules, [`journal`] the truth on disk, [`catalog`] what is visible,
 //! [`engine`] the index, [`blobs`] the files, [`data_dir`] how it is opened again.
 
 pub mod authority;
@@ -16,6 +16,7 @@ mod door;
 pub mod engine;
 #[cfg(test)]
 mod full;
+mod feed;
 mod global;
 #[cfg(test)]
 mod golden;

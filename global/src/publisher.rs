@@ -11,6 +11,7 @@ use crate::catalog::Catalog;
 use crate::change::Commit;
 use crate::checkpoint::Remembered;
 use crate::committer::Done;
+use crate::feed::Unbound;
 use crate::sessions::OpNo;
 use dstore_shared::{Error, Outcome, Result, Revision};
 use dstore_sys::tasks::{Blocking, Lane, LaneEnd};
@@ -46,6 +47,8 @@ pub(crate) enum Publication {
     Batch {
         commits: Vec<Commit>,
         decided: Vec<Decided>,
+        /// What those names were bound to that the commits unbind, in their order.
+        unbound: Vec<Unbound>,
         /// Journal time of the newest decision.
         at_ms: u64,
     },
@@ -134,9 +137,11 @@ impl Publisher {
     fn publish(&self, publication: Publication) {
         let Some(authority) = self.authority.upgrade() else { return };
         let at_ms = match publication {
-            Publication::Batch { commits, decided, at_ms } => {
+            Publication::Batch { commits, decided, unbound, at_ms } => {
                 self.catalog.make_room();
                 self.show(&authority, &commits, decided);
+                // After they are visible: whoever is told of a change reads at least that change.
+                authority.feed.append(&commits, &unbound);
                 at_ms
             }
             Publication::Checkpoint { to, at_ms } => {

@@ -23,7 +23,10 @@ use dstore_proto::store::{
     Body, BodyStream, DeleteReply, Found, FoundMany, ListQuery, Listing, Provenance, SetOne, SetReply, Slice,
     Stat, StatMany, Status, Store, Target, Tier, check_exists,
 };
-use dstore_shared::limits::{CARRIED_BYTES_MAX, DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX};
+use dstore_proto::watch::{WatchQuery, Watching};
+use dstore_shared::limits::{
+    CARRIED_BYTES_MAX, DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX, WATCHES_PER_CONNECTION,
+};
 use dstore_shared::{
     Blob, BlobHash, ClientId, Command, CopyOutcome, Entry, Error, Name, Outcome, RequestId, Result, Revision,
     SetOutcome,
@@ -34,11 +37,14 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::error::Elapsed;
 
 /// Identities that the node's own requests take in turn: each may have 1,024 in flight.
 const CLIENTS: u64 = 64;
+
+/// Watches at a time, which is what its connection to Global may have; one more is refused.
+const WATCHES_MAX: usize = WATCHES_PER_CONNECTION;
 
 /// The node. Clones share it.
 #[derive(Clone)]
@@ -47,6 +53,7 @@ pub struct Node {
     deadline: Duration,
     ids: Arc<Ids>,
     copies: Copies,
+    watches: Arc<Semaphore>,
 }
 
 struct Ids {
@@ -64,7 +71,8 @@ impl Node {
     pub(crate) fn new(core: Arc<Core>, deadline: Duration) -> Self {
         let ids = Ids { first: core.sys.rng.next_u128(), next: AtomicU64::new(0) };
         let copies = Copies::new(core.cache.blob_bytes_max());
-        Self { core, deadline, ids: Arc::new(ids), copies }
+        let watches = Arc::new(Semaphore::new(WATCHES_MAX));
+        Self { core, deadline, ids: Arc::new(ids), copies, watches }
     }
 
     /// The value of `name`, if the node holds it under a valid lease. Synchronous, one lookup, no allocation.
@@ -387,6 +395,19 @@ impl Store for Node {
     /// A node knows a few names only, so Global is asked.
     async fn list(&self, query: ListQuery) -> Result<Listing> {
         self.core.link.list(&query).await
+    }
+
+    /// Changes are known to Global alone, so it is watched; a node passes on what it tells.
+    async fn watch(&self, query: WatchQuery) -> Result<Watching> {
+        let place = self.watches.clone().try_acquire_owned().map_err(|_| {
+            Error::exhausted(format!(
+                "a node has at most {WATCHES_MAX} watches: end one, or ask another node"
+            ))
+        })?;
+        let begun = self.in_time(self.core.link.watch(&query)).await?.map_err(|_| self.away())?;
+        let Watching { history, after, batches } = begun?;
+        let batches = Box::pin(batches.inspect(move |_| _ = &place));
+        Ok(Watching { history, after, batches })
     }
 
     async fn status(&self) -> Result<Status> {

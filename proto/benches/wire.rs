@@ -11,6 +11,7 @@ use dstore_proto::store::{
     Body, BodyStream, DeleteReply, Found, FoundMany, ListQuery, Listing, Provenance, SetOne, SetReply, Slice,
     Stat, StatMany, Status, Store, Target, Tier,
 };
+use dstore_proto::watch::{WatchQuery, Watching};
 use dstore_shared::frame::{Answer, Ask, Down, Reply, Request, Resolved, Up};
 use dstore_shared::{
     Blob, BlobHash, Born, CopyOutcome, Entry, Epoch, Error, FlightId, HistoryId, Name, OutlineBuilder,
@@ -120,6 +121,10 @@ impl Store for Null {
     }
 
     async fn list(&self, _: ListQuery) -> Result<Listing> {
+        Err(Error::invalid("not here"))
+    }
+
+    async fn watch(&self, _: WatchQuery) -> Result<Watching> {
         Err(Error::invalid("not here"))
     }
 

@@ -17,6 +17,8 @@ pub mod status;
 pub mod store;
 mod store_service;
 mod transfer;
+pub mod watch;
+mod watch_wire;
 mod wrapped;
 
 pub use remote_store::RemoteStore;

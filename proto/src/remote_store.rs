@@ -14,6 +14,8 @@ use crate::store::{
 };
 use crate::store_service::{DOWNLOAD, UPLOAD};
 use crate::transfer;
+use crate::watch::{WatchQuery, Watching};
+use crate::watch_wire;
 use crate::wire::store_client::StoreClient;
 use crate::wire::{self};
 use bytes::Bytes;
@@ -313,6 +315,10 @@ impl Store for RemoteStore {
 
     async fn list(&self, query: ListQuery) -> Result<Listing> {
         self.unary(self.client.clone().list(wire::ListRequest::from(&query))).await?.try_into()
+    }
+
+    async fn watch(&self, query: WatchQuery) -> Result<Watching> {
+        watch_wire::begin(self.client.clone(), self.call, &query).await
     }
 
     async fn status(&self) -> Result<TierStatus> {

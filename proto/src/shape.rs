@@ -6,6 +6,7 @@
 use crate::wire;
 use dstore_shared::limits::{
     BATCH_LEN_MAX, DELETE_NAMES_MAX, GET_MANY_NAMES_MAX, LIST_NAMES_MAX, SET_MANY_NAMES_MAX, SUMMARY_LEN_MAX,
+    WATCH_EVENTS_MAX,
 };
 use dstore_shared::{Error, Result};
 use prost::Message;
@@ -67,6 +68,8 @@ shapes! {
     StatManyResponse: &[leaf(1, GET_MANY_NAMES_MAX)];
     ListRequest: &[];
     ListResponse: &[leaf(1, LIST_NAMES_MAX)];
+    WatchRequest: &[];
+    WatchResponse: &[leaf(2, WATCH_EVENTS_MAX)];
     StatusRequest: &[];
     StatusResponse: &[leaf(7, FACTS_MAX)];
     ErrorDetail: &[];

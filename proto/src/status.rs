@@ -28,6 +28,7 @@ pub fn code_of(kind: Kind) -> Code {
         Kind::Corrupt => Code::DataLoss,
         Kind::Closed => Code::Aborted,
         Kind::Pending => Code::DeadlineExceeded,
+        Kind::TooOld => Code::FailedPrecondition,
         Kind::Internal => Code::Internal,
     }
 }
@@ -153,7 +154,12 @@ mod tests {
     fn a_bare_code_is_read_as_its_kind_except_where_foreign_servers_mean_another() {
         for kind in Kind::ALL {
             let back = from_status(&Status::new(code_of(kind), "x"));
-            let expected = if kind == Kind::Pending { Kind::Unavailable } else { kind };
+            let expected = match kind {
+                Kind::Pending => Kind::Unavailable,
+                // Foreign servers mean much by it.
+                Kind::TooOld => Kind::Invalid,
+                kind => kind,
+            };
             assert_eq!(back.kind(), expected, "{kind}");
         }
         for (code, kind) in [

@@ -7,6 +7,7 @@ mod many;
 
 pub use many::{check_bytes, check_exists, check_names, check_sets};
 
+use crate::watch::{WatchQuery, Watching};
 use bytes::Bytes;
 use dstore_shared::{
     Blob, BlobHash, Born, CopyOutcome, Entry, Error, Key, Name, Namespace, RequestId, Result, Revision,
@@ -358,6 +359,17 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// `Unavailable` when Global is needed and away.
     fn list(&self, query: ListQuery) -> impl Future<Output = Result<Listing>> + Send;
+
+    /// What becomes of names from a revision on: ordered, without a gap, nothing twice. [`crate::watch`] says more.
+    ///
+    /// # Errors
+    /// `TooOld` if changes after the revision asked for are forgotten, or it is of another history: list, then
+    /// watch after the list's revision. `Exhausted` if there are as many watches as there may be, `Invalid` for a
+    /// revision that is not reached yet, `Unavailable` when Global is needed and away. They may also end the stream.
+    ///
+    /// # Cancel safety
+    /// A watch that is dropped has done nothing; another one after the last `through` misses nothing.
+    fn watch(&self, query: WatchQuery) -> impl Future<Output = Result<Watching>> + Send;
 
     /// How the tier is.
     ///

@@ -10,6 +10,7 @@ use crate::serve::Limits;
 use crate::status::{from_status, to_status};
 use crate::store::{Body, Found, SetOne, SetReply, Slice, Stat, Store};
 use crate::transfer::{self, Expected, WireStream};
+use crate::watch_wire::{self, OfConnection};
 use crate::wire::{self, store_server};
 use bytes::Bytes;
 use dstore_shared::limits::UNARY_BYTES_MAX;
@@ -265,6 +266,7 @@ impl<S: Store> Bulk for StoreService<S> {
 impl<S: Store> store_server::Store for StoreService<S> {
     type DownloadStream = WireStream<wire::DownloadChunk>;
     type GetManyStream = WireStream<wire::GetManyChunk>;
+    type WatchStream = WireStream<wire::WatchResponse>;
 
     async fn get(&self, request: Request<wire::GetRequest>) -> Result<Response<wire::GetResponse>, Status> {
         self.within(self.read(request.into_inner())).await
@@ -388,6 +390,20 @@ impl<S: Store> store_server::Store for StoreService<S> {
         request: Request<wire::ListRequest>,
     ) -> Result<Response<wire::ListResponse>, Status> {
         self.within(async { Ok(self.store.list(request.into_inner().try_into()?).await?.into()) }).await
+    }
+
+    async fn watch(
+        &self,
+        request: Request<wire::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let of = request.extensions().get::<OfConnection>().cloned();
+        self.within(async {
+            let of = of.ok_or_else(|| Error::internal("a call without a connection: report this"))?;
+            let place = of.enter()?;
+            let watching = self.store.watch(request.into_inner().try_into()?).await?;
+            Ok(watch_wire::send(&self.tasks, self.idle, of, place, watching))
+        })
+        .await
     }
 
     async fn status(

@@ -5,8 +5,9 @@ mod fake;
 use bytes::Bytes;
 use dstore_proto::dial::Dial;
 use dstore_proto::serve::{Counts, Limits, Routes, Serving};
+use dstore_proto::watch::{Event, Happened, Seen};
 use dstore_shared::limits::UNARY_BYTES_MAX;
-use dstore_shared::{BlobHash, ClientId, RequestId};
+use dstore_shared::{BlobHash, ClientId, Key, RequestId, Revision};
 use dstore_sys::Sys;
 use dstore_sys::net::Address;
 use dstore_sys::net::BoxFuture;
@@ -580,4 +581,60 @@ async fn a_stopped_server_is_gone_and_its_address_is_free() {
     assert_eq!(world.counts().open, 0);
     assert!(world.sys.net.listen(world.serving.address()).await.is_ok());
     world.tasks.stop().await;
+}
+
+/// A watch that tells as much as it can for ever.
+fn endless(store: &FakeStore) {
+    let events: Vec<Event> = (0..900)
+        .map(|i| Event {
+            revision: Revision(2),
+            at_ms: 0,
+            key: Key::new(format!("{i}{}", "k".repeat(500))).expect("valid"),
+            happened: Happened::Unbound(None),
+        })
+        .collect();
+    let seen = Seen { events, through: Revision(1) };
+    store.watches.lock().push_back(vec![Ok(seen); 100]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_not_read_is_given_up() {
+    let world = World::memory(Limits::default()).await;
+    endless(&world.store);
+    let channel =
+        dstore_proto::dial::Channel::new(&world.sys, &world.tasks, world.serving.address(), &Dial::default());
+    let mut client = StoreClient::new(channel);
+    let mut watch = client.watch(wire::WatchRequest::default()).await.expect("begun").into_inner();
+    let header = watch.message().await.expect("a header").expect("a message").header.expect("a header");
+    assert_eq!((&header.history[..], header.after), (&BORN.history.0.to_be_bytes()[..], 1));
+    // The clock is virtual.
+    tokio::time::sleep(Limits::default().transfer_idle * 2).await;
+    let mut messages = 0;
+    let ended = loop {
+        match watch.message().await {
+            Ok(Some(_)) => messages += 1,
+            Ok(None) => panic!("a watch that was given up must not end as if all were told"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(ended.code(), Code::Unavailable, "{ended}");
+    assert!(ended.message().contains("not read"), "{ended}");
+    assert!((1..20).contains(&messages), "what the windows held: {messages}");
+    eventually("the call has ended", || world.counts().streams == 0).await;
+}
+
+#[tokio::test]
+async fn a_watch_of_what_may_not_be_is_refused() {
+    let world = World::memory(Limits::default()).await;
+    let channel =
+        dstore_proto::dial::Channel::new(&world.sys, &world.tasks, world.serving.address(), &Dial::default());
+    let mut client = StoreClient::new(channel);
+    let long = wire::WatchRequest { prefix: vec![0; 1025].into(), ..Default::default() };
+    let history = wire::WatchRequest { history: vec![1; 15].into(), ..Default::default() };
+    let namespace = wire::WatchRequest { namespace: "UPPER".into(), ..Default::default() };
+    for refused in [long, history, namespace] {
+        let status = client.watch(refused).await.expect_err("refused");
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    }
+    assert!(world.store.asked.lock().is_empty());
 }

@@ -29,13 +29,15 @@ pub enum Kind {
     Closed,
     /// The change is not durable yet and goes on: ask again with the same id.
     Pending,
+    /// What was asked from is remembered no more: read the present state, and go on from its revision.
+    TooOld,
     /// A defect of dstore: report it.
     Internal,
 }
 
 impl Kind {
     /// Every kind, for tables.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Occupied,
         Self::Invalid,
         Self::TooLarge,
@@ -45,6 +47,7 @@ impl Kind {
         Self::Corrupt,
         Self::Closed,
         Self::Pending,
+        Self::TooOld,
         Self::Internal,
     ];
 }

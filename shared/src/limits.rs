@@ -6,6 +6,16 @@ use std::time::Duration;
 pub const LIST_NAMES_MAX: usize = 1000;
 /// Bytes of keys and entries on a page of a list.
 pub const LIST_BYTES_MAX: usize = 512 << 10;
+/// Events in one message of a watch.
+pub const WATCH_EVENTS_MAX: usize = 1000;
+/// Bytes of keys and entries in one message of a watch: it must fit a frame.
+pub const WATCH_BYTES_MAX: usize = 512 << 10;
+/// A watch tells how far it has got at least so often, also if nothing happens.
+pub const WATCH_PROGRESS: Duration = Duration::from_secs(2);
+/// A watch from which nothing came for so long is given up by whoever reads it: five times the promise.
+pub const WATCH_SILENCE: Duration = Duration::from_secs(10);
+/// Watches on one connection: one more is refused. Leaves room for other calls among the streams of a connection.
+pub const WATCHES_PER_CONNECTION: usize = 100;
 /// Longest key in bytes: long enough for a path or a digest, short enough to keep a million in memory.
 pub const KEY_BYTES_MAX: usize = 1024;
 /// Longest namespace name in bytes: it is repeated in every packed name.

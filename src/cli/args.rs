@@ -154,6 +154,20 @@ pub enum Verb {
         #[command(flatten)]
         node: NodeFlag,
     },
+    /// Tell what becomes of keys, one line an event, until Ctrl-C.
+    Watch {
+        /// What the keys begin with; without it, all.
+        #[arg(default_value = "")]
+        prefix: OsString,
+        /// Only changes after REVISION [default: from now on].
+        #[arg(long, value_name = "REVISION")]
+        from: Option<u64>,
+        /// End after N events.
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+        #[command(flatten)]
+        node: NodeFlag,
+    },
     /// Explain a data directory that no dstore uses, and change nothing in it.
     ///
     /// Ends with 0 if it is healthy or the next start repairs it, 6 if something is damaged or missing, 2 if it is

@@ -91,6 +91,10 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
             let keys = keys.into_iter().map(key_of).collect::<Result<_>>()?;
             (settings.one_shot(node, Command::Delete { keys })?, mode)
         }
+        Some(Verb::Watch { prefix, from, count, node }) => {
+            let prefix = prefix.into_vec().into();
+            (settings.one_shot(node, Command::Watch { prefix, after: from, count })?, mode)
+        }
         Some(Verb::Check { data, deep, min_free, salvage }) => {
             // The engine is not asked for: the directory says it.
             let store = StoreFlags { data, min_free, ..StoreFlags::default() };

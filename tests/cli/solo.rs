@@ -99,3 +99,18 @@ fn a_working_directory_with_a_long_path_is_no_obstacle_and_others_can_attach() {
     assert!(ended.code == Some(0) && ended.out.contains("a -> 1"), "{ended:?}");
     assert_eq!(ended.err.matches("no other process can attach").count(), 1, "{}", ended.err);
 }
+
+#[test]
+fn a_watch_tells_what_became_of_keys_since_a_revision() {
+    let dstore = Dstore::new();
+    let ended = dstore
+        .run(&["-c", "SET a 1; SET b 2; DEL a b; WATCH --from 0 --count 4; WATCH b --from 0 --count 2"]);
+    let told: Vec<_> =
+        ended.out.lines().skip(4).map(|line| line.split(" blake3").next().unwrap_or(line)).collect();
+    assert_eq!(told, ["1 set a", "2 set b", "3 del a", "3 del b", "2 set b", "3 del b"], "{ended:?}");
+    assert_eq!(ended.code, Some(0));
+    // It is remembered over a restart.
+    let ended = dstore.run(&["--json", "-c", "WATCH --from 2 --count 1"]);
+    let event: serde_json::Value = serde_json::from_str(&ended.out).expect("JSON");
+    assert_eq!((&event["kind"], &event["key"], &event["revision"]), (&"del".into(), &"a".into(), &3.into()));
+}

@@ -24,4 +24,5 @@ mod start;
 mod storm;
 #[path = "../../benches/figures/swarm/mod.rs"]
 mod swarm;
+mod watch;
 mod wire;

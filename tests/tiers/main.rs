@@ -10,3 +10,4 @@ mod list;
 mod many;
 mod races;
 mod rig;
+mod watch;

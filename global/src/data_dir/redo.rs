@@ -10,6 +10,7 @@ use crate::change::{Change, Commit, Commits};
 use crate::checkpoint::{Checkpoint, Checkpoints, Remembered};
 use crate::engine::{self, Engine, Table};
 use crate::sessions::{InvLog, LogBounds};
+use crate::feed::{Limits, Log};
 use bytes::Bytes;
 use dstore_shared::{Error, HistoryId, Moment, Result, Revision};
 use dstore_sys::Sys;
@@ -28,6 +29,8 @@ pub(super) struct Redo<'a> {
     outcomes: Vec<Remembered>,
     log: InvLog,
     last: Revision,
+    /// What became of names, from the first batch on that was read.
+    feed: Option<Log>,
 }
 
 enum State {
@@ -43,6 +46,7 @@ pub(super) struct Redone {
     pub(super) rebuilt: bool,
     pub(super) outcomes: Vec<Remembered>,
     pub(super) log: InvLog,
+    pub(super) feed: Log,
 }
 
 impl<'a> Redo<'a> {
@@ -58,12 +62,23 @@ impl<'a> Redo<'a> {
         };
         let outcomes = checkpoint.as_mut().map(|c| std::mem::take(&mut c.outcomes)).unwrap_or_default();
         let (state, log) = (State::Waiting(index, files), InvLog::new(last, LogBounds::default()));
-        Self { sys, config, history, checkpoint, state, outcomes, log, last }
+        Self {
+            sys,
+            config,
+            history,
+            checkpoint,
+            state,
+            outcomes,
+            log,
+            last,
+            feed: None,
+        }
     }
 
     /// Redoes a batch of the journal.
     pub(super) fn batch(&mut self, first: Revision, last: Revision, payload: Bytes) -> Result<()> {
         if last <= self.last {
+            self.recall(first, payload);
             return Ok(());
         }
         if first > self.last.next() {
@@ -74,6 +89,7 @@ impl<'a> Redo<'a> {
         for commit in Commits::of(payload) {
             let commit = commit?;
             if commit.revision <= self.last {
+                self.tell(std::slice::from_ref(&commit));
                 continue;
             }
             if commit.revision != self.last.next() {
@@ -88,12 +104,14 @@ impl<'a> Redo<'a> {
                 catalog.make_room();
                 catalog.check_space(true)?;
                 catalog.show(&commits)?;
+                self.tell(&commits);
                 commits.clear();
             }
         }
         catalog.make_room();
         catalog.check_space(true)?;
         catalog.show(&commits)?;
+        self.tell(&commits);
         if self.last == last {
             return Ok(());
         }
@@ -101,6 +119,32 @@ impl<'a> Redo<'a> {
         Err(Error::corrupt(format!(
             "a journal batch ends at revision `{found}` and should end at `{last}`: restore the data directory from a backup"
         )))
+    }
+
+    /// A batch that index and checkpoint have: for the feed alone, which does without it if it cannot be read.
+    fn recall(&mut self, first: Revision, payload: Bytes) {
+        for commit in Commits::of(payload) {
+            match commit {
+                Ok(commit) => self.tell(&[commit]),
+                Err(error) => {
+                    tracing::warn!(%first, %error, "an old batch of the journal cannot be read: watches begin later");
+                    self.feed = None;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Tells the feed of the next commits; it begins anew if some are missing before them.
+    fn tell(&mut self, commits: &[Commit]) {
+        let Some(first) = commits.first() else { return };
+        let before = Revision(first.revision.0.saturating_sub(1));
+        let feed = match &mut self.feed {
+            Some(feed) if feed.head() == before => feed,
+            feed => feed.insert(Log::new(before, Limits::default())),
+        };
+        feed.append(commits, &[]);
+        drop(feed.evict());
     }
 
     /// The catalog at `head`, the journal's last revision; `reached` is what index or checkpoint have seen.
@@ -118,7 +162,9 @@ impl<'a> Redo<'a> {
         self.running()?;
         match self.state {
             State::Running { catalog, applier, rebuilt } => {
-                Ok(Redone { catalog, applier, rebuilt, outcomes: self.outcomes, log: self.log })
+                let feed = self.feed.filter(|feed| feed.head() == head);
+                let feed = feed.unwrap_or_else(|| Log::new(head, Limits::default()));
+                Ok(Redone { catalog, applier, rebuilt, outcomes: self.outcomes, log: self.log, feed })
             }
             State::Waiting(..) | State::Failed => Err(Error::internal("redo did not start: report this")),
         }

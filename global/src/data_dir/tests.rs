@@ -534,3 +534,31 @@ fn a_killed_process_with_the_sled_engine_loses_nothing_acknowledged() {
 fn a_killed_process_with_the_fjall_engine_loses_nothing_acknowledged() {
     killed_at_any_moment(EngineKind::Fjall);
 }
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "another journal is put there behind its back")]
+fn the_feed_goes_back_as_far_as_the_journal_was_read_and_has_no_gap() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = open_memory(dir.path());
+    assert_eq!((opened.feed.floor(), opened.feed.head()), (Revision(0), Revision(0)));
+    let commits: Vec<Commit> = (1..=40).map(commit).collect();
+    for batch in commits.chunks(7) {
+        opened.journal.append(batch);
+        opened.catalog.show(batch).unwrap();
+    }
+    // The checkpoint is in the middle of a batch, as far as the journal is concerned.
+    let checkpoint = opened.catalog.checkpoint(Moment::from_nanos(1), Vec::new());
+    let checkpoint = checkpoint.blocking_recv().unwrap().unwrap();
+    drop(opened);
+    assert_eq!(checkpoint, Revision(40));
+    let opened = open_memory(dir.path());
+    assert_eq!((opened.feed.floor(), opened.feed.head()), (Revision(0), Revision(40)));
+    drop(opened);
+    // A journal that begins later.
+    let path = dir.path().join("journal/log");
+    let bytes = std::fs::read(&path).unwrap();
+    let first = 20 + u32::from_le_bytes(bytes[..4].try_into().unwrap()) as usize;
+    std::fs::write(&path, &bytes[first..]).unwrap();
+    let opened = open_memory(dir.path());
+    assert_eq!((opened.feed.floor(), opened.feed.head()), (Revision(7), Revision(40)));
+}

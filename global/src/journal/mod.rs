@@ -54,6 +54,9 @@ pub struct JournalConfig {
     pub spare_segments: usize,
     /// No new segment file is made if fewer bytes than this would remain free.
     pub min_free_bytes: u64,
+    /// So many of the last revisions are replayed though the checkpoint has them, as far as they are kept; for that
+    /// at most two segments more are read.
+    pub replay_again: u64,
 }
 
 impl JournalConfig {
@@ -68,7 +71,13 @@ impl JournalConfig {
             // One for use while the next is prepared, one in reserve for a full disk.
             spare_segments: 2,
             min_free_bytes: 256 << 20,
+            replay_again: 0,
         }
+    }
+
+    /// Whether a batch that ends with `last` is replayed though the checkpoint has it.
+    fn replays_again(&self, last: Revision, head: Revision) -> bool {
+        last.0.saturating_add(self.replay_again) > head.0
     }
 
     fn check(&self) -> Result<()> {

@@ -77,12 +77,14 @@ pub(super) fn recover(
             go_on(sys, config, &mut survey, floors.checkpoint, head)?;
         }
     }
+    recall(config, &survey, floors.checkpoint, head, &mut replay)?;
     let mut replayed = 0;
     let end = Walk::after(&survey, floors.checkpoint)?.run(|header, payload| {
-        if header.last <= floors.checkpoint {
+        if header.last > floors.checkpoint {
+            replayed += 1;
+        } else if !config.replays_again(header.last, head) {
             return Ok(());
         }
-        replayed += 1;
         let payload = Bytes::copy_from_slice(payload);
         replay(Batch { first: header.first, last: header.last, payload })
     })?;
@@ -105,6 +107,38 @@ pub(super) fn recover(
         replayed,
     };
     Ok(to)
+}
+
+/// Replays what is kept in the segments before the one that holds the first revision after `checkpoint`, as far as
+/// [`JournalConfig::replay_again`] asks for it. Nobody depends on it: what cannot be read is left out.
+fn recall(
+    config: &JournalConfig,
+    survey: &Survey,
+    checkpoint: Revision,
+    head: Revision,
+    replay: &mut impl FnMut(Batch) -> Result<()>,
+) -> Result<()> {
+    let wanted = |last| config.replays_again(last, head);
+    // Two segments of the full size.
+    let before = Walk::before(survey, checkpoint, 2 * config.segment_bytes - 1, wanted)?;
+    let Some(mut before) = before else { return Ok(()) };
+    let mut failed = None;
+    let read = before.run(|header, payload| {
+        if !config.replays_again(header.last, head) {
+            return Ok(());
+        }
+        let payload = Bytes::copy_from_slice(payload);
+        replay(Batch { first: header.first, last: header.last, payload })
+            .inspect_err(|e| failed = Some(e.clone()))
+    });
+    match (failed, read) {
+        (Some(e), _) => Err(e),
+        (None, Err(error)) => {
+            tracing::warn!(%error, "old batches of the journal cannot be read: watches begin later");
+            Ok(())
+        }
+        (None, Ok(_)) => Ok(()),
+    }
 }
 
 /// Makes the directory if need be, and keeps others out of it.

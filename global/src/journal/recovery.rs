@@ -189,6 +189,34 @@ impl<'a> Walk<'a> {
         Ok(Self { segments: &survey.segments, reader: Reader::default(), index, at: DATA_START, head, chain })
     }
 
+    /// Will read what precedes the segment that [`Walk::after`] begins with: the last segments whose last revision is
+    /// `wanted`, until they have `bytes`.
+    pub(super) fn before(
+        survey: &'a Survey,
+        checkpoint: Revision,
+        mut bytes: u64,
+        wanted: impl Fn(Revision) -> bool,
+    ) -> Result<Option<Self>, Refusal> {
+        let start = survey.start(checkpoint)?;
+        let (mut from, mut follows) = (start, survey.segments[start].first);
+        for (i, before) in survey.segments[..start].iter().enumerate().rev() {
+            let (Some(first), Some(next)) = (before.first, follows) else { break };
+            let last = Revision(next.0.saturating_sub(1)).min(before.limit);
+            if bytes == 0 || !wanted(last) {
+                break;
+            }
+            if first <= last {
+                bytes = bytes.saturating_sub(before.segment.bytes);
+            }
+            (from, follows) = (i, Some(first.min(next)));
+        }
+        let segments = &survey.segments[from..start];
+        let Some(Surveyed { segment, first: Some(first), .. }) = segments.first() else { return Ok(None) };
+        let (head, chain) =
+            (Revision(first.0.saturating_sub(1)), segment.header.origin.map(|_| segment.header.salt));
+        Ok(Some(Self { segments, reader: Reader::default(), index: 0, at: DATA_START, head, chain }))
+    }
+
     /// Gives every batch to `sink`, up to the first that is bad.
     pub(super) fn run(&mut self, mut sink: impl FnMut(&BatchHeader, &[u8]) -> Result<()>) -> Result<End> {
         loop {

@@ -27,6 +27,7 @@ fn config() -> JournalConfig {
         first_segment_bytes: 20 << 10,
         spare_segments: 2,
         min_free_bytes: 0,
+        replay_again: 0,
     }
 }
 

@@ -28,6 +28,15 @@ pub enum Command {
         /// The keys, at least one.
         keys: Vec<Key>,
     },
+    /// Tell what becomes of keys, as it happens.
+    Watch {
+        /// What the keys begin with.
+        prefix: Bytes,
+        /// Only changes after this revision; else from now on.
+        after: Option<u64>,
+        /// Ends after so many events.
+        count: Option<u64>,
+    },
     /// Tell how the node is; only `dstore status` says it.
     Status,
     /// Leave, with a code of one's own or with that of the first failure.
@@ -80,10 +89,11 @@ enum Verb {
     Get,
     Set,
     Delete,
+    Watch,
 }
 
 /// Every word of the language with what it means, for the parser, the help and completion.
-const WORDS: [(&str, Verb); 16] = [
+const WORDS: [(&str, Verb); 17] = [
     ("GET", Verb::Get),
     ("SELECT", Verb::Get),
     ("OUTPUT", Verb::Get),
@@ -100,6 +110,7 @@ const WORDS: [(&str, Verb); 16] = [
     ("REMOVE", Verb::Delete),
     ("RM", Verb::Delete),
     ("D", Verb::Delete),
+    ("WATCH", Verb::Watch),
 ];
 
 /// The words that begin with a dot.
@@ -132,6 +143,9 @@ pub fn parse(line: impl Into<Bytes>) -> Result<Option<Line>, Refused> {
 
 impl Verb {
     fn read(self, word: &str, scanner: &mut Scanner) -> Result<Line> {
+        if self == Self::Watch {
+            return watch(scanner);
+        }
         let mut mode = options(scanner, self)?;
         let Some(key) = scanner.word()? else { return Err(self.usage(word)) };
         let key = Key::new(key.bytes)?;
@@ -165,6 +179,7 @@ impl Verb {
                 }
                 Command::Delete { keys }
             }
+            Self::Watch => return Err(self.usage(word)),
         };
         Ok(Line { command, mode })
     }
@@ -176,8 +191,47 @@ impl Verb {
                 "{word} needs a key and a value: write `{word} KEY VALUE`, and `\"\"` for an empty value"
             ),
             Self::Delete => format!("{word} needs a key: write `{word} KEY..`"),
+            Self::Watch => WATCH_USAGE.to_owned(),
         })
     }
+}
+
+const WATCH_USAGE: &str = "WATCH takes a prefix: write `WATCH [--from REVISION] [--count N] [PREFIX]`";
+
+/// `[OPTION].. [PREFIX] [OPTION]..`
+fn watch(scanner: &mut Scanner) -> Result<Line> {
+    let (mut mode, mut after, mut count, mut prefix) = (None, None, None, None);
+    while scanner.peek().is_some() {
+        if !scanner.at_option() {
+            let Some(word) = scanner.word()? else { break };
+            if prefix.replace(word.bytes).is_some() {
+                return Err(Error::invalid("WATCH takes one prefix: quote one that has blanks"));
+            }
+            continue;
+        }
+        let Some(option) = scanner.word()? else { break };
+        match &option.bytes[..] {
+            b"--" => scanner.end_options(),
+            b"--json" => mode = Some(Mode::Json),
+            b"--from" => after = Some(number(scanner, "--from")?),
+            b"--count" => count = Some(number(scanner, "--count")?),
+            other => {
+                return Err(Error::invalid(format!(
+                    "`{}` is not an option here, known: --from, --count and --json; as a prefix quote it",
+                    shown(other)
+                )));
+            }
+        }
+    }
+    let command = Command::Watch { prefix: prefix.unwrap_or_default(), after, count };
+    Ok(Line { command, mode })
+}
+
+fn number(scanner: &mut Scanner, option: &str) -> Result<u64> {
+    let word = scanner.word()?;
+    let text = word.as_ref().and_then(|word| std::str::from_utf8(&word.bytes).ok());
+    let number = text.and_then(|text| text.parse().ok());
+    number.ok_or_else(|| Error::invalid(format!("{option} needs a number: {WATCH_USAGE}")))
 }
 
 /// One quoted word, or everything that is left.

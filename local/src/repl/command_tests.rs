@@ -216,3 +216,24 @@ proptest! {
         prop_assert_eq!(command(line), Command::Set { key: key(b"k"), value: value.into() });
     }
 }
+
+#[test]
+fn a_watch_takes_a_prefix_and_options_in_any_order() {
+    let watch = |prefix: &'static str, after, count| Command::Watch {
+        prefix: Bytes::from_static(prefix.as_bytes()),
+        after,
+        count,
+    };
+    for (line, is) in [
+        ("watch", watch("", None, None)),
+        ("WATCH a/", watch("a/", None, None)),
+        ("WATCH --from 7 a/ --count 3", watch("a/", Some(7), Some(3))),
+        ("WATCH --count 1 'a b'", watch("a b", None, Some(1))),
+        ("WATCH -- --json", watch("--json", None, None)),
+    ] {
+        assert_eq!(command(line), is, "{line}");
+    }
+    for line in ["WATCH a b", "WATCH --from", "WATCH --from x", "WATCH --count -1", "WATCH --raw"] {
+        let Err(Refused::Usage(_)) = parse(line) else { panic!("{line}") };
+    }
+}

@@ -29,7 +29,7 @@ pub const INTERRUPTED: u8 = 130;
 pub const fn of(kind: Kind) -> u8 {
     match kind {
         Kind::Invalid => USAGE,
-        Kind::Occupied => OCCUPIED,
+        Kind::Occupied | Kind::TooOld => OCCUPIED,
         Kind::Unavailable | Kind::Closed => UNREACHABLE,
         Kind::Denied => DENIED,
         Kind::Corrupt => INTEGRITY,
@@ -56,6 +56,7 @@ mod tests {
             (Kind::Corrupt, 6),
             (Kind::Closed, 4),
             (Kind::Pending, 8),
+            (Kind::TooOld, 3),
             (Kind::Internal, 70),
         ];
         assert_eq!(codes, documented);

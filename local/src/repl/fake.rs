@@ -6,11 +6,12 @@ use dstore_proto::store::{
     Body, DeleteReply, Found, FoundMany, ListQuery, Listing, Provenance, SetOne, SetReply, Slice, Stat,
     StatMany, Status, Store, Target, Tier,
 };
+use dstore_proto::watch::{Event, Seen, WatchQuery, Watching};
 use dstore_shared::{
-    Blob, BlobHash, Born, CopyOutcome, CopyResult, Entry, Error, Kind, Name, RequestId, Result, Revision,
-    SetOutcome,
+    Blob, BlobHash, Born, CopyOutcome, CopyResult, Entry, Error, HistoryId, Kind, Name, RequestId, Result,
+    Revision, SetOutcome,
 };
-use futures_util::stream;
+use futures_util::stream::{self, StreamExt};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -58,6 +59,10 @@ pub(super) struct FakeStore {
     pub ids: Mutex<Vec<RequestId>>,
     /// Blobs without a name.
     pub staged: Mutex<HashMap<BlobHash, Bytes>>,
+    /// What a watch tells, in one batch.
+    pub events: Mutex<Vec<Event>>,
+    /// What watches were asked for.
+    pub watched: Mutex<Vec<WatchQuery>>,
     /// Told when a call hangs.
     pub hangs: Notify,
 }
@@ -204,6 +209,15 @@ impl Store for FakeStore {
 
     async fn list(&self, _: ListQuery) -> Result<Listing> {
         self.answer(|from| Listing { names: Vec::new(), next: None, from }).await
+    }
+
+    async fn watch(&self, query: WatchQuery) -> Result<Watching> {
+        self.watched.lock().push(query.clone());
+        let events = self.events.lock().clone();
+        let after = query.after.unwrap_or(Revision(1));
+        let batches = stream::iter([Ok(Seen { through: Revision(9), events })]).chain(stream::pending());
+        let history = HistoryId(7);
+        self.answer(|_| Watching { history, after, batches: Box::pin(batches) }).await
     }
 
     async fn status(&self) -> Result<Status> {

@@ -8,6 +8,7 @@ use super::escape::is_active;
 use super::exit;
 use super::render::tier_name;
 use dstore_proto::store::{DeleteReply, Provenance, SetReply, Status};
+use dstore_proto::watch::{Event, Happened};
 use dstore_shared::{Entry, Error, Key, SetOutcome};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -97,6 +98,24 @@ pub fn delete(keys: &[Key], reply: &DeleteReply) -> String {
     let keys = Some(keys.iter().zip(&reply.removed).map(one).collect());
     let revision = Some(reply.revision.0);
     Answer { command: "del", keys, revision, exit, ..Answer::default() }.line()
+}
+
+/// Of one event of a watch.
+pub fn event(event: &Event) -> String {
+    let (kind, entry) = match &event.happened {
+        Happened::Bound(entry) => ("set", Some(entry)),
+        Happened::Unbound(was) => ("del", was.as_ref()),
+    };
+    let mut fields = key_field(&event.key);
+    fields.insert("command".into(), json!("watch"));
+    fields.insert("kind".into(), json!(kind));
+    if let Some(entry) = entry {
+        fields.insert("hash".into(), json!(entry.hash.to_string()));
+        fields.insert("size".into(), json!(entry.size));
+    }
+    fields.insert("revision".into(), json!(event.revision.0));
+    fields.insert("at_ms".into(), json!(event.at_ms));
+    printable(&Value::Object(fields).to_string())
 }
 
 /// Of a status.

@@ -6,7 +6,8 @@
 use super::escape::escape;
 use super::exit;
 use dstore_proto::store::{DeleteReply, Provenance, SetReply, Status, Tier};
-use dstore_shared::{Key, SetOutcome};
+use dstore_proto::watch::{Event, Happened};
+use dstore_shared::{Entry, Key, SetOutcome};
 use std::fmt;
 use std::str::FromStr;
 
@@ -95,6 +96,15 @@ pub fn delete_lines(reply: &DeleteReply) -> impl Iterator<Item = &'static str> {
     reply.removed.iter().map(|removed| if *removed { REMOVED } else { NOWHERE })
 }
 
+/// The line of one event of a watch.
+pub fn event_line(event: &Event) -> String {
+    let (revision, key) = (event.revision, escape(event.key.as_bytes()));
+    match &event.happened {
+        Happened::Bound(Entry { hash, size, .. }) => format!("{revision} set {key} blake3:{hash} {size} B"),
+        Happened::Unbound(_) => format!("{revision} del {key}"),
+    }
+}
+
 /// The lines of `dstore status`.
 pub fn status_lines(status: &Status) -> Vec<String> {
     let mut rows = vec![
@@ -125,6 +135,7 @@ pub const HELP: &str = "\
 SET KEY VALUE   store a value; also PUT, INSERT, IN, I
 GET KEY         read it; also SELECT, OUTPUT, OUT, O
 DEL KEY..       remove keys, all at once; also DELETE, REM, REMOVE, RM, D
+WATCH [PREFIX]  tell what becomes of keys until Ctrl-C; --from REVISION, --count N
 .mode [MODE]    text, raw (GET writes the exact bytes) or json; without MODE tells which
 .help  .version
 .exit [CODE]    leave

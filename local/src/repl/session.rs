@@ -10,9 +10,9 @@ use super::render::{self, Mode};
 use super::show::show;
 use super::{exit, json};
 use bytes::Bytes;
-use dstore_client::{Client, ClientConfig};
+use dstore_client::{Client, ClientConfig, WatchQuery};
 use dstore_proto::store::{BodyStream, DeleteReply, Found, SetReply, Slice, Store, Target};
-use dstore_shared::{BlobHash, Entry, Error, Key, Name, Namespace, SetOutcome};
+use dstore_shared::{BlobHash, Entry, Error, Key, Name, Namespace, Revision, SetOutcome};
 use dstore_sys::Sys;
 use std::fmt;
 use std::io;
@@ -112,6 +112,7 @@ impl<S: Store> Session<S> {
             Command::Get { key } => self.get(&key, mode).await?,
             Command::Set { key, value } => self.set(&key, Value::Bytes(value), mode).await?,
             Command::Delete { keys } => self.delete(&keys, mode).await?,
+            Command::Watch { prefix, after, count } => self.watch(prefix, after, count, mode).await?,
             Command::Status => self.status(mode).await?,
             Command::Exit(code) => return Ok(Step::Leave(code)),
             Command::Version => {
@@ -262,6 +263,56 @@ impl<S: Store> Session<S> {
         }
         self.chat(&format!("revision {}", reply.revision), took).await;
         Ok(if reply.removed.contains(&false) { exit::NOT_FOUND } else { exit::OK })
+    }
+
+    /// Tells each event as it comes, until there were `count` or Ctrl-C is pressed.
+    async fn watch(
+        &mut self,
+        prefix: Bytes,
+        after: Option<u64>,
+        count: Option<u64>,
+        mode: Mode,
+    ) -> io::Result<u8> {
+        let query =
+            WatchQuery { namespace: Namespace::default(), prefix, after: after.map(Revision), history: None };
+        self.interrupts.mark_unchanged();
+        if self.settings.chatty {
+            self.output.note("watching, Ctrl-C ends it").await;
+        }
+        let (mut watch, mut left) = (self.client.watch(query), count.unwrap_or(u64::MAX));
+        while left > 0 {
+            let next = tokio::select! {
+                biased;
+                () = pressed(&mut self.interrupts) => return Ok(exit::INTERRUPTED),
+                next = watch.next() => next,
+            };
+            let events = match next {
+                Ok(seen) => seen.events,
+                Err(e) => {
+                    let asked = Asked { command: "watch", key: None, mode, in_doubt: false };
+                    return self.stopped(&asked, Stop::Failed(e)).await;
+                }
+            };
+            let shown = usize::try_from(left).unwrap_or(usize::MAX).min(events.len());
+            let text: String = events[..shown]
+                .iter()
+                .map(|event| match mode {
+                    Mode::Json => json::event(event) + "\n",
+                    _ => render::event_line(event) + "\n",
+                })
+                .collect();
+            let write = async {
+                self.output.bytes(text.as_bytes()).await?;
+                self.output.flush().await
+            };
+            tokio::select! {
+                biased;
+                () = pressed(&mut self.interrupts) => return Ok(exit::INTERRUPTED),
+                written = write => written?,
+            }
+            left -= shown as u64;
+        }
+        Ok(exit::OK)
     }
 
     async fn status(&mut self, mode: Mode) -> io::Result<u8> {

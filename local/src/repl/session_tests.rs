@@ -4,7 +4,8 @@ use super::fake::{Ran, Stage};
 use super::*;
 use bytes::Bytes;
 use dstore_proto::store::Tier;
-use dstore_shared::{Error, Key, Kind};
+use dstore_proto::watch::{Event, Happened};
+use dstore_shared::{BlobHash, Entry, Error, Key, Kind, Revision};
 use futures_util::stream;
 use std::time::Duration;
 
@@ -461,4 +462,64 @@ async fn a_person_is_told_the_facts_on_standard_error() {
             .contains(&format!("blake3:{}.., 5 B, local", dstore_shared::BlobHash::of(b"hello").fmt_short()))
     );
     assert_eq!(facts.len(), 3, "{facts:?}");
+}
+
+fn events() -> Vec<Event> {
+    let entry = Entry { hash: BlobHash::of(b"1"), size: 1, bind_rev: Revision(7), expires_at: None };
+    let event = |revision, key: &str, happened| Event {
+        revision: Revision(revision),
+        at_ms: 1000 + revision,
+        key: Key::new(key.to_owned()).expect("valid"),
+        happened,
+    };
+    vec![
+        event(7, "a b", Happened::Bound(entry)),
+        event(8, "a b", Happened::Unbound(Some(entry))),
+        event(8, "line\n", Happened::Unbound(None)),
+    ]
+}
+
+#[tokio::test]
+async fn a_watch_tells_one_line_an_event_and_ends_after_its_count() {
+    let stage = Stage::new();
+    *stage.store.events.lock() = events();
+    let hash = BlobHash::of(b"1");
+    let ran = stage.script("WATCH --count 3; GET nope").await;
+    let lines = format!("7 set a b blake3:{hash} 1 B\n8 del a b\n8 del line\\n\n");
+    assert_eq!(ran.out, lines + "Key-Value mapping doesn't exist\n");
+    let ran = stage.script("WATCH --json --count 2 --from 6 a").await;
+    let told: Vec<serde_json::Value> =
+        ran.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let (bound, unbound) = (&told[0], &told[1]);
+    assert_eq!((told.len(), ran.code), (2, exit::OK));
+    assert_eq!(
+        (&bound["kind"], &bound["key"], &bound["revision"]),
+        (&"set".into(), &"a b".into(), &7.into())
+    );
+    assert_eq!((&bound["hash"], &bound["size"]), (&hash.to_string().into(), &1.into()));
+    assert_eq!((&unbound["kind"], &unbound["hash"]), (&"del".into(), &hash.to_string().into()));
+    let asked = stage.store.watched.lock().clone();
+    assert_eq!((asked[0].after, asked[1].after), (None, Some(Revision(6))));
+    assert_eq!((&asked[0].prefix[..], &asked[1].prefix[..]), (&b""[..], &b"a"[..]));
+}
+
+#[tokio::test]
+async fn ctrl_c_ends_a_watch_and_an_error_is_told() {
+    let stage = Stage::new();
+    *stage.store.events.lock() = events();
+    let press = async {
+        while stage.store.watched.lock().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        stage.ctrl_c.send_modify(|n| *n += 1);
+    };
+    let both = async { tokio::join!(stage.script("WATCH; GET a"), press) };
+    let (ran, ()) = tokio::time::timeout(Duration::from_secs(10), both).await.expect("ended");
+    assert_eq!((ran.code, ran.out.lines().count()), (exit::INTERRUPTED, 3));
+    let old = dstore_proto::watch::too_old(Revision(1), Revision(5));
+    stage.how(|how| how.fail = Some(old));
+    let ran = stage.script("WATCH --from 1 --json").await;
+    assert_eq!(ran.code, exit::OCCUPIED);
+    assert!(ran.out.contains("TooOld") && ran.err.contains("list, then watch"), "{ran:?}");
 }

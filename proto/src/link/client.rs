@@ -9,11 +9,14 @@ use crate::remote_store::{in_time, send_all};
 use crate::status::from_status;
 use crate::store::{Body, BodyStream, ListQuery, Listing, Slice};
 use crate::transfer::Outgoing;
+use crate::watch::{WatchQuery, Watching};
+use crate::watch_wire;
 use crate::wire;
 use crate::wire::link_client::LinkClient as Grpc;
 use crate::wire::store_client::StoreClient;
 use bytes::{Bytes, BytesMut};
 use dstore_shared::frame::{Down, Reply, Request, Up};
+use dstore_shared::limits::WATCHES_PER_CONNECTION;
 use dstore_shared::{BlobHash, Error, GROUP_BYTES, Outline, Result};
 use dstore_sys::Sys;
 use dstore_sys::net::Address;
@@ -28,16 +31,20 @@ use tonic::{Code, Response, Status, Streaming};
 const UP_AHEAD: usize = 64;
 /// Batches of requests that wait to be sent before their sender waits.
 const BATCHES_AHEAD: usize = 16;
+/// Bytes of a watch that may come before they are read.
+const WATCH_WINDOW_BYTES: u32 = 128 << 10;
 const GROUP: u64 = GROUP_BYTES as u64;
 
-/// What a Local asks of Global: three connections, made when first used, so that neither requests nor bulk
-/// delay the session.
+/// What a Local asks of Global: four connections, made when first used, so that neither requests nor bulk
+/// delay the session, and watches take no place of calls.
 #[derive(Clone, Debug)]
 pub struct LinkClient {
     session: Grpc<Channel>,
     requests: Grpc<Channel>,
     /// Global's own `Store`, on the connection of the requests.
     store: StoreClient<Channel>,
+    /// Global's own `Store`, for watches, which last: on a connection of its own.
+    watches: StoreClient<Channel>,
     bulk: Channel,
     frame: usize,
     tasks: Tasks,
@@ -60,8 +67,16 @@ impl LinkClient {
         let asked = channel();
         let requests = limited(asked.clone());
         let store = StoreClient::new(asked).max_decoding_message_size(frame);
+        // A watch that is not read must not keep the others from what they wait for.
+        let narrow = Dial {
+            stream_window_bytes: WATCH_WINDOW_BYTES,
+            connection_window_bytes: WATCH_WINDOW_BYTES * (WATCHES_PER_CONNECTION as u32 + 1),
+            ..dial.clone()
+        };
+        let watches =
+            StoreClient::new(Channel::new(sys, tasks, address, &narrow)).max_decoding_message_size(frame);
         let (tasks, address, call, idle) = (tasks.clone(), address.clone(), dial.call, dial.transfer_idle);
-        Self { session, requests, store, bulk, frame, tasks, address, call, idle }
+        Self { session, requests, store, watches, bulk, frame, tasks, address, call, idle }
     }
 
     /// Where Global is to be.
@@ -145,6 +160,14 @@ impl LinkClient {
         let mut store = self.store.clone();
         let page = in_time(self.call, async { store.list(wire::ListRequest::from(query)).await }).await?;
         page.into_inner().try_into()
+    }
+
+    /// Watches Global's names.
+    ///
+    /// # Errors
+    /// As [`Store::watch`](crate::store::Store::watch).
+    pub async fn watch(&self, query: &WatchQuery) -> Result<Watching> {
+        watch_wire::begin(self.watches.clone(), self.call, query).await
     }
 
     /// Fetches a blob or a slice of it. `Ok(None)`: Global has no such blob. What is asked of Global is

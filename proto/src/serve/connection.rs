@@ -4,6 +4,7 @@
 //! when the peer breaks the rules; and whatever ends it, its calls end with it.
 
 use super::{Limits, Shared};
+use crate::watch_wire::OfConnection;
 use crate::wrapped::Wrapped;
 use bytes::Bytes;
 use dstore_shared::Error;
@@ -42,13 +43,15 @@ struct Calls {
 pub(super) struct Connection {
     shared: Arc<Shared>,
     calls: Arc<Calls>,
+    watches: OfConnection,
     stop: CancellationToken,
 }
 
 impl Connection {
     pub(super) fn new(shared: Arc<Shared>, fresh: OwnedSemaphorePermit, stop: CancellationToken) -> Self {
         let (begun, running, fresh) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(Some(fresh)));
-        Self { shared, calls: Arc::new(Calls { begun, running, fresh }), stop }
+        let watches = OfConnection::new(stop.clone());
+        Self { shared, calls: Arc::new(Calls { begun, running, fresh }), watches, stop }
     }
 
     /// Serves until the connection has ended.
@@ -59,8 +62,10 @@ impl Connection {
         // h2 reads all that is there before it tells of a call, so the first one's data counts too.
         let allowance = limits.bytes_before_request + limits.connection_window_bytes as usize;
         let io = Metered { io, calls: self.calls.clone(), allowance };
-        let service =
-            hyper::service::service_fn(|request| answer(self.shared.clone(), self.calls.clone(), request));
+        let service = hyper::service::service_fn(|mut request: Request<Incoming>| {
+            request.extensions_mut().insert(self.watches.clone());
+            answer(self.shared.clone(), self.calls.clone(), request)
+        });
         let spawner = Spawner { tasks: self.shared.tasks.clone(), cut };
         let mut http = pin!(builder(limits, spawner).serve_connection(TokioIo::new(io), service));
         tokio::select! {

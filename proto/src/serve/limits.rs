@@ -10,7 +10,7 @@ use std::time::Duration;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Connections at a time; one more is closed at once. 32,768: a Local has one, two once it asked something and
-    /// three once it moved a large value; so 10,000 Locals, and workers. Fewer if the process may not open as
+    /// four once it moved a large value and watches; so 10,000 Locals, and workers. Fewer if the process may not open as
     /// many files: a part of those is left to journal, index and blobs.
     pub connections: usize,
     /// Connections that have not begun a call. 4,096: one more is not accepted before one of them has begun a call or

@@ -8,12 +8,14 @@ use dstore_proto::store::{
     Body, DeleteReply, Found, FoundMany, ListQuery, Listing, Provenance, SetOne, SetReply, Slice, Stat,
     StatMany, Status, Store, Target, Tier,
 };
+use dstore_proto::watch::{Seen, WatchQuery, Watching};
 use dstore_shared::{
     BlobHash, Born, CopyOutcome, CopyResult, Entry, Error, HistoryId, Key, Name, RequestId, Result, Revision,
     SetOutcome,
 };
+use futures_util::stream::{self, StreamExt};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -56,6 +58,10 @@ pub struct FakeStore {
     pub streamed: Arc<AtomicU64>,
     /// Streams of this store that are alive.
     pub streaming: Arc<AtomicUsize>,
+    /// What each watch in turn tells before it breaks; one more tells nothing.
+    pub watches: Mutex<VecDeque<Vec<Result<Seen>>>>,
+    /// What was asked of the watches.
+    pub asked: Mutex<Vec<WatchQuery>>,
 }
 
 /// Counts a stream while it is alive.
@@ -301,6 +307,22 @@ impl Store for FakeStore {
         names.truncate(query.limit);
         let next = names.last().filter(|_| more).map(|(key, _)| key.clone());
         Ok(Listing { names, next, from: self.provenance() })
+    }
+
+    async fn watch(&self, query: WatchQuery) -> Result<Watching> {
+        self.asked.lock().push(query.clone());
+        self.works()?;
+        let script = self.watches.lock().pop_front();
+        let then_silent = script.is_none();
+        let batches = stream::iter(script.unwrap_or_default());
+        let silence = stream::once(async move {
+            if then_silent {
+                std::future::pending::<()>().await;
+            }
+            Err(Error::unavailable("cut: try again"))
+        });
+        let after = query.after.unwrap_or(Revision(1));
+        Ok(Watching { history: BORN.history, after, batches: Box::pin(batches.chain(silence)) })
     }
 
     async fn status(&self) -> Result<Status> {

@@ -274,3 +274,60 @@ fn an_error_of_the_replay_ends_the_opening() {
     assert_eq!(e.message(), "the index is unwell");
     assert_eq!(open(&disk).expect("opens").batches.len(), 1);
 }
+
+/// The first revisions of what is replayed.
+fn firsts(open: &Open) -> Vec<u64> {
+    open.batches.iter().map(|batch| batch.first.0).collect()
+}
+
+#[test]
+fn what_the_checkpoint_has_is_replayed_again_as_far_as_it_is_asked_for_and_kept() {
+    let config = |replay_again| JournalConfig { replay_again, ..config() };
+    let fill = |journal: &mut Journal| {
+        while journal.segments() < 4 {
+            append(journal, 2, 4_000).expect("appended");
+        }
+        journal.head()
+    };
+    let (disk, mut journal) = begin();
+    let head = fill(&mut journal);
+    drop(journal);
+    for stopped in [clean(head), Floors::default()] {
+        let floors = Floors { checkpoint: head, ..stopped };
+        // Unclean stops make fresh segments; the old ones are kept all the same.
+        let none = open_with(&disk, 7, &config(0), floors).expect("opens");
+        assert!(none.batches.is_empty());
+        drop(none);
+        let few = open_with(&disk, 8, &config(5), floors).expect("opens");
+        assert_eq!(firsts(&few), [head.0 - 5, head.0 - 3, head.0 - 1], "whole batches");
+        assert_eq!(few.opened.replayed, 0, "the checkpoint has them");
+        drop(few);
+        let all = open_with(&disk, 9, &config(1000), floors).expect("opens");
+        let (kept, last) = (firsts(&all), all.batches.last().expect("some").last);
+        assert!(kept.is_sorted() && last == head && kept.len() > 5, "{kept:?}");
+        assert!(kept.windows(2).all(|pair| pair[0] + 2 == pair[1]), "without a gap: {kept:?}");
+        assert!(kept[0] > 1, "not all of the journal is read for it: {kept:?}");
+    }
+}
+
+#[test]
+fn damage_that_the_checkpoint_covers_is_left_out_of_what_is_replayed_again() {
+    let config = JournalConfig { replay_again: 1000, ..config() };
+    let (disk, mut journal) = begin();
+    while journal.segments() < 3 {
+        append(&mut journal, 1, 4_000).expect("appended");
+    }
+    append(&mut journal, 1, 4_000).expect("appended");
+    let head = journal.head();
+    drop(journal);
+    let oldest = segments(&disk)[0].clone();
+    let file = disk.open(&oldest, dstore_sys::disk::Open::Write).expect("it is there");
+    file.write_all_at(&[0xff; 64], 8192 + 5000).expect("damaged");
+    file.sync().expect("synced");
+    drop(file);
+    let floors = Floors { checkpoint: head, ..clean(head) };
+    let open = open_with(&disk, 7, &config, floors).expect("opens as it would without");
+    assert_eq!(open.opened.head, head);
+    let replayed = firsts(&open);
+    assert!(replayed.contains(&head.0) && !replayed.contains(&2), "{replayed:?}");
+}
