@@ -51,10 +51,14 @@ async fn costs(plan: &Plan, figure: &str, n: usize, pid: u32, local: &Local, add
     let (before, computed_before, began) = (resident(pid), computed(pid), Instant::now());
     let swarm = Swarm::attach(address.parse().expect("an address"), n).await;
     let (took, cost) = (began.elapsed(), computed(pid).saturating_sub(computed_before));
-    println!("{figure}: {n} sessions attached in {took:.2?}, {} of the server's processor each", each(cost, n));
+    println!(
+        "{figure}: {n} sessions attached in {took:.2?}, {} of the server's processor each",
+        each(cost, n)
+    );
 
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let (here, there, leases) = (computed(std::process::id()), computed(pid), swarm.tally.leases.load(Relaxed));
+    let (here, there, leases) =
+        (computed(std::process::id()), computed(pid), swarm.tally.leases.load(Relaxed));
     tokio::time::sleep(WATCHED).await;
     let share = |d: Duration| 100.0 * d.as_secs_f64() / WATCHED.as_secs_f64();
     println!(

@@ -14,9 +14,9 @@ mod config;
 pub mod data_dir;
 mod door;
 pub mod engine;
+mod feed;
 #[cfg(test)]
 mod full;
-mod feed;
 mod global;
 #[cfg(test)]
 mod golden;

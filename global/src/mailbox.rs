@@ -6,7 +6,6 @@
 
 use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -93,14 +92,6 @@ impl<T> Receiver<T> {
         }
         Poll::Pending
     }
-
-    /// As [`Receiver::poll_take`].
-    ///
-    /// # Cancel safety
-    /// A cancelled call has taken nothing.
-    pub async fn take(&mut self) -> Option<T> {
-        poll_fn(|cx| self.poll_take(cx)).await
-    }
 }
 
 impl<T> Drop for Sender<T> {
@@ -123,6 +114,11 @@ impl<T> Drop for Receiver<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::future::poll_fn;
+
+    async fn take<T>(receiver: &mut Receiver<T>) -> Option<T> {
+        poll_fn(|cx| receiver.poll_take(cx)).await
+    }
 
     #[tokio::test]
     async fn what_is_put_is_taken_in_order_and_no_more_than_fits() {
@@ -131,11 +127,11 @@ mod tests {
             assert_eq!(sender.put(n), Ok(()));
         }
         assert_eq!((sender.put(3), sender.room()), (Err(3), Some(0)));
-        assert_eq!(receiver.take().await, Some(0));
+        assert_eq!(take(&mut receiver).await, Some(0));
         assert_eq!(sender.put(4), Ok(()));
         drop(sender);
-        assert_eq!((receiver.take().await, receiver.take().await), (Some(1), Some(2)));
-        assert_eq!((receiver.take().await, receiver.take().await), (Some(4), None));
+        assert_eq!((take(&mut receiver).await, take(&mut receiver).await), (Some(1), Some(2)));
+        assert_eq!((take(&mut receiver).await, take(&mut receiver).await), (Some(4), None));
     }
 
     #[tokio::test]
@@ -155,7 +151,7 @@ mod tests {
             tokio::task::yield_now().await;
             drop(sender);
         };
-        let take = async { (receiver.take().await, receiver.take().await) };
+        let take = async { (take(&mut receiver).await, take(&mut receiver).await) };
         let ((), taken) = tokio::join!(put, take);
         assert_eq!(taken, (Some(7), None));
     }

@@ -9,8 +9,8 @@ use crate::catalog::{Catalog, Start};
 use crate::change::{Change, Commit, Commits};
 use crate::checkpoint::{Checkpoint, Checkpoints, Remembered};
 use crate::engine::{self, Engine, Table};
-use crate::sessions::{InvLog, LogBounds};
 use crate::feed::{Limits, Log};
+use crate::sessions::{InvLog, LogBounds};
 use bytes::Bytes;
 use dstore_shared::{Error, HistoryId, Moment, Result, Revision};
 use dstore_sys::Sys;
@@ -62,17 +62,7 @@ impl<'a> Redo<'a> {
         };
         let outcomes = checkpoint.as_mut().map(|c| std::mem::take(&mut c.outcomes)).unwrap_or_default();
         let (state, log) = (State::Waiting(index, files), InvLog::new(last, LogBounds::default()));
-        Self {
-            sys,
-            config,
-            history,
-            checkpoint,
-            state,
-            outcomes,
-            log,
-            last,
-            feed: None,
-        }
+        Self { sys, config, history, checkpoint, state, outcomes, log, last, feed: None }
     }
 
     /// Redoes a batch of the journal.

@@ -238,6 +238,7 @@ impl<J, R> Sessions<J, R> {
         }
         let effect = match result {
             Ok(Outcome::Delete(done)) => done.removed.contains(&true),
+            Ok(Outcome::Copy(done) | Outcome::Rename(done)) => done.is_fresh(),
             Ok(Outcome::Set(_)) => true,
             Err(_) => false,
         };
