@@ -4,7 +4,9 @@ use crate::rig::{Global, Local, SLACK, name, noise, timed, until};
 use crate::wire::Flow;
 use dstore_client::{ClientConfig, Tier};
 use dstore_sys::Sys;
+use futures_util::StreamExt;
 use futures_util::future::join_all;
+use std::future::Future;
 use std::time::Duration;
 
 /// Long enough that a busy machine does not make a short cut a long one.
@@ -126,4 +128,69 @@ async fn over_a_crash_of_global_a_local_keeps_what_it_holds_and_drops_what_was_d
     let others: Vec<String> = keys().into_iter().filter(|key| key != "name-7").collect();
     all_are_hits(&b, &others).await;
     until("no session is a wildcard", async || global.fact("wildcards").await == 0).await;
+}
+
+/// What both tiers took for `what`, and how long that was.
+async fn cpu_of(global: &Global, b: &Local, what: impl Future<Output = ()>) -> (Duration, Duration) {
+    let before = global.daemon.cpu() + b.daemon.cpu();
+    let ((), took) = timed(what).await;
+    (global.daemon.cpu() + b.daemon.cpu() - before, took)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "minutes: tells what it costs to come back with a million names; DSTORE_NAMES = how many"]
+async fn what_it_costs_to_come_back_with_a_million_names() {
+    let names = std::env::var("DSTORE_NAMES").map_or(1_000_000, |n| n.parse().expect("a number"));
+    let global = Global::start(&["--lease", "4s"]);
+    let a = Local::start(&global).await;
+    let b = Local::start_with(&global, &["--cache-bytes", "2GiB"]).await;
+    let value = noise(1, 20_000);
+    futures_util::stream::iter(0..names)
+        .map(async |i: u64| b.client.set(&name(format!("name-{i}")), value.clone()).await.expect("set"))
+        .buffer_unordered(100)
+        .for_each(async |_| {})
+        .await;
+    let held = crate::rig::fact(&b.client.status().await.expect("status"), "names");
+    assert_eq!(held, names);
+    let is_hit = async |i: u64| {
+        let value = b.get(&format!("name-{i}")).await.expect("bound");
+        value.from.tier == Tier::Local
+    };
+
+    let (listed, came) = (global.fact("names_listed").await, b.wire.down());
+    let again = async {
+        b.wire.set(Flow::Cut);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        b.wire.set(Flow::Through);
+        until("resumed", async || b.client.status().await.is_ok_and(|s| s.serving)).await;
+        until("resumed", async || global.fact("sessions_resumed").await == 1).await;
+    };
+    let (cpu, took) = cpu_of(&global, &b, again).await;
+    assert!(is_hit(7).await && is_hit(names - 1).await);
+    assert_eq!(global.fact("names_listed").await, listed);
+    let came = b.wire.down() - came;
+    eprintln!("{names} names, within the lease: {cpu:?} of both tiers' CPU in {took:?}, {came} bytes came");
+
+    b.wire.set(Flow::Cut);
+    until("its session is over", async || global.fact("sessions").await == 1).await;
+    let gone: Vec<_> = (0..1000).map(|i| name(format!("name-{i}"))).collect();
+    a.client.delete(&gone).await.expect("deleted");
+    let came = b.wire.down();
+    let again = async {
+        b.wire.set(Flow::Through);
+        until("serving", async || b.client.status().await.is_ok_and(|s| s.serving)).await;
+    };
+    let (cpu, took) = cpu_of(&global, &b, again).await;
+    assert!(is_hit(1000).await && is_hit(names - 1).await);
+    assert_eq!(b.get("name-7").await.map(|value| value.entry), None);
+    let bytes = b.wire.down() - came;
+    eprintln!("{names} names, 1000 deleted meanwhile, too late: {cpu:?} in {took:?}, {bytes} bytes came");
+    let done = async {
+        while global.fact("wildcards").await > 0 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let (cpu, took) = cpu_of(&global, &b, done).await;
+    let bytes = b.wire.down() - came;
+    eprintln!("{names} names listed behind that: {cpu:?} in {took:?}, {bytes} bytes came");
 }

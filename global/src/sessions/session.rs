@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashSet};
 
 /// One incarnation of a Local that holds names or may still serve some.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "questions that are answered independently, not states")]
 pub(super) struct Session {
     pub local_id: LocalId,
     pub incarnation: Incarnation,

@@ -106,6 +106,7 @@ pub enum Action<W> {
 
 /// The coherence machine of a Local.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "four questions that are answered independently")]
 pub struct Coherence<T: NameTable, W> {
     identity: Identity,
     bounds: Bounds,

@@ -222,12 +222,13 @@ impl Planted {
     fn needs_of_its_own(self) -> Vec<Fault> {
         match self {
             Self::SkipGrace | Self::VisibleBeforeSync => vec![Fault::GlobalCrashes],
-            Self::ReleaseOnStreamLoss | Self::IgnoreEra => vec![Fault::Cuts],
+            Self::ReleaseOnStreamLoss | Self::IgnoreEra | Self::ReplayOffByOne | Self::LeaseBeforeInvs => {
+                vec![Fault::Cuts]
+            }
             Self::NoRepeatedInvs => vec![Fault::Cuts, Fault::Stalls],
             Self::WrongClocks => vec![Fault::Cuts, Fault::Skew],
             Self::LoadAfterLookup => vec![Fault::Cuts, Fault::LocalPauses],
             Self::RestampRetries => vec![Fault::Duplicates],
-            Self::ReplayOffByOne | Self::LeaseBeforeInvs => vec![Fault::Cuts],
             Self::ForgetFloor | Self::ForgetLeaseGrown => vec![Fault::GlobalCrashes, Fault::Cuts],
             Self::IgnoreResync => vec![Fault::Stalls, Fault::LocalPauses],
             _ => vec![Fault::Stalls],

@@ -264,19 +264,19 @@ impl World {
     fn send_session(&mut self, to: StreamId, frame: Down) {
         let (resync, most) = (matches!(frame, Down::Resync { .. }), self.cfg.queue_max);
         let stream = self.net.of(to.0);
-        if stream.cut || stream.stopped && !resync {
+        if stream.cut || stream.queue.stopped && !resync {
             return;
         }
-        if stream.queued + usize::from(!resync) >= most {
+        if stream.queue.len + usize::from(!resync) >= most {
             if resync {
                 return self.violation(|| "a RESYNC found no room".to_owned());
             }
-            stream.stopped = true;
+            stream.queue.stopped = true;
             self.resyncs += 1;
             return self.machine().overflowed(to);
         }
-        stream.stopped = false;
-        stream.queued += 1;
+        stream.queue.stopped = false;
+        stream.queue.len += 1;
         self.send(to.0, false, world::Event::Down(to.0, frame));
     }
 

@@ -12,16 +12,21 @@ pub(super) enum Slot {
 /// Request streams of a Local: unordered among each other.
 pub(super) const REQUEST_STREAMS: usize = 2;
 
+/// Frames on their way to a Local.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Queue {
+    pub len: usize,
+    /// One found no room, and all are left out until a RESYNC.
+    pub stopped: bool,
+}
+
 #[derive(Debug)]
 pub(super) struct Stream {
     pub local: usize,
     /// When the newest frame of each direction arrives.
     up: Time,
     down: Time,
-    /// Frames on their way to the Local.
-    pub queued: usize,
-    /// One found no room, and all are left out until a RESYNC.
-    pub stopped: bool,
+    pub queue: Queue,
     /// Broken: nothing that is on its way arrives.
     pub cut: bool,
     /// Whether each end takes it for open.
@@ -52,9 +57,9 @@ impl Net {
     }
 
     pub fn open(&mut self, local: usize) -> u64 {
-        let (up, down, cut, queued, stopped) = (0, 0, false, 0, false);
+        let (up, down, cut, queue) = (0, 0, false, Queue::default());
         let (at_global, at_local) = (true, true);
-        self.streams.push(Stream { local, up, down, queued, stopped, cut, at_global, at_local });
+        self.streams.push(Stream { local, up, down, queue, cut, at_global, at_local });
         self.streams.len() as u64 - 1
     }
 

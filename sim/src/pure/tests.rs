@@ -89,7 +89,10 @@ fn seeds_for(planted: Planted, black_box: bool) -> u64 {
         Planted::SkipGrace | Planted::VisibleBeforeSync if black_box => 250,
         // A hit must stand still between its lookup and its look at the clock while a whole session begins.
         Planted::LoadAfterLookup => 400,
-        Planted::ReadBeforeRegistering | Planted::ForgetFloor if black_box => 250,
+        Planted::ReadBeforeRegistering if black_box => 200,
+        // A change between what was redone and what a Local had applied, which still holds its name.
+        Planted::ForgetFloor if black_box => 600,
+        Planted::ForgetFloor => 200,
         // The first change missed must be a DEL of what is held, and a caller ask before the next one.
         Planted::ReplayOffByOne if black_box => 1_500,
         // A frame's time between the LEASE and the INVs that should have come first.

@@ -185,7 +185,7 @@ impl World {
                 self.reach_global(self.global.boot, global::Event::Ask(stream, request));
             }
             Event::Down(stream, frame) if self.arrives(stream, false) => {
-                self.net.of(stream).queued -= 1;
+                self.net.of(stream).queue.len -= 1;
                 let i = self.net.of(stream).local;
                 self.reach_local(i, self.locals[i].life, local::Event::Frame(stream, frame));
             }
