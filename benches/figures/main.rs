@@ -7,6 +7,7 @@ mod committer;
 mod delete;
 mod durable_set;
 mod echo;
+mod engines;
 mod etcd;
 mod harness;
 mod messages;
@@ -28,7 +29,7 @@ use std::time::Duration;
 type Suite = (&'static str, fn(&Plan));
 
 /// Suites in the order they run.
-const SUITES: [Suite; 10] = [
+const SUITES: [Suite; 11] = [
     ("committer", committer::run),
     ("durable_set", durable_set::run),
     ("unary_get", unary_get::run),
@@ -39,6 +40,7 @@ const SUITES: [Suite; 10] = [
     ("reopen", reopen::run),
     ("sessions", sessions::run),
     ("names", names::run),
+    ("engines", engines::run),
 ];
 
 fn main() {

@@ -85,7 +85,7 @@ async fn costs(plan: &Plan, figure: &str, n: usize, pid: u32, local: &Local, add
             each(computed(std::process::id()).saturating_sub(here), rounds)
         );
     }
-    let (began, before) = (Instant::now(), computed(pid));
+    let (began, computed_before) = (Instant::now(), computed(pid));
     swarm.cut(0..n / 2);
     swarm.until("they are cut", |tally| tally.attached.load(Relaxed) < n || n < 4).await;
     swarm.all_attached().await;
@@ -93,7 +93,7 @@ async fn costs(plan: &Plan, figure: &str, n: usize, pid: u32, local: &Local, add
         "{figure}: {} cut at once: all back after {:.2?}, {} of the server's processor each",
         n / 2,
         began.elapsed(),
-        each(computed(pid).saturating_sub(before), n / 2)
+        each(computed(pid).saturating_sub(computed_before), n / 2)
     );
     let t = &swarm.tally;
     let lapsed: usize = t.lapsed.iter().map(|l| l.load(Relaxed)).sum();

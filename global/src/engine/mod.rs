@@ -8,8 +8,6 @@
 
 #[cfg(test)]
 mod contract;
-#[cfg(test)]
-mod figures;
 #[cfg(feature = "fjall")]
 mod fjall;
 #[cfg(any(feature = "fjall", feature = "sled"))]
