@@ -13,6 +13,7 @@ mod damage;
 mod full;
 mod gone;
 mod limits;
+mod parts;
 mod restart;
 mod rig;
 mod sizes;
