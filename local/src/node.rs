@@ -92,6 +92,12 @@ impl Node {
         self.core.cache.stats()
     }
 
+    /// Turns a bit of the copy that `name` is served from, as a defect of the memory does; `false` if it is not held.
+    #[cfg(feature = "faults")]
+    pub fn damage(&self, name: &Name) -> bool {
+        self.core.damage_copy(name)
+    }
+
     fn away(&self) -> Error {
         Error::unavailable(format!("global does not answer within `{:?}`: try again", self.deadline))
             .retry_after(Duration::from_secs(1))
@@ -369,6 +375,7 @@ impl Store for Node {
 
     async fn status(&self) -> Result<Status> {
         let (born, revision, lease, epoch) = self.core.standing();
+        let [corrupt, arrivals] = [0, 1].map(|i| self.core.damage[i].load(Ordering::Relaxed));
         let (stats, (held, held_max)) = (self.core.cache.stats(), self.core.rooms.taken());
         let fact = |name: &str, value: String| (name.to_owned(), value);
         let facts = vec![
@@ -380,6 +387,8 @@ impl Store for Node {
             fact("names_evicted", stats.names_evicted.to_string()),
             fact("held_bytes", held.to_string()),
             fact("held_bytes_max", held_max.to_string()),
+            fact("corrupt", corrupt.to_string()),
+            fact("corrupt_arrivals", arrivals.to_string()),
         ];
         Ok(Status {
             tier: Tier::Local,

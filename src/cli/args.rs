@@ -142,6 +142,9 @@ pub enum Verb {
         /// Keep up to SIZE of values in memory [default: 256MiB].
         #[arg(long, value_name = "SIZE")]
         cache_bytes: Option<String>,
+        /// Check kept values for N thousandths of one core's time, 0 to 1000 [default: 1].
+        #[arg(long, value_name = "N")]
+        scrub: Option<String>,
         /// Allow to listen beyond this machine, unencrypted and open to everybody.
         #[arg(long)]
         insecure: bool,

@@ -120,6 +120,8 @@ pub struct LocalSettings {
     pub socket: Option<PathBuf>,
     /// How many bytes of values it keeps.
     pub cache_bytes: u64,
+    /// Thousandths of one core's time for checking them.
+    pub scrub_per_mille: u32,
 }
 
 /// Where a Local listens by default and a client looks.
@@ -132,6 +134,7 @@ impl Default for LocalSettings {
             listen: Some(Listen { address: Address::Tcp(LOCAL_ADDRESS.into()), is_default: true }),
             socket: None,
             cache_bytes: 256 << 20, // enough to matter, too little to hurt a small machine
+            scrub_per_mille: 1,     // unnoticed, and through a full cache in minutes
         }
     }
 }

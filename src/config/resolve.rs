@@ -63,10 +63,16 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
             only_this_machine(&global.listen, insecure)?;
             (Action::Global(global), mode)
         }
-        Some(Verb::Local { global, listen, socket, cache_bytes, insecure, repl }) => {
+        Some(Verb::Local { global, listen, socket, cache_bytes, scrub, insecure, repl }) => {
             let mut local = settings.local(listen, cache_bytes, insecure)?;
             if let Some(given) = settings.given("local", "global", global) {
                 local.global = given.read::<Address>()?;
+            }
+            if let Some(given) = settings.given("local", "scrub", scrub) {
+                local.scrub_per_mille = given.checked(|text| match text.parse() {
+                    Ok(per_mille @ 0..=1000) => Ok(per_mille),
+                    _ => Err(format!("`{text}` is no share of a core: write 0 to 1000")),
+                })?;
             }
             if let Some(given) = settings.given("local", "socket", socket) {
                 local.socket = Some(given.checked(|text| socket::within_limit(text.into()))?);

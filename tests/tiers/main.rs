@@ -8,3 +8,4 @@ mod limits;
 mod list;
 mod races;
 mod rig;
+mod scrub;
