@@ -63,7 +63,7 @@ impl Drop for Node {
 }
 
 fn value(len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i * 31 ^ i / 1009) as u8).collect()
+    (0..len).map(|i| ((i * 31) ^ (i / 1009)) as u8).collect()
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_file_is_made_replaced_or_refused_as_asked_and_never_half() {
     node.set("b", &b);
     assert_eq!(
         node.run(&["get", "a", "--out", "file"]),
-        Ended { code: Some(0), out: "".into(), err: "".into() }
+        Ended { code: Some(0), out: String::new(), err: String::new() }
     );
     assert!(node.file("file") == Some(a.clone()));
     for how in [&[][..], &["--exclusive"]] {

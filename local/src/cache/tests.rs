@@ -481,7 +481,7 @@ fn a_round_of_samples_has_each_copy_once_and_an_expelled_one_goes_with_its_names
     loop {
         let (sample, next) = cache.sample(at, 1000);
         assert!(sample.len() <= 10, "{}", sample.len());
-        seen.extend(sample.iter().map(|blob| blob.id()));
+        seen.extend(sample.iter().map(Blob::id));
         rounds += 1;
         at = next;
         if at == 0 {
