@@ -128,7 +128,7 @@ impl Space {
                 tracing::warn!(free_mib, wanted_mib, "disk space is low: SETs are refused, DELs go on");
             }
             (Some(_), None) => {
-                tracing::info!(free_mib = free >> 20, "disk space is back: SETs are taken again")
+                tracing::info!(free_mib = free >> 20, "disk space is back: SETs are taken again");
             }
             _ => {}
         }

@@ -16,6 +16,8 @@ pub struct LocalConfig {
     pub deadline: Duration,
     /// Shortest and longest pause between attempts to reach Global, before jitter.
     pub back_off: (Duration, Duration),
+    /// Thousandths of one core's time for checking the bytes of values that are kept; 0 = never.
+    pub scrub_per_mille: u32,
     /// For people: shown at Global.
     pub label: String,
 }
@@ -41,6 +43,8 @@ impl LocalConfig {
             deadline: Duration::from_millis(4_500),
             // A restart of Global takes well under a second; 10,000 Locals must not return at once.
             back_off: (Duration::from_millis(20), Duration::from_secs(2)),
+            // A full default cache is looked through about once in two minutes, unnoticed by its users.
+            scrub_per_mille: 1,
             label: String::new(),
         }
     }

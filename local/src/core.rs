@@ -62,6 +62,8 @@ pub(crate) struct Core {
     published: Published,
     machine: Mutex<Machine>,
     blobs: BlobFlights,
+    /// Kept values that were found damaged; fetches whose bytes were, when they arrived.
+    pub damage: [AtomicU64; 2],
     lease_moved: Notify,
     /// Cancelled when this Local has left.
     pub leaving: CancellationToken,
@@ -88,6 +90,7 @@ impl Core {
                 requests: None,
             }),
             blobs: BlobFlights::new(FlightLimits::default()),
+            damage: Default::default(),
             lease_moved: Notify::new(),
             leaving: CancellationToken::new(),
             refusal: watch::Sender::new(None),

@@ -14,6 +14,7 @@ mod local;
 pub mod node;
 pub mod repl;
 mod rooms;
+mod scrub;
 mod upstream;
 
 pub use config::{Listen, LocalConfig};

@@ -4,7 +4,7 @@ use crate::coherence::Identity;
 use crate::config::{Listen, LocalConfig};
 use crate::core::Core;
 use crate::node::Node;
-use crate::upstream;
+use crate::{scrub, upstream};
 use dstore_proto::dial::Dial;
 use dstore_proto::link::LinkClient;
 use dstore_proto::serve::{Limits, Routes, Serving};
@@ -72,6 +72,7 @@ impl Local {
             let _ = last.send(());
         });
         tasks.spawn("requests", upstream::keep_requests(core.clone(), config.back_off));
+        tasks.spawn("scrub", scrub::scrub(core.clone(), config.scrub_per_mille));
         tasks.spawn("health", follow_lease(core.clone(), doors.iter().map(|d| d.health().clone()).collect()));
         Ok(Self { core, node, doors, tasks, goodbye })
     }

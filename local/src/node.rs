@@ -3,7 +3,7 @@
 //! ```text
 //! get by name   hit (core.hit: lease, one lookup, clock)          -> Tier::Local
 //!               else core.read: flight -> Global -> blob -> admit -> Tier::Global, cached or not
-//!               too large to keep, or no room now: streamed through, verified group by group
+//!               too large to keep, no room now, or a small part of a large one: streamed through, verified group by group
 //! get by hash   held, else fetched once for all, else streamed through
 //! set           small: carried; larger: offered by hash, or staged first; then decided at Global
 //!               occupied: the winner is resolved like any GET
@@ -103,6 +103,12 @@ impl Node {
         self.core.cache.stats()
     }
 
+    /// Turns a bit of the copy that `name` is served from, as a defect of the memory does; `false` if it is not held.
+    #[cfg(feature = "faults")]
+    pub fn damage(&self, name: &Name) -> bool {
+        self.core.damage_copy(name)
+    }
+
     fn away(&self) -> Error {
         Error::unavailable(format!("global does not answer within `{:?}`: try again", self.deadline))
             .retry_after(Duration::from_secs(1))
@@ -136,6 +142,9 @@ impl Node {
             let from = Provenance { tier: Tier::Local, cached: true, revision: hit.entry.bind_rev };
             return found(hit.entry, from, hit.blob, slice).map(Some);
         }
+        if let Some(part) = self.part(&name, slice).await? {
+            return Ok(part);
+        }
         // A large blob may take longer than the deadline to arrive: its own transfer has an idle deadline.
         let looked = self.transfer(&name, self.core.read(&name)?).await?;
         let Looked { entry, blob, cached, head } = looked;
@@ -145,6 +154,20 @@ impl Node {
             Some(blob) => found(entry, from, blob, slice).map(Some),
             None => self.stream_through(entry, from, slice).await,
         }
+    }
+
+    /// A small part of a large blob that is not held: only that is moved, and nothing kept. `None`: read it as usual.
+    async fn part(&self, name: &Name, slice: Slice) -> Result<Option<Option<Found>>> {
+        if slice == Slice::ALL {
+            return Ok(None);
+        }
+        let Looked { entry, head, .. } = self.answer(self.core.look(name)).await?;
+        let Some(entry) = entry else { return Ok(Some(None)) };
+        if !is_small_part(slice, entry.size)? || self.core.cache.have(&entry.hash).is_some() {
+            return Ok(None);
+        }
+        let from = Provenance { tier: Tier::Global, cached: false, revision: head };
+        self.stream_through(entry, from, slice).await.map(Some)
     }
 
     /// Waits for the name within the deadline, and for its blob as long as that moves.
@@ -164,6 +187,15 @@ impl Node {
         let from = |tier, cached| Provenance { tier, cached, revision: Revision(0) };
         if let Some(blob) = self.core.cache.have(&hash) {
             return found(entry(blob.size()), from(Tier::Local, true), blob, slice).map(Some);
+        }
+        if slice != Slice::ALL {
+            // Its header tells the size.
+            let Some(fetched) = self.core.link.fetch(hash, slice).await? else { return Ok(None) };
+            if is_small_part(slice, fetched.size)? {
+                let body = Body::Stream(fetched.body);
+                let from = from(Tier::Global, false);
+                return Ok(Some(Found { entry: entry(fetched.size), from, body }));
+            }
         }
         match self.core.blob(hash, None).await? {
             Landed::Here(blob) => found(entry(blob.size()), from(Tier::Global, true), blob, slice).map(Some),
@@ -412,6 +444,7 @@ impl Store for Node {
 
     async fn status(&self) -> Result<Status> {
         let (born, revision, lease, epoch) = self.core.standing();
+        let [corrupt, arrivals] = [0, 1].map(|i| self.core.damage[i].load(Ordering::Relaxed));
         let (stats, (held, held_max)) = (self.core.cache.stats(), self.core.rooms.taken());
         let fact = |name: &str, value: String| (name.to_owned(), value);
         let facts = vec![
@@ -423,6 +456,8 @@ impl Store for Node {
             fact("names_evicted", stats.names_evicted.to_string()),
             fact("held_bytes", held.to_string()),
             fact("held_bytes_max", held_max.to_string()),
+            fact("corrupt", corrupt.to_string()),
+            fact("corrupt_arrivals", arrivals.to_string()),
         ];
         Ok(Status {
             tier: Tier::Local,
@@ -482,6 +517,12 @@ fn check_delete(names: &[Name]) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+/// Whether so little of a blob of `size` bytes is asked for that the rest is not worth fetching.
+fn is_small_part(slice: Slice, size: u64) -> Result<bool> {
+    let range = slice.within(size)?;
+    Ok(size > CARRIED_BYTES_MAX as u64 && range.end - range.start <= size / 2)
 }
 
 /// A change that was sent and not answered may have been made.

@@ -104,6 +104,22 @@ impl Blob {
         own
     }
 
+    /// Whether the bytes still have the hash: memory can decay. Hashes all of them.
+    pub fn is_intact(&self) -> bool {
+        BlobHash::of(&self.bytes) == self.hash
+    }
+
+    /// The same with one bit turned, as a defect of the memory leaves it: for tests of what notices that.
+    #[cfg(feature = "faults")]
+    #[must_use]
+    pub fn damaged(&self) -> Self {
+        let mut bytes = self.bytes.to_vec();
+        if let Some(byte) = bytes.last_mut() {
+            *byte ^= 1;
+        }
+        Self { bytes: bytes.into(), hash: self.hash }
+    }
+
     /// The bytes.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes

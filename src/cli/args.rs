@@ -84,6 +84,29 @@ pub struct ScriptFlags {
     pub bail: bool,
 }
 
+/// Which part of a value, and where it goes.
+#[derive(Args, Clone, Debug, Default)]
+pub struct PartFlags {
+    /// Begin at byte N.
+    #[arg(long, value_name = "N", conflicts_with = "append")]
+    pub offset: Option<u64>,
+    /// Write at most N bytes.
+    #[arg(long, value_name = "N")]
+    pub len: Option<u64>,
+    /// Write to FILE, which must not exist: it is there whole, or not at all.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Refuse if FILE exists; so it is without a word.
+    #[arg(long, requires = "out")]
+    pub exclusive: bool,
+    /// Replace FILE, in one step at the end.
+    #[arg(long, requires = "out", conflicts_with = "exclusive")]
+    pub truncate: bool,
+    /// Go on where FILE ends: what it has is taken for the beginning of the value, and not looked at.
+    #[arg(long, requires = "out", conflicts_with_all = ["exclusive", "truncate"])]
+    pub append: bool,
+}
+
 /// Which node to ask.
 #[derive(Args, Clone, Debug, Default)]
 pub struct NodeFlag {
@@ -119,6 +142,9 @@ pub enum Verb {
         /// Keep up to SIZE of values in memory [default: 256MiB].
         #[arg(long, value_name = "SIZE")]
         cache_bytes: Option<String>,
+        /// Check kept values for N thousandths of one core's time, 0 to 1000 [default: 1].
+        #[arg(long, value_name = "N")]
+        scrub: Option<String>,
         /// Allow to listen beyond this machine, unencrypted and open to everybody.
         #[arg(long)]
         insecure: bool,
@@ -133,9 +159,11 @@ pub enum Verb {
         #[command(flatten)]
         script: ScriptFlags,
     },
-    /// Write the exact bytes of a value to standard output.
+    /// Write the exact bytes of a value to standard output, or to a file.
     Get {
         key: OsString,
+        #[command(flatten)]
+        part: PartFlags,
         #[command(flatten)]
         node: NodeFlag,
     },

@@ -7,9 +7,9 @@ use super::sys;
 use crate::config::{Node, ScriptSettings, Source};
 use bytes::BytesMut;
 use dstore_local::repl::{
-    Command, Input, Line, Mode, Patience, Session, Settings, Step, Terminal, exit, run,
+    Command, Input, Line, Mode, Output, Patience, Session, Settings, Step, Terminal, exit, run,
 };
-use dstore_proto::store::{BodyStream, Store};
+use dstore_proto::store::{BodyStream, Slice, Store};
 use dstore_shared::limits::CHUNK_BYTES;
 use dstore_shared::{Error, Key, Result};
 use dstore_sys::Sys;
@@ -44,6 +44,11 @@ pub async fn one_shot(node: Node, command: Command, mode: Mode) -> u8 {
     Box::pin(once(node, mode, execute)).await
 }
 
+/// `dstore get KEY` of a part of the value.
+pub async fn part(node: Node, key: Key, slice: Slice, mode: Mode) -> u8 {
+    Box::pin(once(node, mode, async |session: &mut Session<_>| session.read(&key, slice).await)).await
+}
+
 /// `dstore set KEY -`.
 pub async fn upload(node: Node, key: Key, mode: Mode) -> u8 {
     let upload = async |session: &mut Session<_>| session.upload(&key, pieces(tokio::io::stdin())).await;
@@ -55,24 +60,37 @@ async fn once(
     mode: Mode,
     act: impl AsyncFnOnce(&mut Session<RemoteStore>) -> io::Result<u8>,
 ) -> u8 {
+    match once_to(node, mode, screen::output(), act).await {
+        Ok(code) => code,
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => exit::OK,
+        Err(e) => code_of(Err(e)),
+    }
+}
+
+/// One command, whose answer goes to `output`.
+///
+/// # Errors
+/// Only when `output` cannot be written.
+pub(super) async fn once_to(
+    node: Node,
+    mode: Mode,
+    output: Output,
+    act: impl AsyncFnOnce(&mut Session<RemoteStore>) -> io::Result<u8>,
+) -> io::Result<u8> {
     let sys = sys();
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
-        Err(e) => return screen::complain(&e, exit::SOFTWARE),
+        Err(e) => return Ok(screen::complain(&e, exit::SOFTWARE)),
     };
     let Attached { address, store, client: _client } = match attach(&sys, node).await {
         Ok(attached) => attached,
-        Err(e) => return screen::complain(&e, exit::UNREACHABLE),
+        Err(e) => return Ok(screen::complain(&e, exit::UNREACHABLE)),
     };
     let settings = Settings { one_shot: true, chatty: false, ..settings(address.to_string(), mode) };
-    let mut session = Session::new(store, sys, settings, screen::output(), signals.interrupts());
-    let ended = tokio::select! {
+    let mut session = Session::new(store, sys, settings, output, signals.interrupts());
+    tokio::select! {
         ended = act(&mut session) => ended,
-        () = signals.end_of_session() => return TERMINATED,
-    };
-    match ended {
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => exit::OK,
-        ended => code_of(ended),
+        () = signals.end_of_session() => Ok(TERMINATED),
     }
 }
 

@@ -4,6 +4,7 @@ pub mod args;
 mod attach;
 mod check;
 mod client;
+mod files;
 mod salvage;
 mod screen;
 mod serve;
@@ -50,6 +51,9 @@ pub fn run(config: Config) -> u8 {
             Some(to) => salvage::run(settings, to, mode),
             None => check::run(settings, mode),
         },
+        Action::Download { node, key, slice, out } => {
+            block_on(Builder::new_current_thread(), files::download(node, key, slice, out, mode))
+        }
         Action::Upload { node, key } => {
             block_on(Builder::new_current_thread(), client::upload(node, key, mode))
         }

@@ -12,6 +12,7 @@ pub use socket::check_folder;
 
 use dstore_global::{EngineKind, SyncLevel};
 use dstore_local::repl::{Command, Mode};
+use dstore_proto::store::Slice;
 use dstore_shared::Key;
 use dstore_sys::net::Address;
 use std::ffi::OsString;
@@ -44,6 +45,8 @@ pub enum Action {
     OneShot { node: Node, command: Command },
     /// Explains a data directory.
     Check(CheckSettings),
+    /// A part of a value, or a value into a file, from a running node.
+    Download { node: Node, key: Key, slice: Slice, out: Option<OutFile> },
     /// `set KEY -` at a running node.
     Upload { node: Node, key: Key },
 }
@@ -117,6 +120,8 @@ pub struct LocalSettings {
     pub socket: Option<PathBuf>,
     /// How many bytes of values it keeps.
     pub cache_bytes: u64,
+    /// Thousandths of one core's time for checking them.
+    pub scrub_per_mille: u32,
 }
 
 /// Where a Local listens by default and a client looks.
@@ -129,8 +134,29 @@ impl Default for LocalSettings {
             listen: Some(Listen { address: Address::Tcp(LOCAL_ADDRESS.into()), is_default: true }),
             socket: None,
             cache_bytes: 256 << 20, // enough to matter, too little to hurt a small machine
+            scrub_per_mille: 1,     // unnoticed, and through a full cache in minutes
         }
     }
+}
+
+/// A file to write a value to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OutFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What becomes of one that is there.
+    pub how: Existing,
+}
+
+/// What becomes of a file that is there already.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Existing {
+    /// Nothing: the command is refused.
+    Refused,
+    /// It is replaced when all has arrived.
+    Replaced,
+    /// It is the beginning of the value: what follows is added.
+    Continued,
 }
 
 /// Which node to ask.

@@ -3,12 +3,13 @@
 use super::file::File;
 use super::socket::Elsewhere;
 use super::{
-    Action, CheckSettings, Config, GlobalSettings, Listen, LocalSettings, Node, SOLO_GLOBAL, ScriptSettings,
-    Source, socket, units,
+    Action, CheckSettings, Config, Existing, GlobalSettings, Listen, LocalSettings, Node, OutFile,
+    SOLO_GLOBAL, ScriptSettings, Source, socket, units,
 };
-use crate::cli::args::{CommandLine, NodeFlag, ScriptFlags, Solo, StoreFlags, Verb};
+use crate::cli::args::{CommandLine, NodeFlag, PartFlags, ScriptFlags, Solo, StoreFlags, Verb};
 use dstore_global::{EngineKind, SyncLevel};
 use dstore_local::repl::{Command, Mode};
+use dstore_proto::store::Slice;
 use dstore_shared::{Error, Key, Result};
 use dstore_sys::net::Address;
 use std::ffi::OsString;
@@ -62,10 +63,16 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
             only_this_machine(&global.listen, insecure)?;
             (Action::Global(global), mode)
         }
-        Some(Verb::Local { global, listen, socket, cache_bytes, insecure, repl }) => {
+        Some(Verb::Local { global, listen, socket, cache_bytes, scrub, insecure, repl }) => {
             let mut local = settings.local(listen, cache_bytes, insecure)?;
             if let Some(given) = settings.given("local", "global", global) {
                 local.global = given.read::<Address>()?;
+            }
+            if let Some(given) = settings.given("local", "scrub", scrub) {
+                local.scrub_per_mille = given.checked(|text| match text.parse() {
+                    Ok(per_mille @ 0..=1000) => Ok(per_mille),
+                    _ => Err(format!("`{text}` is no share of a core: write 0 to 1000")),
+                })?;
             }
             if let Some(given) = settings.given("local", "socket", socket) {
                 local.socket = Some(given.checked(|text| socket::within_limit(text.into()))?);
@@ -75,9 +82,20 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
         Some(Verb::Repl { node, script }) => {
             (Action::Repl { node: settings.node(node)?, script: script.into() }, mode)
         }
-        Some(Verb::Get { key, node }) => {
+        Some(Verb::Get { key, part, node }) => {
             let raw = if line.json { Mode::Json } else { Mode::Raw };
-            (settings.one_shot(node, Command::Get { key: key_of(key)? })?, raw)
+            let key = key_of(key)?;
+            let slice = Slice { offset: part.offset.unwrap_or(0), len: part.len };
+            let out = out_of(part)?;
+            if out.is_some() && line.json {
+                return Err(Error::invalid("--out writes the exact bytes: leave --json out"));
+            }
+            let action = if slice == Slice::ALL && out.is_none() {
+                settings.one_shot(node, Command::Get { key })?
+            } else {
+                Action::Download { node: settings.node(node)?, key, slice, out }
+            };
+            (action, raw)
         }
         Some(Verb::Set { key, value, node }) => {
             let key = key_of(key)?;
@@ -104,6 +122,20 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
         Some(Verb::Status { node }) => (settings.one_shot(node, Command::Status)?, mode),
     };
     Ok(Config { action, mode, log })
+}
+
+/// Where a value goes, if not to standard output.
+fn out_of(part: PartFlags) -> Result<Option<OutFile>> {
+    let Some(path) = part.out else { return Ok(None) };
+    if path.file_name().is_none() {
+        return Err(Error::invalid(format!("`--out`: `{}` names no file: name one", path.display())));
+    }
+    let how = match (part.truncate, part.append) {
+        (true, _) => Existing::Replaced,
+        (_, true) => Existing::Continued,
+        _ => Existing::Refused,
+    };
+    Ok(Some(OutFile { path, how }))
 }
 
 fn key_of(bytes: OsString) -> Result<Key> {

@@ -2,6 +2,7 @@
 
 mod check;
 mod configuration;
+mod files;
 mod interrupted;
 mod patient;
 mod solo;

@@ -78,6 +78,31 @@ async fn a_flipped_byte_is_corrupt_at_every_reader_until_the_bytes_are_set_again
     assert!(global.client().get(&name("k")).await.expect("healed for good").expect("found").bytes == value);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_that_arrive_damaged_are_fetched_once_more_before_the_caller_hears_of_it() {
+    let global = Global::start(&["--lease", "500ms"]);
+    let local = Local::start(&global).await;
+    let arrivals =
+        async || crate::rig::fact(&local.client.status().await.expect("answered"), "corrupt_arrivals");
+    for (key, times) in [("once", 1), ("always", 1 << 40)] {
+        let value = noise(times, LARGE);
+        global.client().set(&name(key), value.clone()).await.expect("set");
+        local.wire.disturb(times);
+        let got = local.client.get(&name(key)).await;
+        match times {
+            1 => {
+                assert!(local.wire.is_calm(), "it was disturbed");
+                assert!(got.expect("whole the second time").expect("found").bytes == value);
+            }
+            _ => assert_eq!(failed(got.map(|_| ())).kind(), Kind::Corrupt, "it is not tried for ever"),
+        }
+        local.wire.disturb(0);
+        let again = local.client.get(&name(key)).await.expect("answered").expect("found");
+        assert!(again.bytes == value, "{key}: nothing damaged was kept");
+    }
+    assert_eq!(arrivals().await, 2, "once each");
+}
+
 /// The first half of `value` in pieces, and then an error or nothing for ever.
 fn half(value: &[u8], fails: bool) -> BodyStream {
     let value = Bytes::copy_from_slice(&value[..value.len() / 2]);

@@ -30,6 +30,8 @@ struct Shared {
     flow: watch::Sender<Flow>,
     to: watch::Sender<String>,
     down: AtomicU64,
+    /// Full reads that are still to lose a bit.
+    noise: AtomicU64,
 }
 
 impl Wire {
@@ -40,6 +42,7 @@ impl Wire {
             flow: watch::Sender::new(Flow::Through),
             to: watch::Sender::new(to.to_string()),
             down: AtomicU64::new(0),
+            noise: AtomicU64::new(0),
         });
         let taking = shared.clone();
         let task = tokio::spawn(async move {
@@ -58,6 +61,16 @@ impl Wire {
     /// be another test's by now.)
     pub fn point_to(&self, to: &Address) {
         self.shared.to.send_replace(to.to_string());
+    }
+
+    /// Turns a bit in each of the next `times` reads that are full, so amid something large.
+    pub fn disturb(&self, times: u64) {
+        self.shared.noise.store(times, Ordering::SeqCst);
+    }
+
+    /// Whether everything was disturbed that should be.
+    pub fn is_calm(&self) -> bool {
+        self.shared.noise.load(Ordering::SeqCst) == 0
     }
 
     /// Bytes that came from Global so far.
@@ -82,11 +95,11 @@ async fn forward(shared: Arc<Shared>, here: TcpStream) {
         let _ = (here.set_nodelay(true), there.set_nodelay(true));
         let ((mut from_local, mut to_local), (mut from_global, mut to_global)) =
             (here.into_split(), there.into_split());
-        let uncounted = AtomicU64::new(0);
+        let (uncounted, calm) = (AtomicU64::new(0), AtomicU64::new(0));
         // Either end closes both.
         tokio::select! {
-            () = pump(&shared.flow, &mut from_local, &mut to_global, &uncounted) => {}
-            () = pump(&shared.flow, &mut from_global, &mut to_local, &shared.down) => {}
+            () = pump(&shared.flow, &mut from_local, &mut to_global, (&uncounted, &calm)) => {}
+            () = pump(&shared.flow, &mut from_global, &mut to_local, (&shared.down, &shared.noise)) => {}
         }
     };
     tokio::select! {
@@ -100,7 +113,7 @@ async fn pump(
     flow: &watch::Sender<Flow>,
     from: &mut (impl AsyncReadExt + Unpin),
     to: &mut (impl AsyncWriteExt + Unpin),
-    count: &AtomicU64,
+    (count, noise): (&AtomicU64, &AtomicU64),
 ) {
     let (mut flow, mut bytes) = (flow.subscribe(), vec![0; 64 << 10]);
     while let Ok(n @ 1..) = from.read(&mut bytes).await {
@@ -108,6 +121,10 @@ async fn pump(
             return;
         }
         count.fetch_add(n as u64, Ordering::SeqCst);
+        let less = |left: u64| left.checked_sub(1);
+        if n == bytes.len() && noise.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok() {
+            bytes[n / 2] ^= 4;
+        }
         if to.write_all(&bytes[..n]).await.is_err() {
             return;
         }

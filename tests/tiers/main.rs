@@ -11,3 +11,4 @@ mod many;
 mod races;
 mod rig;
 mod watch;
+mod scrub;

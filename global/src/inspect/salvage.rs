@@ -192,15 +192,24 @@ impl Copy<'_> {
         let source = self.source;
         source.inline(|found| match found {
             Ok((hash, bytes)) => self.inline(hash, bytes),
-            Err(why) => Ok(self.notes.doubt(why)),
+            Err(why) => {
+                self.notes.doubt(why);
+                Ok(())
+            }
         })?;
         source.files(|found| match found {
             Ok((path, hash)) => self.file(&path, hash),
-            Err(why) => Ok(self.notes.doubt(why)),
+            Err(why) => {
+                self.notes.doubt(why);
+                Ok(())
+            }
         })?;
         source.names(|found| match found {
             Ok((name, entry)) => self.name(name, entry),
-            Err(why) => Ok(self.notes.doubt(why)),
+            Err(why) => {
+                self.notes.doubt(why);
+                Ok(())
+            }
         })?;
         self.target.flush()
     }

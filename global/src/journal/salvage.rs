@@ -145,22 +145,18 @@ fn scan(
             Err(bad) => bad,
         };
         let name = segment.name();
-        match reader.search(segment, at + BLOCK, Revision(0))? {
-            Some((next, _)) => {
-                doubts.push(format!("journal segment `{name}` is damaged at offset `{at}`: {bad}"));
-                at = next;
-            }
-            None => {
-                // Behind the last batch of a file that was used before lies what is stale.
-                let begun = matches!(bad, Bad::Payload | Bad::Length) || !segment.header.recycled;
-                if newest && begun {
-                    doubts.push(format!(
+        let Some((next, _)) = reader.search(segment, at + BLOCK, Revision(0))? else {
+            // Behind the last batch of a file that was used before lies what is stale.
+            let begun = matches!(bad, Bad::Payload | Bad::Length) || !segment.header.recycled;
+            if newest && begun {
+                doubts.push(format!(
                         "journal segment `{name}` ends at offset `{at}` in a batch that is not whole: it was never \
                          acknowledged, unless it was damaged since"
                     ));
-                }
-                return Ok(());
             }
-        }
+            return Ok(());
+        };
+        doubts.push(format!("journal segment `{name}` is damaged at offset `{at}`: {bad}"));
+        at = next;
     }
 }

@@ -17,11 +17,17 @@ const COMPACT_BYTES_MAX: u64 = dstore_shared::limits::CARRIED_BYTES_MAX as u64;
 
 /// What a copy costs beyond its bytes: its row in the table (which is between 7/16 and 7/8 full: counted
 /// twice), the resident with its reference counts, the bytes' own reference count and allocation headers,
-/// the holders' list at its smallest, one place in a queue, one ghost (8 bytes in line, about 16 in a set), a
-/// number that may be free again, and one use count.
-pub(super) const BLOB_OVERHEAD: u64 =
-    (2 * (size_of::<(BlobHash, Row)>() + 1) + size_of::<Resident>() + 2 * 8 + 48 + 4 * 8 + 16 + 24 + 8 + 1)
-        as u64;
+/// the holders' list at its smallest, one place in a queue, one ghost (8 bytes in line, about 16 in a set), its
+/// place among the numbers (which grow by doubling), and one use count.
+pub(super) const BLOB_OVERHEAD: u64 = (2 * (size_of::<(BlobHash, Row)>() + 1)
+    + size_of::<Resident>()
+    + 2 * 8
+    + 48
+    + 4 * 8
+    + 16
+    + 24
+    + 2 * 16
+    + 1) as u64;
 
 /// A copy in the cache.
 #[derive(Debug)]

@@ -123,6 +123,16 @@ impl<T: Evictable> Eviction<T> {
         self.small.bytes > (self.small.bytes + self.main.bytes) / SMALL_PART
     }
 
+    /// Forgets a blob that leaves out of its turn. Looks through the queues.
+    pub(super) fn withdraw(&mut self, blob: &Arc<T>) {
+        for queue in [&mut self.small, &mut self.main] {
+            if let Some(at) = queue.line.iter().position(|one| Arc::ptr_eq(one, blob)) {
+                queue.line.remove(at);
+                queue.bytes -= blob.charge();
+            }
+        }
+    }
+
     /// The bytes of all queues and the number of blobs in them, counted anew.
     #[cfg(test)]
     pub(super) fn recount(&self) -> (u64, usize) {

@@ -15,6 +15,7 @@
 //! It must never ask a clock, wait for anything, or call back.
 
 mod blobs;
+mod check;
 mod eviction;
 mod names;
 mod table;
@@ -145,8 +146,8 @@ pub struct Cache {
 /// What every change must see and leave consistent.
 struct Ledger {
     slots: Slots,
-    /// Numbers of the blobs, as small as possible.
-    numbers: Slab<()>,
+    /// The blobs by their numbers, which are as small as possible.
+    numbers: Slab<Arc<Resident>>,
     eviction: Eviction<Resident>,
     stats: CacheStats,
     /// Chooses among the names of a victim that has many.
@@ -322,7 +323,9 @@ impl Cache {
     fn insert(&self, ledger: &mut Ledger, blob: Blob) -> Arc<Resident> {
         ledger.stats.blob_bytes += blobs::charge(&blob);
         ledger.stats.blobs_admitted += 1;
-        let resident = self.blobs.insert(blob, ledger.numbers.insert(()));
+        let place = ledger.numbers.vacant_entry();
+        let resident = self.blobs.insert(blob, place.key());
+        place.insert(Arc::clone(&resident));
         ledger.eviction.admit(Arc::clone(&resident));
         resident
     }

@@ -469,3 +469,39 @@ fn readers_never_see_bytes_that_are_not_the_entrys_nor_a_binding_removed_before_
     let (stats, hits) = (cache.stats(), hits.into_inner());
     assert!(hits > 1_000 && stats.names_evicted > 1_000, "{hits} hits, {stats:?}");
 }
+
+#[test]
+fn a_round_of_samples_has_each_copy_once_and_an_expelled_one_goes_with_its_names() {
+    let cache = Cache::new(ROOMY);
+    let blobs: Vec<_> = (0..200).map(|n| blob(n, 100)).collect();
+    for (n, blob) in blobs.iter().enumerate() {
+        installed(install(&cache, &format!("a{n}"), blob, 1, 1, 0));
+        installed(install(&cache, &format!("b{n}"), blob, 2, 2, 0));
+    }
+    let (mut seen, mut at, mut rounds) = (Vec::new(), 0, 0);
+    loop {
+        let (sample, next) = cache.sample(at, 1000);
+        assert!(sample.len() <= 10, "{}", sample.len());
+        seen.extend(sample.iter().map(Blob::id));
+        rounds += 1;
+        at = next;
+        if at == 0 {
+            break;
+        }
+    }
+    seen.sort();
+    let mut all: Vec<_> = blobs.iter().map(dstore_shared::Blob::id).collect();
+    all.sort();
+    assert_eq!(seen, all);
+    assert!(rounds > 10, "{rounds}");
+    let mut gone = cache.expel(&blobs[7].id());
+    gone.sort_by_key(|(_, reg_seq)| *reg_seq);
+    assert_eq!(gone, [(name("a7"), RegSeq(1)), (name("b7"), RegSeq(2))]);
+    assert!(cache.have(&blobs[7].id()).is_none() && cache.hit(name("a7").as_bytes(), 0).is_none());
+    assert!(cache.hit(name("b8").as_bytes(), 0).is_some(), "others stay");
+    assert!(cache.expel(&blobs[7].id()).is_empty(), "there is none any more");
+    audit(&cache);
+    // Its place is taken again.
+    installed(install(&cache, "c", &blob(1000, 100), 3, 3, 0));
+    audit(&cache);
+}

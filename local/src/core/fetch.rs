@@ -18,8 +18,9 @@ use crate::cache::{Admission, Evicted};
 use crate::rooms::Room;
 use dstore_proto::link::Fetched;
 use dstore_proto::store::Slice;
-use dstore_shared::{Blob, BlobHash, Entry, Error, FlightId, Name, Result};
+use dstore_shared::{Blob, BlobHash, Entry, Error, FlightId, Kind, Name, Result};
 use futures_util::StreamExt;
+use std::sync::atomic::Ordering;
 
 /// How often a name is resolved again because its blob was swept before it could be fetched.
 const RESOLVES_MAX: usize = 3;
@@ -71,17 +72,57 @@ impl Core {
             let Some(found) = self.rooms.take(size).await else { return Ok(Landed::NoRoom) };
             room = Some(found);
         }
+        // What was damaged on its way is whole the second time.
+        match self.bring_once(hash, &mut room).await {
+            Err(e) if e.kind() == Kind::Corrupt => {
+                self.damage[1].fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(%hash, error = %e, "a value arrived damaged: it is fetched again");
+                self.bring_once(hash, &mut room).await
+            }
+            landed => landed,
+        }
+    }
+
+    async fn bring_once(&self, hash: BlobHash, room: &mut Option<Room>) -> Result<Landed> {
+        let fits = |size| size <= self.cache.blob_bytes_max();
         let Some(fetched) = self.link.fetch(hash, Slice::ALL).await? else { return Ok(Landed::Gone) };
         let size = fetched.size;
         if !fits(size) {
             return Ok(Landed::NoRoom);
         }
         // Nobody knew the size before: then it is streamed rather than that its stream stays open, waiting.
-        let room = room.filter(|room: &Room| room.bytes() >= size).or_else(|| self.rooms.try_take(size));
-        let Some(room) = room else { return Ok(Landed::NoRoom) };
-        let blob = Blob::verify(room.hold(gather(fetched).await?), hash)?;
+        if room.as_ref().is_none_or(|room| room.bytes() < size) {
+            *room = self.rooms.try_take(size);
+        }
+        if room.is_none() {
+            return Ok(Landed::NoRoom);
+        }
+        let bytes = gather(fetched).await?;
+        let Some(room) = room.take() else { return Ok(Landed::NoRoom) };
+        let blob = Blob::verify(room.hold(bytes), hash)?;
         self.admit(&blob);
         Ok(Landed::Here(blob))
+    }
+
+    /// Drops a copy that was found damaged, unless another has its place by now.
+    pub fn expel(&self, found: &Blob) {
+        let hash = found.id();
+        self.event(|c, _| {
+            let same = self.cache.have(&hash).is_some_and(|kept| kept.bytes().as_ptr() == found.bytes().as_ptr());
+            if same {
+                self.damage[0].fetch_add(1, Ordering::Relaxed);
+                let names = self.cache.expel(&hash);
+                tracing::error!(%hash, names = names.len(), "a kept value was damaged: it is fetched again; check the memory");
+                c.dropped(names);
+            }
+        });
+    }
+
+    /// Damages the copy that a name is served from.
+    #[cfg(feature = "faults")]
+    pub fn damage_copy(&self, name: &Name) -> bool {
+        let era = self.published.era.load(Ordering::Acquire);
+        self.event(|_, _| self.cache.damage(name, era))
     }
 
     /// Keeps a copy that no name holds, if it fits.

@@ -109,7 +109,7 @@ impl<S: Store> Session<S> {
     pub async fn execute(&mut self, line: Line) -> io::Result<Step> {
         let mode = line.mode.unwrap_or(self.settings.mode);
         let code = match line.command {
-            Command::Get { key } => self.get(&key, mode).await?,
+            Command::Get { key } => self.get(&key, Slice::ALL, mode).await?,
             Command::Set { key, value } => self.set(&key, Value::Bytes(value), mode).await?,
             Command::Delete { keys } => self.delete(&keys, mode).await?,
             Command::Watch { prefix, after, count } => self.watch(prefix, after, count, mode).await?,
@@ -140,6 +140,16 @@ impl<S: Store> Session<S> {
         Ok(code)
     }
 
+    /// Writes a part of the value of `key`, and moves no more than that.
+    ///
+    /// # Errors
+    /// Only when standard output cannot be written.
+    pub async fn read(&mut self, key: &Key, slice: Slice) -> io::Result<u8> {
+        let code = self.get(key, slice, self.settings.mode).await?;
+        self.output.flush().await?;
+        Ok(code)
+    }
+
     /// Answers a line that is no command.
     ///
     /// # Errors
@@ -157,11 +167,11 @@ impl<S: Store> Session<S> {
         Ok(exit::of(refused.error().kind()))
     }
 
-    async fn get(&mut self, key: &Key, mode: Mode) -> io::Result<u8> {
+    async fn get(&mut self, key: &Key, slice: Slice, mode: Mode) -> io::Result<u8> {
         let asked = Asked { command: "get", key: Some(key), mode, in_doubt: false };
         let mut wait = Wait::new(&self.sys, &self.settings, &mut self.interrupts);
         let target = Target::Name(name(key));
-        match wait.on(self.client.get_stream(&target, Slice::ALL), None, &mut self.output).await {
+        match wait.on(self.client.get_stream(&target, slice), None, &mut self.output).await {
             Ok(Some(found)) => {
                 let (facts, took) = (facts(&found), wait.elapsed());
                 if let Err(stop) = show(key, found, mode, &mut wait, &mut self.output).await {

@@ -94,7 +94,8 @@ impl Notes {
             text.push('\n');
         }
         if self.untold > 0 {
-            text.push_str(&format!("and {} more\n", self.untold));
+            let more = format!("and {} more\n", self.untold);
+            text.push_str(&more);
         }
         let file = disk.open(&path, Open::Create).map_err(|e| failed("create", &path, e))?;
         let written = file.write_all_at(text.as_bytes(), 0).and_then(|()| file.sync());
