@@ -198,7 +198,8 @@ pub(crate) fn same_length(answers: usize, asked: usize) -> Result<()> {
 /// What is asked of `set_many`; its ids must follow one another.
 pub(crate) fn sets_to(sets: &[SetOne]) -> Result<wire::SetManyRequest> {
     let first = sets.first().map(|one| one.id).unwrap_or_default();
-    let follows = |(i, one): (usize, &SetOne)| one.id == RequestId { n: first.n + i as u64, ..first };
+    let follows =
+        |(i, one): (usize, &SetOne)| one.id == RequestId { n: first.n.saturating_add(i as u64), ..first };
     if !sets.iter().enumerate().all(follows) {
         return Err(Error::invalid(
             "the ids of values that are set together must follow one another: count up",

@@ -29,7 +29,9 @@ pub(super) struct ResolveMany {
 
 impl ResolveMany {
     fn each(&self) -> impl Iterator<Item = (&Name, RegSeq)> {
-        self.names.iter().zip(self.reg_seq.0..).map(|(name, reg_seq)| (name, RegSeq(reg_seq)))
+        // Whatever number a hostile Local begins with.
+        let reg_seq = |i| RegSeq(self.reg_seq.0.saturating_add(i));
+        self.names.iter().zip((0..).map(reg_seq))
     }
 }
 

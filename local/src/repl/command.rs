@@ -28,6 +28,20 @@ pub enum Command {
         /// The keys, at least one.
         keys: Vec<Key>,
     },
+    /// Let a key have the value of another.
+    Copy {
+        /// The key that has it.
+        from: Key,
+        /// The key that is to have it too.
+        to: Key,
+    },
+    /// Move a value to another key.
+    Rename {
+        /// The key that has it.
+        from: Key,
+        /// The key that is to have it.
+        to: Key,
+    },
     /// Tell how the node is; only `dstore status` says it.
     Status,
     /// Leave, with a code of one's own or with that of the first failure.
@@ -80,10 +94,12 @@ enum Verb {
     Get,
     Set,
     Delete,
+    Copy,
+    Rename,
 }
 
 /// Every word of the language with what it means, for the parser, the help and completion.
-const WORDS: [(&str, Verb); 16] = [
+const WORDS: [(&str, Verb); 18] = [
     ("GET", Verb::Get),
     ("SELECT", Verb::Get),
     ("OUTPUT", Verb::Get),
@@ -100,6 +116,8 @@ const WORDS: [(&str, Verb); 16] = [
     ("REMOVE", Verb::Delete),
     ("RM", Verb::Delete),
     ("D", Verb::Delete),
+    ("COPY", Verb::Copy),
+    ("RENAME", Verb::Rename),
 ];
 
 /// The words that begin with a dot.
@@ -156,6 +174,18 @@ impl Verb {
                 }
                 Command::Set { key, value: value.bytes }
             }
+            Self::Copy | Self::Rename => {
+                mode = options(scanner, self)?.or(mode);
+                let Some(to) = scanner.word()? else { return Err(self.usage(word)) };
+                mode = options(scanner, self)?.or(mode);
+                if scanner.peek().is_some() {
+                    return Err(Error::invalid(format!(
+                        "{word} takes two keys: quote a key that has blanks"
+                    )));
+                }
+                let (from, to) = (key, Key::new(to.bytes)?);
+                if self == Self::Copy { Command::Copy { from, to } } else { Command::Rename { from, to } }
+            }
             Self::Delete => {
                 let mut keys = vec![key];
                 loop {
@@ -176,6 +206,7 @@ impl Verb {
                 "{word} needs a key and a value: write `{word} KEY VALUE`, and `\"\"` for an empty value"
             ),
             Self::Delete => format!("{word} needs a key: write `{word} KEY..`"),
+            Self::Copy | Self::Rename => format!("{word} needs two keys: write `{word} KEY KEY`"),
         })
     }
 }

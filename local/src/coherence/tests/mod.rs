@@ -7,6 +7,7 @@
 
 mod flights;
 mod hostile;
+mod many;
 mod session;
 
 use super::*;
@@ -304,6 +305,10 @@ fn told(action: &Action<W>) -> String {
             let what = match &request.ask {
                 Ask::Resolve { name, cache: true, .. } => format!("resolve {}", key(name)),
                 Ask::Resolve { name, .. } => format!("look {}", key(name)),
+                Ask::ResolveMany { names, cache, .. } => {
+                    let names: Vec<String> = names.iter().map(key).collect();
+                    format!("{} many {}", if *cache { "resolve" } else { "look" }, names.join(" "))
+                }
                 Ask::Change { id, command: Command::Set { name, .. } } => {
                     format!("set {} ({})", key(name), id.n)
                 }
@@ -316,6 +321,7 @@ fn told(action: &Action<W>) -> String {
         Action::Tell(waiters, Some(entry), _) => {
             format!("told @{} to {}", entry.bind_rev, waiters_told(waiters))
         }
+        Action::TellMany(waiters, _) => format!("told many to {}", waiters_told(waiters)),
         Action::Refused(waiters, e) => format!("{} for {}", e.kind(), waiters_told(waiters)),
         Action::Reconnect(_) => "reconnect".into(),
     }
