@@ -47,6 +47,7 @@ async fn values_that_are_set_together_share_one_batch_of_the_journal() {
         (1, Some(200)),
         "{batches:?}"
     );
+    drop(store);
     global.stop().await.expect("a clean stop");
 }
 

@@ -6,7 +6,8 @@ use crate::shape::Shaped;
 use crate::store::{self, ListQuery, Listing, Provenance, SetReply, Slice, Stat, Target, Tier};
 use dstore_shared::frame::{Answer, Ask, Down, Hello, Listed, Reply, Request, Resolved, Resumption, Up};
 use dstore_shared::{
-    Command, DeleteOutcome, FlightId, Incarnation, Key, Kind, LocalId, Namespace, Outcome, RegSeq, SetOutcome,
+    Command, CopyOutcome, CopyResult, DeleteOutcome, FlightId, Incarnation, Key, Kind, LocalId, Namespace,
+    Outcome, RegSeq, SetOutcome,
 };
 use proptest::collection::vec;
 use proptest::option;
