@@ -213,6 +213,9 @@ pub(crate) fn sets_to(sets: &[SetOne]) -> Result<wire::SetManyRequest> {
     Ok(wire::SetManyRequest { id: Some(Packer::new(64).request_id(&first)), values: values.collect() })
 }
 
+/// Values that cannot be read: where each stands in its request, and why.
+pub(crate) type Unread = Vec<(usize, Error)>;
+
 /// One value as it came.
 pub(crate) fn set_from(id: RequestId, value: wire::NamedValue) -> Result<SetOne> {
     no_ttl(value.ttl_ms)?;
@@ -221,7 +224,7 @@ pub(crate) fn set_from(id: RequestId, value: wire::NamedValue) -> Result<SetOne>
 }
 
 /// What became of all values: `done` of those that could be read, and the others at their places.
-pub(crate) fn merged(done: Vec<Result<SetReply>>, unread: Vec<(usize, Error)>) -> Vec<Result<SetReply>> {
+pub(crate) fn merged(done: Vec<Result<SetReply>>, unread: Unread) -> Vec<Result<SetReply>> {
     let mut all = done;
     for (at, e) in unread {
         all.insert(at.min(all.len()), Err(e));

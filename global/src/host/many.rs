@@ -97,14 +97,13 @@ impl Authority {
         for resolved in &mut looked {
             let small = |entry: &Entry| entry.size <= CARRIED_BYTES_MAX.min(left) as u64;
             let Some(entry) = resolved.entry.filter(small) else { continue };
-            let blob = match read.get(&entry.hash) {
-                Some(blob) => blob.clone(),
-                None => {
-                    let Some(bytes) = self.catalog.inline(&entry.hash)? else { continue };
-                    let Ok(blob) = self.verified(bytes, entry.hash) else { continue };
-                    read.insert(entry.hash, blob.clone());
-                    blob
-                }
+            let blob = if let Some(blob) = read.get(&entry.hash) {
+                blob.clone()
+            } else {
+                let Some(bytes) = self.catalog.inline(&entry.hash)? else { continue };
+                let Ok(blob) = self.verified(bytes, entry.hash) else { continue };
+                read.insert(entry.hash, blob.clone());
+                blob
             };
             left -= blob.bytes().len();
             resolved.carried = Some(blob);
