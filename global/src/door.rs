@@ -1,6 +1,8 @@
 //! Global's own `Store`: for clients that ask it without a Local.
 
 mod many;
+#[cfg(test)]
+mod tests;
 
 use crate::authority::Responder;
 use crate::catalog::Page;

@@ -162,12 +162,11 @@ async fn take_requests(
     let mut changes = Vec::new();
     for request in batch {
         // A place for the reply is reserved first: so no reply ever waits, and no queue is unbounded.
-        let permit = match replies.clone().try_reserve_owned() {
-            Ok(permit) => permit,
-            Err(_) => {
-                authority.submit_all(std::mem::take(&mut changes));
-                replies.clone().reserve_owned().await.ok()?
-            }
+        let permit = if let Ok(permit) = replies.clone().try_reserve_owned() {
+            permit
+        } else {
+            authority.submit_all(std::mem::take(&mut changes));
+            replies.clone().reserve_owned().await.ok()?
         };
         let (flight, epoch, reg_seq) = (request.flight, request.epoch, request.reg_seq);
         match request.ask {

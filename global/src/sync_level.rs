@@ -5,7 +5,7 @@
 //! never be a level here that promises less without saying so in its answers.
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use dstore_shared::{Error, Result};
 use std::fmt;

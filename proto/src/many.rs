@@ -198,7 +198,8 @@ pub(crate) fn same_length(answers: usize, asked: usize) -> Result<()> {
 /// What is asked of `set_many`; its ids must follow one another.
 pub(crate) fn sets_to(sets: &[SetOne]) -> Result<wire::SetManyRequest> {
     let first = sets.first().map(|one| one.id).unwrap_or_default();
-    let follows = |(i, one): (usize, &SetOne)| one.id == RequestId { n: first.n + i as u64, ..first };
+    let follows =
+        |(i, one): (usize, &SetOne)| one.id == RequestId { n: first.n.saturating_add(i as u64), ..first };
     if !sets.iter().enumerate().all(follows) {
         return Err(Error::invalid(
             "the ids of values that are set together must follow one another: count up",
@@ -212,6 +213,9 @@ pub(crate) fn sets_to(sets: &[SetOne]) -> Result<wire::SetManyRequest> {
     Ok(wire::SetManyRequest { id: Some(Packer::new(64).request_id(&first)), values: values.collect() })
 }
 
+/// Values that cannot be read: where each stands in its request, and why.
+pub(crate) type Unread = Vec<(usize, Error)>;
+
 /// One value as it came.
 pub(crate) fn set_from(id: RequestId, value: wire::NamedValue) -> Result<SetOne> {
     no_ttl(value.ttl_ms)?;
@@ -220,7 +224,7 @@ pub(crate) fn set_from(id: RequestId, value: wire::NamedValue) -> Result<SetOne>
 }
 
 /// What became of all values: `done` of those that could be read, and the others at their places.
-pub(crate) fn merged(done: Vec<Result<SetReply>>, unread: Vec<(usize, Error)>) -> Vec<Result<SetReply>> {
+pub(crate) fn merged(done: Vec<Result<SetReply>>, unread: Unread) -> Vec<Result<SetReply>> {
     let mut all = done;
     for (at, e) in unread {
         all.insert(at.min(all.len()), Err(e));

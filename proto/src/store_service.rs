@@ -126,7 +126,7 @@ impl<S: Store> StoreService<S> {
     }
 
     /// The values of a `SetMany`; one that cannot be read fails alone.
-    fn sets(&self, request: wire::SetManyRequest) -> Result<(Vec<SetOne>, Vec<(usize, Error)>)> {
+    fn sets(&self, request: wire::SetManyRequest) -> Result<(Vec<SetOne>, many::Unread)> {
         if request.values.is_empty() {
             return Err(Error::invalid("the request has no value: send at least one"));
         }

@@ -196,6 +196,20 @@ pub enum Verb {
         #[command(flatten)]
         node: NodeFlag,
     },
+    /// Let a key have the value of another key too; no bytes move.
+    Copy {
+        from: OsString,
+        to: OsString,
+        #[command(flatten)]
+        node: NodeFlag,
+    },
+    /// Move a value to another key, in one step.
+    Rename {
+        from: OsString,
+        to: OsString,
+        #[command(flatten)]
+        node: NodeFlag,
+    },
     /// Explain a data directory that no dstore uses, and change nothing in it.
     ///
     /// Ends with 0 if it is healthy or the next start repairs it, 6 if something is damaged or missing, 2 if it is

@@ -34,7 +34,7 @@ pub async fn repl(node: Node, script: ScriptSettings, mode: Mode) -> u8 {
     }
 }
 
-/// `dstore get`, `set`, `del` and `status`.
+/// `dstore get`, `set`, `del`, `copy`, `rename` and `status`.
 pub async fn one_shot(node: Node, command: Command, mode: Mode) -> u8 {
     let line = Line { command, mode: None };
     let execute = async |session: &mut Session<_>| match session.execute(line).await? {

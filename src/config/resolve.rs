@@ -113,6 +113,14 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
             let prefix = prefix.into_vec().into();
             (settings.one_shot(node, Command::Watch { prefix, after: from, count })?, mode)
         }
+        Some(Verb::Copy { from, to, node }) => {
+            let (from, to) = (key_of(from)?, key_of(to)?);
+            (settings.one_shot(node, Command::Copy { from, to })?, mode)
+        }
+        Some(Verb::Rename { from, to, node }) => {
+            let (from, to) = (key_of(from)?, key_of(to)?);
+            (settings.one_shot(node, Command::Rename { from, to })?, mode)
+        }
         Some(Verb::Check { data, deep, min_free, salvage }) => {
             // The engine is not asked for: the directory says it.
             let store = StoreFlags { data, min_free, ..StoreFlags::default() };

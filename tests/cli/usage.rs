@@ -56,7 +56,7 @@ fn help_and_version_are_answers_and_not_errors() {
     assert_eq!((version.code, version.out), (Some(0), format!("dstore {}\n", env!("CARGO_PKG_VERSION"))));
     let help = dstore.run(&["--help"]);
     assert_eq!(help.code, Some(0));
-    for verb in ["global", "local", "repl", "get", "set", "del", "status", "check"] {
+    for verb in ["global", "local", "repl", "get", "set", "del", "copy", "rename", "status", "check"] {
         assert!(help.out.contains(&format!("\n  {verb} ")), "{verb} in {}", help.out);
     }
     assert!(!help.out.contains("import"), "only what exists is offered");

@@ -1,5 +1,6 @@
 use super::*;
-use dstore_shared::{Born, ClientId, DeleteOutcome, HistoryId, Kind, SetOutcome};
+use dstore_shared::Error;
+use dstore_shared::{Born, ClientId, CopyOutcome, CopyResult, DeleteOutcome, HistoryId, Kind, SetOutcome};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::fmt::Write;
@@ -47,7 +48,19 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         (vec(any::<bool>(), 0..40), any::<u64>()).prop_map(|(removed, revision)| {
             Outcome::Delete(DeleteOutcome { removed, revision: Revision(revision) })
         }),
+        copied().prop_map(Outcome::Copy),
+        copied().prop_map(Outcome::Rename),
     ]
+}
+
+fn copied() -> impl Strategy<Value = CopyOutcome> {
+    let result = prop_oneof![
+        entry().prop_map(CopyResult::Done),
+        entry().prop_map(CopyResult::Unchanged),
+        entry().prop_map(CopyResult::Occupied),
+        Just(CopyResult::NotFound),
+    ];
+    (result, any::<u64>()).prop_map(|(result, revision)| CopyOutcome { result, revision: Revision(revision) })
 }
 
 fn request_id() -> impl Strategy<Value = RequestId> {
@@ -162,6 +175,33 @@ fn the_bytes_of_a_commit_are_those_of_version_1() {
         write!(hex, "{byte:02x}").unwrap();
     }
     assert_eq!(hex, golden);
+}
+
+/// The outcomes that came after the first version: an older dstore refuses them by their kind.
+#[test]
+fn the_bytes_of_a_copy_and_of_a_rename_are_these() {
+    let hash = BlobHash::from_bytes([0xaa; 32]);
+    let entry = Entry { hash, size: 5, bind_rev: Revision(7), expires_at: None };
+    let aa = "aa".repeat(32);
+    let held = format!("00 {aa} 0500000000000000 0700000000000000");
+    let of = |result| CopyOutcome { result, revision: Revision(9) };
+    let table = [
+        (Outcome::Copy(of(CopyResult::Done(entry))), format!("06 0900000000000000 01 {held}")),
+        (Outcome::Copy(of(CopyResult::Unchanged(entry))), format!("06 0900000000000000 02 {held}")),
+        (Outcome::Rename(of(CopyResult::Occupied(entry))), format!("07 0900000000000000 03 {held}")),
+        (Outcome::Rename(of(CopyResult::NotFound)), "07 0900000000000000 04".to_owned()),
+    ];
+    for (outcome, golden) in table {
+        let mut bytes = Vec::new();
+        put_outcome(&mut bytes, &outcome);
+        let mut hex = String::new();
+        bytes.iter().for_each(|byte| write!(hex, "{byte:02x}").unwrap());
+        assert_eq!(hex, golden.replace(' ', ""), "{outcome:?}");
+        assert_eq!(read_outcome(&mut Reader::new(bytes.into())).unwrap(), outcome);
+    }
+    let newer = Bytes::from_static(&[6, 0, 0, 0, 0, 0, 0, 0, 0, 9]);
+    let error = Error::from(read_outcome(&mut Reader::new(newer)).expect_err("newer"));
+    assert!(error.kind() == Kind::Invalid && error.message().contains("result of a copy"), "{error}");
 }
 
 #[test]

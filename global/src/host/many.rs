@@ -29,7 +29,9 @@ pub(super) struct ResolveMany {
 
 impl ResolveMany {
     fn each(&self) -> impl Iterator<Item = (&Name, RegSeq)> {
-        self.names.iter().zip(self.reg_seq.0..).map(|(name, reg_seq)| (name, RegSeq(reg_seq)))
+        // Whatever number a hostile Local begins with.
+        let reg_seq = |i| RegSeq(self.reg_seq.0.saturating_add(i));
+        self.names.iter().zip((0..).map(reg_seq))
     }
 }
 
@@ -95,14 +97,13 @@ impl Authority {
         for resolved in &mut looked {
             let small = |entry: &Entry| entry.size <= CARRIED_BYTES_MAX.min(left) as u64;
             let Some(entry) = resolved.entry.filter(small) else { continue };
-            let blob = match read.get(&entry.hash) {
-                Some(blob) => blob.clone(),
-                None => {
-                    let Some(bytes) = self.catalog.inline(&entry.hash)? else { continue };
-                    let Ok(blob) = self.verified(bytes, entry.hash) else { continue };
-                    read.insert(entry.hash, blob.clone());
-                    blob
-                }
+            let blob = if let Some(blob) = read.get(&entry.hash) {
+                blob.clone()
+            } else {
+                let Some(bytes) = self.catalog.inline(&entry.hash)? else { continue };
+                let Ok(blob) = self.verified(bytes, entry.hash) else { continue };
+                read.insert(entry.hash, blob.clone());
+                blob
             };
             left -= blob.bytes().len();
             resolved.carried = Some(blob);

@@ -35,7 +35,7 @@ async fn end(global: Global) {
 }
 
 /// The first and last revision of each batch of the journal that a crash now would leave.
-fn batches(disk: &SimDisk) -> Vec<(u64, u64)> {
+pub(crate) fn batches(disk: &SimDisk) -> Vec<(u64, u64)> {
     let image = disk.crash(Survival::Nothing, 1);
     let config = JournalConfig { min_free_bytes: 0, ..JournalConfig::new("/data/journal") };
     let mut batches = Vec::new();

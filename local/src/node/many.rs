@@ -101,7 +101,7 @@ impl Node {
     /// The values of bindings that are not cached: carried, held, fetched, or streamed when they are read. `None`:
     /// one was swept since.
     async fn bodies(&self, resolved: &[Resolved]) -> Result<Option<Vec<Option<Found>>>> {
-        let bodies = resolved.to_vec().into_iter().map(|resolved| async move {
+        let bodies = resolved.iter().cloned().map(|resolved| async move {
             let Some(entry) = resolved.entry else { return Ok(Some(None)) };
             let Some(body) = self.body(entry, resolved.carried).await? else { return Ok(None) };
             let from = Provenance { tier: Tier::Global, cached: false, revision: resolved.head };

@@ -37,6 +37,20 @@ pub enum Command {
         /// Ends after so many events.
         count: Option<u64>,
     },
+    /// Let a key have the value of another.
+    Copy {
+        /// The key that has it.
+        from: Key,
+        /// The key that is to have it too.
+        to: Key,
+    },
+    /// Move a value to another key.
+    Rename {
+        /// The key that has it.
+        from: Key,
+        /// The key that is to have it.
+        to: Key,
+    },
     /// Tell how the node is; only `dstore status` says it.
     Status,
     /// Leave, with a code of one's own or with that of the first failure.
@@ -90,10 +104,12 @@ enum Verb {
     Set,
     Delete,
     Watch,
+    Copy,
+    Rename,
 }
 
 /// Every word of the language with what it means, for the parser, the help and completion.
-const WORDS: [(&str, Verb); 17] = [
+const WORDS: [(&str, Verb); 19] = [
     ("GET", Verb::Get),
     ("SELECT", Verb::Get),
     ("OUTPUT", Verb::Get),
@@ -111,6 +127,8 @@ const WORDS: [(&str, Verb); 17] = [
     ("RM", Verb::Delete),
     ("D", Verb::Delete),
     ("WATCH", Verb::Watch),
+    ("COPY", Verb::Copy),
+    ("RENAME", Verb::Rename),
 ];
 
 /// The words that begin with a dot.
@@ -170,6 +188,18 @@ impl Verb {
                 }
                 Command::Set { key, value: value.bytes }
             }
+            Self::Copy | Self::Rename => {
+                mode = options(scanner, self)?.or(mode);
+                let Some(to) = scanner.word()? else { return Err(self.usage(word)) };
+                mode = options(scanner, self)?.or(mode);
+                if scanner.peek().is_some() {
+                    return Err(Error::invalid(format!(
+                        "{word} takes two keys: quote a key that has blanks"
+                    )));
+                }
+                let (from, to) = (key, Key::new(to.bytes)?);
+                if self == Self::Copy { Command::Copy { from, to } } else { Command::Rename { from, to } }
+            }
             Self::Delete => {
                 let mut keys = vec![key];
                 loop {
@@ -192,6 +222,7 @@ impl Verb {
             ),
             Self::Delete => format!("{word} needs a key: write `{word} KEY..`"),
             Self::Watch => WATCH_USAGE.to_owned(),
+            Self::Copy | Self::Rename => format!("{word} needs two keys: write `{word} KEY KEY`"),
         })
     }
 }

@@ -9,7 +9,7 @@ use super::exit;
 use super::render::tier_name;
 use dstore_proto::store::{DeleteReply, Provenance, SetReply, Status};
 use dstore_proto::watch::{Event, Happened};
-use dstore_shared::{Entry, Error, Key, SetOutcome};
+use dstore_shared::{CopyOutcome, CopyResult, Entry, Error, Key, SetOutcome};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
@@ -85,6 +85,28 @@ pub fn set(key: &Key, reply: &SetReply) -> String {
         Some(entry) => answer.of_entry(entry, reply.from).line(),
         None => answer.line(),
     }
+}
+
+/// Of a COPY or RENAME.
+pub fn copy(command: &str, (from, to): (&Key, &Key), done: &CopyOutcome) -> String {
+    let (outcome, entry, exit) = match &done.result {
+        CopyResult::Done(entry) => ("done", Some(entry), exit::OK),
+        CopyResult::Unchanged(entry) => ("unchanged", Some(entry), exit::OK),
+        CopyResult::Occupied(entry) => ("occupied", Some(entry), exit::OCCUPIED),
+        CopyResult::NotFound => ("not_found", None, exit::NOT_FOUND),
+    };
+    Answer {
+        command,
+        key: key_field(from),
+        outcome: Some(outcome),
+        value: bytes_field("to", to.as_bytes()),
+        hash: entry.map(|entry| entry.hash.to_string()),
+        size: entry.map(|entry| entry.size),
+        revision: Some(done.revision.0),
+        exit,
+        ..Answer::default()
+    }
+    .line()
 }
 
 /// Of a DEL.

@@ -7,7 +7,7 @@ use super::escape::escape;
 use super::exit;
 use dstore_proto::store::{DeleteReply, Provenance, SetReply, Status, Tier};
 use dstore_proto::watch::{Event, Happened};
-use dstore_shared::{Entry, Key, SetOutcome};
+use dstore_shared::{CopyResult, Entry, Key, SetOutcome};
 use std::fmt;
 use std::str::FromStr;
 
@@ -43,11 +43,11 @@ impl FromStr for Mode {
 
 /// The prompt.
 pub const PROMPT: &str = "db > ";
-/// Of a GET, and of each key of a DEL, that is nowhere.
+/// Of a GET, of a COPY or RENAME, and of each key of a DEL, that is nowhere.
 pub const NOWHERE: &str = "Key-Value mapping doesn't exist";
 /// Of each key that a DEL removed.
 pub const REMOVED: &str = "Key removed (global and local)";
-/// Of a SET that bound the key.
+/// Of a SET, COPY or RENAME that bound the key.
 pub const UPDATED: &str = "Database updated";
 /// Of a SET whose key is taken.
 pub const OCCUPIED: &str = "Key occupied!";
@@ -88,6 +88,16 @@ pub fn set_line(reply: &SetReply) -> (&'static str, u8) {
         (SetOutcome::Occupied(_), ..) => (OCCUPIED, exit::OCCUPIED),
         // A defect of the node, by the contract of `Store`: the session says so.
         (SetOutcome::NeedBlob, ..) => (OCCUPIED, exit::SOFTWARE),
+    }
+}
+
+/// The line of a COPY or RENAME and its exit code.
+pub fn copy_line(result: CopyResult) -> (&'static str, u8) {
+    match result {
+        CopyResult::Done(_) => (UPDATED, exit::OK),
+        CopyResult::Unchanged(_) => (OCCUPIED, exit::OK),
+        CopyResult::Occupied(_) => (OCCUPIED, exit::OCCUPIED),
+        CopyResult::NotFound => (NOWHERE, exit::NOT_FOUND),
     }
 }
 
@@ -136,6 +146,8 @@ SET KEY VALUE   store a value; also PUT, INSERT, IN, I
 GET KEY         read it; also SELECT, OUTPUT, OUT, O
 DEL KEY..       remove keys, all at once; also DELETE, REM, REMOVE, RM, D
 WATCH [PREFIX]  tell what becomes of keys until Ctrl-C; --from REVISION, --count N
+COPY KEY KEY    let the second key have the value of the first
+RENAME KEY KEY  move a value to another key, in one step
 .mode [MODE]    text, raw (GET writes the exact bytes) or json; without MODE tells which
 .help  .version
 .exit [CODE]    leave

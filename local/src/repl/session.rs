@@ -3,6 +3,8 @@
 //! Standard output gets exactly the lines of the language (`render`); all else goes to standard error. A
 //! command that fails ends itself, never the session; only a standard output that is gone does that.
 
+mod copy;
+
 use super::command::{Command, Line, Refused};
 use super::output::Output;
 use super::patience::{Interrupts, Patience, Stop, Upload, Wait, pressed};
@@ -113,6 +115,8 @@ impl<S: Store> Session<S> {
             Command::Set { key, value } => self.set(&key, Value::Bytes(value), mode).await?,
             Command::Delete { keys } => self.delete(&keys, mode).await?,
             Command::Watch { prefix, after, count } => self.watch(prefix, after, count, mode).await?,
+            Command::Copy { from, to } => self.copy((&from, &to), false, mode).await?,
+            Command::Rename { from, to } => self.copy((&from, &to), true, mode).await?,
             Command::Status => self.status(mode).await?,
             Command::Exit(code) => return Ok(Step::Leave(code)),
             Command::Version => {

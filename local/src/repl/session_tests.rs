@@ -53,6 +53,34 @@ async fn each_row_of_the_table_is_written_exactly_and_alone() {
 }
 
 #[tokio::test]
+async fn copy_and_rename_answer_with_the_texts_and_codes_of_set_and_get() {
+    let stage = Stage::new();
+    stage.script("SET a 1; SET other 2").await;
+    let copied = stage.script("COPY a b; copy a b; COPY a other; COPY nope c; GET b").await;
+    let lines = [
+        "Database updated",
+        "Key occupied!",
+        "Key occupied!",
+        "Key-Value mapping doesn't exist",
+        "db: b -> 1",
+        "",
+    ];
+    assert_eq!(copied.out, lines.join("\n"));
+    assert_eq!(copied.code, exit::OCCUPIED, "the first failure's code");
+    assert!(copied.err.contains("unchanged") && copied.err.contains("it holds blake3:"), "{}", copied.err);
+    let renamed = stage.script("RENAME a c; RENAME a d; GET c; RENAME c other").await;
+    let lines = ["Database updated", "Key-Value mapping doesn't exist", "db: c -> 1", "Key occupied!", ""];
+    assert_eq!((renamed.out, renamed.code), (lines.join("\n"), exit::NOT_FOUND));
+    let json = stage.script("RENAME --json c d; COPY --json nope d").await;
+    assert!(json.out.contains(r#""command":"rename","key":"c","outcome":"done","to":"d""#), "{}", json.out);
+    assert!(json.out.contains(r#""outcome":"not_found""#) && json.code == exit::NOT_FOUND, "{}", json.out);
+    for wrong in ["COPY", "COPY a", "RENAME a b c"] {
+        let ran = stage.script(wrong).await;
+        assert_eq!((ran.code, &ran.out[..]), (exit::USAGE, ""), "{wrong}: {}", ran.err);
+    }
+}
+
+#[tokio::test]
 async fn a_bad_line_is_answered_and_the_script_goes_on() {
     let stage = Stage::new();
     let ran = stage.script("FOO; .foo; GET; SET a 1; GET a").await;

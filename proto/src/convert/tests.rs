@@ -6,7 +6,8 @@ use crate::shape::Shaped;
 use crate::store::{self, ListQuery, Listing, Provenance, SetReply, Slice, Stat, Target, Tier};
 use dstore_shared::frame::{Answer, Ask, Down, Hello, Listed, Reply, Request, Resolved, Resumption, Up};
 use dstore_shared::{
-    Command, DeleteOutcome, FlightId, Incarnation, Key, Kind, LocalId, Namespace, Outcome, RegSeq, SetOutcome,
+    Command, CopyOutcome, CopyResult, DeleteOutcome, FlightId, Incarnation, Key, Kind, LocalId, Namespace,
+    Outcome, RegSeq, SetOutcome,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -137,10 +138,15 @@ fn ask() -> impl Strategy<Value = Ask> {
         carried: carry.then_some(blob),
     });
     let delete = vec(name(), 1..5).prop_map(|names| Command::Delete { names });
+    let moved = (name(), name(), any::<bool>()).prop_map(|(from, to, unbinds)| {
+        if unbinds { Command::Rename { from, to } } else { Command::Copy { from, to } }
+    });
     prop_oneof![
         (name(), option::of(hash()), any::<bool>(), any::<bool>())
             .prop_map(|(name, have, cache, carry)| Ask::Resolve { name, have, cache, carry }),
-        (request_id(), prop_oneof![set, delete]).prop_map(|(id, command)| Ask::Change { id, command }),
+        (vec(name(), 1..5), any::<bool>(), any::<bool>())
+            .prop_map(|(names, cache, carry)| Ask::ResolveMany { names, cache, carry }),
+        (request_id(), prop_oneof![set, delete, moved]).prop_map(|(id, command)| Ask::Change { id, command }),
     ]
 }
 
@@ -156,14 +162,36 @@ fn request() -> impl Strategy<Value = Request> {
 }
 
 fn answer() -> impl Strategy<Value = Answer> {
-    let resolved = (option::of(entry()), option::of(blob()), option::of(epoch()), any::<u64>()).prop_map(
+    prop_oneof![
+        resolved().prop_map(Answer::Resolved),
+        vec(resolved(), 0..4).prop_map(Answer::ResolvedMany),
+        changed(),
+        error().prop_map(Answer::Failed),
+    ]
+}
+
+fn resolved() -> impl Strategy<Value = Resolved> {
+    (option::of(entry()), option::of(blob()), option::of(epoch()), any::<u64>()).prop_map(
         |(entry, carried, cacheable, head)| {
             let fit = |entry: Entry, blob: &Blob| Entry { hash: blob.id(), size: blob.size(), ..entry };
             let entry = entry.map(|e| carried.as_ref().map_or(e, |blob| fit(e, blob)));
             let carried = carried.filter(|_| entry.is_some());
-            Answer::Resolved(Resolved { entry, carried, cacheable, head: Revision(head) })
+            Resolved { entry, carried, cacheable, head: Revision(head) }
         },
-    );
+    )
+}
+
+fn copied() -> impl Strategy<Value = CopyOutcome> {
+    let result = prop_oneof![
+        entry().prop_map(CopyResult::Done),
+        entry().prop_map(CopyResult::Unchanged),
+        entry().prop_map(CopyResult::Occupied),
+        Just(CopyResult::NotFound),
+    ];
+    (result, any::<u64>()).prop_map(|(result, rev)| CopyOutcome { result, revision: Revision(rev) })
+}
+
+fn changed() -> impl Strategy<Value = Answer> {
     let set = prop_oneof![
         entry().prop_map(SetOutcome::Stored),
         entry().prop_map(SetOutcome::Unchanged),
@@ -173,11 +201,11 @@ fn answer() -> impl Strategy<Value = Answer> {
     let delete = (vec(any::<bool>(), 0..9), any::<u64>())
         .prop_map(|(removed, rev)| DeleteOutcome { removed, revision: Revision(rev) });
     prop_oneof![
-        resolved,
+        copied().prop_map(|c| Answer::Changed { outcome: Outcome::Copy(c), cacheable: None }),
+        copied().prop_map(|c| Answer::Changed { outcome: Outcome::Rename(c), cacheable: None }),
         (set, option::of(epoch()))
             .prop_map(|(outcome, cacheable)| Answer::Changed { outcome: Outcome::Set(outcome), cacheable }),
         delete.prop_map(|outcome| Answer::Changed { outcome: Outcome::Delete(outcome), cacheable: None }),
-        error().prop_map(Answer::Failed),
     ]
 }
 

@@ -141,14 +141,14 @@ impl FakeStore {
         })
     }
 
-    fn copied(&self, id: RequestId, from: Name, to: Name, unbinds: bool) -> Result<CopyOutcome> {
+    fn copied(&self, id: RequestId, from: &Name, to: Name, unbinds: bool) -> Result<CopyOutcome> {
         self.ids.lock().push(id);
         self.works()?;
         let state = &mut *self.state.lock();
-        let result = match (state.names.get(&from).copied(), state.names.get(&to).copied()) {
+        let result = match (state.names.get(from).copied(), state.names.get(&to).copied()) {
             (None, _) => CopyResult::NotFound,
             (Some(source), Some(held)) if held.hash != source.hash => CopyResult::Occupied(held),
-            (Some(source), held) if from == to || (held.is_some() && !unbinds) => {
+            (Some(source), held) if *from == to || (held.is_some() && !unbinds) => {
                 CopyResult::Unchanged(source)
             }
             (Some(source), held) => {
@@ -156,7 +156,7 @@ impl FakeStore {
                 let entry = held.unwrap_or(Entry { bind_rev: Revision(state.revision), ..source });
                 state.names.insert(to, entry);
                 if unbinds {
-                    state.names.remove(&from);
+                    state.names.remove(from);
                 }
                 CopyResult::Done(entry)
             }
@@ -268,11 +268,11 @@ impl Store for FakeStore {
     }
 
     async fn copy(&self, id: RequestId, from: Name, to: Name) -> Result<CopyOutcome> {
-        self.copied(id, from, to, false)
+        self.copied(id, &from, to, false)
     }
 
     async fn rename(&self, id: RequestId, from: Name, to: Name) -> Result<CopyOutcome> {
-        self.copied(id, from, to, true)
+        self.copied(id, &from, to, true)
     }
 
     async fn stat_many(&self, names: Vec<Name>) -> Result<StatMany> {

@@ -45,7 +45,7 @@ impl World {
             .map(|(n, _)| n.clone())
             .collect();
         match &both.resolved {
-            None if !missing.is_empty() => self.ask_both(i, call, both, missing),
+            None if !missing.is_empty() => self.ask_both(i, &call, both, missing),
             _ => self.end_both(i, call, both),
         }
     }
@@ -56,7 +56,7 @@ impl World {
         (now < local.valid_until).then_some(held)
     }
 
-    fn ask_both(&mut self, i: usize, call: Call, both: Both, missing: Vec<Name>) {
+    fn ask_both(&mut self, i: usize, call: &Call, both: Both, missing: Vec<Name>) {
         let now = self.local_now(i);
         let last = both.attempt >= ATTEMPTS_MAX;
         self.locals[i].both.insert(call.op, both);
@@ -69,7 +69,7 @@ impl World {
         };
         if let Err(e) = asked {
             self.locals[i].both.remove(&call.op);
-            self.answered(&call, Err(e));
+            self.answered(call, Err(e));
         }
     }
 

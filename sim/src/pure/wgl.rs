@@ -23,8 +23,8 @@ const STEPS_MAX: usize = 400_000;
 #[derive(Debug)]
 enum Seen {
     Get(usize, Option<u64>),
-    /// What each of the names was, if it is one of those that were read.
-    Both([Option<Option<u64>>; 2]),
+    /// Of each of the names whether it was read, and what it was.
+    Both([(bool, Option<u64>); 2]),
     Set(usize, u64, Option<Told>),
     Del([Deleted; 2]),
     /// A COPY or RENAME from one to another; either may be neither of the two.
@@ -65,10 +65,10 @@ fn project(op: &Op, pair: [usize; 2]) -> Option<Call> {
     let seen = match (&op.what, told) {
         (What::Get(key), Some(Told::Got(value))) => Seen::Get(place(*key)?, value),
         (What::Both(keys), Some(Told::Both(values))) => {
-            let mut seen = [None; 2];
+            let mut seen = [(false, None); 2];
             for (key, value) in keys.iter().zip(values) {
                 if let Some(at) = place(*key) {
-                    seen[at] = Some(value);
+                    seen[at] = (true, value);
                 }
             }
             Seen::Both(seen)
@@ -96,7 +96,7 @@ fn project(op: &Op, pair: [usize; 2]) -> Option<Call> {
     let elsewhere = matches!(
         seen,
         Seen::Del([Deleted::No, Deleted::No])
-            | Seen::Both([None, None])
+            | Seen::Both([(false, _), (false, _)])
             | Seen::Move { from: None, to: None, .. }
     );
     if elsewhere {
@@ -115,7 +115,7 @@ fn step(mut state: State, seen: &Seen) -> Option<State> {
     match seen {
         Seen::Get(at, value) => (state[*at] == *value).then_some(state),
         Seen::Both(values) => {
-            let fits = values.iter().zip(state).all(|(seen, is)| seen.is_none_or(|seen| seen == is));
+            let fits = values.iter().zip(state).all(|((read, value), is)| !read || *value == is);
             fits.then_some(state)
         }
         Seen::Move { from, to, unbinds, told } => moved(state, (*from, *to), *unbinds, told),

@@ -6,6 +6,7 @@
 //! `e1` the first epoch of this boot, `d1` a DEL and `w1` a SET by the label of their requests.
 
 mod busy;
+mod copied;
 mod hostile;
 mod lease;
 mod once;

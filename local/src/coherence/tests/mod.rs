@@ -7,6 +7,7 @@
 
 mod flights;
 mod hostile;
+mod many;
 mod resume;
 mod session;
 
@@ -314,7 +315,10 @@ fn told(action: &Action<W>) -> String {
             let what = match &request.ask {
                 Ask::Resolve { name, cache: true, .. } => format!("resolve {}", key(name)),
                 Ask::Resolve { name, .. } => format!("look {}", key(name)),
-                Ask::ResolveMany { names, .. } => format!("resolve {} names", names.len()),
+                Ask::ResolveMany { names, cache, .. } => {
+                    let names: Vec<String> = names.iter().map(key).collect();
+                    format!("{} many {}", if *cache { "resolve" } else { "look" }, names.join(" "))
+                }
                 Ask::Change { id, command: Command::Set { name, .. } } => {
                     format!("set {} ({})", key(name), id.n)
                 }
@@ -327,7 +331,7 @@ fn told(action: &Action<W>) -> String {
         Action::Tell(waiters, Some(entry), _) => {
             format!("told @{} to {}", entry.bind_rev, waiters_told(waiters))
         }
-        Action::TellMany(waiters, _) => format!("told all to {}", waiters_told(waiters)),
+        Action::TellMany(waiters, _) => format!("told many to {}", waiters_told(waiters)),
         Action::Refused(waiters, e) => format!("{} for {}", e.kind(), waiters_told(waiters)),
         Action::Reconnect(_) => "reconnect".into(),
     }
