@@ -193,7 +193,7 @@ async fn watches_of_a_node_are_bounded_and_leave_room_for_calls() {
             .iter()
             .any(|(name, n)| name == "watches" && n != "0")
         {
-            tokio::time::sleep(Duration::from_millis(5)).await
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::time::timeout(SOON, idle).await.expect("nothing is left of them");
