@@ -363,9 +363,9 @@ pub trait Store: Send + Sync + 'static {
     /// What becomes of names from a revision on: ordered, without a gap, nothing twice. [`crate::watch`] says more.
     ///
     /// # Errors
-    /// `TooOld` if changes after the revision asked for are forgotten, or it is of another history: list, then
-    /// watch after the list's revision. `Exhausted` if there are as many watches as there may be, `Invalid` for a
-    /// revision that is not reached yet, `Unavailable` when Global is needed and away. They may also end the stream.
+    /// `TooOld` if changes after the revision asked for are forgotten, or it is not reached here, or of another
+    /// history: list, then watch after the list's revision. `Exhausted` if there are as many watches as there may be,
+    /// `Unavailable` when Global is needed and away. They may also end the stream.
     ///
     /// # Cancel safety
     /// A watch that is dropped has done nothing; another one after the last `through` misses nothing.

@@ -88,6 +88,17 @@ pub fn too_old(after: Revision, oldest: Revision) -> Error {
     )
 }
 
+/// The error of a watch that goes on from a revision that there was not yet, as after a backup was restored.
+pub fn not_reached(after: Revision, head: Revision) -> Error {
+    Error::new(
+        Kind::TooOld,
+        format!(
+            "revision `{after}` is not reached here, the newest is `{head}`; perhaps a backup was restored: list, then \
+             watch after the list's revision"
+        ),
+    )
+}
+
 /// The error of a watch that goes on from a revision of another history.
 pub fn other_history(asked: HistoryId, found: HistoryId) -> Error {
     Error::new(

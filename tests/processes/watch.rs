@@ -68,7 +68,7 @@ async fn write(me: usize, client: Client, rng: SeededRng, stop: Arc<AtomicBool>)
                     bound.push(key);
                 }
                 Err(e) if matches!(e.kind(), Kind::Unavailable | Kind::Closed) => {
-                    _ = told.unknown.insert(key)
+                    _ = told.unknown.insert(key);
                 }
                 other => panic!("SET of the free `{key}` came to {other:?}"),
             }

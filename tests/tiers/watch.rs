@@ -75,7 +75,7 @@ async fn contract(store: &impl Store, at: &dstore_local::Local, prefix: &str) {
     assert_eq!(read(&mut all, gone).await[1..], expected);
 
     let ahead = store.watch(query(prefix, Some(gone.0 + 1000))).await.expect_err("not reached");
-    assert_eq!(ahead.kind(), Kind::Invalid);
+    assert_eq!(ahead.kind(), Kind::TooOld);
     let other = WatchQuery { history: Some(HistoryId(1)), ..query(prefix, Some(1)) };
     assert_eq!(store.watch(other).await.expect_err("another history").kind(), Kind::TooOld);
     let same = WatchQuery { history: Some(now.history), ..query(prefix, Some(one.0)) };
@@ -193,7 +193,7 @@ async fn watches_of_a_node_are_bounded_and_leave_room_for_calls() {
             .iter()
             .any(|(name, n)| name == "watches" && n != "0")
         {
-            tokio::time::sleep(Duration::from_millis(5)).await
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::time::timeout(SOON, idle).await.expect("nothing is left of them");

@@ -16,7 +16,7 @@ mod tests;
 pub(crate) use log::{Limits, Log, Unbound};
 
 use crate::change::Commit;
-use dstore_proto::watch::{Seen, WatchQuery, Watching, other_history, too_old};
+use dstore_proto::watch::{Seen, WatchQuery, Watching, not_reached, other_history, too_old};
 use dstore_shared::limits::WATCH_PROGRESS;
 use dstore_shared::{Error, HistoryId, Result, Revision};
 use futures_util::stream;
@@ -95,7 +95,7 @@ impl Feed {
     /// Begins a watch; `head` is the newest visible revision.
     ///
     /// # Errors
-    /// `TooOld`, `Exhausted` or `Invalid` as [`Store::watch`](dstore_proto::store::Store::watch).
+    /// `TooOld` or `Exhausted` as [`Store::watch`](dstore_proto::store::Store::watch).
     pub(crate) fn watch(self: &Arc<Self>, query: &WatchQuery, head: Revision) -> Result<Watching> {
         if let Some(asked) = query.history.filter(|asked| *asked != self.history) {
             return Err(other_history(asked, self.history));
@@ -107,9 +107,7 @@ impl Feed {
             return Err(too_old(at, floor));
         }
         if at > head {
-            return Err(Error::invalid(format!(
-                "revision `{at}` is not reached yet, the newest is `{head}`: watch after one that you have seen"
-            )));
+            return Err(not_reached(at, head));
         }
         let wanted = Wanted {
             prefix: [query.namespace.as_bytes(), &[0], &query.prefix].concat().into(),

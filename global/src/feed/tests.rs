@@ -209,7 +209,8 @@ async fn a_list_of_a_revision_that_the_feed_has_not_reached_can_be_gone_on_from(
     feed.append(&[bind(4, "d")], &[]);
     assert_eq!(keys(&now(&mut ahead).await.expect("remembered")), ["4d"]);
     let e = feed.watch(&query("", 9), Revision(4)).expect_err("not there yet");
-    assert_eq!(e.kind(), Kind::Invalid);
+    assert_eq!(e.kind(), Kind::TooOld);
+    assert!(e.message().contains("`9` is not reached here, the newest is `4`"), "{e}");
 }
 
 #[tokio::test(start_paused = true)]
