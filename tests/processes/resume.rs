@@ -134,7 +134,7 @@ async fn over_a_crash_of_global_a_local_keeps_what_it_holds_and_drops_what_was_d
 async fn cpu_of(global: &Global, b: &Local, what: impl Future<Output = ()>) -> (Duration, Duration) {
     let before = global.daemon.cpu() + b.daemon.cpu();
     let ((), took) = timed(what).await;
-    (global.daemon.cpu() + b.daemon.cpu() - before, took)
+    ((global.daemon.cpu() + b.daemon.cpu()).saturating_sub(before), took)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,7 +13,7 @@ const EVERY: Duration = Duration::from_millis(1);
 /// A + D(1+rho) for D = 2 s.
 const BOUND: Duration = Duration::from_millis(250 + 2010);
 /// Less than what any lease would be waited for, more than a busy machine takes.
-const PROMPT: Duration = Duration::from_millis(1000);
+const PROMPT: Duration = Duration::from_secs(1);
 
 /// When a DEL began, and how long it took.
 type Taken = Arc<Mutex<Vec<(Instant, Duration)>>>;
