@@ -3,6 +3,7 @@
 mod check;
 mod configuration;
 mod interrupted;
+mod names;
 mod patient;
 mod solo;
 mod unreachable;
