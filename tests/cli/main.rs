@@ -4,6 +4,7 @@ mod check;
 mod configuration;
 mod files;
 mod interrupted;
+mod names;
 mod patient;
 mod solo;
 mod unreachable;

@@ -39,6 +39,9 @@ struct Looked<T> {
 impl Node {
     pub(super) async fn found_many(&self, names: Vec<Name>) -> Result<FoundMany> {
         check_names(&names)?;
+        if names.is_empty() {
+            return Ok(FoundMany { found: Vec::new(), revision: Revision(0) });
+        }
         for _ in 0..ATTEMPTS_MAX {
             if let Some(found) = self.try_found_many(&names).await? {
                 return Ok(found);
