@@ -89,7 +89,7 @@ fn a_damaged_index_changes_nothing_and_is_healthy_only_if_a_start_reads_all_of_i
         let (whole, data) = (dstore.path().join("whole"), dstore.path().join("dstore-data"));
         let lines: Vec<_> = (0..600).map(|i| format!("SET k{i} {}", "v".repeat(2000))).collect();
         let script = lines.join("\n");
-        let reads = (0..600).map(|i| format!("GET k{i}\n")).collect::<String>();
+        let reads = (0..600).map(|i| format!("GET k{i}")).collect::<Vec<_>>().join("\n");
         assert_eq!(
             dstore.run_with(&["--engine", engine, "--data", "whole"], script.as_bytes()).code,
             Some(0)
