@@ -276,6 +276,13 @@ impl Look<'_> {
             Index::Proven(engine, _) => Some(&**engine),
             Index::Unproven(_) | Index::Broken(_) => None,
         };
+        if let Some(index) = index.filter(|_| self.config.deep) {
+            for hash in missing::damaged_inline(index)? {
+                self.report.faults.push(Error::corrupt(format!(
+                    "the value blake3:{hash} in the index is damaged: set it again, it will be replaced"
+                )));
+            }
+        }
         let (disk, root) = (&*self.sys.disk, self.config.data.join("blobs"));
         let missing = changed.look(index, |hash| crate::blobs::has_file(disk, &root, hash))?;
         for (name, hash) in &missing.names {

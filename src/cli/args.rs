@@ -218,7 +218,7 @@ pub enum Verb {
         /// The data directory [default: ./dstore-data].
         #[arg(long, value_name = "DIR")]
         data: Option<PathBuf>,
-        /// Read every byte of every blob.
+        /// Read every byte of every value.
         #[arg(long)]
         deep: bool,
         /// Tell if less than SIZE of disk is free [default: 256MiB].

@@ -1,4 +1,4 @@
-//! Looks for names whose value should have a file and has none.
+//! Looks for names whose value should have a file and has none, and for damaged values inside the index.
 //!
 //! Invariants: the state that is looked at is what a start would serve: the index, and over it what the journal
 //! changed since. Memory holds what that part of the journal changed, and at most [`NAMED_MAX`] names.
@@ -99,6 +99,19 @@ impl Changed {
         found.names.sort();
         Ok(found)
     }
+}
+
+/// Values inside the index whose bytes do not have their hash, the first hundred.
+pub(super) fn damaged_inline(index: &dyn Engine) -> Result<Vec<BlobHash>> {
+    let mut damaged = Vec::new();
+    pages(Some(index), Table::Inline, |key, bytes| {
+        let hash = BlobHash::from_bytes(<[u8; 32]>::try_from(&key[..]).unwrap_or_default());
+        if damaged.len() < NAMED_MAX && BlobHash::of(&bytes) != hash {
+            damaged.push(hash);
+        }
+        Ok(())
+    })?;
+    Ok(damaged)
 }
 
 /// Hands over a whole table, read in pages.
