@@ -36,11 +36,18 @@ pub fn run(plan: &Plan) {
         // What was written is on its way to the index for a while.
         tokio::time::sleep(Duration::from_secs(5)).await;
         let filled = resident(pid);
-        println!("names/{names}: {:.0} B resident a name, caches of the index and of hot names included", per(filled, before, names));
+        println!(
+            "names/{names}: {:.0} B resident a name, caches of the index and of hot names included",
+            per(filled, before, names)
+        );
 
         let (all, took) = walk(&node).await;
         assert_eq!(all.len() as u64, names + 1, "each is listed");
-        println!("names/{names}: listed at {:.0} k/s, {} KiB more resident", rate(all.len(), took), resident(pid).saturating_sub(filled));
+        println!(
+            "names/{names}: listed at {:.0} k/s, {} KiB more resident",
+            rate(all.len(), took),
+            resident(pid).saturating_sub(filled)
+        );
         holdings(&address, pid, &all).await;
 
         let deleted: Vec<Name> = (0..names).step_by(2).map(|n| node::name(n + 1)).collect();

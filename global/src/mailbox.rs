@@ -6,7 +6,6 @@
 
 use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -88,12 +87,9 @@ impl<T> Receiver<T> {
         Poll::Pending
     }
 
-    /// As [`Receiver::poll_take`].
-    ///
-    /// # Cancel safety
-    /// A cancelled call has taken nothing.
-    pub async fn take(&mut self) -> Option<T> {
-        poll_fn(|cx| self.poll_take(cx)).await
+    #[cfg(test)]
+    async fn take(&mut self) -> Option<T> {
+        std::future::poll_fn(|cx| self.poll_take(cx)).await
     }
 }
 

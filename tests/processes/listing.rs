@@ -89,7 +89,9 @@ async fn list_while_half_is_deleted(names: usize) {
     }
     deleting.await.expect("no DEL failed");
     assert_eq!(gone.load(Ordering::SeqCst), names / 2);
-    println!("{names} names: a walk cost {grown} KiB; {walks} walks while half were deleted, {caught} in the middle of it");
+    println!(
+        "{names} names: a walk cost {grown} KiB; {walks} walks while half were deleted, {caught} in the middle of it"
+    );
     assert!(caught > 0, "a walk met the deletes");
 }
 

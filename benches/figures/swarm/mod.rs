@@ -199,8 +199,7 @@ impl Light {
         let mut pause = Duration::from_millis(50);
         loop {
             self.keeps.clear();
-            let connected =
-                tokio::time::timeout(Duration::from_secs(2), TcpStream::connect(global)).await;
+            let connected = tokio::time::timeout(Duration::from_secs(2), TcpStream::connect(global)).await;
             let end = match connected {
                 Ok(Ok(stream)) => self.session(stream, &mut orders).await,
                 _ => {
