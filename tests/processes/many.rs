@@ -79,6 +79,9 @@ async fn withstand(n: usize, rounds: usize, lease: &'static str) {
     for round in 0..rounds {
         longest = longest.max(crowd.cut_half(round).await);
         assert_eq!(crowd.innocents_lapsed(), 0, "round {round}: a lease of a Local that was not cut lapsed");
+        if (round + 1).is_multiple_of(10) {
+            println!("{} rounds, {} KiB resident", round + 1, crowd.global.daemon.resident_kib());
+        }
     }
     let tally = &crowd.swarm.tally;
     println!(
@@ -99,7 +102,8 @@ async fn withstand(n: usize, rounds: usize, lease: &'static str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mass_disconnect_costs_no_other_session_its_lease_and_memory_is_given_back() {
-    withstand(500, 10, "2s").await;
+    // Longer than a busy machine withholds its processor from two debug builds.
+    withstand(500, 10, "6s").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
