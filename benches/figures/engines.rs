@@ -20,7 +20,9 @@ const CHECKPOINT: u64 = 200_000;
 const GETS: u64 = 100_000;
 
 pub fn run(plan: &Plan) {
-    println!("| engine | durable batches of 64 | changes/s, a checkpoint each 200 k | get of 1,000 hot | get of any | get of none | scan, names/s | space a name | reopen |");
+    println!(
+        "| engine | durable batches of 64 | changes/s, a checkpoint each 200 k | get of 1,000 hot | get of any | get of none | scan, names/s | space a name | reopen |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|");
     for kind in EngineKind::ALL {
         if kind.is_built_in() {
@@ -43,7 +45,10 @@ fn row(kind: EngineKind, names: u64) {
     let began = Instant::now();
     let again = open(kind, &sys, dir.path()).expect("it opens again");
     let name = name(names / 2);
-    assert!(again.get(Table::Names, name.as_bytes()).expect("read").is_some(), "what was checkpointed is there");
+    assert!(
+        again.get(Table::Names, name.as_bytes()).expect("read").is_some(),
+        "what was checkpointed is there"
+    );
     let reopen = began.elapsed();
     println!(
         "| {kind} | {} | {:.0} k | {} | {} | {} | {:.0} k | {:.0} B | {} |",
@@ -92,7 +97,8 @@ impl Load {
             let hash = BlobHash::of(&self.revision.to_le_bytes());
             let value: Vec<u8> = (0..BYTES).map(|_| self.rng.next_u64() as u8).collect();
             let key = Bytes::copy_from_slice(hash.as_bytes());
-            let mut write = |table, key, value: Vec<u8>| writes.push(Write { table, key, value: Some(value.into()) });
+            let mut write =
+                |table, key, value: Vec<u8>| writes.push(Write { table, key, value: Some(value.into()) });
             write(Table::Names, name(self.revision).packed(), vec![7; 50]);
             write(Table::Blobs, key.clone(), vec![0; 17]);
             write(Table::Inline, key, value);

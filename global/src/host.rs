@@ -8,6 +8,7 @@ mod many;
 use crate::authority::{Asked, Authority, Responder};
 use crate::blobs::{Failure, Held};
 use crate::committer::Work;
+use crate::mailbox::Receiver;
 use crate::sessions::{Caller, StreamId};
 use bytes::{Bytes, BytesMut};
 use dstore_proto::link::{Fetch, Frames, LinkHost};
@@ -17,14 +18,18 @@ use dstore_shared::limits::{BATCH_LEN_MAX, CARRIED_BYTES_MAX, INLINE_BYTES_MAX};
 use dstore_shared::{
     Blob, BlobHash, Command, Entry, Epoch, Error, GROUP_BYTES, Outline, OutlineBuilder, Result,
 };
-use futures_util::stream::{self, StreamExt};
-use std::pin::pin;
+use dstore_sys::net::BoxFuture;
+use futures_util::stream::{self, Stream, StreamExt};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tokio::sync::{mpsc, oneshot, watch};
+use std::task::{Context, Poll};
+use tokio::sync::{mpsc, oneshot};
 
 /// Requests of one stream that may be unanswered before it is read no further.
 const IN_FLIGHT_MAX: usize = 8192;
+/// Frames of one session that are taken in before others have their turn.
+const TAKEN_AT_ONCE: usize = 64;
 
 /// The authority as its Locals see it.
 #[derive(Clone, Debug)]
@@ -36,28 +41,13 @@ impl LinkHost for Host {
             return Err(Error::invalid("a session begins with HELLO: send it first"));
         };
         let authority = &self.0;
-        let (id, mut frames) = authority.open_stream();
+        let (id, frames) = authority.open_stream();
         if let Err(e) = authority.event(|m, now| m.hello(now, id, &hello)) {
             authority.close_stream(id);
             return Err(e);
         }
-        let (reader, lister) = (authority.clone(), authority.clone());
-        // A Local lists one batch at a time; one that comes before the answer takes the place of the one before.
-        let (listings, batches) = watch::channel(None);
-        authority.tasks.spawn("session", async move {
-            let read = async {
-                while let Some(Ok(frame)) = up.next().await {
-                    take_frame(&reader, id, frame, &listings);
-                }
-            };
-            tokio::select! {
-                biased;
-                () = read => {}
-                () = take_listings(&lister, id, batches) => {}
-            }
-            reader.close_stream(id);
-        });
-        Ok(Box::pin(stream::poll_fn(move |cx| frames.poll_take(cx))))
+        let listing = Listings { at_work: None, waiting: None };
+        Ok(Box::pin(SessionStream { authority: authority.clone(), id, up: Some(up), frames, listing }))
     }
 
     async fn requests(&self, mut up: Frames<Vec<Request>>) -> Result<Frames<Vec<Reply>>> {
@@ -96,59 +86,124 @@ impl LinkHost for Host {
 }
 
 /// One batch of names that a Local holds.
-#[derive(Clone)]
 struct Listing {
     epoch: Epoch,
     batch: u64,
-    names: Arc<Vec<Listed>>,
+    names: Vec<Listed>,
     last: bool,
 }
 
-fn take_frame(authority: &Authority, id: StreamId, frame: Up, listings: &watch::Sender<Option<Listing>>) {
-    match frame {
-        // A second HELLO on a stream is a new stream's business.
-        Up::Hello(_) => authority.close_stream(id),
-        Up::Keep { epoch, n, acked } => authority.event(|m, now| m.keep(now, id, epoch, n, acked)),
-        Up::Ack { epoch, seq } => authority.event(|m, now| m.ack(now, id, epoch, seq)),
-        Up::Bye { epoch } => authority.event(|m, now| m.bye(now, id, epoch)),
-        Up::Drop { epoch, names } => authority.event(|m, now| {
-            for (name, reg_seq) in &names {
-                m.drop_name(now, id, epoch, name, *reg_seq);
+/// A session's two directions as one: whoever takes the frames for the Local has those of the Local taken in.
+///
+/// So a session needs no task besides the one that sends its frames: ten thousand of them pay for each task twice, in
+/// memory and at each renewal. A peer that reads nothing is read no further, once its window is full: its lease ends.
+struct SessionStream {
+    authority: Arc<Authority>,
+    id: StreamId,
+    /// Gone when the Local's side has ended.
+    up: Option<Frames<Up>>,
+    frames: Receiver<Result<Down>>,
+    listing: Listings,
+}
+
+/// SUMMARYs of one session, answered beside its other frames, so that no ACK waits for a look at the disk. A Local lists
+/// one batch at a time; one that comes before the answer takes the place of the one before.
+struct Listings {
+    at_work: Option<BoxFuture<'static, ()>>,
+    waiting: Option<Listing>,
+}
+
+impl Stream for SessionStream {
+    type Item = Result<Down>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Down>>> {
+        let this = &mut *self;
+        this.take_in(cx);
+        this.list(cx);
+        this.frames.poll_take(cx)
+    }
+}
+
+impl SessionStream {
+    /// Takes in what the Local has sent.
+    fn take_in(&mut self, cx: &mut Context<'_>) {
+        for _ in 0..TAKEN_AT_ONCE {
+            let Some(up) = &mut self.up else { return };
+            match up.as_mut().poll_next(cx) {
+                Poll::Pending => return,
+                Poll::Ready(Some(Ok(frame))) => self.take_frame(frame),
+                Poll::Ready(Some(Err(_)) | None) => {
+                    self.up = None;
+                    self.authority.close_stream(self.id);
+                }
             }
-        }),
-        Up::Summary { epoch, batch, names, last } => {
-            listings.send_replace(Some(Listing { epoch, batch, names: names.into(), last }));
+        }
+        cx.waker().wake_by_ref();
+    }
+
+    fn take_frame(&mut self, frame: Up) {
+        let (authority, id) = (&self.authority, self.id);
+        match frame {
+            // A second HELLO on a stream is a new stream's business.
+            Up::Hello(_) => authority.close_stream(id),
+            Up::Keep { epoch, n, acked } => authority.event(|m, now| m.keep(now, id, epoch, n, acked)),
+            Up::Ack { epoch, seq } => authority.event(|m, now| m.ack(now, id, epoch, seq)),
+            Up::Bye { epoch } => authority.event(|m, now| m.bye(now, id, epoch)),
+            Up::Drop { epoch, names } => authority.event(|m, now| {
+                for (name, reg_seq) in &names {
+                    m.drop_name(now, id, epoch, name, *reg_seq);
+                }
+            }),
+            Up::Summary { epoch, batch, names, last } => {
+                self.listing.waiting = Some(Listing { epoch, batch, names, last });
+            }
+        }
+    }
+
+    /// Goes on with what was listed.
+    fn list(&mut self, cx: &mut Context<'_>) {
+        loop {
+            if let Some(at_work) = &mut self.listing.at_work {
+                if at_work.as_mut().poll(cx).is_pending() {
+                    return;
+                }
+                self.listing.at_work = None;
+            }
+            let Some(listing) = self.listing.waiting.take() else { return };
+            let (authority, id) = (self.authority.clone(), self.id);
+            self.listing.at_work = Some(Box::pin(take_listing(authority, id, listing)));
         }
     }
 }
 
-/// Answers SUMMARYs beside the stream's other frames, so that no ACK waits for a look at the disk. Within the
-/// grace, and while the Local is slow, nobody is registered: they wait for the end of that, instead of being
-/// refused.
-async fn take_listings(
-    authority: &Arc<Authority>,
-    id: StreamId,
-    mut batches: watch::Receiver<Option<Listing>>,
-) {
-    while batches.changed().await.is_ok() {
-        let Some(Listing { epoch, batch, names, last }) = batches.borrow_and_update().clone() else {
-            continue;
-        };
-        loop {
-            let wait = authority.event(|m, now| m.listing_wait(now, epoch));
-            if wait.is_zero() {
-                break;
-            }
-            tokio::time::sleep(wait).await;
-        }
-        let listing = authority.clone();
-        let refused = authority.sys.blocking.run(move || listing.register_listed(epoch, &names)).await;
-        let pause = authority.event(|m, now| {
-            m.summarized(now, id, epoch, batch, refused, last);
-            m.listing_pause(epoch)
-        });
-        tokio::time::sleep(pause).await;
+impl Drop for SessionStream {
+    fn drop(&mut self) {
+        self.authority.close_stream(self.id);
     }
+}
+
+/// Answers a SUMMARY. Within the grace, and while the Local is slow, nobody is registered: it waits for the end of that,
+/// instead of being refused.
+async fn take_listing(authority: Arc<Authority>, id: StreamId, listing: Listing) {
+    let Listing { epoch, batch, names, last } = listing;
+    loop {
+        let wait = authority.event(|m, now| m.listing_wait(now, epoch));
+        if wait.is_zero() {
+            break;
+        }
+        tokio::time::sleep(wait).await;
+    }
+    let refused = if names.is_empty() {
+        Vec::new()
+    } else {
+        let looks = authority.clone();
+        authority.sys.blocking.run(move || looks.register_listed(epoch, &names)).await
+    };
+    let pause = authority.event(|m, now| {
+        m.summarized(now, id, epoch, batch, refused, last);
+        m.listing_pause(epoch)
+    });
+    tokio::time::sleep(pause).await;
 }
 
 /// Starts a batch of requests; `None` if nobody reads replies any more.

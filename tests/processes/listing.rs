@@ -2,7 +2,8 @@
 //! list costs no memory that grows with it.
 
 use crate::rig::{Global, name};
-use dstore_client::{Client, ListQuery};
+use dstore_client::Client;
+use dstore_proto::store::ListQuery;
 use dstore_shared::{Key, Namespace};
 use futures_util::stream::{self, StreamExt};
 use std::sync::Arc;

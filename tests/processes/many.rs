@@ -69,8 +69,8 @@ fn at(global: &Global) -> SocketAddr {
     at.parse().expect("an address")
 }
 
-async fn withstand(n: usize, rounds: usize) {
-    let crowd = Crowd::attach(Global::start(&["--lease", "2s"]), n).await;
+async fn withstand(n: usize, rounds: usize, lease: &'static str) {
+    let crowd = Crowd::attach(Global::start(&["--lease", lease]), n).await;
     let global = crowd.leave().await;
     let before = global.daemon.resident_kib();
     let crowd = Crowd::attach(global, n).await;
@@ -79,6 +79,9 @@ async fn withstand(n: usize, rounds: usize) {
     for round in 0..rounds {
         longest = longest.max(crowd.cut_half(round).await);
         assert_eq!(crowd.innocents_lapsed(), 0, "round {round}: a lease of a Local that was not cut lapsed");
+        if (round + 1).is_multiple_of(10) {
+            println!("{} rounds, {} KiB resident", round + 1, crowd.global.daemon.resident_kib());
+        }
     }
     let tally = &crowd.swarm.tally;
     println!(
@@ -99,11 +102,13 @@ async fn withstand(n: usize, rounds: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mass_disconnect_costs_no_other_session_its_lease_and_memory_is_given_back() {
-    withstand(500, 10).await;
+    // Longer than a busy machine withholds its processor from two debug builds.
+    withstand(500, 10, "6s").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "10,000 sessions, 100 disconnects: minutes, and a release build"]
 async fn a_hundred_mass_disconnects_of_ten_thousand_sessions_cost_no_other_its_lease() {
-    withstand(10_000, 100).await;
+    // At 2 s their renewals alone are most of a core.
+    withstand(10_000, 100, "10s").await;
 }

@@ -3,6 +3,7 @@
 //! It ends when the peer goes, when no call came in time, when it has been idle, when the server stops, or
 //! when the peer breaks the rules; and whatever ends it, its calls end with it.
 
+use super::together::{Together, Within};
 use super::{Limits, Shared};
 use crate::watch_wire::OfConnection;
 use crate::wrapped::Wrapped;
@@ -31,11 +32,12 @@ use tonic::body::Body;
 
 /// How many calls a connection has begun and has now.
 #[derive(Debug)]
-struct Calls {
+pub(super) struct Calls {
     begun: AtomicUsize,
     running: AtomicUsize,
     /// Its place among the connections without a call, given back with the first one.
     fresh: Mutex<Option<OwnedSemaphorePermit>>,
+    pub(super) within: Within,
 }
 
 /// One accepted connection.
@@ -51,7 +53,8 @@ impl Connection {
     pub(super) fn new(shared: Arc<Shared>, fresh: OwnedSemaphorePermit, stop: CancellationToken) -> Self {
         let (begun, running, fresh) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(Some(fresh)));
         let watches = OfConnection::new(stop.clone());
-        Self { shared, calls: Arc::new(Calls { begun, running, fresh }), watches, stop }
+        let calls = Calls { begun, running, fresh, within: Within::default() };
+        Self { shared, calls: Arc::new(calls), watches, stop }
     }
 
     /// Serves until the connection has ended.
@@ -64,10 +67,14 @@ impl Connection {
         let io = Metered { io, calls: self.calls.clone(), allowance };
         let service = hyper::service::service_fn(|mut request: Request<Incoming>| {
             request.extensions_mut().insert(self.watches.clone());
+            if super::routes::is_session(request.uri().path()) {
+                self.calls.within.expect();
+            }
             answer(self.shared.clone(), self.calls.clone(), request)
         });
-        let spawner = Spawner { tasks: self.shared.tasks.clone(), cut };
-        let mut http = pin!(builder(limits, spawner).serve_connection(TokioIo::new(io), service));
+        let spawner = Spawner { tasks: self.shared.tasks.clone(), cut, calls: self.calls.clone() };
+        let http = builder(limits, spawner).serve_connection(TokioIo::new(io), service);
+        let mut http = pin!(Together::new(http, self.calls.clone()));
         tokio::select! {
             biased;
             ended = &mut http => {
@@ -82,7 +89,7 @@ impl Connection {
         if self.calls.begun.load(Ordering::Relaxed) == 0 {
             return;
         }
-        http.as_mut().graceful_shutdown();
+        http.as_mut().connection().graceful_shutdown();
         if tokio::time::timeout(limits.drain, http).await.is_err() {
             tracing::debug!("a connection did not end in time and was cut");
         }
@@ -129,15 +136,17 @@ fn builder(limits: &Limits, spawner: Spawner) -> http2::Builder<Spawner> {
     http
 }
 
-/// Runs the calls of one connection, until it is cut.
+/// Runs the calls of one connection, until it is cut; a session within the connection's own task.
 #[derive(Clone, Debug)]
 struct Spawner {
     tasks: Tasks,
     cut: CancellationToken,
+    calls: Arc<Calls>,
 }
 
 impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Spawner {
     fn execute(&self, call: F) {
+        let Some(call) = self.calls.within.take_in(call) else { return };
         let cut = self.cut.clone();
         self.tasks.spawn_graceful(async move { _ = cut.run_until_cancelled(call).await });
     }

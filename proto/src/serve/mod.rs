@@ -8,6 +8,7 @@
 mod connection;
 mod limits;
 mod routes;
+mod together;
 
 pub use limits::Limits;
 pub use routes::{Health, Routes};

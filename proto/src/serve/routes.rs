@@ -125,6 +125,11 @@ impl fmt::Debug for Routes {
     }
 }
 
+/// Whether a call of `path` is a session of the tier link.
+pub(super) fn is_session(path: &str) -> bool {
+    path == "/dstore.v1.Link/Session"
+}
+
 /// What the standard health service answers.
 #[derive(Clone, Debug)]
 pub struct Health {
