@@ -228,6 +228,11 @@ impl Authority {
                 let names: Vec<Name> = names.iter().map(Name::compact).collect();
                 (names.clone(), true, Work::Delete { id, names })
             }
+            Command::DeletePrefix { prefix } => {
+                let job = Work::DeletePrefix { id, prefix: prefix.clone() };
+                let change = Submission { id, names: Vec::new(), drains: true, job, caller: None, responder };
+                return self.event(|m, now| m.submit_prefix(now, prefix, change));
+            }
         };
         let change = Submission { id, names, drains, job: work, caller, responder };
         self.event(|m, now| m.submit(now, change));
@@ -252,7 +257,7 @@ impl Authority {
                     return Err(Error::invalid("a SET carries another blob than it names: report this"));
                 }
             }
-            Command::Set { .. } => {}
+            Command::Set { .. } | Command::DeletePrefix { .. } => {}
         }
         Ok(())
     }

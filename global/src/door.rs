@@ -13,7 +13,8 @@ use dstore_proto::store::{
 use dstore_proto::watch::{WatchQuery, Watching};
 use dstore_shared::limits::{CARRIED_BYTES_MAX, LIST_BYTES_MAX, LIST_NAMES_MAX};
 use dstore_shared::{
-    Blob, BlobHash, Command, Entry, Error, Key, Name, Outcome, RequestId, Result, Revision, SetOutcome,
+    Blob, BlobHash, Command, Entry, Error, Key, Name, Outcome, Prefix, PrefixOutcome, RequestId, Result,
+    Revision, SetOutcome,
 };
 use tokio::sync::oneshot;
 
@@ -153,7 +154,14 @@ impl Store for Host {
     async fn delete(&self, id: RequestId, names: Vec<Name>) -> Result<DeleteReply> {
         match self.change(id, Command::Delete { names }).await? {
             Outcome::Delete(done) => Ok(DeleteReply { removed: done.removed, revision: done.revision }),
-            Outcome::Set(_) => Err(Error::internal("a DEL came to a SET: report this")),
+            _ => Err(Error::internal("a DEL came to something else: report this")),
+        }
+    }
+
+    async fn delete_prefix(&self, id: RequestId, prefix: Prefix) -> Result<PrefixOutcome> {
+        match self.change(id, Command::DeletePrefix { prefix }).await? {
+            Outcome::DeletePrefix(done) => Ok(done),
+            _ => Err(Error::internal("a DEL by prefix came to something else: report this")),
         }
     }
 

@@ -19,7 +19,7 @@ use crate::wire::store_client::StoreClient;
 use crate::wire::{self};
 use bytes::Bytes;
 use dstore_shared::limits::UNARY_BYTES_MAX;
-use dstore_shared::{Blob, BlobHash, BlobHasher, Entry, Error, Name, RequestId, Result};
+use dstore_shared::{Blob, BlobHash, BlobHasher, Entry, Error, Name, Prefix, PrefixOutcome, RequestId, Result};
 use futures_util::stream::{self, StreamExt};
 use std::future::Future;
 use std::sync::Arc;
@@ -253,6 +253,14 @@ impl Store for RemoteStore {
             self.change(self.client.clone().delete(request)).await?;
         same_length(removed.len(), asked)?;
         Ok(DeleteReply { removed, revision: dstore_shared::Revision(revision) })
+    }
+
+    async fn delete_prefix(&self, id: RequestId, prefix: Prefix) -> Result<PrefixOutcome> {
+        let id = Some(Packer::new(64).request_id(&id));
+        let (namespace, prefix) = (prefix.namespace().to_string(), prefix.bytes());
+        let request = wire::DeletePrefixRequest { id, namespace, prefix };
+        let done = self.change(self.client.clone().delete_prefix(request)).await?;
+        Ok(PrefixOutcome { removed: done.removed, revision: dstore_shared::Revision(done.revision) })
     }
 
     async fn stat(&self, target: Target) -> Result<Option<Stat>> {

@@ -1,6 +1,6 @@
 //! What a name is bound to, and what a command did.
 
-use crate::{Blob, BlobHash, Name, Revision};
+use crate::{Blob, BlobHash, Name, Prefix, Revision};
 
 /// The binding of a name to a blob.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,6 +34,11 @@ pub enum Command {
         /// The names, at least one; duplicates are allowed and answered alike.
         names: Vec<Name>,
     },
+    /// Unbind all names under `prefix`, atomically.
+    DeletePrefix {
+        /// What they begin with.
+        prefix: Prefix,
+    },
 }
 
 /// What became of a [`Command`].
@@ -43,6 +48,8 @@ pub enum Outcome {
     Set(SetOutcome),
     /// Of a `Delete`.
     Delete(DeleteOutcome),
+    /// Of a `DeletePrefix`.
+    DeletePrefix(PrefixOutcome),
 }
 
 impl Outcome {
@@ -54,6 +61,7 @@ impl Outcome {
             }
             Self::Set(SetOutcome::NeedBlob) => Revision(0),
             Self::Delete(done) => done.revision,
+            Self::DeletePrefix(done) => done.revision,
         }
     }
 }
@@ -77,6 +85,15 @@ pub enum SetOutcome {
 pub struct DeleteOutcome {
     /// For each name of the command, whether it was bound.
     pub removed: Vec<bool>,
+    /// The revision at which all of them were unbound; the head revision if none was bound.
+    pub revision: Revision,
+}
+
+/// What became of a DEL by prefix.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PrefixOutcome {
+    /// How many names were bound.
+    pub removed: u64,
     /// The revision at which all of them were unbound; the head revision if none was bound.
     pub revision: Revision,
 }

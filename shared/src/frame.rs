@@ -5,7 +5,7 @@
 
 use crate::{
     Blob, BlobHash, Born, Entry, Epoch, Error, FlightId, HistoryId, Incarnation, LocalId, Name, Outcome,
-    RegSeq, RequestId, Revision,
+    Prefix, RegSeq, RequestId, Revision,
 };
 use std::time::Duration;
 
@@ -121,6 +121,17 @@ pub enum Down {
         /// Bindings up to this revision are void.
         upto: Revision,
     },
+    /// As `Inv`, of every name under a prefix.
+    InvPrefix {
+        /// The session.
+        epoch: Epoch,
+        /// Counted with the INVs of single names.
+        seq: u64,
+        /// What is changing.
+        prefix: Prefix,
+        /// Bindings up to this revision are void.
+        upto: Revision,
+    },
     /// Extends the lease (rules 2 and 3).
     Lease {
         /// The session.
@@ -156,6 +167,7 @@ impl Down {
         match self {
             Self::Welcome { epoch, .. }
             | Self::Inv { epoch, .. }
+            | Self::InvPrefix { epoch, .. }
             | Self::Lease { epoch, .. }
             | Self::Summarized { epoch, .. }
             | Self::Retire { epoch } => *epoch,

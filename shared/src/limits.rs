@@ -38,6 +38,10 @@ pub const UNARY_BYTES_MAX: usize = 768 << 10;
 pub const DELETE_NAMES_MAX: usize = 10_000;
 /// Bytes of names in one DEL of several keys: the command must fit a frame.
 pub const DELETE_NAME_BYTES_MAX: usize = 512 << 10;
+/// Names that one DEL by prefix removes: beyond it, list and delete in several steps.
+pub const PREFIX_NAMES_MAX: usize = 100_000;
+/// Bytes of their keys: with what is known of their blobs the commit must fit a segment of the journal.
+pub const PREFIX_KEY_BYTES_MAX: usize = 16 << 20;
 /// Requests or replies in one batch of the tier link.
 pub const BATCH_LEN_MAX: usize = 256;
 /// Payload bytes after which a batch of the tier link is cut.

@@ -18,6 +18,7 @@
 mod holders;
 mod inspect;
 mod ops;
+mod prefixes;
 mod requests;
 mod session;
 #[cfg(test)]
@@ -31,6 +32,7 @@ use dstore_shared::{
 use holders::{Holders, Holding};
 use ops::Op;
 pub use ops::Submission;
+use prefixes::Prefixes;
 use requests::Requests;
 use session::Session;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -142,6 +144,8 @@ pub struct Registration {
     session: SessionNo,
     epoch: u64,
     mark: Mark,
+    /// Changes by prefix that had finished.
+    prefixes: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -175,6 +179,7 @@ pub struct Sessions<J, R> {
     /// The ops that want a name, in order of arrival; the first has it, and if marked, the name is busy.
     queues: HashMap<Name, VecDeque<OpNo>>,
     names_wanted: usize,
+    prefixes: Prefixes,
     requests: Requests,
 
     next_session: u64,
@@ -205,6 +210,7 @@ impl<J, R> Sessions<J, R> {
             ops: BTreeMap::new(),
             queues: HashMap::new(),
             names_wanted: 0,
+            prefixes: Prefixes::default(),
             requests,
             next_session: 0,
             next_epoch: 0,
@@ -268,7 +274,7 @@ impl<J, R> Sessions<J, R> {
     /// Whether `name` is between a mark and its visibility (rule 7).
     pub fn is_busy(&self, name: &Name) -> bool {
         let first = self.queues.get(name).and_then(VecDeque::front);
-        first.is_some_and(|op| self.ops.get(op).is_some_and(Op::is_marked))
+        first.is_some_and(|op| self.ops.get(op).is_some_and(Op::is_marked)) || self.is_under_busy_prefix(name)
     }
 
     /// The first half of a Resolve or of one name of a SUMMARY: registers the reader before the read.
@@ -289,14 +295,16 @@ impl<J, R> Sessions<J, R> {
             Some(generation) => Mark::Indexed(generation),
             None => Mark::Wild { finished: self.finished },
         };
-        Some(Registration { session, epoch: epoch.counter, mark })
+        Some(Registration { session, epoch: epoch.counter, mark, prefixes: self.prefixes.finished })
     }
 
     /// The second half: the visible state has been read since. `found`: it is what the reader would hold.
     /// Gives the epoch in which it may be cached, if the registration was not broken in between.
     pub fn end_read(&mut self, now: Moment, name: &Name, made: Registration, found: bool) -> Option<Epoch> {
         self.expire(now);
+        // Which names a change by prefix was about is not noted: it breaks every read that it overtook.
         let unbroken = match made.mark {
+            _ if found && made.prefixes != self.prefixes.finished => false,
             Mark::Indexed(generation) if found => self.holders.rely(name, made.session, generation),
             Mark::Indexed(generation) => {
                 // Unless another read of the session shares the registration and was told to cache.

@@ -155,10 +155,13 @@ impl<J, R> Sessions<J, R> {
 
     /// Queues the INVs of all of an op's names; gives the last `seq`.
     pub(super) fn invalidate(&mut self, no: SessionNo, op: OpNo) -> u64 {
-        let (names, upto) = {
+        let (names, prefix, upto) = {
             let op = &self.ops[&op];
-            (op.names.clone(), op.upto)
+            (op.names.clone(), op.prefix.clone(), op.upto)
         };
+        if let Some(prefix) = prefix {
+            return self.invalidate_prefix(no, prefix, upto);
+        }
         names.into_iter().fold(0, |_, name| self.invalidate_one(no, name, upto))
     }
 
@@ -178,7 +181,7 @@ impl<J, R> Sessions<J, R> {
         }
     }
 
-    fn send(&mut self, no: SessionNo, frame: impl FnOnce(Epoch) -> Down) {
+    pub(super) fn send(&mut self, no: SessionNo, frame: impl FnOnce(Epoch) -> Down) {
         let Some(session) = self.by_no.get(&no) else { return };
         if let Some(stream) = session.stream {
             let frame = frame(self.epoch(session.epoch));

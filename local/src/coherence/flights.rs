@@ -4,7 +4,7 @@
 use super::{Action, Coherence, NameTable, Waiter};
 use dstore_shared::frame::{Ask, Request, Resolved};
 use dstore_shared::{
-    Blob, BlobHash, Command, Entry, Epoch, Error, FlightId, HistoryId, Moment, Name, Outcome, RegSeq,
+    Blob, BlobHash, Command, Entry, Epoch, Error, FlightId, HistoryId, Moment, Name, Outcome, Prefix, RegSeq,
     RequestId, Result, Revision, SetOutcome,
 };
 
@@ -115,7 +115,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
     ) -> Result<(), (Error, W)> {
         let name = match &command {
             Command::Set { name, .. } => Some(name.clone()),
-            Command::Delete { .. } => None,
+            Command::Delete { .. } | Command::DeletePrefix { .. } => None,
         };
         let keep = name.is_some() && own.is_some();
         let flight =
@@ -214,6 +214,14 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
     pub(super) fn poison(&mut self, name: &Name, upto: Revision) {
         for id in self.by_name.get(name).into_iter().flatten() {
             if let Some(flight) = self.flights.get_mut(id) {
+                flight.poison = flight.poison.max(Some(upto));
+            }
+        }
+    }
+
+    pub(super) fn poison_prefix(&mut self, prefix: &Prefix, upto: Revision) {
+        for flight in self.flights.values_mut() {
+            if flight.name.as_ref().is_some_and(|name| prefix.covers(name)) {
                 flight.poison = flight.poison.max(Some(upto));
             }
         }

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use dstore_shared::frame::{Answer, Ask, Reply, Request, Resolved};
 use dstore_shared::limits::{BATCH_LEN_MAX, CARRIED_BYTES_MAX, DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX};
 use dstore_shared::{
-    Blob, BlobHash, Command, DeleteOutcome, Entry, Epoch, Error, FlightId, Name, Outcome, RegSeq, Result,
-    Revision, SetOutcome,
+    Blob, BlobHash, Command, DeleteOutcome, Entry, Epoch, Error, FlightId, Name, Outcome, Prefix,
+    PrefixOutcome, RegSeq, Result, Revision, SetOutcome,
 };
 
 /// Bytes of hashes and identities of one request or reply.
@@ -64,6 +64,9 @@ fn request_to(packer: &mut Packer, request: Request) -> Result<wire::Request> {
             let names = names.iter().map(Name::packed).collect();
             Wire::Del(wire::Del { id: Some(packer.request_id(&id)), names })
         }
+        Ask::Change { id, command: Command::DeletePrefix { prefix } } => {
+            Wire::DelPrefix(wire::DelPrefix { id: Some(packer.request_id(&id)), prefix: prefix.packed() })
+        }
     };
     let epoch = packer.epoch(request.epoch);
     Ok(wire::Request { flight: request.flight.0, epoch, reg_seq: request.reg_seq.0, ask: Some(ask) })
@@ -96,6 +99,10 @@ fn request_from(request: wire::Request) -> Result<Request> {
             check_names(&del.names)?;
             let names = del.names.iter().map(|n| packed_name(n)).collect::<Result<_>>()?;
             Ask::Change { id: need(del.id, "id")?.try_into()?, command: Command::Delete { names } }
+        }
+        Wire::DelPrefix(del) => {
+            let command = Command::DeletePrefix { prefix: Prefix::from_packed(&del.prefix)? };
+            Ask::Change { id: need(del.id, "id")?.try_into()?, command }
         }
     };
     let (flight, reg_seq) = (FlightId(request.flight), RegSeq(request.reg_seq));
@@ -152,6 +159,9 @@ fn reply_to(packer: &mut Packer, reply: Reply) -> wire::Reply {
         Answer::Changed { outcome: Outcome::Delete(outcome), .. } => {
             Wire::Deleted(wire::DeleteResponse { removed: outcome.removed, revision: outcome.revision.0 })
         }
+        Answer::Changed { outcome: Outcome::DeletePrefix(PrefixOutcome { removed, revision }), .. } => {
+            Wire::PrefixDeleted(wire::DeletePrefixResponse { removed, revision: revision.0 })
+        }
         Answer::Failed(error) => Wire::Failed(wire::Failed {
             detail: Some(status::detail(&error)),
             message: error.message().to_owned(),
@@ -178,6 +188,10 @@ fn reply_from(reply: wire::Reply) -> Result<Reply> {
                 return Err(Error::too_large("a reply answers more keys than a delete may name"));
             }
             Answer::Changed { outcome: Outcome::Delete(DeleteOutcome { removed, revision }), cacheable: None }
+        }
+        Wire::PrefixDeleted(wire::DeletePrefixResponse { removed, revision }) => {
+            let outcome = PrefixOutcome { removed, revision: Revision(revision) };
+            Answer::Changed { outcome: Outcome::DeletePrefix(outcome), cacheable: None }
         }
         Wire::Failed(failed) => {
             Answer::Failed(status::from_detail(&need(failed.detail, "detail")?, &failed.message))

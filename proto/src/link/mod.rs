@@ -81,6 +81,7 @@ impl Weight for Request {
                 Ask::Change { command: Command::Delete { names }, .. } => {
                     names.iter().map(|n| n.as_bytes().len() + 4).sum()
                 }
+                Ask::Change { command: Command::DeletePrefix { prefix }, .. } => prefix.as_bytes().len(),
             }
     }
 }
