@@ -15,7 +15,9 @@ use dstore_proto::store::{
     Store, Target,
 };
 use dstore_shared::limits::{CHUNK_BYTES, UNARY_BYTES_MAX};
-use dstore_shared::{Blob, BlobHash, ClientId, Entry, Error, Name, Prefix, PrefixOutcome, RequestId, Result, SetOutcome};
+use dstore_shared::{
+    Blob, BlobHash, ClientId, Entry, Error, Name, Prefix, PrefixOutcome, RequestId, Result, SetOutcome,
+};
 use dstore_sys::Sys;
 use dstore_sys::net::Address;
 use dstore_sys::tasks::Tasks;

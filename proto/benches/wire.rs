@@ -14,8 +14,8 @@ use dstore_proto::store::{
 use dstore_proto::watch::{WatchQuery, Watching};
 use dstore_shared::frame::{Answer, Ask, Down, Reply, Request, Resolved, Up};
 use dstore_shared::{
-    Blob, BlobHash, Born, Entry, Epoch, Error, FlightId, HistoryId, Name, OutlineBuilder, RegSeq, RequestId,
-    Result, Revision,
+    Blob, BlobHash, Born, Entry, Epoch, Error, FlightId, HistoryId, Name, OutlineBuilder, Prefix,
+    PrefixOutcome, RegSeq, RequestId, Result, Revision,
 };
 use dstore_sys::Sys;
 use dstore_sys::net::Address;
@@ -89,6 +89,10 @@ impl Store for Null {
     }
 
     async fn delete(&self, _: RequestId, _: Vec<Name>) -> Result<DeleteReply> {
+        Err(Error::invalid("not here"))
+    }
+
+    async fn delete_prefix(&self, _: RequestId, _: Prefix) -> Result<PrefixOutcome> {
         Err(Error::invalid("not here"))
     }
 

@@ -19,7 +19,9 @@ use crate::wire::store_client::StoreClient;
 use crate::wire::{self};
 use bytes::Bytes;
 use dstore_shared::limits::UNARY_BYTES_MAX;
-use dstore_shared::{Blob, BlobHash, BlobHasher, Entry, Error, Name, Prefix, PrefixOutcome, RequestId, Result};
+use dstore_shared::{
+    Blob, BlobHash, BlobHasher, Entry, Error, Name, Prefix, PrefixOutcome, RequestId, Result,
+};
 use futures_util::stream::{self, StreamExt};
 use std::future::Future;
 use std::sync::Arc;

@@ -6,8 +6,8 @@
 use crate::watch::{WatchQuery, Watching};
 use bytes::Bytes;
 use dstore_shared::{
-    Blob, BlobHash, Born, Entry, Error, Key, Name, Namespace, Prefix, PrefixOutcome, RequestId, Result, Revision,
-    SetOutcome,
+    Blob, BlobHash, Born, Entry, Error, Key, Name, Namespace, Prefix, PrefixOutcome, RequestId, Result,
+    Revision, SetOutcome,
 };
 use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
 use std::fmt;

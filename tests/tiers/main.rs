@@ -6,6 +6,7 @@ mod boundaries;
 mod basics;
 mod limits;
 mod list;
+mod prefix;
 mod races;
 mod rig;
 mod watch;

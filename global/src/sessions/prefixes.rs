@@ -76,7 +76,10 @@ impl<J, R> Sessions<J, R> {
     /// Whether `name` is under a prefix that is busy (rule 7).
     pub(super) fn is_under_busy_prefix(&self, name: &Name) -> bool {
         !self.prefixes.is_empty()
-            && self.prefixes.over(std::slice::from_ref(name)).any(|no| self.ops.get(&no).is_some_and(Op::is_marked))
+            && self
+                .prefixes
+                .over(std::slice::from_ref(name))
+                .any(|no| self.ops.get(&no).is_some_and(Op::is_marked))
     }
 
     /// Tells every session, and waits for it.

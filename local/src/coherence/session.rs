@@ -80,7 +80,9 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
             // Rule 13: a frame of another epoch is dropped.
             (_, frame) if Some(frame.epoch()) != self.epoch => {}
             (_, Down::Inv { seq, name, upto, .. }) => self.invalidate(seq, &name, upto, names),
-            (_, Down::InvPrefix { seq, prefix, upto, .. }) => self.invalidate_prefix(seq, &prefix, upto, names),
+            (_, Down::InvPrefix { seq, prefix, upto, .. }) => {
+                self.invalidate_prefix(seq, &prefix, upto, names)
+            }
             (_, Down::Lease { n, lease, through, born, .. }) => {
                 self.saw(born);
                 self.extend(now, n, lease, through);

@@ -8,7 +8,8 @@ use dstore_proto::store::{
 };
 use dstore_proto::watch::{Event, Seen, WatchQuery, Watching};
 use dstore_shared::{
-    Blob, BlobHash, Born, Entry, Error, HistoryId, Kind, Name, RequestId, Result, Revision, SetOutcome,
+    Blob, BlobHash, Born, Entry, Error, HistoryId, Kind, Name, Prefix, PrefixOutcome, RequestId, Result,
+    Revision, SetOutcome,
 };
 use futures_util::stream::{self, StreamExt};
 use parking_lot::Mutex;
@@ -151,6 +152,17 @@ impl Store for FakeStore {
             let mut blobs = self.blobs.lock();
             let removed = names.iter().map(|name| blobs.remove(name).is_some()).collect();
             DeleteReply { removed, revision: Revision(2) }
+        })
+        .await
+    }
+
+    async fn delete_prefix(&self, id: RequestId, prefix: Prefix) -> Result<PrefixOutcome> {
+        self.ids.lock().push(id);
+        self.answer(|_| {
+            let mut blobs = self.blobs.lock();
+            let before = blobs.len();
+            blobs.retain(|name, _| !prefix.covers(name));
+            PrefixOutcome { removed: (before - blobs.len()) as u64, revision: Revision(2) }
         })
         .await
     }

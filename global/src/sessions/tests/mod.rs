@@ -9,6 +9,7 @@ mod busy;
 mod hostile;
 mod lease;
 mod once;
+mod prefixes;
 mod restart;
 mod resume;
 
@@ -261,6 +262,7 @@ fn told(action: &Action<&'static str, &'static str>) -> String {
                 Outcome::Set(SetOutcome::Occupied(e)) => format!("{label}: occupied {}", e.bind_rev),
                 Outcome::Set(other) => format!("{label}: {other:?}"),
                 Outcome::Delete(d) => format!("{label}: removed {}", d.revision),
+                Outcome::DeletePrefix(d) => format!("{label}: removed {} at {}", d.removed, d.revision),
             };
             if let Some(epoch) = answered.cacheable {
                 write!(text, ", cache in e{}", epoch.counter).unwrap();
@@ -277,6 +279,9 @@ fn frame_told(frame: &Down) -> String {
         Down::Welcome { resumption: Resumption::Compacted, .. } => format!("welcome e{e}"),
         Down::Welcome { resumption, .. } => format!("welcome e{e} {resumption:?}"),
         Down::Inv { seq, name, upto, .. } => format!("inv {seq} {} upto {upto} e{e}", key(name)),
+        Down::InvPrefix { seq, prefix, upto, .. } => {
+            format!("inv {seq} {}* upto {upto} e{e}", prefix.bytes().escape_ascii())
+        }
         Down::Lease { n, .. } => format!("lease {n} e{e}"),
         Down::Summarized { batch, refused, .. } => format!("summarized {batch} refused {refused:?} e{e}"),
         Down::Retire { .. } => format!("retire e{e}"),

@@ -57,6 +57,7 @@ impl World {
                 let revision = if removed.contains(&true) { next } else { Revision(next.0 - 1) };
                 Outcome::Delete(DeleteOutcome { removed, revision })
             }
+            Command::DeletePrefix { .. } => unreachable!("its clients delete by name"),
         }
     }
 
@@ -153,5 +154,6 @@ pub(in crate::pure) fn told(outcome: &Outcome) -> Told {
         Outcome::Set(SetOutcome::Occupied(e)) => Told::Occupied(value_of(e.hash)),
         Outcome::Set(SetOutcome::NeedBlob) => unreachable!("every value travels along"),
         Outcome::Delete(d) => Told::Removed(d.removed.clone()),
+        Outcome::DeletePrefix(_) => unreachable!("its clients delete by name"),
     }
 }

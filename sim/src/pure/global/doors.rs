@@ -63,6 +63,7 @@ impl World {
                 let (names, drains) = match &command {
                     Command::Set { name, .. } => (vec![name.clone()], false),
                     Command::Delete { names } => (names.clone(), true),
+                    Command::DeletePrefix { .. } => unreachable!("its clients delete by name"),
                 };
                 let caller = (!drains && reg_seq.0 > 0).then_some(Caller { epoch, reg_seq });
                 let job = Job { id, command };
