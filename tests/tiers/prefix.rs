@@ -4,6 +4,7 @@ use crate::rig::{delete, get, global, local, machine, set, value};
 use dstore_local::Local;
 use dstore_proto::store::{ListQuery, Store};
 use dstore_shared::{Kind, Namespace, Prefix, PrefixOutcome, Result};
+use futures_util::{StreamExt, stream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -86,6 +87,8 @@ async fn nobody_reads_half_of_a_delete_by_prefix() {
                         assert_ne!(third, second, "one is gone, and the other of its round is not");
                     }
                     seen += usize::from(second.is_some());
+                    // Hits wait for nothing.
+                    tokio::task::yield_now().await;
                 }
                 seen
             })
@@ -164,6 +167,28 @@ async fn a_prefix_longer_than_a_key_is_refused() {
     let long = Prefix::new(&Namespace::default(), &[b'k'; 1024]).expect("as long as a key");
     let id = a.node().request_id().await.expect("an id");
     assert_eq!(a.node().delete_prefix(id, long).await.expect("deleted").removed, 0);
+    a.stop().await;
+    global.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_than_one_delete_by_prefix_may_remove_is_refused_whole_and_less_goes_at_once() {
+    let (sys, dir) = (machine(), tempfile::tempdir().expect("a directory"));
+    let global = global(&sys, dir.path(), LEASE).await;
+    let a = local(&sys).await;
+    // 16 MiB are 16,257 names of this length, with their namespace.
+    let key = |i: usize| format!("{i:05}{}", "k".repeat(1019));
+    let sets = stream::iter((0..16_300).map(key)).map(async |key| set(&a, &key, "v").await.expect("set"));
+    sets.buffer_unordered(512).for_each(async |_| ()).await;
+    let e = delete_prefix(&a, "").await.expect_err("too many bytes");
+    assert_eq!(e.kind(), Kind::TooLarge);
+    assert!(e.message().contains("list and delete"), "{e}");
+    assert!(value(&a, &key(16_299)).await.is_some(), "nothing was removed");
+    let some: Vec<String> = (0..60).map(key).collect();
+    delete(&a, &some.iter().map(String::as_str).collect::<Vec<_>>()).await.expect("deleted");
+    let done = delete_prefix(&a, "").await.expect("deleted");
+    assert_eq!((done.removed, listed(&a).await), (16_240, 0));
+    assert!(value(&a, &key(16_299)).await.is_none());
     a.stop().await;
     global.stop().await.expect("a clean stop");
 }

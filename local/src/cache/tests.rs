@@ -476,7 +476,8 @@ fn the_names_under_a_prefix_are_removed_up_to_a_revision_and_the_books_are_right
     let keys = ["a", "a/1", "a/2", "a/3", "b/a/1", "aa"];
     for (i, k) in keys.iter().enumerate() {
         let entry = Entry { hash: blob.id(), size: 1, bind_rev: Revision(i as u64 + 1), expires_at: None };
-        cache.install(&name(k), entry, &blob, RegSeq(1), i as u64 % 2);
+        let installed = cache.install(&name(k), entry, &blob, RegSeq(1), i as u64 % 2);
+        assert_eq!(installed, Admission::Installed { evicted: Evicted::new() });
     }
     let prefix = Prefix::new(&dstore_shared::Namespace::default(), b"a/").unwrap();
     assert_eq!(cache.remove_prefix_upto(&prefix, Revision(3)), 2, "whatever their era");

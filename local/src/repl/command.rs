@@ -212,7 +212,7 @@ impl Verb {
 fn delete_prefix(scanner: &mut Scanner) -> Result<Option<Line>> {
     let mut ahead = scanner.clone();
     let (mut mode, mut prefix, mut sure) = (None, None, false);
-    while ahead.at_option() {
+    while ahead.at_option() || prefix.is_some() && ahead.peek() == Some(b'-') {
         let Some(option) = ahead.word()? else { break };
         match &option.bytes[..] {
             b"--json" => mode = Some(Mode::Json),

@@ -436,7 +436,7 @@ fn rule_10_an_inv_of_a_prefix_removes_and_poisons_all_that_is_under_it_and_nothi
         assert!(t.complete(f, k, rev).1, "{k} is held");
     }
     t.skip();
-    let prefix = Prefix::new(&Namespace::default(), b"a/").unwrap();
+    let prefix = Prefix::new(&dstore_shared::Namespace::default(), b"a/").unwrap();
     let inv = |seq, upto| Down::InvPrefix { epoch: e(1), seq, prefix: prefix.clone(), upto: Revision(upto) };
     t.down(3, inv(1, 20));
     t.m.flush_ack();
