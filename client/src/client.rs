@@ -16,7 +16,9 @@ use dstore_proto::store::{
     Store, Target,
 };
 use dstore_shared::limits::{CHUNK_BYTES, UNARY_BYTES_MAX};
-use dstore_shared::{Blob, BlobHash, ClientId, Entry, Error, Name, RequestId, Result, SetOutcome};
+use dstore_shared::{
+    Blob, BlobHash, ClientId, Entry, Error, Name, Prefix, PrefixOutcome, RequestId, Result, SetOutcome,
+};
 use dstore_sys::Sys;
 use dstore_sys::net::Address;
 use dstore_sys::tasks::Tasks;
@@ -294,6 +296,14 @@ impl<S: Store> Client<S> {
     /// As [`Store::delete`].
     pub async fn delete(&self, names: &[Name]) -> Result<DeleteReply> {
         self.change(|id| self.inner.store.delete(id, names.to_vec())).await
+    }
+
+    /// Unbinds all names under a prefix, all at once. When it returns, no GET anywhere returns what they were bound to.
+    ///
+    /// # Errors
+    /// As [`Store::delete_prefix`].
+    pub async fn delete_prefix(&self, prefix: &Prefix) -> Result<PrefixOutcome> {
+        self.change(|id| self.inner.store.delete_prefix(id, prefix.clone())).await
     }
 
     /// What a name is bound to, or whether a blob is there, without its bytes.

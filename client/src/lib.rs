@@ -12,8 +12,8 @@ mod ids;
 pub use client::{Client, Staged, Value, Values, Watch};
 pub use config::ClientConfig;
 pub use dstore_proto::store::{
-    Body, BodyStream, DeleteReply, Found, ListQuery, Listing, Provenance, SetReply, Slice, Stat, Status, Store,
-    Target, Tier,
+    Body, BodyStream, DeleteReply, Found, ListQuery, Listing, Provenance, SetReply, Slice, Stat, Status,
+    Store, Target, Tier,
 };
 pub use dstore_proto::watch::{Event, Happened, Seen, WatchQuery};
 pub use dstore_sys::net::Address;

@@ -27,7 +27,8 @@ use crate::space::Space;
 use dstore_shared::frame::{Answer, Down, Reply};
 use dstore_shared::limits::{DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX};
 use dstore_shared::{
-    Born, ClientId, Command, Entry, Error, FlightId, Moment, Name, Outcome, RequestId, Result, Revision,
+    Born, ClientId, Command, Entry, Error, FlightId, Moment, Name, Outcome, Prefix, RequestId, Result,
+    Revision,
 };
 use dstore_sys::Sys;
 use dstore_sys::tasks::{Lane, Tasks};
@@ -307,7 +308,14 @@ impl Authority {
                 Err(e) => responder.tell(Err(e), self.born()),
             }
         }
-        self.event(|m, now| changes.into_iter().for_each(|change| m.submit(now, change)));
+        self.event(|m, now| {
+            for (prefix, change) in changes {
+                match prefix {
+                    Some(prefix) => m.submit_prefix(now, prefix, change),
+                    None => m.submit(now, change),
+                }
+            }
+        });
     }
 
     fn check(&self, command: &Command) -> Result<()> {
@@ -329,7 +337,10 @@ impl Authority {
                     return Err(Error::invalid("a SET carries another blob than it names: report this"));
                 }
             }
-            Command::Set { .. } | Command::Copy { .. } | Command::Rename { .. } => {}
+            Command::Set { .. }
+            | Command::DeletePrefix { .. }
+            | Command::Copy { .. }
+            | Command::Rename { .. } => {}
         }
         Ok(())
     }
@@ -416,14 +427,14 @@ impl Authority {
     }
 }
 
-/// What the machine is told of a change: the names that it wants, and whom it waits for.
+/// What the machine is told of a change: the prefix or the names that it wants, and whom it waits for.
 fn submission(
     id: RequestId,
     command: Command,
     caller: Option<Caller>,
     responder: Responder,
-) -> Submission<Work, Responder> {
-    let (mut drains, mut spared) = (false, None);
+) -> (Option<Prefix>, Submission<Work, Responder>) {
+    let (mut drains, mut spared, mut wanted) = (false, None, None);
     // What stays in memory must not keep the frame that it came in.
     let (names, job) = match command {
         Command::Set { name, hash, size, carried } => {
@@ -434,6 +445,11 @@ fn submission(
             drains = true;
             let names: Vec<Name> = names.iter().map(Name::compact).collect();
             (names.clone(), Work::Delete { id, names })
+        }
+        Command::DeletePrefix { prefix } => {
+            drains = true;
+            wanted = Some(prefix.clone());
+            (Vec::new(), Work::DeletePrefix { id, prefix })
         }
         Command::Copy { from, to } => {
             let (from, to) = (from.compact(), to.compact());
@@ -446,7 +462,8 @@ fn submission(
             (vec![from.clone(), to.clone()], Work::Copy { id, from, to, unbinds: true })
         }
     };
-    Submission { id, names, drains, spared, job, caller, responder }
+    let caller = caller.filter(|_| wanted.is_none());
+    (wanted, Submission { id, names, drains, spared, job, caller, responder })
 }
 
 impl Responder {

@@ -18,8 +18,10 @@ use crate::journal::{Class, Journal};
 use crate::publisher::{Decided, Publication, Publishing, To};
 use crate::sessions::OpNo;
 use crate::space::Space;
+use dstore_shared::limits::{PREFIX_KEY_BYTES_MAX, PREFIX_NAMES_MAX};
 use dstore_shared::{
-    Blob, BlobHash, DeleteOutcome, Entry, Error, Kind, Name, Outcome, RequestId, Result, Revision, SetOutcome,
+    Blob, BlobHash, DeleteOutcome, Entry, Error, Kind, Name, Outcome, Prefix, PrefixOutcome, RequestId,
+    Result, Revision, SetOutcome,
 };
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -27,6 +29,9 @@ use tokio::sync::oneshot;
 
 /// Bytes after which a batch is written though more has gathered: bounds the time of one write.
 const BATCH_BYTES: usize = 4 << 20;
+
+/// Names that are asked for at once when those under a prefix are looked for.
+const PREFIX_PAGE: usize = 10_000;
 
 /// Something for the committer.
 #[derive(Debug)]
@@ -62,6 +67,11 @@ pub(crate) enum Work {
         to: Name,
         unbinds: bool,
     },
+    /// Unbind whatever is under a prefix: nobody else changes any of it meanwhile.
+    DeletePrefix {
+        id: RequestId,
+        prefix: Prefix,
+    },
     /// A blob arrived: in a file, or carried to be kept in the index.
     Keep {
         hash: BlobHash,
@@ -83,6 +93,8 @@ pub(crate) enum Work {
 #[derive(Clone, Debug)]
 pub(crate) enum Done {
     Change(Outcome),
+    /// A DEL by prefix, and the names that it unbinds.
+    Prefix(PrefixOutcome, Vec<Name>),
     Kept,
     /// Swept; true: its file is to be removed now.
     Swept {
@@ -199,6 +211,7 @@ impl Committer {
                 self.unbound.extend(unbound);
                 let outcome = match (&done, id) {
                     (Done::Change(outcome), Some(id)) => Some((id, outcome.clone())),
+                    (Done::Prefix(outcome, _), Some(id)) => Some((id, Outcome::DeletePrefix(*outcome))),
                     _ => None,
                 };
                 (Ok(done), changes, outcome)
@@ -240,6 +253,11 @@ impl Committer {
             }
             Work::Copy { id, from, to, unbinds } => {
                 let mut verdict = self.judge_copy((&from, &to), unbinds, revision)?;
+                verdict.id = Some(id);
+                Ok(verdict)
+            }
+            Work::DeletePrefix { id, prefix } => {
+                let mut verdict = self.judge_delete_prefix(&prefix, revision)?;
                 verdict.id = Some(id);
                 Ok(verdict)
             }
@@ -313,17 +331,56 @@ impl Committer {
 
     fn judge_delete(&mut self, names: &[Name], revision: Revision) -> Result<Verdict> {
         let mut bound: HashMap<&Name, Option<Entry>> = HashMap::with_capacity(names.len());
-        let mut metas: HashMap<BlobHash, BlobMeta> = HashMap::new();
-        let (mut changes, mut unbound) = (Vec::new(), Vec::new());
         for name in names {
-            if bound.contains_key(name) {
-                continue;
+            if !bound.contains_key(name) {
+                bound.insert(name, self.catalog.entry_once(name)?);
             }
-            let entry = self.catalog.entry_once(name)?;
-            bound.insert(name, entry);
-            let Some(entry) = entry else { continue };
-            changes.push(Change::Unbind { name: name.clone() });
-            unbound.push(Unbound { revision, name: name.clone(), was: entry });
+        }
+        let removed: Vec<bool> = names.iter().map(|name| bound[name].is_some()).collect();
+        let mut gone = Vec::new();
+        for name in names {
+            if let Some(entry) = bound.get_mut(name).and_then(Option::take) {
+                gone.push((name.clone(), entry));
+            }
+        }
+        let at = if gone.is_empty() { self.head } else { revision };
+        let done = Done::Change(Outcome::Delete(DeleteOutcome { removed, revision: at }));
+        self.unbind(gone, revision, done)
+    }
+
+    /// What is under the prefix is visible: every op that changed any of it has finished, and none has begun since.
+    fn judge_delete_prefix(&mut self, prefix: &Prefix, revision: Revision) -> Result<Verdict> {
+        let (mut gone, mut bytes, mut after) = (Vec::new(), 0, None);
+        loop {
+            let page = self.catalog.list(prefix.as_bytes(), after.as_ref(), PREFIX_PAGE)?;
+            bytes += page.names.iter().map(|(name, _)| name.as_bytes().len()).sum::<usize>();
+            gone.extend(page.names);
+            if gone.len() > PREFIX_NAMES_MAX || bytes > PREFIX_KEY_BYTES_MAX {
+                return Err(Error::too_large(format!(
+                    "there are more than {PREFIX_NAMES_MAX} names, or {PREFIX_KEY_BYTES_MAX} bytes of them, under \
+                     the prefix: list and delete them in several steps"
+                )));
+            }
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        let at = if gone.is_empty() { self.head } else { revision };
+        let names = gone.iter().map(|(name, _)| name.clone()).collect();
+        let done = Done::Prefix(PrefixOutcome { removed: gone.len() as u64, revision: at }, names);
+        self.unbind(gone, revision, done)
+    }
+
+    /// The changes that unbind names, and of their blobs.
+    fn unbind(&mut self, gone: Vec<(Name, Entry)>, revision: Revision, done: Done) -> Result<Verdict> {
+        if gone.is_empty() {
+            return Ok(Verdict::of(done, Vec::new()));
+        }
+        self.room(Class::Essential, gone.iter().map(|(name, _)| name.as_bytes().len() + 128).sum())?;
+        let mut metas: HashMap<BlobHash, BlobMeta> = HashMap::new();
+        let (mut changes, mut unbound) = (Vec::with_capacity(2 * gone.len()), Vec::with_capacity(gone.len()));
+        for (name, entry) in gone {
             let meta = match metas.get(&entry.hash) {
                 Some(meta) => Some(*meta),
                 None => self.meta(&entry.hash)?,
@@ -333,17 +390,13 @@ impl Committer {
                 meta.unnamed_since_ms = (meta.refs == 0).then_some(self.at_ms);
                 metas.insert(entry.hash, meta);
             }
-        }
-        let removed: Vec<bool> = names.iter().map(|name| bound[name].is_some()).collect();
-        let at = if changes.is_empty() { self.head } else { revision };
-        if !changes.is_empty() {
-            self.room(Class::Essential, names.iter().map(|name| name.as_bytes().len() + 128).sum())?;
+            changes.push(Change::Unbind { name: name.clone() });
+            unbound.push(Unbound { revision, name, was: entry });
         }
         let mut metas: Vec<_> = metas.into_iter().collect();
         metas.sort_by_key(|(hash, _)| *hash);
         changes.extend(metas.into_iter().map(|(hash, meta)| Change::Blob { hash, meta }));
-        let outcome = Outcome::Delete(DeleteOutcome { removed, revision: at });
-        Ok(Verdict { unbound, ..Verdict::of(Done::Change(outcome), changes) })
+        Ok(Verdict { unbound, ..Verdict::of(done, changes) })
     }
 
     fn judge_keep(&mut self, hash: BlobHash, size: u64, carried: Option<Blob>) -> Result<Verdict> {

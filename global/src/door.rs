@@ -17,8 +17,8 @@ use dstore_proto::store::{
 use dstore_proto::watch::{WatchQuery, Watching};
 use dstore_shared::limits::{CARRIED_BYTES_MAX, LIST_BYTES_MAX, LIST_NAMES_MAX};
 use dstore_shared::{
-    Blob, BlobHash, Command, CopyOutcome, Entry, Error, Key, Name, Outcome, RequestId, Result, Revision,
-    SetOutcome,
+    Blob, BlobHash, Command, CopyOutcome, Entry, Error, Key, Name, Outcome, Prefix, PrefixOutcome, RequestId,
+    Result, Revision, SetOutcome,
 };
 use tokio::sync::oneshot;
 
@@ -159,6 +159,13 @@ impl Store for Host {
         match self.change(id, Command::Delete { names }).await? {
             Outcome::Delete(done) => Ok(DeleteReply { removed: done.removed, revision: done.revision }),
             _ => Err(Error::internal("a DEL came to another change: report this")),
+        }
+    }
+
+    async fn delete_prefix(&self, id: RequestId, prefix: Prefix) -> Result<PrefixOutcome> {
+        match self.change(id, Command::DeletePrefix { prefix }).await? {
+            Outcome::DeletePrefix(done) => Ok(done),
+            _ => Err(Error::internal("a DEL by prefix came to something else: report this")),
         }
     }
 

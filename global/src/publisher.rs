@@ -176,7 +176,12 @@ impl Publisher {
                 }
                 for Decided { to, done, revision } in step {
                     match to {
-                        To::Op(op) => m.finish(now, op, &done.and_then(outcome_of), revision),
+                        To::Op(op) => match done {
+                            Ok(Done::Prefix(outcome, names)) => {
+                                m.finish_prefix(now, op, Outcome::DeletePrefix(outcome), revision, &names);
+                            }
+                            done => m.finish(now, op, &done.and_then(outcome_of), revision),
+                        },
                         // Whoever has gone away does not matter.
                         To::Own(to) => _ = to.send(done),
                     }

@@ -28,8 +28,8 @@ use dstore_shared::limits::{
     CARRIED_BYTES_MAX, DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX, WATCHES_PER_CONNECTION,
 };
 use dstore_shared::{
-    Blob, BlobHash, ClientId, Command, CopyOutcome, Entry, Error, Name, Outcome, RequestId, Result, Revision,
-    SetOutcome,
+    Blob, BlobHash, ClientId, Command, CopyOutcome, Entry, Error, Name, Outcome, Prefix, PrefixOutcome,
+    RequestId, Result, Revision, SetOutcome,
 };
 use futures_util::StreamExt;
 use futures_util::stream;
@@ -381,6 +381,14 @@ impl Store for Node {
         match changed.outcome {
             Outcome::Delete(done) => Ok(DeleteReply { removed: done.removed, revision: done.revision }),
             _ => Err(Error::internal("global answered a DEL with another outcome: report this")),
+        }
+    }
+
+    async fn delete_prefix(&self, id: RequestId, prefix: Prefix) -> Result<PrefixOutcome> {
+        let command = Command::DeletePrefix { prefix };
+        match self.answer(self.core.change(id, command, None)).await.map_err(unknown)?.outcome {
+            Outcome::DeletePrefix(done) => Ok(done),
+            _ => Err(Error::internal("global answered a DEL by prefix with another outcome: report this")),
         }
     }
 

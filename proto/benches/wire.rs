@@ -15,7 +15,7 @@ use dstore_proto::watch::{WatchQuery, Watching};
 use dstore_shared::frame::{Answer, Ask, Down, Reply, Request, Resolved, Up};
 use dstore_shared::{
     Blob, BlobHash, Born, CopyOutcome, Entry, Epoch, Error, FlightId, HistoryId, Name, OutlineBuilder,
-    RegSeq, RequestId, Result, Revision,
+    Prefix, PrefixOutcome, RegSeq, RequestId, Result, Revision,
 };
 use dstore_sys::Sys;
 use dstore_sys::net::Address;
@@ -113,6 +113,10 @@ impl Store for Null {
     }
 
     async fn exists(&self, _: Vec<Name>) -> Result<Vec<bool>> {
+        Err(Error::invalid("not here"))
+    }
+
+    async fn delete_prefix(&self, _: RequestId, _: Prefix) -> Result<PrefixOutcome> {
         Err(Error::invalid("not here"))
     }
 

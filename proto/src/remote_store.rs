@@ -21,7 +21,8 @@ use crate::wire::{self};
 use bytes::Bytes;
 use dstore_shared::limits::UNARY_BYTES_MAX;
 use dstore_shared::{
-    Blob, BlobHash, BlobHasher, CopyOutcome, Entry, Error, Name, RequestId, Result, Revision,
+    Blob, BlobHash, BlobHasher, CopyOutcome, Entry, Error, Name, Prefix, PrefixOutcome, RequestId, Result,
+    Revision,
 };
 use futures_util::stream::{self, StreamExt};
 use std::future::Future;
@@ -256,6 +257,14 @@ impl Store for RemoteStore {
             self.change(self.client.clone().delete(request)).await?;
         same_length(removed.len(), asked)?;
         Ok(DeleteReply { removed, revision: dstore_shared::Revision(revision) })
+    }
+
+    async fn delete_prefix(&self, id: RequestId, prefix: Prefix) -> Result<PrefixOutcome> {
+        let id = Some(Packer::new(64).request_id(&id));
+        let (namespace, prefix) = (prefix.namespace().to_string(), prefix.bytes());
+        let request = wire::DeletePrefixRequest { id, namespace, prefix };
+        let done = self.change(self.client.clone().delete_prefix(request)).await?;
+        Ok(PrefixOutcome { removed: done.removed, revision: dstore_shared::Revision(done.revision) })
     }
 
     async fn stat(&self, target: Target) -> Result<Option<Stat>> {

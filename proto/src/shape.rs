@@ -54,6 +54,8 @@ shapes! {
     SetResponse: &[];
     DeleteRequest: &[leaf(2, DELETE_NAMES_MAX)];
     DeleteResponse: &[];
+    DeletePrefixRequest: &[];
+    DeletePrefixResponse: &[];
     StatRequest: &[];
     StatResponse: &[];
     ExistsRequest: &[leaf(1, DELETE_NAMES_MAX)];

@@ -10,8 +10,8 @@ pub use many::{check_bytes, check_exists, check_names, check_sets};
 use crate::watch::{WatchQuery, Watching};
 use bytes::Bytes;
 use dstore_shared::{
-    Blob, BlobHash, Born, CopyOutcome, Entry, Error, Key, Name, Namespace, RequestId, Result, Revision,
-    SetOutcome,
+    Blob, BlobHash, Born, CopyOutcome, Entry, Error, Key, Name, Namespace, Prefix, PrefixOutcome, RequestId,
+    Result, Revision, SetOutcome,
 };
 use futures_util::stream::{self, Stream, StreamExt};
 use std::fmt;
@@ -333,6 +333,18 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// `Invalid` for no name, `TooLarge` for too many, `Unavailable`, `Closed` as for `set`.
     fn delete(&self, id: RequestId, names: Vec<Name>) -> impl Future<Output = Result<DeleteReply>> + Send;
+
+    /// Unbinds all names under a prefix atomically; when it returns, no GET anywhere returns what they were bound to.
+    /// It waits for every Local there is, whatever it holds.
+    ///
+    /// # Errors
+    /// `TooLarge` if there are more than 100,000 names, or 16 MiB of keys: then list and delete, in several steps.
+    /// `Unavailable`, `Closed` as for `set`.
+    fn delete_prefix(
+        &self,
+        id: RequestId,
+        prefix: Prefix,
+    ) -> impl Future<Output = Result<PrefixOutcome>> + Send;
 
     /// What a name is bound to, or whether a blob is there, without its bytes.
     ///

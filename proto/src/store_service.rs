@@ -4,7 +4,7 @@
 //! nothing moves; memory for a transfer is a few chunks whatever its length.
 
 use crate::bulk::{Bulk, Receiving};
-use crate::convert::{Packer, detach, names_from, need, target_from};
+use crate::convert::{Packer, detach, names_from, namespace_from, need, target_from};
 use crate::many;
 use crate::serve::Limits;
 use crate::status::{from_status, to_status};
@@ -14,7 +14,7 @@ use crate::watch_wire::{self, OfConnection};
 use crate::wire::{self, store_server};
 use bytes::Bytes;
 use dstore_shared::limits::UNARY_BYTES_MAX;
-use dstore_shared::{Blob, BlobHash, Error, Name, RequestId, Result, SetOutcome};
+use dstore_shared::{Blob, BlobHash, Error, Name, Prefix, RequestId, Result, SetOutcome};
 use dstore_sys::tasks::Tasks;
 use futures_util::stream::{self, Stream, StreamExt};
 use std::future::Future;
@@ -359,6 +359,19 @@ impl<S: Store> store_server::Store for StoreService<S> {
         self.within(async {
             let names = names_from(request.names)?;
             Ok(self.store.delete(self.id(request.id)?, names).await?.into())
+        })
+        .await
+    }
+
+    async fn delete_prefix(
+        &self,
+        request: Request<wire::DeletePrefixRequest>,
+    ) -> Result<Response<wire::DeletePrefixResponse>, Status> {
+        let wire::DeletePrefixRequest { id, namespace, prefix } = request.into_inner();
+        self.within(async {
+            let prefix = Prefix::new(&namespace_from(&namespace)?, &prefix)?;
+            let done = self.store.delete_prefix(self.id(id)?, prefix).await?;
+            Ok(wire::DeletePrefixResponse { removed: done.removed, revision: done.revision.0 })
         })
         .await
     }

@@ -1,6 +1,6 @@
 //! What a name is bound to, and what a command did.
 
-use crate::{Blob, BlobHash, Name, Revision};
+use crate::{Blob, BlobHash, Name, Prefix, Revision};
 
 /// The binding of a name to a blob.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,6 +48,11 @@ pub enum Command {
         /// The name to bind.
         to: Name,
     },
+    /// Unbind all names under `prefix`, atomically.
+    DeletePrefix {
+        /// What they begin with.
+        prefix: Prefix,
+    },
 }
 
 /// What became of a [`Command`].
@@ -61,6 +66,8 @@ pub enum Outcome {
     Copy(CopyOutcome),
     /// Of a `Rename`.
     Rename(CopyOutcome),
+    /// Of a `DeletePrefix`.
+    DeletePrefix(PrefixOutcome),
 }
 
 impl Outcome {
@@ -73,6 +80,7 @@ impl Outcome {
             Self::Set(SetOutcome::NeedBlob) => Revision(0),
             Self::Delete(done) => done.revision,
             Self::Copy(done) | Self::Rename(done) => done.revision,
+            Self::DeletePrefix(done) => done.revision,
         }
     }
 }
@@ -128,4 +136,12 @@ pub enum CopyResult {
     Occupied(Entry),
     /// The first name is not bound; nothing was done.
     NotFound,
+}
+/// What became of a DEL by prefix.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PrefixOutcome {
+    /// How many names were bound.
+    pub removed: u64,
+    /// The revision at which all of them were unbound; the head revision if none was bound.
+    pub revision: Revision,
 }

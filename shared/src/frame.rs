@@ -5,7 +5,7 @@
 
 use crate::{
     Blob, BlobHash, Born, Entry, Epoch, Error, FlightId, HistoryId, Incarnation, LocalId, Name, Outcome,
-    RegSeq, RequestId, Revision,
+    Prefix, RegSeq, RequestId, Revision,
 };
 use std::time::Duration;
 
@@ -135,6 +135,17 @@ pub enum Down {
         /// Bindings up to this revision may be void, of any name.
         upto: Revision,
     },
+    /// As `Inv`, of every name under a prefix.
+    InvPrefix {
+        /// The session.
+        epoch: Epoch,
+        /// Counted with the INVs of single names.
+        seq: u64,
+        /// What is changing.
+        prefix: Prefix,
+        /// Bindings up to this revision are void.
+        upto: Revision,
+    },
     /// Extends the lease (rules 2 and 3).
     Lease {
         /// The session.
@@ -171,6 +182,7 @@ impl Down {
             Self::Welcome { epoch, .. }
             | Self::Inv { epoch, .. }
             | Self::Resync { epoch, .. }
+            | Self::InvPrefix { epoch, .. }
             | Self::Lease { epoch, .. }
             | Self::Summarized { epoch, .. }
             | Self::Retire { epoch } => *epoch,

@@ -15,11 +15,11 @@ mod name;
 mod outline;
 
 pub use blob::{Blob, BlobHash, BlobHasher, ParseHashError};
-pub use entry::{Command, CopyOutcome, CopyResult, DeleteOutcome, Entry, Outcome, SetOutcome};
+pub use entry::{Command, CopyOutcome, CopyResult, DeleteOutcome, Entry, Outcome, PrefixOutcome, SetOutcome};
 pub use error::{Error, Kind, Result};
 pub use ids::{
     Born, ClientId, Epoch, FlightId, HistoryId, Incarnation, LocalId, RegSeq, RequestId, Revision,
 };
 pub use moment::Moment;
-pub use name::{Key, Name, Namespace};
+pub use name::{Key, Name, Namespace, Prefix};
 pub use outline::{GROUP_BYTES, Outline, OutlineBuilder};

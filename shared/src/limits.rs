@@ -48,6 +48,10 @@ pub const GET_MANY_BYTES_MAX: u64 = 64 << 20;
 pub const SET_MANY_NAMES_MAX: usize = 256;
 /// Bytes of names and values that are SET in one call: they fit a frame.
 pub const SET_MANY_BYTES_MAX: usize = UNARY_BYTES_MAX;
+/// Names that one DEL by prefix removes: beyond it, list and delete in several steps.
+pub const PREFIX_NAMES_MAX: usize = 100_000;
+/// Bytes of their keys: with what is known of their blobs the commit must fit a segment of the journal.
+pub const PREFIX_KEY_BYTES_MAX: usize = 16 << 20;
 /// Requests or replies in one batch of the tier link.
 pub const BATCH_LEN_MAX: usize = 256;
 /// Payload bytes after which a batch of the tier link is cut.

@@ -178,6 +178,77 @@ impl fmt::Debug for Name {
     }
 }
 
+/// All names of a namespace whose keys begin with some bytes; packed as a name is, `namespace 0x00 bytes`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Prefix(Bytes);
+
+impl Prefix {
+    /// The names of `namespace` whose keys begin with `bytes`: 0 bytes mean all of them.
+    ///
+    /// # Errors
+    /// `TooLarge` for more bytes than a key has.
+    pub fn new(namespace: &Namespace, bytes: &[u8]) -> Result<Self> {
+        let n = bytes.len();
+        if n > KEY_BYTES_MAX {
+            return Err(Error::too_large(format!(
+                "a prefix of `{n}` bytes: no key is that long, use at most {KEY_BYTES_MAX}"
+            )));
+        }
+        Ok(Self([&namespace.0[..], &[0], bytes].concat().into()))
+    }
+
+    /// Reads a packed prefix back, into an allocation of its own.
+    ///
+    /// # Errors
+    /// As [`Prefix::new`] and [`Namespace::new`]; `Invalid` without a separator.
+    pub fn from_packed(packed: &[u8]) -> Result<Self> {
+        let Some(at) = packed.iter().position(|b| *b == 0) else {
+            return Err(Error::invalid("a packed prefix has no separator"));
+        };
+        Self::new(&Namespace::new(Bytes::copy_from_slice(&packed[..at]))?, &packed[at + 1..])
+    }
+
+    /// The packed bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The packed bytes, shared.
+    pub fn packed(&self) -> Bytes {
+        self.0.clone()
+    }
+
+    /// The namespace.
+    pub fn namespace(&self) -> Namespace {
+        Namespace(self.0.slice(..self.separator()))
+    }
+
+    /// What the keys begin with.
+    pub fn bytes(&self) -> Bytes {
+        self.0.slice(self.separator() + 1..)
+    }
+
+    /// Whether `name` is one of them.
+    pub fn covers(&self, name: &Name) -> bool {
+        name.0.starts_with(&self.0)
+    }
+
+    /// Whether a name can be under both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.0.starts_with(&other.0) || other.0.starts_with(&self.0)
+    }
+
+    fn separator(&self) -> usize {
+        self.0.iter().position(|b| *b == 0).expect("a prefix has a separator")
+    }
+}
+
+impl fmt::Debug for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/`{}`*", self.namespace(), self.bytes().escape_ascii())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,5 +271,21 @@ mod tests {
         assert!(Name::from_packed(Bytes::from_static(b"default")).is_err());
         assert!(Name::from_packed(Bytes::from_static(b"UPPER\0k")).is_err());
         assert!(Name::from_packed(Bytes::from_static(b"default\0")).is_err());
+    }
+
+    #[test]
+    fn a_prefix_covers_the_names_that_begin_with_it_in_its_namespace_and_overlap_goes_both_ways() {
+        let of = |bytes: &[u8]| Prefix::new(&Namespace::default(), bytes).expect("valid");
+        let (a, ab, b, all) = (of(b"a"), of(b"ab"), of(b"b"), of(b""));
+        let name = Name::of("abc").expect("valid");
+        assert!(a.covers(&name) && ab.covers(&name) && all.covers(&name) && !b.covers(&name));
+        assert!(a.overlaps(&ab) && ab.overlaps(&a) && all.overlaps(&b) && b.overlaps(&all));
+        assert!(!a.overlaps(&b) && !b.overlaps(&ab));
+        let elsewhere = Prefix::new(&Namespace::new("defaul").expect("valid"), b"t").expect("valid");
+        assert!(!elsewhere.covers(&name) && !elsewhere.overlaps(&all));
+        assert_eq!(Prefix::from_packed(ab.as_bytes()).expect("valid"), ab);
+        assert_eq!((&ab.bytes()[..], ab.namespace()), (&b"ab"[..], Namespace::default()));
+        assert_eq!(Prefix::new(&Namespace::default(), &[1; 1025]).expect_err("long").kind(), Kind::TooLarge);
+        assert!(Prefix::from_packed(b"default").is_err() && Prefix::from_packed(b"UP\0a").is_err());
     }
 }

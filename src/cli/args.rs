@@ -177,8 +177,14 @@ pub enum Verb {
     },
     /// Remove keys, all at once.
     Del {
-        #[arg(required = true)]
+        #[arg(required_unless_present = "prefix", conflicts_with = "prefix")]
         keys: Vec<OsString>,
+        /// Remove every key that begins with PREFIX instead; needs -y.
+        #[arg(long, value_name = "PREFIX")]
+        prefix: Option<OsString>,
+        /// Yes, all of them.
+        #[arg(short = 'y', requires = "prefix")]
+        yes: bool,
         #[command(flatten)]
         node: NodeFlag,
     },

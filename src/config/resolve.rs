@@ -105,7 +105,11 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
             };
             (action, mode)
         }
-        Some(Verb::Del { keys, node }) => {
+        Some(Verb::Del { prefix: Some(prefix), yes, node, .. }) => {
+            let prefix = prefix.into_vec().into();
+            (settings.one_shot(node, Command::DeletePrefix { prefix, sure: yes })?, mode)
+        }
+        Some(Verb::Del { keys, node, .. }) => {
             let keys = keys.into_iter().map(key_of).collect::<Result<_>>()?;
             (settings.one_shot(node, Command::Delete { keys })?, mode)
         }

@@ -5,8 +5,8 @@ use super::reader::{Damage, Reader};
 use super::{BlobMeta, Place};
 use bytes::Bytes;
 use dstore_shared::{
-    Born, ClientId, CopyOutcome, CopyResult, DeleteOutcome, Entry, HistoryId, Name, Outcome, RequestId,
-    Revision, SetOutcome,
+    Born, ClientId, CopyOutcome, CopyResult, DeleteOutcome, Entry, HistoryId, Name, Outcome, PrefixOutcome,
+    RequestId, Revision, SetOutcome,
 };
 
 const ENTRY_EXPIRES: u8 = 1;
@@ -95,6 +95,7 @@ pub(super) fn outcome_len(outcome: &Outcome) -> usize {
             SetOutcome::Stored(entry) | SetOutcome::Unchanged(entry) | SetOutcome::Occupied(entry),
         ) => entry_len(entry),
         Outcome::Set(SetOutcome::NeedBlob) => 0,
+        Outcome::DeletePrefix(_) => 8 + 8,
         Outcome::Delete(deleted) => 8 + 4 + deleted.removed.len().div_ceil(8),
         Outcome::Copy(copied) | Outcome::Rename(copied) => copied_len(copied),
     }
@@ -120,6 +121,11 @@ pub(crate) fn put_outcome(out: &mut Vec<u8>, outcome: &Outcome) {
         Outcome::Set(SetOutcome::Unchanged(e)) => entry(2, e),
         Outcome::Set(SetOutcome::Occupied(e)) => entry(3, e),
         Outcome::Set(SetOutcome::NeedBlob) => out.push(4),
+        Outcome::DeletePrefix(PrefixOutcome { removed, revision }) => {
+            out.push(8);
+            out.extend_from_slice(&revision.0.to_le_bytes());
+            out.extend_from_slice(&removed.to_le_bytes());
+        }
         Outcome::Delete(deleted) => {
             out.push(5);
             out.extend_from_slice(&deleted.revision.0.to_le_bytes());
@@ -168,6 +174,10 @@ pub(crate) fn read_outcome(part: &mut Reader) -> Result<Outcome, Damage> {
         5 => Outcome::Delete(read_deleted(part)?),
         6 => Outcome::Copy(read_copied(part)?),
         7 => Outcome::Rename(read_copied(part)?),
+        8 => {
+            let (revision, removed) = (Revision(part.u64()?), part.u64()?);
+            Outcome::DeletePrefix(PrefixOutcome { removed, revision })
+        }
         kind => return Err(part.newer("kind of an outcome", kind)),
     })
 }

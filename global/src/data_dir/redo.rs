@@ -176,7 +176,7 @@ impl<'a> Redo<'a> {
         });
         let names: Vec<_> = voided.collect();
         if !names.is_empty() {
-            self.log.push(Moment::ZERO, commit.revision, names);
+            self.log.push(Moment::ZERO, commit.revision, names, None);
         }
     }
 

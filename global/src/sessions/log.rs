@@ -5,7 +5,7 @@
 //! revisions; it is bounded by revisions, bytes and age, and whatever leaves it raises the floor. It never knows
 //! who holds what.
 
-use dstore_shared::{Moment, Name, Revision};
+use dstore_shared::{Moment, Name, Prefix, Revision};
 use std::collections::VecDeque;
 use std::mem::size_of;
 use std::time::Duration;
@@ -36,12 +36,28 @@ struct Voided {
     revision: Revision,
     at: Moment,
     names: Vec<Name>,
+    /// Instead of names: all under this.
+    prefix: Option<Prefix>,
+}
+
+/// What a Local has to be told of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Missed {
+    Name(Name),
+    /// All names under it.
+    Prefix(Prefix),
 }
 
 impl Voided {
     fn weight(&self) -> usize {
         let names: usize = self.names.iter().map(|name| name.as_bytes().len() + NAME_OVERHEAD).sum();
-        size_of::<Self>() + names
+        let prefix = self.prefix.as_ref().map_or(0, |prefix| prefix.as_bytes().len() + NAME_OVERHEAD);
+        size_of::<Self>() + names + prefix
+    }
+
+    fn what(&self) -> impl Iterator<Item = Missed> {
+        let names = self.names.iter().cloned().map(Missed::Name);
+        names.chain(self.prefix.clone().map(Missed::Prefix))
     }
 }
 
@@ -63,9 +79,9 @@ impl InvLog {
 
     /// Notes what became void by the change of `revision`, while its names are still busy. One that comes after a
     /// later one is noted as of that: it is then repeated to more Locals than need it.
-    pub fn push(&mut self, now: Moment, revision: Revision, names: Vec<Name>) {
+    pub fn push(&mut self, now: Moment, revision: Revision, names: Vec<Name>, prefix: Option<Prefix>) {
         let revision = self.voided.back().map_or(self.floor, |last| last.revision).max(revision);
-        let voided = Voided { revision, at: now, names };
+        let voided = Voided { revision, at: now, names, prefix };
         self.bytes += voided.weight();
         self.voided.push_back(voided);
         self.expire(now);
@@ -90,7 +106,7 @@ impl InvLog {
     /// What became void after `applied`, with the newest revision that it is about; `None` if the log does not
     /// reach back so far, or if it is more than `names_max` names. A binding that a change made void is older
     /// than the change.
-    pub fn after(&self, applied: Revision, names_max: usize) -> Option<Vec<(Name, Revision)>> {
+    pub(super) fn after(&self, applied: Revision, names_max: usize) -> Option<Vec<(Missed, Revision)>> {
         if applied < self.floor {
             return None;
         }
@@ -98,11 +114,11 @@ impl InvLog {
         let missed = self.voided.range(from..);
         let mut names = Vec::new();
         for voided in missed {
-            if names.len() + voided.names.len() > names_max {
+            if names.len() + voided.names.len().max(1) > names_max {
                 return None;
             }
             let upto = Revision(voided.revision.0.saturating_sub(1));
-            names.extend(voided.names.iter().map(|name| (name.clone(), upto)));
+            names.extend(voided.what().map(|what| (what, upto)));
         }
         Some(names)
     }
@@ -138,7 +154,7 @@ mod tests {
     fn log(bounds: LogBounds) -> InvLog {
         let mut log = InvLog::new(Revision(4), bounds);
         for (s, revision) in [(0, 5), (10, 7), (20, 9)] {
-            log.push(at(s), Revision(revision), vec![name(&format!("k{revision}"))]);
+            log.push(at(s), Revision(revision), vec![name(&format!("k{revision}"))], None);
         }
         log
     }

@@ -20,6 +20,7 @@ mod holders;
 mod inspect;
 mod log;
 mod ops;
+mod prefixes;
 mod requests;
 mod session;
 mod slow;
@@ -35,6 +36,7 @@ use holders::{Holders, Holding};
 pub use log::{InvLog, LogBounds};
 use ops::Op;
 pub use ops::Submission;
+use prefixes::Prefixes;
 use requests::Requests;
 use session::Session;
 use slow::Slow;
@@ -165,6 +167,8 @@ pub struct Registration {
     session: SessionNo,
     epoch: u64,
     mark: Mark,
+    /// Changes by prefix that had finished.
+    prefixes: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -198,6 +202,7 @@ pub struct Sessions<J, R> {
     /// The ops that want a name, in order of arrival; the first has it, and if marked, the name is busy.
     queues: HashMap<Name, VecDeque<OpNo>>,
     names_wanted: usize,
+    prefixes: Prefixes,
     requests: Requests,
     log: InvLog,
     slow: Slow,
@@ -240,6 +245,7 @@ impl<J, R> Sessions<J, R> {
             ops: BTreeMap::new(),
             queues: HashMap::new(),
             names_wanted: 0,
+            prefixes: Prefixes::default(),
             requests,
             next_session: 0,
             next_epoch: 0,
@@ -266,7 +272,7 @@ impl<J, R> Sessions<J, R> {
     pub fn restore_log(&mut self, floor: Revision, voided: impl IntoIterator<Item = (Revision, Vec<Name>)>) {
         self.log = InvLog::new(floor, self.terms.log);
         for (revision, names) in voided {
-            self.log.push(self.boot.at, revision, names);
+            self.log.push(self.boot.at, revision, names, None);
         }
     }
 
@@ -335,7 +341,7 @@ impl<J, R> Sessions<J, R> {
     /// Whether `name` is between a mark and its visibility (rule 7).
     pub fn is_busy(&self, name: &Name) -> bool {
         let first = self.queues.get(name).and_then(VecDeque::front);
-        first.is_some_and(|op| self.ops.get(op).is_some_and(Op::is_marked))
+        first.is_some_and(|op| self.ops.get(op).is_some_and(Op::is_marked)) || self.is_under_busy_prefix(name)
     }
 
     /// The first half of a Resolve or of one name of a SUMMARY: registers the reader before the read.
@@ -356,14 +362,16 @@ impl<J, R> Sessions<J, R> {
             Some(generation) => Mark::Indexed(generation),
             None => Mark::Wild { finished: self.finished },
         };
-        Some(Registration { session, epoch: epoch.counter, mark })
+        Some(Registration { session, epoch: epoch.counter, mark, prefixes: self.prefixes.finished })
     }
 
     /// The second half: the visible state has been read since. `found`: it is what the reader would hold.
     /// Gives the epoch in which it may be cached, if the registration was not broken in between.
     pub fn end_read(&mut self, now: Moment, name: &Name, made: Registration, found: bool) -> Option<Epoch> {
         self.expire(now);
+        // Which names a change by prefix was about is not noted: it breaks every read that it overtook.
         let unbroken = match made.mark {
+            _ if found && made.prefixes != self.prefixes.finished => false,
             Mark::Indexed(generation) if found => self.holders.rely(name, made.session, generation),
             Mark::Indexed(generation) => {
                 // Unless another read of the session shares the registration and was told to cache.

@@ -2,7 +2,7 @@
 
 use super::requests::Admission;
 use super::{Action, Answered, Caller, OpNo, SessionNo, Sessions};
-use dstore_shared::{Epoch, Error, Moment, Name, Outcome, RequestId, Result, Revision, SetOutcome};
+use dstore_shared::{Epoch, Error, Moment, Name, Outcome, Prefix, RequestId, Result, Revision, SetOutcome};
 use std::collections::{BTreeSet, HashSet};
 
 /// Attempts of one request that may wait for it together: more is a client gone wild.
@@ -22,6 +22,8 @@ enum Stage {
 #[derive(Debug)]
 pub(super) struct Op<J, R> {
     pub names: Vec<Name>,
+    /// It wants every name under this, instead of names.
+    pub prefix: Option<Prefix>,
     id: RequestId,
     job: Option<J>,
     responders: Vec<R>,
@@ -29,8 +31,8 @@ pub(super) struct Op<J, R> {
     drains: bool,
     spared: Option<Name>,
     stage: Stage,
-    /// How many of its names an earlier op has.
-    blocked: usize,
+    /// How many of its names an earlier op has, and how many earlier ops it waits for because of a prefix.
+    pub blocked: usize,
     pub marked_at: Moment,
     /// Every binding that existed at the mark has a revision up to this.
     pub upto: Revision,
@@ -86,9 +88,13 @@ pub struct Submission<J, R> {
 impl<J, R> Sessions<J, R> {
     /// Takes a change. It is answered by `Action::Answer`, now or later.
     pub fn submit(&mut self, now: Moment, change: Submission<J, R>) {
+        self.submit_wanting(now, change, None);
+    }
+
+    pub(super) fn submit_wanting(&mut self, now: Moment, change: Submission<J, R>, prefix: Option<Prefix>) {
         self.expire(now);
         match self.requests.admit(change.id, self.born(now).at_ms) {
-            Ok(Admission::New) => self.enqueue(now, change),
+            Ok(Admission::New) => self.enqueue(now, change, prefix),
             Ok(Admission::Join(op)) => {
                 let op = self.ops.get_mut(&op).expect("a running request has an op");
                 match op.joined() {
@@ -104,24 +110,30 @@ impl<J, R> Sessions<J, R> {
         }
     }
 
-    fn enqueue(&mut self, now: Moment, change: Submission<J, R>) {
+    fn enqueue(&mut self, now: Moment, change: Submission<J, R>, prefix: Option<Prefix>) {
         let mut seen = HashSet::new();
         let names: Vec<Name> = change.names.into_iter().filter(|name| seen.insert(name.clone())).collect();
-        if let Err(e) = self.room_for(names.len()) {
+        let room = self.room_for(names.len().max(1));
+        let room = room.and_then(|()| if prefix.is_some() { self.room_for_prefix() } else { Ok(()) });
+        if let Err(e) = room {
             return self.actions.push(Action::Answer(change.responder, Err(e)));
         }
         self.next_op += 1;
         let no = OpNo(self.next_op);
-        self.names_wanted += names.len();
-        let mut blocked = 0;
+        self.names_wanted += names.len().max(1);
+        let mut blocked = self.blocked_by(&names, prefix.as_ref());
         for name in &names {
             let queue = self.queues.entry(name.clone()).or_default();
             blocked += usize::from(!queue.is_empty());
             queue.push_back(no);
         }
         self.requests.start(change.id, no);
+        if let Some(prefix) = &prefix {
+            self.enter_prefix(no, prefix.clone());
+        }
         let op = Op {
             names,
+            prefix,
             id: change.id,
             job: Some(change.job),
             responders: vec![change.responder],
@@ -161,7 +173,7 @@ impl<J, R> Sessions<J, R> {
     }
 
     /// Marks the op's names busy, fixes who is waited for and queues the INVs, in one step (rule 6).
-    fn start_if_free(&mut self, now: Moment, no: OpNo) {
+    pub(super) fn start_if_free(&mut self, now: Moment, no: OpNo) {
         let head = self.head;
         let Some(op) = self.ops.get_mut(&no).filter(|op| op.blocked == 0 && op.stage == Stage::Queued) else {
             return;
@@ -178,6 +190,9 @@ impl<J, R> Sessions<J, R> {
         let names: Vec<Name> =
             op.names.iter().filter(|name| op.spared.as_ref() != Some(name)).cloned().collect();
         let upto = op.upto;
+        if let Some(prefix) = op.prefix.clone() {
+            return self.fan_out_prefix(no, &prefix, upto);
+        }
         let mut last = std::collections::BTreeMap::new();
         for name in names {
             let holders = self.holders.of(&name).iter().map(|h| h.session);
@@ -218,8 +233,8 @@ impl<J, R> Sessions<J, R> {
     /// `Err`: nothing was done, and the same request may come again.
     pub fn finish(&mut self, now: Moment, no: OpNo, result: &Result<Outcome>, head: Revision) {
         self.expire(now);
-        let Some(op) = self.ops.remove(&no) else { return };
-        self.names_wanted -= op.names.len();
+        let Some(mut op) = self.ops.remove(&no) else { return };
+        self.names_wanted -= op.names.len().max(1);
         self.head = self.head.max(head);
         self.finished += 1;
         let stored = matches!(result, Ok(Outcome::Set(SetOutcome::Stored(_))));
@@ -238,15 +253,18 @@ impl<J, R> Sessions<J, R> {
         }
         let effect = match result {
             Ok(Outcome::Delete(done)) => done.removed.contains(&true),
+            Ok(Outcome::DeletePrefix(done)) => done.removed > 0,
             Ok(Outcome::Copy(done) | Outcome::Rename(done)) => done.is_fresh(),
             Ok(Outcome::Set(_)) => true,
             Err(_) => false,
         };
         if op.drains && effect {
-            self.log.push(now, head, op.names.clone());
+            self.log.push(now, head, op.names.clone(), op.prefix.clone());
         }
-        self.answer_all(op.responders, result, cacheable);
+        let responders = std::mem::take(&mut op.responders);
+        self.answer_all(responders, result, cacheable);
         self.pass_on(now, no, &op.names);
+        self.pass_prefixes(now, no, &op);
     }
 
     /// Registers who SET a name as its holder (rule 23).

@@ -1,6 +1,7 @@
 //! The life of a session: HELLO, renewal, acknowledgement, SUMMARY, end (rules 11 to 20, 29).
 
 use super::collapse::Collapsed;
+use super::log::Missed;
 use super::{Action, OpNo, SessionNo, Sessions, StreamId, lengthened};
 use dstore_shared::frame::{Down, Hello, Resumption};
 use dstore_shared::{
@@ -98,8 +99,11 @@ impl<J, R> Sessions<J, R> {
         }
         let (head, lease, born) = (self.head, self.lease(), self.born(now));
         self.send(no, |epoch| Down::Welcome { epoch, head, resumption, lease, born, list });
-        for (name, upto) in missed {
-            self.invalidate_one(no, name, upto);
+        for (what, upto) in missed {
+            match what {
+                Missed::Name(name) => self.invalidate_one(no, name, upto),
+                Missed::Prefix(prefix) => self.invalidate_prefix(no, prefix, upto),
+            };
         }
         self.repeat_running_drains(no, &owed.into_values().collect());
         if shedding {
@@ -111,7 +115,7 @@ impl<J, R> Sessions<J, R> {
     }
 
     /// What the names that a Local holds are worth, and which INVs it missed (rules 14, 31).
-    fn resumption(&self, hello: &Hello, bare: bool) -> (Resumption, Vec<(Name, Revision)>) {
+    fn resumption(&self, hello: &Hello, bare: bool) -> (Resumption, Vec<(Missed, Revision)>) {
         let unknown = hello.history == HistoryId::default();
         let other = hello.history != self.boot.history && !unknown;
         // Ahead of the newest revision: what it knows is of another line, whatever that is called.
@@ -206,10 +210,13 @@ impl<J, R> Sessions<J, R> {
 
     /// Queues the INVs of all of an op's names; gives the last `seq`.
     pub(super) fn invalidate(&mut self, no: SessionNo, op: OpNo) -> u64 {
-        let (names, upto) = {
+        let (names, prefix, upto) = {
             let op = &self.ops[&op];
-            (op.names.clone(), op.upto)
+            (op.names.clone(), op.prefix.clone(), op.upto)
         };
+        if let Some(prefix) = prefix {
+            return self.invalidate_prefix(no, prefix, upto);
+        }
         names.into_iter().fold(0, |_, name| self.invalidate_one(no, name, upto))
     }
 

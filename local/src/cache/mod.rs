@@ -21,7 +21,7 @@ mod names;
 mod table;
 
 use blobs::{Blobs, Resident};
-use dstore_shared::{Blob, BlobHash, Entry, Name, RegSeq, Revision};
+use dstore_shared::{Blob, BlobHash, Entry, Name, Prefix, RegSeq, Revision};
 use eviction::{Evictable, Eviction, Uses};
 pub use names::Cursor;
 use names::{Comparison, Held, Names, Slots};
@@ -254,6 +254,14 @@ impl Cache {
     /// Removes the name if its binding is not newer than `upto`, whatever its era (rule 10). Its blob stays.
     pub fn remove_upto(&self, name: &Name, upto: Revision) -> bool {
         self.remove(&mut self.ledger.lock(), name, |held| held.bind_rev <= upto)
+    }
+
+    /// Removes the names under `prefix` whose binding is not newer than `upto`, whatever their era (rule 10), and gives
+    /// how many. Their blobs stay. Takes time in proportion to all names; hits go on meanwhile.
+    pub fn remove_prefix_upto(&self, prefix: &Prefix, upto: Revision) -> usize {
+        let mut ledger = self.ledger.lock();
+        let under: Vec<Name> = ledger.slots.all().filter(|name| prefix.covers(name)).cloned().collect();
+        under.iter().filter(|name| self.remove(&mut ledger, name, |held| held.bind_rev <= upto)).count()
     }
 
     /// Makes the name servable in `era` under a new registration, if it still has the binding of `bind_rev`.

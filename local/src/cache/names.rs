@@ -174,6 +174,10 @@ impl Slots {
         (names, (end < self.0.capacity()).then_some(Cursor(end)))
     }
 
+    pub(super) fn all(&self) -> impl Iterator<Item = &Name> {
+        self.0.iter().map(|(_, slot)| &slot.name)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }

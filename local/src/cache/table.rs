@@ -2,7 +2,7 @@
 
 use super::{Cache, Cursor};
 use crate::coherence::NameTable;
-use dstore_shared::{Name, RegSeq, Revision};
+use dstore_shared::{Name, Prefix, RegSeq, Revision};
 
 /// Where a listing of stale names goes on.
 #[derive(Debug, Default)]
@@ -16,6 +16,10 @@ impl NameTable for Cache {
 
     fn remove_upto(&self, name: &Name, upto: Revision) {
         Cache::remove_upto(self, name, upto);
+    }
+
+    fn remove_prefix_upto(&self, prefix: &Prefix, upto: Revision) {
+        Cache::remove_prefix_upto(self, prefix, upto);
     }
 
     fn validate(&self, name: &Name, bind_rev: Revision, reg_seq: RegSeq, era: u64) -> bool {

@@ -505,3 +505,25 @@ fn a_round_of_samples_has_each_copy_once_and_an_expelled_one_goes_with_its_names
     installed(install(&cache, "c", &blob(1000, 100), 3, 3, 0));
     audit(&cache);
 }
+
+#[test]
+fn the_names_under_a_prefix_are_removed_up_to_a_revision_and_the_books_are_right() {
+    let cache = Cache::new(CacheConfig { bytes: 1 << 20 });
+    let blob = Blob::hash("v");
+    let keys = ["a", "a/1", "a/2", "a/3", "b/a/1", "aa"];
+    for (i, k) in keys.iter().enumerate() {
+        let entry = Entry { hash: blob.id(), size: 1, bind_rev: Revision(i as u64 + 1), expires_at: None };
+        let installed = cache.install(&name(k), entry, &blob, RegSeq(1), i as u64 % 2);
+        assert_eq!(installed, Admission::Installed { evicted: Evicted::new() });
+    }
+    let prefix = Prefix::new(&dstore_shared::Namespace::default(), b"a/").unwrap();
+    assert_eq!(cache.remove_prefix_upto(&prefix, Revision(3)), 2, "whatever their era");
+    assert_eq!(cache.remove_prefix_upto(&prefix, Revision(3)), 0);
+    let held = |k: &str| cache.stale_hit(name(k).as_bytes()).is_some();
+    assert_eq!(keys.map(held), [true, false, false, true, true, true]);
+    assert_eq!(cache.stats().names, 4);
+    let all = Prefix::new(&dstore_shared::Namespace::default(), b"").unwrap();
+    assert_eq!(cache.remove_prefix_upto(&all, Revision(100)), 4);
+    assert_eq!((cache.stats().names, cache.stats().name_bytes), (0, 0));
+    assert!(cache.have(&blob.id()).is_some(), "blobs stay");
+}

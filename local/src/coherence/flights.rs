@@ -6,7 +6,7 @@ mod many;
 use super::{Action, Coherence, NameTable, Waiter};
 use dstore_shared::frame::{Ask, Request, Resolved};
 use dstore_shared::{
-    Blob, BlobHash, Command, Entry, Epoch, Error, FlightId, HistoryId, Moment, Name, Outcome, RegSeq,
+    Blob, BlobHash, Command, Entry, Epoch, Error, FlightId, HistoryId, Moment, Name, Outcome, Prefix, RegSeq,
     RequestId, Result, Revision, SetOutcome,
 };
 
@@ -121,7 +121,10 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
     ) -> Result<(), (Error, W)> {
         let name = match &command {
             Command::Set { name, .. } => Some(name.clone()),
-            Command::Delete { .. } | Command::Copy { .. } | Command::Rename { .. } => None,
+            Command::Delete { .. }
+            | Command::DeletePrefix { .. }
+            | Command::Copy { .. }
+            | Command::Rename { .. } => None,
         };
         let keep = name.is_some() && own.is_some();
         let flight =
@@ -240,6 +243,14 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
     pub(super) fn poison_all(&mut self, upto: Revision) {
         for flight in self.flights.values_mut() {
             flight.poison = flight.poison.max(Some(upto));
+        }
+    }
+
+    pub(super) fn poison_prefix(&mut self, prefix: &Prefix, upto: Revision) {
+        for flight in self.flights.values_mut() {
+            if flight.name.as_ref().is_some_and(|name| prefix.covers(name)) {
+                flight.poison = flight.poison.max(Some(upto));
+            }
         }
     }
 

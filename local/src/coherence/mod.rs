@@ -22,7 +22,7 @@ mod tests;
 use dstore_shared::frame::{Request, Resolved, Up};
 use dstore_shared::limits::SUMMARY_LEN_MAX;
 use dstore_shared::{
-    Blob, Born, Entry, Epoch, Error, FlightId, HistoryId, Incarnation, LocalId, Moment, Name, RegSeq,
+    Blob, Born, Entry, Epoch, Error, FlightId, HistoryId, Incarnation, LocalId, Moment, Name, Prefix, RegSeq,
     Revision,
 };
 use flights::Flight;
@@ -37,6 +37,8 @@ pub trait NameTable {
 
     /// Removes `name` if it is bound at or before `upto`.
     fn remove_upto(&self, name: &Name, upto: Revision);
+    /// Removes the names under `prefix` that are bound at or before `upto`.
+    fn remove_prefix_upto(&self, prefix: &Prefix, upto: Revision);
     /// Moves a name of an older era to `era` if it is bound at exactly `bind_rev`. Gives whether the name is of
     /// `era` now, by this or by an install in between.
     fn validate(&self, name: &Name, bind_rev: Revision, reg_seq: RegSeq, era: u64) -> bool;

@@ -3,7 +3,7 @@
 use super::{Action, Coherence, NameTable, SUMMARY_LEN_MAX, Waiter};
 use dstore_shared::frame::{Down, Hello, Listed, Resumption, Up};
 use dstore_shared::limits::CLOCK_RATE_ERROR_PER_MILLE;
-use dstore_shared::{Epoch, Moment, Name, RegSeq, Revision};
+use dstore_shared::{Epoch, Moment, Name, Prefix, RegSeq, Revision};
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -81,6 +81,9 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
             (_, frame) if Some(frame.epoch()) != self.epoch => {}
             (_, Down::Inv { seq, name, upto, .. }) => self.invalidate(seq, &name, upto, names),
             (_, Down::Resync { seq, upto, .. }) => self.resync(seq, upto, names),
+            (_, Down::InvPrefix { seq, prefix, upto, .. }) => {
+                self.invalidate_prefix(seq, &prefix, upto, names)
+            }
             (_, Down::Lease { n, lease, through, born, .. }) => {
                 self.saw(born);
                 self.extend(now, n, lease, through);
@@ -157,6 +160,18 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         self.known = self.known.max(upto);
         names.remove_upto(name, upto);
         self.poison(name, upto);
+        self.acked = seq;
+        self.ack_due = true;
+    }
+
+    /// As for one name: removes all names under the prefix, and poisons their flights.
+    fn invalidate_prefix(&mut self, seq: u64, prefix: &Prefix, upto: Revision, names: &T) {
+        if Some(seq) != self.acked.checked_add(1) {
+            return self.reconnect("an invalidation is missing");
+        }
+        self.known = self.known.max(upto);
+        names.remove_prefix_upto(prefix, upto);
+        self.poison_prefix(prefix, upto);
         self.acked = seq;
         self.ack_due = true;
     }

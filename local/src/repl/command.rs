@@ -28,6 +28,13 @@ pub enum Command {
         /// The keys, at least one.
         keys: Vec<Key>,
     },
+    /// Unbind all keys that begin with something, all or none.
+    DeletePrefix {
+        /// What they begin with.
+        prefix: Bytes,
+        /// Whoever asks has said that he means it.
+        sure: bool,
+    },
     /// Tell what becomes of keys, as it happens.
     Watch {
         /// What the keys begin with.
@@ -164,6 +171,11 @@ impl Verb {
         if self == Self::Watch {
             return watch(scanner);
         }
+        if self == Self::Delete
+            && let Some(line) = delete_prefix(scanner)?
+        {
+            return Ok(line);
+        }
         let mut mode = options(scanner, self)?;
         let Some(key) = scanner.word()? else { return Err(self.usage(word)) };
         let key = Key::new(key.bytes)?;
@@ -227,6 +239,32 @@ impl Verb {
     }
 }
 
+/// `--prefix PREFIX [OPTION]..`: an option, because a key may have any name.
+fn delete_prefix(scanner: &mut Scanner) -> Result<Option<Line>> {
+    let mut ahead = scanner.clone();
+    let (mut mode, mut prefix, mut sure) = (None, None, false);
+    while ahead.at_option() || prefix.is_some() && ahead.peek() == Some(b'-') {
+        let Some(option) = ahead.word()? else { break };
+        match &option.bytes[..] {
+            b"--json" => mode = Some(Mode::Json),
+            b"-y" => sure = true,
+            b"--prefix" => match ahead.word()? {
+                Some(word) => prefix = Some(word.bytes),
+                None => return Err(Error::invalid(PREFIX_USAGE)),
+            },
+            _ if prefix.is_none() => return Ok(None),
+            _ => return Err(Error::invalid(PREFIX_USAGE)),
+        }
+    }
+    let Some(prefix) = prefix else { return Ok(None) };
+    if ahead.peek().is_some() {
+        return Err(Error::invalid(PREFIX_USAGE));
+    }
+    *scanner = ahead;
+    Ok(Some(Line { command: Command::DeletePrefix { prefix, sure }, mode }))
+}
+
+const PREFIX_USAGE: &str = "DEL --prefix takes a prefix and no keys: write `DEL --prefix PREFIX [-y]`";
 const WATCH_USAGE: &str = "WATCH takes a prefix: write `WATCH [--from REVISION] [--count N] [PREFIX]`";
 
 /// `[OPTION].. [PREFIX] [OPTION]..`

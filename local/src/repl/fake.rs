@@ -8,8 +8,8 @@ use dstore_proto::store::{
 };
 use dstore_proto::watch::{Event, Seen, WatchQuery, Watching};
 use dstore_shared::{
-    Blob, BlobHash, Born, CopyOutcome, CopyResult, Entry, Error, HistoryId, Kind, Name, RequestId, Result,
-    Revision, SetOutcome,
+    Blob, BlobHash, Born, CopyOutcome, CopyResult, Entry, Error, HistoryId, Kind, Name, Prefix,
+    PrefixOutcome, RequestId, Result, Revision, SetOutcome,
 };
 use futures_util::stream::{self, StreamExt};
 use parking_lot::Mutex;
@@ -201,6 +201,17 @@ impl Store for FakeStore {
     async fn exists(&self, names: Vec<Name>) -> Result<Vec<bool>> {
         let exists = names.iter().map(|name| self.blobs.lock().contains_key(name)).collect();
         self.answer(|_| exists).await
+    }
+
+    async fn delete_prefix(&self, id: RequestId, prefix: Prefix) -> Result<PrefixOutcome> {
+        self.ids.lock().push(id);
+        self.answer(|_| {
+            let mut blobs = self.blobs.lock();
+            let before = blobs.len();
+            blobs.retain(|name, _| !prefix.covers(name));
+            PrefixOutcome { removed: (before - blobs.len()) as u64, revision: Revision(2) }
+        })
+        .await
     }
 
     async fn stat(&self, _: Target) -> Result<Option<Stat>> {

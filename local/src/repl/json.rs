@@ -9,7 +9,7 @@ use super::exit;
 use super::render::tier_name;
 use dstore_proto::store::{DeleteReply, Provenance, SetReply, Status};
 use dstore_proto::watch::{Event, Happened};
-use dstore_shared::{CopyOutcome, CopyResult, Entry, Error, Key, SetOutcome};
+use dstore_shared::{CopyOutcome, CopyResult, Entry, Error, Key, PrefixOutcome, SetOutcome};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
@@ -120,6 +120,16 @@ pub fn delete(keys: &[Key], reply: &DeleteReply) -> String {
     let keys = Some(keys.iter().zip(&reply.removed).map(one).collect());
     let revision = Some(reply.revision.0);
     Answer { command: "del", keys, revision, exit, ..Answer::default() }.line()
+}
+
+/// Of a DEL by prefix.
+pub fn delete_prefix(prefix: &[u8], done: &PrefixOutcome) -> String {
+    let mut fields = bytes_field("prefix", prefix);
+    fields.insert("command".into(), json!("del"));
+    fields.insert("removed".into(), json!(done.removed));
+    fields.insert("revision".into(), json!(done.revision.0));
+    fields.insert("exit".into(), json!(if done.removed == 0 { exit::NOT_FOUND } else { exit::OK }));
+    printable(&Value::Object(fields).to_string())
 }
 
 /// Of one event of a watch.

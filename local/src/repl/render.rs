@@ -7,7 +7,7 @@ use super::escape::escape;
 use super::exit;
 use dstore_proto::store::{DeleteReply, Provenance, SetReply, Status, Tier};
 use dstore_proto::watch::{Event, Happened};
-use dstore_shared::{CopyResult, Entry, Key, SetOutcome};
+use dstore_shared::{CopyResult, Entry, Key, PrefixOutcome, SetOutcome};
 use std::fmt;
 use std::str::FromStr;
 
@@ -106,6 +106,14 @@ pub fn delete_lines(reply: &DeleteReply) -> impl Iterator<Item = &'static str> {
     reply.removed.iter().map(|removed| if *removed { REMOVED } else { NOWHERE })
 }
 
+/// The line of a DEL by prefix.
+pub fn prefix_line(done: &PrefixOutcome) -> String {
+    match done.removed {
+        0 => NOWHERE.into(),
+        n => format!("{n} keys removed (global and local)"),
+    }
+}
+
 /// The line of one event of a watch.
 pub fn event_line(event: &Event) -> String {
     let (revision, key) = (event.revision, escape(event.key.as_bytes()));
@@ -145,6 +153,7 @@ pub const HELP: &str = "\
 SET KEY VALUE   store a value; also PUT, INSERT, IN, I
 GET KEY         read it; also SELECT, OUTPUT, OUT, O
 DEL KEY..       remove keys, all at once; also DELETE, REM, REMOVE, RM, D
+DEL --prefix P  remove all keys that begin with P, all at once; -y says that you mean it
 WATCH [PREFIX]  tell what becomes of keys until Ctrl-C; --from REVISION, --count N
 COPY KEY KEY    let the second key have the value of the first
 RENAME KEY KEY  move a value to another key, in one step

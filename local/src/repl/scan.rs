@@ -16,7 +16,7 @@ pub(super) struct Word {
 }
 
 /// Reads words from the left.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Scanner {
     rest: Bytes,
     options_ended: bool,

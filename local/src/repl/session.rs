@@ -14,7 +14,7 @@ use super::{exit, json};
 use bytes::Bytes;
 use dstore_client::{Client, ClientConfig, WatchQuery};
 use dstore_proto::store::{BodyStream, DeleteReply, Found, SetReply, Slice, Store, Target};
-use dstore_shared::{BlobHash, Entry, Error, Key, Name, Namespace, Revision, SetOutcome};
+use dstore_shared::{BlobHash, Entry, Error, Key, Name, Namespace, Prefix, Revision, SetOutcome};
 use dstore_sys::Sys;
 use std::fmt;
 use std::io;
@@ -114,6 +114,7 @@ impl<S: Store> Session<S> {
             Command::Get { key } => self.get(&key, Slice::ALL, mode).await?,
             Command::Set { key, value } => self.set(&key, Value::Bytes(value), mode).await?,
             Command::Delete { keys } => self.delete(&keys, mode).await?,
+            Command::DeletePrefix { prefix, sure } => self.delete_prefix(&prefix, sure, mode).await?,
             Command::Watch { prefix, after, count } => self.watch(prefix, after, count, mode).await?,
             Command::Copy { from, to } => self.copy((&from, &to), false, mode).await?,
             Command::Rename { from, to } => self.copy((&from, &to), true, mode).await?,
@@ -277,6 +278,34 @@ impl<S: Store> Session<S> {
         }
         self.chat(&format!("revision {}", reply.revision), took).await;
         Ok(if reply.removed.contains(&false) { exit::NOT_FOUND } else { exit::OK })
+    }
+
+    async fn delete_prefix(&mut self, prefix: &Bytes, sure: bool, mode: Mode) -> io::Result<u8> {
+        let asked = Asked { command: "del", key: None, mode, in_doubt: true };
+        let whole = match Prefix::new(&Namespace::default(), prefix) {
+            Ok(whole) => whole,
+            Err(e) => return self.stopped(&asked, Stop::Failed(e)).await,
+        };
+        // A script means what it says; a person may have slipped.
+        if !sure && (self.settings.chatty || self.settings.one_shot) {
+            let e = Error::invalid(format!(
+                "this removes every key that begins with `{}`: add `-y` if you mean it",
+                prefix.escape_ascii()
+            ));
+            return self.stopped(&asked, Stop::Failed(e)).await;
+        }
+        let mut wait = Wait::new(&self.sys, &self.settings, &mut self.interrupts);
+        let done = match wait.on(self.client.delete_prefix(&whole), None, &mut self.output).await {
+            Ok(done) => done,
+            Err(stop) => return self.stopped(&asked, stop).await,
+        };
+        let took = wait.elapsed();
+        match mode {
+            Mode::Json => self.output.line(&json::delete_prefix(prefix, &done)).await?,
+            _ => self.line(&render::prefix_line(&done), mode).await?,
+        }
+        self.chat(&format!("revision {}", done.revision), took).await;
+        Ok(if done.removed == 0 { exit::NOT_FOUND } else { exit::OK })
     }
 
     /// Tells each event as it comes, until there were `count` or Ctrl-C is pressed.

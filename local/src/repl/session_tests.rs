@@ -551,3 +551,27 @@ async fn ctrl_c_ends_a_watch_and_an_error_is_told() {
     assert_eq!(ran.code, exit::OCCUPIED);
     assert!(ran.out.contains("TooOld") && ran.err.contains("list, then watch"), "{ran:?}");
 }
+
+#[tokio::test]
+async fn a_delete_by_prefix_is_made_by_a_script_and_not_by_a_person_who_did_not_say_that_he_means_it() {
+    let stage = Stage::new();
+    let ran = stage.script("SET a/1 x; SET a/2 y; SET b z; DEL --prefix a/; DEL --prefix a/; GET b").await;
+    let told: Vec<&str> = ran.out.lines().skip(3).collect();
+    assert_eq!(told, ["2 keys removed (global and local)", "Key-Value mapping doesn't exist", "db: b -> z"]);
+    assert_eq!(ran.code, exit::NOT_FOUND);
+    for person in [|s: &mut Settings| s.chatty = true, |s: &mut Settings| s.one_shot = true] {
+        let mut stage = Stage::new();
+        person(&mut stage.settings);
+        stage.script("SET a/1 x").await;
+        let ran = stage.script("DEL --prefix a/").await;
+        assert_eq!((ran.code, stage.store.blobs.lock().len()), (exit::USAGE, 1));
+        assert!(ran.err.contains("every key that begins with `a/`: add `-y`"), "{}", ran.err);
+        let ran = stage.script("DEL --prefix a/ -y --json").await;
+        let told: serde_json::Value = serde_json::from_str(&ran.out).expect("JSON");
+        assert_eq!((&told["removed"], &told["prefix"]), (&1.into(), &"a/".into()));
+        assert!(stage.store.blobs.lock().is_empty());
+    }
+    for line in ["DEL --prefix", "DEL --prefix a b", "DEL --prefix a --raw"] {
+        assert_eq!(stage.script(line).await.code, exit::USAGE, "{line}");
+    }
+}

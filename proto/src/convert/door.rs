@@ -20,7 +20,7 @@ impl TryFrom<wire::Name> for Name {
     }
 }
 
-pub(super) fn namespace_from(given: &str) -> Result<Namespace> {
+pub(crate) fn namespace_from(given: &str) -> Result<Namespace> {
     match given {
         "" => Ok(Namespace::default()),
         given => Namespace::new(Bytes::copy_from_slice(given.as_bytes())),

@@ -3,7 +3,10 @@
 use super::*;
 use crate::codec::read;
 use dstore_shared::frame::{Answer, Ask, Down, Hello, Listed, Reply, Request, Resolved, Resumption, Up};
-use dstore_shared::{Command, DeleteOutcome, FlightId, Incarnation, LocalId, Outcome, RegSeq, SetOutcome};
+use dstore_shared::{
+    Command, CopyOutcome, CopyResult, DeleteOutcome, FlightId, Incarnation, LocalId, Namespace, Outcome,
+    Prefix, PrefixOutcome, RegSeq, SetOutcome,
+};
 use prost::Message;
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, FileDescriptorSet};
@@ -72,6 +75,14 @@ fn name() -> Name {
     Name::of("key").expect("valid")
 }
 
+fn other() -> Name {
+    Name::of("other").expect("valid")
+}
+
+fn prefix() -> Prefix {
+    Prefix::new(&Namespace::default(), b"pre/").expect("valid")
+}
+
 fn blob() -> Blob {
     Blob::hash("value")
 }
@@ -110,6 +121,7 @@ fn downs() -> Vec<(&'static str, Down)> {
         ("down welcome compacted", welcome(Resumption::Compacted)),
         ("down welcome new history", welcome(Resumption::NewHistory)),
         ("down inv", Down::Inv { epoch, seq: 1, name: name(), upto: Revision(9) }),
+        ("down inv prefix", Down::InvPrefix { epoch, seq: 2, prefix: prefix(), upto: Revision(9) }),
         ("down resync", Down::Resync { epoch, seq: 2, upto: Revision(9) }),
         ("down lease", Down::Lease { epoch, n: 1, lease, through: Revision(9), born }),
         ("down summarized", Down::Summarized { epoch, batch: 1, refused: vec![0, 300] }),
@@ -122,10 +134,16 @@ fn requests() -> Vec<(&'static str, Vec<Request>)> {
     let request = |ask| vec![Request { flight: FlightId(10), epoch: epoch(), reg_seq: RegSeq(11), ask }];
     let set = |carried| Command::Set { name: name(), hash: blob().id(), size: 5, carried };
     let have = Some(blob().id());
+    let change = |command| request(Ask::Change { id, command });
+    let names = vec![name(), other()];
     vec![
+        ("requests resolve many", request(Ask::ResolveMany { names, cache: true, carry: true })),
         ("requests resolve", request(Ask::Resolve { name: name(), have, cache: true, carry: true })),
         ("requests put carried", request(Ask::Change { id, command: set(Some(blob())) })),
         ("requests put", request(Ask::Change { id, command: set(None) })),
+        ("requests del prefix", change(Command::DeletePrefix { prefix: prefix() })),
+        ("requests copy", change(Command::Copy { from: name(), to: other() })),
+        ("requests rename", change(Command::Rename { from: name(), to: other() })),
         ("requests del", request(Ask::Change { id, command: Command::Delete { names: vec![name()] } })),
     ]
 }
@@ -137,6 +155,12 @@ fn replies() -> Vec<(&'static str, Vec<Reply>)> {
         reply(Answer::Resolved(Resolved { entry, carried, cacheable: Some(epoch()), head: Revision(9) }))
     };
     let deleted = DeleteOutcome { removed: vec![true, false], revision: Revision(9) };
+    let prefixes = PrefixOutcome { removed: 7, revision: Revision(9) };
+    let copied = |result| CopyOutcome { result, revision: Revision(9) };
+    let changed = |outcome| reply(Answer::Changed { outcome, cacheable: None });
+    let found = Resolved { entry: Some(entry()), carried: None, cacheable: Some(epoch()), head: Revision(9) };
+    let absent = Resolved { entry: None, carried: None, cacheable: None, head: Revision(9) };
+    let many = vec![found, absent];
     let failed = Error::exhausted("full").retry_after(Duration::from_millis(20));
     vec![
         ("replies resolved", resolved(Some(entry()), Some(blob()))),
@@ -146,6 +170,11 @@ fn replies() -> Vec<(&'static str, Vec<Reply>)> {
         ("replies occupied", set(SetOutcome::Occupied(entry()))),
         ("replies blob needed", set(SetOutcome::NeedBlob)),
         ("replies deleted", reply(Answer::Changed { outcome: Outcome::Delete(deleted), cacheable: None })),
+        ("replies prefix deleted", changed(Outcome::DeletePrefix(prefixes))),
+        ("replies copied", changed(Outcome::Copy(copied(CopyResult::Done(entry()))))),
+        ("replies copied nothing", changed(Outcome::Copy(copied(CopyResult::NotFound)))),
+        ("replies renamed", changed(Outcome::Rename(copied(CopyResult::Occupied(entry()))))),
+        ("replies resolved many", reply(Answer::ResolvedMany(many))),
         ("replies failed", reply(Answer::Failed(failed))),
     ]
 }

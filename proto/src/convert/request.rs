@@ -9,8 +9,8 @@ use bytes::Bytes;
 use dstore_shared::frame::{Answer, Ask, Reply, Request, Resolved};
 use dstore_shared::limits::{BATCH_LEN_MAX, CARRIED_BYTES_MAX, DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX};
 use dstore_shared::{
-    Blob, BlobHash, Command, DeleteOutcome, Entry, Epoch, Error, FlightId, Name, Outcome, RegSeq, RequestId,
-    Result, Revision, SetOutcome,
+    Blob, BlobHash, Command, DeleteOutcome, Entry, Epoch, Error, FlightId, Name, Outcome, Prefix,
+    PrefixOutcome, RegSeq, RequestId, Result, Revision, SetOutcome,
 };
 
 /// Bytes of hashes and identities of one request or reply.
@@ -74,6 +74,9 @@ fn request_to(packer: &mut Packer, request: Request) -> Result<wire::Request> {
         Ask::Change { id, command: Command::Rename { from, to } } => {
             Wire::Rename(copy_to(packer, &id, &from, &to))
         }
+        Ask::Change { id, command: Command::DeletePrefix { prefix } } => {
+            Wire::DelPrefix(wire::DelPrefix { id: Some(packer.request_id(&id)), prefix: prefix.packed() })
+        }
     };
     let epoch = packer.epoch(request.epoch);
     Ok(wire::Request { flight: request.flight.0, epoch, reg_seq: request.reg_seq.0, ask: Some(ask) })
@@ -128,6 +131,10 @@ fn request_from(request: wire::Request) -> Result<Request> {
         Wire::Rename(copy) => {
             let (id, from, to) = copy_from(copy)?;
             Ask::Change { id, command: Command::Rename { from, to } }
+        }
+        Wire::DelPrefix(del) => {
+            let command = Command::DeletePrefix { prefix: Prefix::from_packed(&del.prefix)? };
+            Ask::Change { id: need(del.id, "id")?.try_into()?, command }
         }
     };
     let (flight, reg_seq) = (FlightId(request.flight), RegSeq(request.reg_seq));
@@ -185,6 +192,9 @@ fn reply_to(packer: &mut Packer, reply: Reply) -> wire::Reply {
         Answer::Changed { outcome: Outcome::Delete(outcome), .. } => {
             Wire::Deleted(wire::DeleteResponse { removed: outcome.removed, revision: outcome.revision.0 })
         }
+        Answer::Changed { outcome: Outcome::DeletePrefix(PrefixOutcome { removed, revision }), .. } => {
+            Wire::PrefixDeleted(wire::DeletePrefixResponse { removed, revision: revision.0 })
+        }
         Answer::Failed(error) => Wire::Failed(wire::Failed {
             detail: Some(status::detail(&error)),
             message: error.message().to_owned(),
@@ -229,6 +239,10 @@ fn reply_from(reply: wire::Reply) -> Result<Reply> {
         }
         Wire::Copied(done) => copied(Outcome::Copy(done.try_into()?)),
         Wire::Renamed(done) => copied(Outcome::Rename(done.try_into()?)),
+        Wire::PrefixDeleted(wire::DeletePrefixResponse { removed, revision }) => {
+            let outcome = PrefixOutcome { removed, revision: Revision(revision) };
+            Answer::Changed { outcome: Outcome::DeletePrefix(outcome), cacheable: None }
+        }
         Wire::Failed(failed) => {
             Answer::Failed(status::from_detail(&need(failed.detail, "detail")?, &failed.message))
         }

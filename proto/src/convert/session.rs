@@ -4,7 +4,7 @@ use super::{Packer, epoch_or_none, id, lease, micros, need, packed_name};
 use crate::wire::{self, session_down, session_up};
 use dstore_shared::frame::{Down, Hello, Listed, Resumption, Up};
 use dstore_shared::limits::SUMMARY_LEN_MAX;
-use dstore_shared::{Epoch, Error, HistoryId, Incarnation, LocalId, RegSeq, Result, Revision};
+use dstore_shared::{Epoch, Error, HistoryId, Incarnation, LocalId, Prefix, RegSeq, Result, Revision};
 use std::ops::RangeInclusive;
 
 /// The newest version of the tier link that this build speaks.
@@ -147,6 +147,9 @@ pub(crate) fn down_to(down: Down) -> wire::SessionDown {
             Frame::Inv(wire::Inv { seq, name: name.packed(), upto: upto.0 })
         }
         Down::Resync { epoch: _, seq, upto } => Frame::Resync(wire::Resync { seq, upto: upto.0 }),
+        Down::InvPrefix { epoch: _, seq, prefix, upto } => {
+            Frame::InvPrefix(wire::InvPrefix { seq, prefix: prefix.packed(), upto: upto.0 })
+        }
         Down::Lease { epoch: _, n, lease, through, born } => Frame::Lease(wire::Lease {
             n,
             lease_us: micros(lease),
@@ -188,6 +191,10 @@ pub(crate) fn down_from(down: wire::SessionDown) -> Result<Down> {
             Down::Inv { epoch, seq: inv.seq, name: packed_name(&inv.name)?, upto: Revision(inv.upto) }
         }
         Frame::Resync(resync) => Down::Resync { epoch, seq: resync.seq, upto: Revision(resync.upto) },
+        Frame::InvPrefix(inv) => {
+            let (prefix, upto) = (Prefix::from_packed(&inv.prefix)?, Revision(inv.upto));
+            Down::InvPrefix { epoch, seq: inv.seq, prefix, upto }
+        }
         Frame::Lease(given) => Down::Lease {
             epoch,
             n: given.n,

@@ -84,6 +84,7 @@ impl Weight for Request {
                 Ask::Change {
                     command: Command::Copy { from, to } | Command::Rename { from, to }, ..
                 } => from.as_bytes().len() + to.as_bytes().len(),
+                Ask::Change { command: Command::DeletePrefix { prefix }, .. } => prefix.as_bytes().len(),
             }
     }
 }

@@ -10,8 +10,8 @@ use dstore_proto::store::{
 };
 use dstore_proto::watch::{Seen, WatchQuery, Watching};
 use dstore_shared::{
-    BlobHash, Born, CopyOutcome, CopyResult, Entry, Error, HistoryId, Key, Name, RequestId, Result, Revision,
-    SetOutcome,
+    BlobHash, Born, CopyOutcome, CopyResult, Entry, Error, HistoryId, Key, Name, Prefix, PrefixOutcome,
+    RequestId, Result, Revision, SetOutcome,
 };
 use futures_util::stream::{self, StreamExt};
 use parking_lot::Mutex;
@@ -285,6 +285,17 @@ impl Store for FakeStore {
 
     async fn exists(&self, names: Vec<Name>) -> Result<Vec<bool>> {
         Ok(self.stat_many(names).await?.stats.iter().map(Option::is_some).collect())
+    }
+
+    async fn delete_prefix(&self, id: RequestId, prefix: Prefix) -> Result<PrefixOutcome> {
+        self.ids.lock().push(id);
+        self.works()?;
+        let state = &mut *self.state.lock();
+        state.revision += 1;
+        let before = state.names.len();
+        state.names.retain(|name, _| !prefix.covers(name));
+        let removed = (before - state.names.len()) as u64;
+        Ok(PrefixOutcome { removed, revision: Revision(state.revision) })
     }
 
     async fn stat(&self, target: Target) -> Result<Option<Stat>> {

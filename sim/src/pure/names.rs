@@ -2,7 +2,7 @@
 
 use super::config::Planted;
 use dstore_local::coherence::NameTable;
-use dstore_shared::{Name, RegSeq, Revision};
+use dstore_shared::{Name, Prefix, RegSeq, Revision};
 use std::cell::{Ref, RefCell};
 use std::collections::BTreeMap;
 
@@ -67,6 +67,10 @@ impl NameTable for Names {
             return self.late.borrow_mut().push((name.clone(), upto));
         }
         self.remove(name, upto);
+    }
+
+    fn remove_prefix_upto(&self, prefix: &Prefix, upto: Revision) {
+        self.held.borrow_mut().retain(|name, held| !prefix.covers(name) || held.rev > upto);
     }
 
     fn validate(&self, name: &Name, bind_rev: Revision, reg_seq: RegSeq, era: u64) -> bool {

@@ -10,6 +10,7 @@ mod copied;
 mod hostile;
 mod lease;
 mod once;
+mod prefixes;
 mod replay;
 mod restart;
 mod resume;
@@ -281,6 +282,7 @@ fn told(action: &Action<&'static str, &'static str>) -> String {
                 Outcome::Set(other) => format!("{label}: {other:?}"),
                 Outcome::Delete(d) => format!("{label}: removed {}", d.revision),
                 Outcome::Copy(c) | Outcome::Rename(c) => format!("{label}: {c:?}"),
+                Outcome::DeletePrefix(d) => format!("{label}: removed {} at {}", d.removed, d.revision),
             };
             if let Some(epoch) = answered.cacheable {
                 write!(text, ", cache in e{}", epoch.counter).unwrap();
@@ -301,6 +303,9 @@ fn frame_told(frame: &Down) -> String {
         Down::Welcome { resumption, .. } => format!("welcome e{e} {resumption:?}"),
         Down::Resync { seq, upto, .. } => format!("resync {seq} upto {upto} e{e}"),
         Down::Inv { seq, name, upto, .. } => format!("inv {seq} {} upto {upto} e{e}", key(name)),
+        Down::InvPrefix { seq, prefix, upto, .. } => {
+            format!("inv {seq} {}* upto {upto} e{e}", prefix.bytes().escape_ascii())
+        }
         Down::Lease { n, .. } => format!("lease {n} e{e}"),
         Down::Summarized { batch, refused, .. } => format!("summarized {batch} refused {refused:?} e{e}"),
         Down::Retire { .. } => format!("retire e{e}"),

@@ -13,7 +13,9 @@ mod session;
 
 use super::*;
 use dstore_shared::frame::{Ask, Down, Listed, Resolved, Resumption};
-use dstore_shared::{BlobHash, ClientId, Command, DeleteOutcome, Kind, Outcome, RequestId, SetOutcome};
+use dstore_shared::{
+    BlobHash, ClientId, Command, DeleteOutcome, Kind, Outcome, Prefix, RequestId, SetOutcome,
+};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -62,6 +64,10 @@ impl NameTable for Names {
 
     fn remove_upto(&self, name: &Name, upto: Revision) {
         self.0.borrow_mut().retain(|k, held| k != name || held.rev > upto.0);
+    }
+
+    fn remove_prefix_upto(&self, prefix: &Prefix, upto: Revision) {
+        self.0.borrow_mut().retain(|name, held| !prefix.covers(name) || held.rev > upto.0);
     }
 
     fn validate(&self, name: &Name, bind_rev: Revision, reg: RegSeq, era: u64) -> bool {

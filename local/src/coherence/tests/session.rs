@@ -423,3 +423,36 @@ fn a_reply_of_another_history_tells_no_revision() {
     t.absent(103, 2);
     assert_eq!(t.m.known(), Revision(20));
 }
+
+#[test]
+fn rule_10_an_inv_of_a_prefix_removes_and_poisons_all_that_is_under_it_and_nothing_else() {
+    let mut t = Table::open();
+    t.get(1, "a/1", "w1");
+    t.get(1, "a/2", "w2");
+    t.get(1, "b", "w3");
+    t.get(1, "a/out", "w4");
+    for (f, k, rev) in [(1, "a/1", 5), (2, "a/2", 30), (3, "b", 6)] {
+        t.bound(2, f, rev, Some(e(1)));
+        assert!(t.complete(f, k, rev).1, "{k} is held");
+    }
+    t.skip();
+    let prefix = Prefix::new(&dstore_shared::Namespace::default(), b"a/").unwrap();
+    let inv = |seq, upto| Down::InvPrefix { epoch: e(1), seq, prefix: prefix.clone(), upto: Revision(upto) };
+    t.down(3, inv(1, 20));
+    t.m.flush_ack();
+    t.gives(&["ack 1 e1"]);
+    let held: Vec<Name> = t.names.0.borrow().keys().cloned().collect();
+    assert_eq!(held, [name("a/2"), name("b")], "a newer binding stays");
+    // A reply that the INV overtook is installed iff it is newer.
+    t.bound(4, 4, 20, Some(e(1)));
+    assert_eq!(t.complete(4, "a/out", 20), (vec!["w4"], false));
+    t.skip();
+    t.get(5, "a/out", "w5");
+    t.bound(6, 5, 21, Some(e(1)));
+    assert!(t.complete(5, "a/out", 21).1);
+    // They are counted with the others: a missing one ends the stream.
+    t.skip();
+    t.inv(e(1), 2, "b", 20);
+    t.down(7, inv(4, 20));
+    t.gives(&["reconnect"]);
+}

@@ -61,6 +61,7 @@ impl World {
             }
             Command::Copy { from, to } => Outcome::Copy(self.copied(from, to, false, next)),
             Command::Rename { from, to } => Outcome::Rename(self.copied(from, to, true, next)),
+            Command::DeletePrefix { .. } => unreachable!("its clients delete by name"),
         }
     }
 
@@ -191,5 +192,6 @@ pub(in crate::pure) fn told(outcome: &Outcome) -> Told {
             CopyResult::Occupied(e) => Told::Occupied(value_of(e.hash)),
             CopyResult::NotFound => Told::NotFound,
         },
+        Outcome::DeletePrefix(_) => unreachable!("its clients delete by name"),
     }
 }

@@ -73,6 +73,7 @@ impl World {
                         let drains = !self.planted(Planted::UndrainedRename);
                         (vec![from.clone(), to.clone()], drains, Some(to.clone()))
                     }
+                    Command::DeletePrefix { .. } => unreachable!("its clients delete by name"),
                 };
                 let sets = matches!(command, Command::Set { .. });
                 let caller = (sets && reg_seq.0 > 0).then_some(Caller { epoch, reg_seq });
