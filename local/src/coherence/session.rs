@@ -81,7 +81,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
             (_, frame) if Some(frame.epoch()) != self.epoch => {}
             (_, Down::Inv { seq, name, upto, .. }) => self.invalidate(seq, &name, upto, names),
             (_, Down::InvPrefix { seq, prefix, upto, .. }) => {
-                self.invalidate_prefix(seq, &prefix, upto, names)
+                self.invalidate_prefix(seq, &prefix, upto, names);
             }
             (_, Down::Lease { n, lease, through, born, .. }) => {
                 self.saw(born);

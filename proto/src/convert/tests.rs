@@ -6,7 +6,8 @@ use crate::shape::Shaped;
 use crate::store::{self, ListQuery, Listing, Provenance, SetReply, Slice, Stat, Target, Tier};
 use dstore_shared::frame::{Answer, Ask, Down, Hello, Listed, Reply, Request, Resolved, Resumption, Up};
 use dstore_shared::{
-    Command, DeleteOutcome, FlightId, Incarnation, Key, Kind, LocalId, Namespace, Outcome, RegSeq, SetOutcome,
+    Command, DeleteOutcome, FlightId, Incarnation, Key, Kind, LocalId, Namespace, Outcome, Prefix,
+    PrefixOutcome, RegSeq, SetOutcome,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -109,6 +110,12 @@ fn down() -> impl Strategy<Value = Down> {
             name,
             upto: Revision(upto)
         }),
+        (epoch(), any::<(u64, u64)>(), prefix()).prop_map(|(epoch, (seq, upto), prefix)| Down::InvPrefix {
+            epoch,
+            seq,
+            prefix,
+            upto: Revision(upto)
+        }),
         (epoch(), any::<u64>(), lease(), any::<u64>(), born()).prop_map(
             |(epoch, n, lease, through, born)| Down::Lease {
                 epoch,
@@ -124,6 +131,11 @@ fn down() -> impl Strategy<Value = Down> {
     ]
 }
 
+fn prefix() -> impl Strategy<Value = Prefix> {
+    (name(), vec(any::<u8>(), 0..20))
+        .prop_map(|(name, bytes)| Prefix::new(&name.namespace(), &bytes).expect("short"))
+}
+
 fn ask() -> impl Strategy<Value = Ask> {
     let set = (name(), blob(), any::<bool>()).prop_map(|(name, blob, carry)| Command::Set {
         name,
@@ -135,7 +147,11 @@ fn ask() -> impl Strategy<Value = Ask> {
     prop_oneof![
         (name(), option::of(hash()), any::<bool>(), any::<bool>())
             .prop_map(|(name, have, cache, carry)| Ask::Resolve { name, have, cache, carry }),
-        (request_id(), prop_oneof![set, delete]).prop_map(|(id, command)| Ask::Change { id, command }),
+        (
+            request_id(),
+            prop_oneof![set, delete, prefix().prop_map(|prefix| Command::DeletePrefix { prefix })]
+        )
+            .prop_map(|(id, command)| Ask::Change { id, command }),
     ]
 }
 
@@ -172,6 +188,10 @@ fn answer() -> impl Strategy<Value = Answer> {
         (set, option::of(epoch()))
             .prop_map(|(outcome, cacheable)| Answer::Changed { outcome: Outcome::Set(outcome), cacheable }),
         delete.prop_map(|outcome| Answer::Changed { outcome: Outcome::Delete(outcome), cacheable: None }),
+        any::<(u64, u64)>().prop_map(|(removed, revision)| {
+            let outcome = PrefixOutcome { removed, revision: Revision(revision) };
+            Answer::Changed { outcome: Outcome::DeletePrefix(outcome), cacheable: None }
+        }),
         error().prop_map(Answer::Failed),
     ]
 }
