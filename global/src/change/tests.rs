@@ -50,6 +50,9 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         }),
         copied().prop_map(Outcome::Copy),
         copied().prop_map(Outcome::Rename),
+        any::<(u64, u64)>().prop_map(|(removed, revision)| {
+            Outcome::DeletePrefix(dstore_shared::PrefixOutcome { removed, revision: Revision(revision) })
+        }),
     ]
 }
 
@@ -240,4 +243,14 @@ fn large_values_are_handed_over_in_place() {
     );
     payload.clear();
     assert!(payload.is_empty() && payload.slices().concat().is_empty());
+}
+
+#[test]
+fn the_outcome_of_a_delete_by_prefix_is_as_docs_storage_says() {
+    let mut bytes = Vec::new();
+    let outcome =
+        Outcome::DeletePrefix(dstore_shared::PrefixOutcome { removed: 0x0102, revision: Revision(7) });
+    put_outcome(&mut bytes, &outcome);
+    assert_eq!(bytes, [8, 7, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(values::outcome_len(&outcome), bytes.len());
 }

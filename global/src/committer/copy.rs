@@ -4,6 +4,7 @@
 
 use super::{Committer, Done, Verdict};
 use crate::change::{BlobMeta, Change};
+use crate::feed::Unbound;
 use crate::journal::Class;
 use dstore_shared::{CopyOutcome, CopyResult, Entry, Name, Outcome, Result, Revision};
 
@@ -53,6 +54,10 @@ impl Committer {
         {
             changes.push(Change::Blob { hash: source.hash, meta: BlobMeta { refs: refs(&meta), ..meta } });
         }
-        told(CopyResult::Done(entry), revision, changes)
+        let mut verdict = told(CopyResult::Done(entry), revision, changes)?;
+        if unbinds {
+            verdict.unbound.push(Unbound { revision, name: from.clone(), was: source });
+        }
+        Ok(verdict)
     }
 }

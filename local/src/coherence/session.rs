@@ -82,7 +82,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
             (_, Down::Inv { seq, name, upto, .. }) => self.invalidate(seq, &name, upto, names),
             (_, Down::Resync { seq, upto, .. }) => self.resync(seq, upto, names),
             (_, Down::InvPrefix { seq, prefix, upto, .. }) => {
-                self.invalidate_prefix(seq, &prefix, upto, names)
+                self.invalidate_prefix(seq, &prefix, upto, names);
             }
             (_, Down::Lease { n, lease, through, born, .. }) => {
                 self.saw(born);

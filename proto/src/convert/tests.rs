@@ -7,7 +7,7 @@ use crate::store::{self, ListQuery, Listing, Provenance, SetReply, Slice, Stat, 
 use dstore_shared::frame::{Answer, Ask, Down, Hello, Listed, Reply, Request, Resolved, Resumption, Up};
 use dstore_shared::{
     Command, CopyOutcome, CopyResult, DeleteOutcome, FlightId, Incarnation, Key, Kind, LocalId, Namespace,
-    Outcome, RegSeq, SetOutcome,
+    Outcome, Prefix, PrefixOutcome, RegSeq, SetOutcome,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -115,6 +115,12 @@ fn down() -> impl Strategy<Value = Down> {
             name,
             upto: Revision(upto)
         }),
+        (epoch(), any::<(u64, u64)>(), prefix()).prop_map(|(epoch, (seq, upto), prefix)| Down::InvPrefix {
+            epoch,
+            seq,
+            prefix,
+            upto: Revision(upto)
+        }),
         (epoch(), any::<u64>(), lease(), any::<u64>(), born()).prop_map(
             |(epoch, n, lease, through, born)| Down::Lease {
                 epoch,
@@ -128,6 +134,11 @@ fn down() -> impl Strategy<Value = Down> {
             .prop_map(|(epoch, batch, refused)| Down::Summarized { epoch, batch, refused }),
         epoch().prop_map(|epoch| Down::Retire { epoch }),
     ]
+}
+
+fn prefix() -> impl Strategy<Value = Prefix> {
+    (name(), vec(any::<u8>(), 0..20))
+        .prop_map(|(name, bytes)| Prefix::new(&name.namespace(), &bytes).expect("short"))
 }
 
 fn ask() -> impl Strategy<Value = Ask> {
@@ -146,7 +157,11 @@ fn ask() -> impl Strategy<Value = Ask> {
             .prop_map(|(name, have, cache, carry)| Ask::Resolve { name, have, cache, carry }),
         (vec(name(), 1..5), any::<bool>(), any::<bool>())
             .prop_map(|(names, cache, carry)| Ask::ResolveMany { names, cache, carry }),
-        (request_id(), prop_oneof![set, delete, moved]).prop_map(|(id, command)| Ask::Change { id, command }),
+        (
+            request_id(),
+            prop_oneof![set, delete, moved, prefix().prop_map(|prefix| Command::DeletePrefix { prefix })]
+        )
+            .prop_map(|(id, command)| Ask::Change { id, command }),
     ]
 }
 
@@ -206,6 +221,10 @@ fn changed() -> impl Strategy<Value = Answer> {
         (set, option::of(epoch()))
             .prop_map(|(outcome, cacheable)| Answer::Changed { outcome: Outcome::Set(outcome), cacheable }),
         delete.prop_map(|outcome| Answer::Changed { outcome: Outcome::Delete(outcome), cacheable: None }),
+        any::<(u64, u64)>().prop_map(|(removed, revision)| {
+            let outcome = PrefixOutcome { removed, revision: Revision(revision) };
+            Answer::Changed { outcome: Outcome::DeletePrefix(outcome), cacheable: None }
+        }),
     ]
 }
 
