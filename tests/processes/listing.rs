@@ -71,7 +71,7 @@ async fn list_while_half_is_deleted(names: usize) {
         let (mut next, mut odd) = (0, 0);
         walk(&client, |key| {
             let n = number(key);
-            if n % 2 == 0 {
+            if n.is_multiple_of(2) {
                 assert_eq!(n, next, "a name that stays is listed once, in its place");
                 next += 2;
             } else {

@@ -200,12 +200,11 @@ impl Light {
         loop {
             self.keeps.clear();
             let connected = tokio::time::timeout(Duration::from_secs(2), TcpStream::connect(global)).await;
-            let end = match connected {
-                Ok(Ok(stream)) => self.session(stream, &mut orders).await,
-                _ => {
-                    self.tally.failed.fetch_add(1, Relaxed);
-                    End::Lost
-                }
+            let end = if let Ok(Ok(stream)) = connected {
+                self.session(stream, &mut orders).await
+            } else {
+                self.tally.failed.fetch_add(1, Relaxed);
+                End::Lost
             };
             if std::mem::replace(&mut self.attached, false) {
                 self.tally.attached.fetch_sub(1, Relaxed);
