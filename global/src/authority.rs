@@ -18,18 +18,20 @@ use crate::SyncLevel;
 use crate::blobs::Blobs;
 use crate::catalog::Catalog;
 use crate::committer::{Done, Job, Work};
+use crate::data_dir::DataDir;
 use crate::sessions::{Action, Answered, Boot, Counts, Sessions, StreamId, Submission, Terms};
 use dstore_shared::frame::{Answer, Down, Reply};
-use dstore_shared::limits::{DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX};
+use dstore_shared::limits::{DELETE_DEADLINE_MAX, DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX};
 use dstore_shared::{
-    Born, ClientId, Command, Entry, Error, FlightId, Moment, Name, Outcome, RequestId, Result, Revision,
+    Born, ClientId, Command, DeleteMode, Entry, Error, FlightId, Moment, Name, Outcome, RequestId, Result,
+    Revision,
 };
 use dstore_sys::Sys;
 use dstore_sys::tasks::{Lane, Tasks};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
@@ -77,6 +79,12 @@ pub struct Authority {
     failure: watch::Sender<Option<Error>>,
     sessions_moved: Notify,
     in_flight: Arc<Semaphore>,
+    /// Whoever notes there what the next boot must know.
+    pub(crate) dir: Weak<DataDir>,
+    /// When the machine is called next, unless something happens.
+    ticks_at: AtomicU64,
+    /// It is to be called sooner.
+    sooner: Notify,
 }
 
 impl std::fmt::Debug for Authority {
@@ -97,6 +105,7 @@ pub(crate) struct Parts {
     pub terms: Terms,
     pub boot: Boot,
     pub outcomes: Vec<(RequestId, Outcome)>,
+    pub dir: Weak<DataDir>,
 }
 
 impl Authority {
@@ -121,6 +130,9 @@ impl Authority {
             failure: watch::Sender::new(None),
             sessions_moved: Notify::new(),
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_KIB)),
+            dir: parts.dir,
+            ticks_at: AtomicU64::new(0),
+            sooner: Notify::new(),
         }
     }
 
@@ -130,7 +142,19 @@ impl Authority {
         let now = self.sys.clock.now();
         let done = event(&mut shard.sessions, now);
         self.carry_out(&mut shard);
+        let due = shard.sessions.next_deadline();
+        if due.is_some_and(|due| due.as_nanos() < self.ticks_at.load(Ordering::Relaxed)) {
+            self.sooner.notify_one();
+        }
         done
+    }
+
+    /// Waits for `limit`, which began at `now`, or until the machine has to be called sooner.
+    pub(crate) async fn until_due(&self, now: Moment, limit: Duration) {
+        self.ticks_at.store((now + limit).as_nanos(), Ordering::Relaxed);
+        // What became due before the store is seen here, and what does after it is told.
+        let left = self.shard.lock().sessions.next_deadline().map_or(limit, |due| due.since(now).min(limit));
+        let _ = tokio::time::timeout(left, self.sooner.notified()).await;
     }
 
     /// Carries actions out, in order, until none is left: what cannot be queued makes further ones.
@@ -215,17 +239,19 @@ impl Authority {
             return responder.tell(Err(e), born);
         }
         // What stays in memory must not keep the frame that it came in.
-        let (names, drains, work) = match command {
+        let (names, drains, mode, work) = match command {
             Command::Set { name, hash, size, carried } => {
                 let (name, carried) = (name.compact(), carried.map(|blob| blob.compact()));
-                (vec![name.clone()], false, Work::Set { id, name, hash, size, carried })
+                let work = Work::Set { id, name: name.clone(), hash, size, carried };
+                (vec![name], false, DeleteMode::Strict, work)
             }
-            Command::Delete { names } => {
+            Command::Delete { names, mode } => {
                 let names: Vec<Name> = names.iter().map(Name::compact).collect();
-                (names.clone(), true, Work::Delete { id, names })
+                let asynchronous = mode == DeleteMode::Async;
+                (names.clone(), true, mode, Work::Delete { id, names, asynchronous })
             }
         };
-        let change = Submission { id, names, drains, job: work, caller, responder };
+        let change = Submission { id, names, drains, mode, job: work, caller, responder };
         self.event(|m, now| m.submit(now, change));
     }
 
@@ -234,7 +260,8 @@ impl Authority {
             return Err(e);
         }
         match command {
-            Command::Delete { names } => {
+            Command::Delete { names, mode } => {
+                check_mode(*mode)?;
                 let bytes: usize = names.iter().map(|name| name.as_bytes().len()).sum();
                 if names.is_empty() {
                     return Err(Error::invalid("a DEL names no key: name at least one"));
@@ -330,6 +357,15 @@ impl Authority {
     }
 }
 
+fn check_mode(mode: DeleteMode) -> Result<()> {
+    if mode.deadline().is_some_and(|limit| limit > DELETE_DEADLINE_MAX) {
+        return Err(Error::invalid(format!(
+            "a deadline of a DEL is at most {DELETE_DEADLINE_MAX:?}: ask again with the same id instead"
+        )));
+    }
+    Ok(())
+}
+
 impl Responder {
     fn tell(self, answer: Result<Answered>, born: Born) {
         match self {
@@ -337,7 +373,9 @@ impl Responder {
             Self::Call(to, _bytes) => _ = to.send(answer),
             Self::Stream(flight, permit, _bytes) => {
                 let answer = match answer {
-                    Ok(Answered { outcome, cacheable }) => Answer::Changed { outcome, cacheable },
+                    Ok(Answered { outcome, cacheable, stale }) => {
+                        Answer::Changed { outcome, cacheable, stale }
+                    }
                     Err(e) => Answer::Failed(e),
                 };
                 permit.send(Reply { flight, answer, born });

@@ -50,6 +50,8 @@ pub(crate) enum Work {
     Delete {
         id: RequestId,
         names: Vec<Name>,
+        /// It is committed before it is drained, which the next boot must know (rule 27).
+        asynchronous: bool,
     },
     /// A blob arrived: in a file, or carried to be kept in the index.
     Keep {
@@ -97,6 +99,8 @@ pub(crate) struct Committer {
     head: Revision,
     at_ms: u64,
     failed: Option<Error>,
+    /// The directory knows that there are asynchronous DELs.
+    async_dels: bool,
 }
 
 impl Committer {
@@ -121,6 +125,7 @@ impl Committer {
             commits: Vec::new(),
             decided: Vec::new(),
             failed: None,
+            async_dels: false,
         }
     }
 
@@ -209,7 +214,10 @@ impl Committer {
                 verdict.id = Some(id);
                 Ok(verdict)
             }
-            Work::Delete { id, names } => {
+            Work::Delete { id, names, asynchronous } => {
+                if asynchronous {
+                    self.expect_async_dels()?;
+                }
                 let mut verdict = self.judge_delete(&names, revision)?;
                 verdict.id = Some(id);
                 Ok(verdict)
@@ -314,6 +322,17 @@ impl Committer {
         changes.extend(metas.into_iter().map(|(hash, meta)| Change::Blob { hash, meta }));
         let outcome = Outcome::Delete(DeleteOutcome { removed, revision: at });
         Ok(Verdict::of(Done::Change(outcome), changes))
+    }
+
+    /// Once in a life; a start after a crash then lets every change wait for the grace.
+    fn expect_async_dels(&mut self) -> Result<()> {
+        if !self.async_dels {
+            let gone = || Error::unavailable("global is stopping: try again");
+            let authority = self.authority.upgrade().ok_or_else(gone)?;
+            authority.dir.upgrade().ok_or_else(gone)?.persist_async_dels()?;
+            self.async_dels = true;
+        }
+        Ok(())
     }
 
     fn judge_keep(&mut self, hash: BlobHash, size: u64, carried: Option<Blob>) -> Result<Verdict> {

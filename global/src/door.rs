@@ -12,7 +12,8 @@ use dstore_proto::store::{
 };
 use dstore_shared::limits::{CARRIED_BYTES_MAX, LIST_BYTES_MAX, LIST_NAMES_MAX};
 use dstore_shared::{
-    Blob, BlobHash, Command, Entry, Error, Key, Name, Outcome, RequestId, Result, Revision, SetOutcome,
+    Blob, BlobHash, Command, DeleteMode, Entry, Error, Key, Name, Outcome, RequestId, Result, Revision,
+    SetOutcome,
 };
 use tokio::sync::oneshot;
 
@@ -30,22 +31,19 @@ impl Host {
         self.0.sys.blocking.run(move || authority.look(&name)).await
     }
 
-    async fn change(&self, id: RequestId, command: Command) -> Result<Outcome> {
+    async fn change(&self, id: RequestId, command: Command) -> Result<Answered> {
         let room = match &command {
             Command::Set { carried: Some(blob), .. } => self.0.admit(blob.bytes().len()).await,
             _ => None,
         };
         let (to, answer) = oneshot::channel();
         self.0.submit(id, command, None, Responder::Call(to, room));
-        let Answered { outcome, .. } = answer
-            .await
-            .map_err(|_| Error::unavailable("outcome unknown: global is stopping; ask again"))??;
-        Ok(outcome)
+        answer.await.map_err(|_| Error::unavailable("outcome unknown: global is stopping; ask again"))?
     }
 
     /// SET, once the blob is there or goes with it.
     async fn decide(&self, id: RequestId, set: Command) -> Result<SetReply> {
-        let Outcome::Set(outcome) = self.change(id, set).await? else {
+        let Outcome::Set(outcome) = self.change(id, set).await?.outcome else {
             return Err(Error::internal("a SET came to a DEL: report this"));
         };
         let revision = match &outcome {
@@ -86,7 +84,7 @@ fn fit_frame(page: Page) -> Listing {
 }
 
 const fn at(revision: Revision) -> Provenance {
-    Provenance { tier: Tier::Global, cached: false, revision }
+    Provenance::new(Tier::Global, false, revision)
 }
 
 const fn unnamed(hash: BlobHash, size: u64) -> Entry {
@@ -150,8 +148,15 @@ impl Store for Host {
     }
 
     async fn delete(&self, id: RequestId, names: Vec<Name>) -> Result<DeleteReply> {
-        match self.change(id, Command::Delete { names }).await? {
-            Outcome::Delete(done) => Ok(DeleteReply { removed: done.removed, revision: done.revision }),
+        self.delete_in(id, names, DeleteMode::Strict).await
+    }
+
+    async fn delete_in(&self, id: RequestId, names: Vec<Name>, mode: DeleteMode) -> Result<DeleteReply> {
+        let Answered { outcome, stale, .. } = self.change(id, Command::Delete { names, mode }).await?;
+        match outcome {
+            Outcome::Delete(done) => {
+                Ok(DeleteReply { removed: done.removed, revision: done.revision, stale })
+            }
             Outcome::Set(_) => Err(Error::internal("a DEL came to a SET: report this")),
         }
     }

@@ -39,7 +39,7 @@ pub struct Global {
     authority: Arc<Authority>,
     doors: Vec<Serving>,
     tasks: Tasks,
-    dir: DataDir,
+    dir: Arc<DataDir>,
     /// Of committer, publisher and applier: each ends when the one before has.
     ends: Vec<LaneEnd>,
     drain_timeout: Duration,
@@ -198,7 +198,7 @@ fn assemble(
     tasks: &Tasks,
     opened: Opened<Journal>,
     blobs: Blobs,
-) -> (Arc<Authority>, DataDir, Vec<LaneEnd>) {
+) -> (Arc<Authority>, Arc<DataDir>, Vec<LaneEnd>) {
     let now = sys.clock.now();
     let grace =
         if opened.clean || opened.fresh { Duration::ZERO } else { opened.lease_max.max(config.lease) };
@@ -208,7 +208,9 @@ fn assemble(
         head: opened.catalog.head(),
         at: now,
         grace: crate::sessions::lengthened(grace),
+        all_wait: opened.negatives_ever || opened.async_dels,
     };
+    let dir = Arc::new(opened.dir);
     let catalog = opened.catalog.clone();
     let mut ends = Vec::new();
     let authority = Arc::new_cyclic(|authority| {
@@ -231,6 +233,7 @@ fn assemble(
             terms: Terms::for_lease(config.lease),
             boot,
             outcomes: opened.outcomes.into_iter().map(|(id, outcome, _)| (id, outcome)).collect(),
+            dir: Arc::downgrade(&dir),
         })
     });
     let weak = Arc::downgrade(&authority);
@@ -239,7 +242,7 @@ fn assemble(
             authority.fail(&error);
         }
     }));
-    (authority, opened.dir, ends)
+    (authority, dir, ends)
 }
 
 /// Takes all addresses. Whoever connects waits until [`open_doors`].
@@ -287,7 +290,8 @@ async fn tick(authority: Arc<Authority>) {
     loop {
         let (more, next, now) = authority.event(|m, now| (m.tick(now), m.next_deadline(), now));
         let until = next.unwrap_or(Moment::MAX).since(now).min(TICK_MAX);
-        tokio::time::sleep(if more { until.min(Duration::from_millis(1)) } else { until }).await;
+        let until = if more { until.min(Duration::from_millis(1)) } else { until };
+        authority.until_due(now, until).await;
     }
 }
 

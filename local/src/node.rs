@@ -122,14 +122,14 @@ impl Node {
 
     async fn get_name(&self, name: Name, slice: Slice) -> Result<Option<Found>> {
         if let Some(hit) = self.core.hit(name.as_bytes()) {
-            let from = Provenance { tier: Tier::Local, cached: true, revision: hit.entry.bind_rev };
+            let from = Provenance::new(Tier::Local, true, hit.entry.bind_rev);
             return found(hit.entry, from, hit.blob, slice).map(Some);
         }
         // A large blob may take longer than the deadline to arrive: its own transfer has an idle deadline.
         let looked = self.transfer(&name, self.core.read(&name)?).await?;
         let Looked { entry, blob, cached, head } = looked;
         let Some(entry) = entry else { return Ok(None) };
-        let from = Provenance { tier: Tier::Global, cached, revision: head };
+        let from = Provenance::new(Tier::Global, cached, head);
         match blob {
             Some(blob) => found(entry, from, blob, slice).map(Some),
             None => self.stream_through(entry, from, slice).await,
@@ -150,7 +150,7 @@ impl Node {
 
     async fn get_hash(&self, hash: BlobHash, slice: Slice) -> Result<Option<Found>> {
         let entry = |size| Entry { hash, size, bind_rev: Revision(0), expires_at: None };
-        let from = |tier, cached| Provenance { tier, cached, revision: Revision(0) };
+        let from = |tier, cached| Provenance::new(tier, cached, Revision(0));
         if let Some(blob) = self.core.cache.have(&hash) {
             return found(entry(blob.size()), from(Tier::Local, true), blob, slice).map(Some);
         }
@@ -168,7 +168,7 @@ impl Node {
     async fn stat_hash(&self, hash: BlobHash) -> Result<Option<Stat>> {
         let stat = |size, tier, cached| {
             let entry = Entry { hash, size, bind_rev: Revision(0), expires_at: None };
-            Stat { entry, from: Provenance { tier, cached, revision: Revision(0) } }
+            Stat { entry, from: Provenance::new(tier, cached, Revision(0)) }
         };
         if let Some(blob) = self.core.cache.have(&hash) {
             return Ok(Some(stat(blob.size(), Tier::Local, true)));
@@ -196,15 +196,13 @@ impl Node {
             return Err(Error::internal("global answered a SET with another outcome: report this"));
         };
         let from = match &outcome {
-            SetOutcome::Stored(entry) => Provenance { tier: Tier::Global, cached, revision: entry.bind_rev },
+            SetOutcome::Stored(entry) => Provenance::new(Tier::Global, cached, entry.bind_rev),
             SetOutcome::Unchanged(entry) | SetOutcome::Occupied(entry) => {
                 let tier = if held { Tier::Local } else { Tier::Global };
                 let cached = held || self.resolve_winner(&name, entry.hash).await;
-                Provenance { tier, cached, revision: entry.bind_rev }
+                Provenance::new(tier, cached, entry.bind_rev)
             }
-            SetOutcome::NeedBlob => {
-                Provenance { tier: Tier::Global, cached: false, revision: self.core.standing().1 }
-            }
+            SetOutcome::NeedBlob => Provenance::new(Tier::Global, false, self.core.standing().1),
         };
         Ok(SetReply { outcome, from })
     }
@@ -301,7 +299,7 @@ impl Store for Node {
             self.core.admit(bytes);
         }
         let entry = Entry { hash: blob.hash, size: blob.size, bind_rev: Revision(0), expires_at: None };
-        let from = Provenance { tier: Tier::Global, cached: false, revision: Revision(0) };
+        let from = Provenance::new(Tier::Global, false, Revision(0));
         Ok(SetReply { outcome: SetOutcome::Stored(entry), from })
     }
 
@@ -315,7 +313,9 @@ impl Store for Node {
         let command = Command::Delete { names };
         let changed = self.answer(self.core.change(id, command, None)).await.map_err(unknown)?;
         match changed.outcome {
-            Outcome::Delete(done) => Ok(DeleteReply { removed: done.removed, revision: done.revision }),
+            Outcome::Delete(done) => {
+                Ok(DeleteReply { removed: done.removed, revision: done.revision, stale: None })
+            }
             Outcome::Set(_) => {
                 Err(Error::internal("global answered a DEL with another outcome: report this"))
             }
@@ -328,11 +328,11 @@ impl Store for Node {
             Target::Hash(hash) => return self.stat_hash(hash).await,
         };
         if let Some(hit) = self.core.hit(name.as_bytes()) {
-            let from = Provenance { tier: Tier::Local, cached: true, revision: hit.entry.bind_rev };
+            let from = Provenance::new(Tier::Local, true, hit.entry.bind_rev);
             return Ok(Some(Stat { entry: hit.entry, from }));
         }
         let looked = self.answer(self.core.look(&name)).await?;
-        let from = Provenance { tier: Tier::Global, cached: false, revision: looked.head };
+        let from = Provenance::new(Tier::Global, false, looked.head);
         Ok(looked.entry.map(|entry| Stat { entry, from }))
     }
 

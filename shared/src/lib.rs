@@ -15,7 +15,7 @@ mod name;
 mod outline;
 
 pub use blob::{Blob, BlobHash, BlobHasher, ParseHashError};
-pub use entry::{Command, DeleteOutcome, Entry, Outcome, SetOutcome};
+pub use entry::{Command, DeleteMode, DeleteOutcome, Entry, Outcome, SetOutcome};
 pub use error::{Error, Kind, Result};
 pub use ids::{
     Born, ClientId, Epoch, FlightId, HistoryId, Incarnation, LocalId, RegSeq, RequestId, Revision,

@@ -28,6 +28,12 @@ pub const UNARY_BYTES_MAX: usize = 768 << 10;
 pub const DELETE_NAMES_MAX: usize = 10_000;
 /// Bytes of names in one DEL of several keys: the command must fit a frame.
 pub const DELETE_NAME_BYTES_MAX: usize = 512 << 10;
+/// Longest time after which a DEL may ask to be answered as pending: a call is ended by its server after 30 s.
+pub const DELETE_DEADLINE_MAX: Duration = Duration::from_secs(20);
+/// How long a Local that keeps "not found" answers may serve one, from the moment at which it asked.
+pub const ABSENCE_TERM: Duration = Duration::from_millis(500);
+/// "Not found" answers that a Local keeps at a time: with the longest names some 12 MiB.
+pub const ABSENCES_MAX: usize = 10_000;
 /// Requests or replies in one batch of the tier link.
 pub const BATCH_LEN_MAX: usize = 256;
 /// Payload bytes after which a batch of the tier link is cut.

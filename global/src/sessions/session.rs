@@ -28,6 +28,8 @@ pub(super) struct Session {
     pub overflowed: bool,
     /// A name of the SUMMARY round under way was refused (rule 19).
     pub refused: bool,
+    /// It keeps "not found" answers (rule 28).
+    pub negatives: bool,
 }
 
 impl Session {
@@ -58,6 +60,7 @@ impl<J, R> Sessions<J, R> {
         let old_stream = session.stream.replace(stream);
         let old_epoch = std::mem::replace(&mut session.epoch, epoch.counter);
         (session.seq, session.acked, session.refused) = (0, 0, false);
+        session.negatives = hello.negatives;
         let owed = std::mem::take(&mut session.owed);
         self.by_epoch.remove(&old_epoch);
         self.by_epoch.insert(epoch.counter, no);
@@ -119,6 +122,7 @@ impl<J, R> Sessions<J, R> {
             owed: BTreeMap::new(),
             overflowed: false,
             refused: false,
+            negatives: false,
         };
         self.by_no.insert(no, session);
         self.by_local.insert(hello.local_id, no);
@@ -206,7 +210,7 @@ impl<J, R> Sessions<J, R> {
     /// Extends the lease, before the frame that says so is queued (rule 3).
     fn renew(&mut self, now: Moment, no: SessionNo, n: u64) {
         let Some(session) = self.by_no.get(&no) else { return };
-        let oldest = session.owed.values().filter_map(|op| self.ops.get(op)).map(|op| op.marked_at).min();
+        let oldest = session.owed.values().filter_map(|op| self.ops.get(op)?.waits_since()).min();
         let overdue = oldest.is_some_and(|mark| now.since(mark) >= self.terms.ack_max);
         if overdue || self.retiring {
             return;
@@ -303,6 +307,8 @@ impl<J, R> Sessions<J, R> {
                 self.commit_if_drained(now, op);
             }
         }
+        self.end_absences(now);
+        self.end_deadlines(now);
     }
 
     /// The session is over for good.

@@ -35,7 +35,7 @@ pub(super) struct Behaviour {
 
 impl Default for Behaviour {
     fn default() -> Self {
-        let from = Provenance { tier: Tier::Local, cached: true, revision: Revision(1) };
+        let from = Provenance::new(Tier::Local, true, Revision(1));
         let born = Some(Born::default());
         Self {
             from,
@@ -145,7 +145,7 @@ impl Store for FakeStore {
         self.answer(|_| {
             let mut blobs = self.blobs.lock();
             let removed = names.iter().map(|name| blobs.remove(name).is_some()).collect();
-            DeleteReply { removed, revision: Revision(2) }
+            DeleteReply { removed, revision: Revision(2), stale: None }
         })
         .await
     }

@@ -6,7 +6,7 @@ use dstore_shared::{BlobHash, Revision};
 use proptest::prelude::*;
 
 fn from() -> Provenance {
-    Provenance { tier: Tier::Global, cached: true, revision: Revision(7) }
+    Provenance::new(Tier::Global, true, Revision(7))
 }
 
 fn entry(value: &[u8]) -> Entry {
@@ -73,7 +73,7 @@ fn outcomes_of_set_and_del_are_words() {
     assert_eq!(outcome(SetOutcome::Stored(entry(b"v"))), ("stored".into(), 0));
     assert_eq!(outcome(SetOutcome::Unchanged(entry(b"v"))), ("unchanged".into(), 0));
     assert_eq!(outcome(SetOutcome::Occupied(entry(b"v"))), ("occupied".into(), 3));
-    let reply = DeleteReply { removed: vec![true, false], revision: Revision(9) };
+    let reply = DeleteReply { removed: vec![true, false], revision: Revision(9), stale: None };
     let line = delete(&[key(b"a"), key(b"\xff")], &reply);
     assert_eq!(
         line,

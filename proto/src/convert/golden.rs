@@ -3,7 +3,9 @@
 use super::*;
 use crate::codec::read;
 use dstore_shared::frame::{Answer, Ask, Down, Hello, Listed, Reply, Request, Resolved, Resumption, Up};
-use dstore_shared::{Command, DeleteOutcome, FlightId, Incarnation, LocalId, Outcome, RegSeq, SetOutcome};
+use dstore_shared::{
+    Command, DeleteMode, DeleteOutcome, FlightId, Incarnation, LocalId, Outcome, RegSeq, SetOutcome,
+};
 use prost::Message;
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, FileDescriptorSet};
@@ -88,11 +90,14 @@ fn ups() -> Vec<(&'static str, Up)> {
         history: HistoryId(0x0102),
         applied_rev: Revision(9),
         label: "host:1".into(),
+        negatives: false,
     };
+    let keeping = Hello { negatives: true, ..hello.clone() };
     let epoch = epoch();
     let listed = Listed { name: name(), bind_rev: Revision(6), reg_seq: RegSeq(11) };
     vec![
         ("up hello", Up::Hello(hello)),
+        ("up hello negatives", Up::Hello(keeping)),
         ("up keep", Up::Keep { epoch, n: 1, acked: 2 }),
         ("up ack", Up::Ack { epoch, seq: 2 }),
         ("up summary", Up::Summary { epoch, batch: 1, names: vec![listed], last: true }),
@@ -119,22 +124,32 @@ fn requests() -> Vec<(&'static str, Vec<Request>)> {
     let id = RequestId { client: ClientId(12), n: 13, born: born() };
     let request = |ask| vec![Request { flight: FlightId(10), epoch: epoch(), reg_seq: RegSeq(11), ask }];
     let set = |carried| Command::Set { name: name(), hash: blob().id(), size: 5, carried };
+    let del = |mode| Command::Delete { names: vec![name()], mode };
     let have = Some(blob().id());
     vec![
         ("requests resolve", request(Ask::Resolve { name: name(), have, cache: true, carry: true })),
         ("requests put carried", request(Ask::Change { id, command: set(Some(blob())) })),
         ("requests put", request(Ask::Change { id, command: set(None) })),
-        ("requests del", request(Ask::Change { id, command: Command::Delete { names: vec![name()] } })),
+        ("requests del", request(Ask::Change { id, command: del(DeleteMode::Strict) })),
+        (
+            "requests del deadline",
+            request(Ask::Change { id, command: del(DeleteMode::Deadline(Duration::from_millis(300))) }),
+        ),
+        ("requests del async", request(Ask::Change { id, command: del(DeleteMode::Async) })),
     ]
 }
 
 fn replies() -> Vec<(&'static str, Vec<Reply>)> {
     let reply = |answer| vec![Reply { flight: FlightId(10), answer, born: born() }];
-    let set = |outcome| reply(Answer::Changed { outcome: Outcome::Set(outcome), cacheable: Some(epoch()) });
+    let set = |outcome| {
+        reply(Answer::Changed { outcome: Outcome::Set(outcome), cacheable: Some(epoch()), stale: None })
+    };
     let resolved = |entry, carried| {
         reply(Answer::Resolved(Resolved { entry, carried, cacheable: Some(epoch()), head: Revision(9) }))
     };
-    let deleted = DeleteOutcome { removed: vec![true, false], revision: Revision(9) };
+    let outcome = DeleteOutcome { removed: vec![true, false], revision: Revision(9) };
+    let deleted =
+        |stale| reply(Answer::Changed { outcome: Outcome::Delete(outcome.clone()), cacheable: None, stale });
     let failed = Error::exhausted("full").retry_after(Duration::from_millis(20));
     vec![
         ("replies resolved", resolved(Some(entry()), Some(blob()))),
@@ -143,7 +158,8 @@ fn replies() -> Vec<(&'static str, Vec<Reply>)> {
         ("replies unchanged", set(SetOutcome::Unchanged(entry()))),
         ("replies occupied", set(SetOutcome::Occupied(entry()))),
         ("replies blob needed", set(SetOutcome::NeedBlob)),
-        ("replies deleted", reply(Answer::Changed { outcome: Outcome::Delete(deleted), cacheable: None })),
+        ("replies deleted", deleted(None)),
+        ("replies deleted stale", deleted(Some(Duration::from_millis(2_260)))),
         ("replies failed", reply(Answer::Failed(failed))),
     ]
 }

@@ -6,7 +6,8 @@ use crate::shape::Shaped;
 use crate::store::{self, ListQuery, Listing, Provenance, SetReply, Slice, Stat, Target, Tier};
 use dstore_shared::frame::{Answer, Ask, Down, Hello, Listed, Reply, Request, Resolved, Resumption, Up};
 use dstore_shared::{
-    Command, DeleteOutcome, FlightId, Incarnation, Key, Kind, LocalId, Namespace, Outcome, RegSeq, SetOutcome,
+    Command, DeleteMode, DeleteOutcome, FlightId, Incarnation, Key, Kind, LocalId, Namespace, Outcome,
+    RegSeq, SetOutcome,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -64,14 +65,15 @@ fn lease() -> impl Strategy<Value = Duration> {
 }
 
 fn hello() -> impl Strategy<Value = Hello> {
-    (any::<(u128, u64, u128, u64)>(), option::of(epoch()), "[a-z é]{0,60}").prop_map(
-        |((local, incarnation, history, rev), last_epoch, label)| Hello {
+    (any::<(u128, u64, u128, u64, bool)>(), option::of(epoch()), "[a-z é]{0,60}").prop_map(
+        |((local, incarnation, history, rev, negatives), last_epoch, label)| Hello {
             local_id: LocalId(local),
             incarnation: Incarnation(incarnation),
             last_epoch,
             history: HistoryId(history),
             applied_rev: Revision(rev),
             label,
+            negatives,
         },
     )
 }
@@ -131,7 +133,12 @@ fn ask() -> impl Strategy<Value = Ask> {
         size: blob.size(),
         carried: carry.then_some(blob),
     });
-    let delete = vec(name(), 1..5).prop_map(|names| Command::Delete { names });
+    let mode = prop_oneof![
+        Just(DeleteMode::Strict),
+        (0..20_000_u64).prop_map(|ms| DeleteMode::Deadline(Duration::from_millis(ms))),
+        Just(DeleteMode::Async),
+    ];
+    let delete = (vec(name(), 1..5), mode).prop_map(|(names, mode)| Command::Delete { names, mode });
     prop_oneof![
         (name(), option::of(hash()), any::<bool>(), any::<bool>())
             .prop_map(|(name, have, cache, carry)| Ask::Resolve { name, have, cache, carry }),
@@ -169,9 +176,16 @@ fn answer() -> impl Strategy<Value = Answer> {
         .prop_map(|(removed, rev)| DeleteOutcome { removed, revision: Revision(rev) });
     prop_oneof![
         resolved,
-        (set, option::of(epoch()))
-            .prop_map(|(outcome, cacheable)| Answer::Changed { outcome: Outcome::Set(outcome), cacheable }),
-        delete.prop_map(|outcome| Answer::Changed { outcome: Outcome::Delete(outcome), cacheable: None }),
+        (set, option::of(epoch())).prop_map(|(outcome, cacheable)| Answer::Changed {
+            outcome: Outcome::Set(outcome),
+            cacheable,
+            stale: None
+        }),
+        (delete, option::of(1..99_999_u64)).prop_map(|(outcome, stale)| Answer::Changed {
+            outcome: Outcome::Delete(outcome),
+            cacheable: None,
+            stale: stale.map(Duration::from_millis),
+        }),
         error().prop_map(Answer::Failed),
     ]
 }
@@ -216,7 +230,7 @@ proptest! {
         rev in any::<u64>(), born in option::of(born()), id in request_id(), by_hash in any::<bool>(),
     ) {
         let tier = if tier { Tier::Local } else { Tier::Global };
-        let from = Provenance { tier, cached, revision: Revision(rev) };
+        let from = Provenance::new(tier, cached, Revision(rev));
         for outcome in [SetOutcome::Stored(entry), SetOutcome::Unchanged(entry), SetOutcome::Occupied(entry)] {
             round_trip(SetReply { outcome, from }, |r| wire::SetResponse::from(&r), SetReply::try_from);
         }
@@ -399,7 +413,7 @@ proptest! {
         let after = after.then(|| name.key());
         let query = ListQuery { namespace: name.namespace(), prefix: prefix.into(), after, limit };
         prop_assert_eq!(ListQuery::try_from(wire::ListRequest::from(&query)).unwrap(), query);
-        let from = Provenance { tier: Tier::Global, cached: false, revision: Revision(7) };
+        let from = Provenance::new(Tier::Global, false, Revision(7));
         let names = names.into_iter().map(|(name, entry)| (name.key(), entry)).collect();
         let page = Listing { names, next: next.then(|| name.key()), from };
         prop_assert_eq!(Listing::try_from(wire::ListResponse::from(page.clone())).unwrap(), page);
