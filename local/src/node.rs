@@ -9,7 +9,8 @@
 //!               occupied: the winner is resolved like any GET
 //! delete        decided at Global, which waits for every holder
 //! ```
-//! Invariants: a name is never answered from memory but by a hit; a SET is never answered here, not even from
+//! Invariants: a name is never answered from memory but by a hit, an absence under the same lease, or, where that
+//! was asked for and Global does not answer, as stale with its age; a SET is never answered here, not even from
 //! a held name (rule 23); every wait ends by the node's deadline, or with the transfer's idle deadline.
 
 use crate::blob_flight::Landed;
@@ -23,7 +24,8 @@ use dstore_proto::store::{
 };
 use dstore_shared::limits::{CARRIED_BYTES_MAX, DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX};
 use dstore_shared::{
-    Blob, BlobHash, ClientId, Command, Entry, Error, Name, Outcome, RequestId, Result, Revision, SetOutcome,
+    Blob, BlobHash, ClientId, Command, DeleteMode, Entry, Error, Name, Outcome, RequestId, Result, Revision,
+    SetOutcome,
 };
 use futures_util::StreamExt;
 use futures_util::stream;
@@ -93,7 +95,11 @@ impl Node {
     }
 
     fn away(&self) -> Error {
-        Error::unavailable(format!("global does not answer within `{:?}`: try again", self.deadline))
+        self.away_for(self.deadline)
+    }
+
+    fn away_for(&self, limit: Duration) -> Error {
+        Error::unavailable(format!("global does not answer within `{limit:?}`: try again"))
             .retry_after(Duration::from_secs(1))
     }
 
@@ -111,22 +117,40 @@ impl Node {
     /// As soon as nobody would bring an answer any more: `Unavailable` when the node stops, and what
     /// [`Core::refused`] says.
     async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<Result<T, Elapsed>> {
+        self.within(self.deadline, answer).await
+    }
+
+    /// As [`Self::in_time`], with a limit of its own.
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        answer: impl Future<Output = T>,
+    ) -> Result<Result<T, Elapsed>> {
         let stop = self.core.tasks.token();
         tokio::select! {
             biased;
-            answer = tokio::time::timeout(self.deadline, answer) => Ok(answer),
+            answer = tokio::time::timeout(limit, answer) => Ok(answer),
             () = stop.cancelled() => Err(stopped()),
             why = self.core.refused() => Err(why),
         }
     }
 
-    async fn get_name(&self, name: Name, slice: Slice) -> Result<Option<Found>> {
+    async fn get_name(&self, name: Name, slice: Slice, stale: Option<Duration>) -> Result<Option<Found>> {
         if let Some(hit) = self.core.hit(name.as_bytes()) {
             let from = Provenance::new(Tier::Local, true, hit.entry.bind_rev);
             return found(hit.entry, from, hit.blob, slice).map(Some);
         }
+        if self.core.is_absent(name.as_bytes()) {
+            return Ok(None);
+        }
         // A large blob may take longer than the deadline to arrive: its own transfer has an idle deadline.
-        let looked = self.transfer(&name, self.core.read(&name)?).await?;
+        let limit = stale.map_or(self.deadline, |wait| wait.min(self.deadline));
+        let Some(looked) = self.transfer(&name, self.core.read(&name)?, limit).await? else {
+            // Global does not answer. Only now, and only if it was asked for, will an old value do.
+            let old = stale.and_then(|_| self.core.stale(name.as_bytes()));
+            let (hit, age) = old.ok_or_else(|| self.away_for(limit))?;
+            return found(hit.entry, stale_since(hit.entry, age), hit.blob, slice).map(Some);
+        };
         let Looked { entry, blob, cached, head } = looked;
         let Some(entry) = entry else { return Ok(None) };
         let from = Provenance::new(Tier::Global, cached, head);
@@ -136,16 +160,42 @@ impl Node {
         }
     }
 
-    /// Waits for the name within the deadline, and for its blob as long as that moves.
-    async fn transfer(&self, name: &Name, mut answer: oneshot::Receiver<Result<Looked>>) -> Result<Looked> {
+    /// Waits for the name for `limit`, and for its blob as long as that moves. `None`: Global did not answer.
+    async fn transfer(
+        &self,
+        name: &Name,
+        mut answer: oneshot::Receiver<Result<Looked>>,
+        limit: Duration,
+    ) -> Result<Option<Looked>> {
         loop {
-            match self.in_time(&mut answer).await? {
-                Ok(Ok(looked)) => return looked,
+            match self.within(limit, &mut answer).await? {
+                Ok(Ok(looked)) => return looked.map(Some),
                 Ok(Err(_)) => return Err(stopped()),
                 Err(_) if self.core.is_fetching(name) => {}
-                Err(_) => return Err(self.away()),
+                Err(_) => return Ok(None),
             }
         }
+    }
+
+    async fn stat_name(&self, name: Name, stale: Option<Duration>) -> Result<Option<Stat>> {
+        if let Some(hit) = self.core.hit(name.as_bytes()) {
+            let from = Provenance::new(Tier::Local, true, hit.entry.bind_rev);
+            return Ok(Some(Stat { entry: hit.entry, from }));
+        }
+        if self.core.is_absent(name.as_bytes()) {
+            return Ok(None);
+        }
+        let limit = stale.map_or(self.deadline, |wait| wait.min(self.deadline));
+        let looked = match self.within(limit, self.core.look(&name)?).await? {
+            Ok(looked) => looked.map_err(|_| stopped())??,
+            Err(_) => {
+                let old = stale.and_then(|_| self.core.stale(name.as_bytes()));
+                let (hit, age) = old.ok_or_else(|| self.away_for(limit))?;
+                return Ok(Some(Stat { entry: hit.entry, from: stale_since(hit.entry, age) }));
+            }
+        };
+        let from = Provenance::new(Tier::Global, false, looked.head);
+        Ok(looked.entry.map(|entry| Stat { entry, from }))
     }
 
     async fn get_hash(&self, hash: BlobHash, slice: Slice) -> Result<Option<Found>> {
@@ -191,7 +241,7 @@ impl Node {
     async fn decide(&self, id: RequestId, name: Name, blob: Bound) -> Result<SetReply> {
         // Rule 23: Global is asked all the same.
         let held = self.core.hit(name.as_bytes()).is_some();
-        let Changed { outcome, cached } = self.put(id, &name, &blob).await?;
+        let Changed { outcome, cached, .. } = self.put(id, &name, &blob).await?;
         let Outcome::Set(outcome) = outcome else {
             return Err(Error::internal("global answered a SET with another outcome: report this"));
         };
@@ -281,8 +331,23 @@ impl Bound {
 impl Store for Node {
     async fn get(&self, target: Target, slice: Slice) -> Result<Option<Found>> {
         match target {
-            Target::Name(name) => self.get_name(name, slice).await,
+            Target::Name(name) => self.get_name(name, slice, None).await,
             Target::Hash(hash) => self.get_hash(hash, slice).await,
+        }
+    }
+
+    async fn get_stale(&self, target: Target, slice: Slice, wait: Duration) -> Result<Option<Found>> {
+        match target {
+            Target::Name(name) => self.get_name(name, slice, Some(wait)).await,
+            // A blob cannot be stale.
+            Target::Hash(hash) => self.get_hash(hash, slice).await,
+        }
+    }
+
+    async fn stat_stale(&self, target: Target, wait: Duration) -> Result<Option<Stat>> {
+        match target {
+            Target::Name(name) => self.stat_name(name, Some(wait)).await,
+            Target::Hash(hash) => self.stat_hash(hash).await,
         }
     }
 
@@ -309,12 +374,23 @@ impl Store for Node {
     }
 
     async fn delete(&self, id: RequestId, names: Vec<Name>) -> Result<DeleteReply> {
+        self.delete_in(id, names, DeleteMode::Strict).await
+    }
+
+    async fn delete_in(&self, id: RequestId, names: Vec<Name>, mode: DeleteMode) -> Result<DeleteReply> {
         check_delete(&names)?;
-        let command = Command::Delete { names };
-        let changed = self.answer(self.core.change(id, command, None)).await.map_err(unknown)?;
+        // Global counts the mode's deadline from when it knows of the change.
+        let limit = self.deadline + mode.deadline().unwrap_or_default();
+        let answer = self.core.change(id, Command::Delete { names, mode }, None)?;
+        let changed = match self.within(limit, answer).await? {
+            Ok(answer) => answer.map_err(|_| stopped())?,
+            Err(_) => Err(self.away_for(limit)),
+        };
+        let changed = changed.map_err(unknown)?;
         match changed.outcome {
             Outcome::Delete(done) => {
-                Ok(DeleteReply { removed: done.removed, revision: done.revision, stale: None })
+                let stale = changed.stale;
+                Ok(DeleteReply { removed: done.removed, revision: done.revision, stale })
             }
             Outcome::Set(_) => {
                 Err(Error::internal("global answered a DEL with another outcome: report this"))
@@ -323,17 +399,10 @@ impl Store for Node {
     }
 
     async fn stat(&self, target: Target) -> Result<Option<Stat>> {
-        let name = match target {
-            Target::Name(name) => name,
-            Target::Hash(hash) => return self.stat_hash(hash).await,
-        };
-        if let Some(hit) = self.core.hit(name.as_bytes()) {
-            let from = Provenance::new(Tier::Local, true, hit.entry.bind_rev);
-            return Ok(Some(Stat { entry: hit.entry, from }));
+        match target {
+            Target::Name(name) => self.stat_name(name, None).await,
+            Target::Hash(hash) => self.stat_hash(hash).await,
         }
-        let looked = self.answer(self.core.look(&name)).await?;
-        let from = Provenance::new(Tier::Global, false, looked.head);
-        Ok(looked.entry.map(|entry| Stat { entry, from }))
     }
 
     /// A node knows a few names only, so Global is asked.
@@ -352,6 +421,8 @@ impl Store for Node {
             fact("cache_bytes", stats.bytes().to_string()),
             fact("cache_bytes_max", stats.bytes_max.to_string()),
             fact("names_evicted", stats.names_evicted.to_string()),
+            fact("absent", self.core.absences.as_ref().map_or(0, |a| a.len()).to_string()),
+            fact("absent_hits", self.core.absent_hits().to_string()),
             fact("held_bytes", held.to_string()),
             fact("held_bytes_max", held_max.to_string()),
         ];
@@ -380,6 +451,11 @@ impl IdSource for Node {
     fn next_id(&self) -> Result<RequestId> {
         self.ids.next_id(&self.core)
     }
+}
+
+/// Of a value that may have been wrong for `age`.
+fn stale_since(entry: Entry, age: Duration) -> Provenance {
+    Provenance { stale_for: Some(age), ..Provenance::new(Tier::Local, true, entry.bind_rev) }
 }
 
 fn found(entry: Entry, from: Provenance, blob: Blob, slice: Slice) -> Result<Found> {

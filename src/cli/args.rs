@@ -119,6 +119,9 @@ pub enum Verb {
         /// Keep up to SIZE of values in memory [default: 256MiB].
         #[arg(long, value_name = "SIZE")]
         cache_bytes: Option<String>,
+        /// Keep "not found" answers too, each for half a second; a SET anywhere then has to tell this node first.
+        #[arg(long)]
+        negatives: bool,
         /// Allow to listen beyond this machine, unencrypted and open to everybody.
         #[arg(long)]
         insecure: bool,
@@ -136,6 +139,9 @@ pub enum Verb {
     /// Write the exact bytes of a value to standard output.
     Get {
         key: OsString,
+        /// Take an old value if the node has no lease and Global does not answer within TIME [default: 500ms].
+        #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "500ms")]
+        stale_ok: Option<String>,
         #[command(flatten)]
         node: NodeFlag,
     },
@@ -151,6 +157,15 @@ pub enum Verb {
     Del {
         #[arg(required = true)]
         keys: Vec<OsString>,
+        /// Answer when it is durable; others may read the old value for the time that is told.
+        #[arg(long = "async", conflicts_with = "deadline")]
+        asynchronous: bool,
+        /// Answer after TIME at the latest: with exit code 8 if it is not done; it goes on.
+        #[arg(long, value_name = "TIME")]
+        deadline: Option<String>,
+        /// Ask again about the request that was told with exit code 8.
+        #[arg(long, value_name = "WORD")]
+        request: Option<OsString>,
         #[command(flatten)]
         node: NodeFlag,
     },

@@ -148,6 +148,7 @@ fn local_config(settings: LocalSettings) -> LocalConfig {
     LocalConfig {
         listen: tcp.into_iter().chain(socket).collect(),
         cache_bytes: settings.cache_bytes,
+        negatives: settings.negatives,
         label: format!("process {}", std::process::id()),
         ..LocalConfig::new(settings.global)
     }

@@ -115,6 +115,8 @@ pub struct LocalSettings {
     pub socket: Option<PathBuf>,
     /// How many bytes of values it keeps.
     pub cache_bytes: u64,
+    /// Whether it keeps "not found" answers.
+    pub negatives: bool,
 }
 
 /// Where a Local listens by default and a client looks.
@@ -126,6 +128,7 @@ impl Default for LocalSettings {
             global: GlobalSettings::default().listen,
             listen: Some(Listen { address: Address::Tcp(LOCAL_ADDRESS.into()), is_default: true }),
             socket: None,
+            negatives: false,
             cache_bytes: 256 << 20, // enough to matter, too little to hurt a small machine
         }
     }

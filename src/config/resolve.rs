@@ -8,8 +8,8 @@ use super::{
 };
 use crate::cli::args::{CommandLine, NodeFlag, ScriptFlags, Solo, StoreFlags, Verb};
 use dstore_global::{EngineKind, SyncLevel};
-use dstore_local::repl::{Command, Mode};
-use dstore_shared::{Error, Key, Result};
+use dstore_local::repl::{Command, How, Mode, request_from, stale_wait, time};
+use dstore_shared::{DeleteMode, Error, Key, Result};
 use dstore_sys::net::Address;
 use std::ffi::OsString;
 use std::fmt;
@@ -62,8 +62,9 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
             only_this_machine(&global.listen, insecure)?;
             (Action::Global(global), mode)
         }
-        Some(Verb::Local { global, listen, socket, cache_bytes, insecure, repl }) => {
+        Some(Verb::Local { global, listen, socket, cache_bytes, negatives, insecure, repl }) => {
             let mut local = settings.local(listen, cache_bytes, insecure)?;
+            local.negatives = settings.yes("local", "negatives", negatives)?;
             if let Some(given) = settings.given("local", "global", global) {
                 local.global = given.read::<Address>()?;
             }
@@ -75,9 +76,10 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
         Some(Verb::Repl { node, script }) => {
             (Action::Repl { node: settings.node(node)?, script: script.into() }, mode)
         }
-        Some(Verb::Get { key, node }) => {
+        Some(Verb::Get { key, stale_ok, node }) => {
             let raw = if line.json { Mode::Json } else { Mode::Raw };
-            (settings.one_shot(node, Command::Get { key: key_of(key)? })?, raw)
+            let stale_ok = stale_ok.map(|time| stale_wait(Some(time.as_bytes()))).transpose()?;
+            (settings.one_shot(node, Command::Get { key: key_of(key)?, stale_ok })?, raw)
         }
         Some(Verb::Set { key, value, node }) => {
             let key = key_of(key)?;
@@ -87,9 +89,10 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
             };
             (action, mode)
         }
-        Some(Verb::Del { keys, node }) => {
+        Some(Verb::Del { keys, asynchronous, deadline, request, node }) => {
             let keys = keys.into_iter().map(key_of).collect::<Result<_>>()?;
-            (settings.one_shot(node, Command::Delete { keys })?, mode)
+            let how = how(asynchronous, deadline, request)?;
+            (settings.one_shot(node, Command::Delete { keys, how })?, mode)
         }
         Some(Verb::Check { data, deep, min_free }) => {
             // The engine is not asked for: the directory says it.
@@ -100,6 +103,19 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
         Some(Verb::Status { node }) => (settings.one_shot(node, Command::Status)?, mode),
     };
     Ok(Config { action, mode, log })
+}
+
+/// How `dstore del` is to delete.
+fn how(asynchronous: bool, deadline: Option<String>, request: Option<OsString>) -> Result<How> {
+    let mut how = How::default();
+    if asynchronous {
+        how.set_mode(DeleteMode::Async)?;
+    }
+    if let Some(limit) = deadline {
+        how.set_mode(DeleteMode::Deadline(time(limit.as_bytes())?))?;
+    }
+    how.request = request.map(|word| request_from(&word.into_vec())).transpose()?;
+    Ok(how)
 }
 
 fn key_of(bytes: OsString) -> Result<Key> {

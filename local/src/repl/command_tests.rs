@@ -11,7 +11,7 @@ fn key(bytes: &[u8]) -> Key {
 }
 
 fn get(k: &[u8]) -> Command {
-    Command::Get { key: key(k) }
+    Command::Get { key: key(k), stale_ok: None }
 }
 
 fn set(k: &[u8], value: &'static [u8]) -> Command {
@@ -19,7 +19,7 @@ fn set(k: &[u8], value: &'static [u8]) -> Command {
 }
 
 fn del(keys: &[&[u8]]) -> Command {
-    Command::Delete { keys: keys.iter().map(|k| key(k)).collect() }
+    Command::Delete { keys: keys.iter().map(|k| key(k)).collect(), how: How::default() }
 }
 
 fn command(line: impl Into<Bytes>) -> Command {

@@ -50,7 +50,7 @@ fn bytes_that_are_not_utf8_stand_in_base64() {
 #[test]
 fn failures_and_refusals_carry_kind_and_exit_code() {
     let error = Error::unavailable("global is away").retry_after(std::time::Duration::from_millis(20));
-    let answer = read(&failed("set", Some(&key(b"k")), &error));
+    let answer = read(&failed("set", Some(&key(b"k")), None, &error));
     assert_eq!(
         answer["error"],
         json!({"kind": "Unavailable", "message": "global is away", "retry_after_ms": 20})

@@ -123,8 +123,8 @@ pub(super) fn tier_name(tier: Tier) -> &'static str {
 /// The answer to `.help`.
 pub const HELP: &str = "\
 SET KEY VALUE   store a value; also PUT, INSERT, IN, I
-GET KEY         read it; also SELECT, OUTPUT, OUT, O
-DEL KEY..       remove keys, all at once; also DELETE, REM, REMOVE, RM, D
+GET KEY         read it; also SELECT, OUTPUT, OUT, O; --stale-ok[=TIME]: an old value will do
+DEL KEY..       remove keys, all at once; also DELETE, REM, REMOVE, RM, D; --deadline TIME, --async
 .mode [MODE]    text, raw (GET writes the exact bytes) or json; without MODE tells which
 .help  .version
 .exit [CODE]    leave

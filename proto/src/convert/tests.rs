@@ -243,10 +243,11 @@ proptest! {
         };
         round_trip(status, wire::StatusResponse::from, store::Status::try_from);
         let target = if by_hash { Target::Hash(entry.hash) } else { Target::Name(names[0].clone()) };
-        let target_wire = |t| wire::StatRequest { target: Some(target_to(&t)) };
+        let target_wire = |t| wire::StatRequest { target: Some(target_to(&t)), ..wire::StatRequest::default() };
         round_trip(target, target_wire, |w| target_from(w.target));
         let delete = |(id, names): (RequestId, Vec<Name>)| wire::DeleteRequest {
             id: Some(Packer::new(0).request_id(&id)), names: names_to(&names),
+            ..wire::DeleteRequest::default()
         };
         round_trip((id, names), delete, |w| Ok((need(w.id, "id")?.try_into()?, names_from(w.names)?)));
     }

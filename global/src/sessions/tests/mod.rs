@@ -14,7 +14,7 @@ mod resume;
 
 use super::*;
 use dstore_shared::frame::{Hello, Resumption};
-use dstore_shared::{BlobHash, ClientId, DeleteOutcome, Entry, Incarnation, Kind, SetOutcome};
+use dstore_shared::{BlobHash, DeleteMode, DeleteOutcome, Entry, Incarnation, Kind, SetOutcome};
 use std::fmt::Write;
 
 const LEASE_MS: u64 = 2_000;
@@ -69,6 +69,7 @@ impl Life {
             history: last_epoch.map_or(HistoryId::default(), |e| e.history),
             applied_rev: Revision(0),
             label: format!("local {}.{}", self.local, self.incarnation),
+            negatives: false,
         }
     }
 }
@@ -78,6 +79,8 @@ struct Table {
     /// By label: the request's id, and the op it became.
     ids: HashMap<&'static str, (RequestId, Option<OpNo>)>,
     done: Vec<String>,
+    /// That of DELs from now on.
+    mode: DeleteMode,
 }
 
 impl Table {
@@ -92,8 +95,10 @@ impl Table {
 
     fn with(terms: Terms, grace_ms: u64) -> Self {
         let grace = Duration::from_millis(grace_ms);
-        let boot = Boot { history: HISTORY, number: BOOT, head: Revision(HEAD), at: at(0), grace };
-        Self { m: Sessions::new(terms, boot), ids: HashMap::new(), done: Vec::new() }
+        let boot =
+            Boot { history: HISTORY, number: BOOT, head: Revision(HEAD), at: at(0), grace, all_wait: false };
+        let m = Sessions::new(terms, boot);
+        Self { m, ids: HashMap::new(), done: Vec::new(), mode: DeleteMode::Strict }
     }
 
     // ---- events
@@ -193,7 +198,10 @@ impl Table {
         let id = self.ids.entry(label).or_insert((new, None)).0;
         let caller = caller.map(|(epoch, reg)| Caller { epoch, reg_seq: RegSeq(reg) });
         let names = names.iter().map(|k| name(k)).collect();
-        self.m.submit(at(ms), Submission { id, names, drains, job: label, caller, responder: label });
+        self.m.submit(
+            at(ms),
+            Submission { id, names, drains, mode: self.mode, job: label, caller, responder: label },
+        );
     }
 
     /// The committer is done with what `label` asked, and what it did is visible.

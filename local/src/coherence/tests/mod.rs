@@ -11,7 +11,9 @@ mod session;
 
 use super::*;
 use dstore_shared::frame::{Ask, Down, Listed, Resolved, Resumption};
-use dstore_shared::{BlobHash, ClientId, Command, DeleteOutcome, Kind, Outcome, RequestId, SetOutcome};
+use dstore_shared::{
+    BlobHash, ClientId, Command, DeleteMode, DeleteOutcome, Kind, Outcome, RequestId, SetOutcome,
+};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -188,7 +190,7 @@ impl Table {
     }
 
     fn del(&mut self, k: &str, who: &'static str) {
-        self.change(Command::Delete { names: vec![name(k)] }, who);
+        self.change(Command::Delete { names: vec![name(k)], mode: DeleteMode::Strict }, who);
     }
 
     fn change(&mut self, command: Command, who: &'static str) {
