@@ -12,6 +12,7 @@ mod contention;
 mod damage;
 mod gone;
 mod limits;
+mod modes;
 mod restart;
 mod rig;
 mod sizes;
