@@ -68,7 +68,11 @@ async fn an_async_delete_that_everybody_has_heard_of_leaves_nothing_stale() {
     b.holds("k").await;
     let bound = a.client.delete_in(&[name("k")], DeleteMode::Async).await.expect("deleted").stale;
     let strict = a.client.delete(&[name("k")]).await.expect("deleted");
-    assert_eq!((strict.removed, strict.stale), (vec![false], None), "it is told of asynchronous ones: {bound:?}");
+    assert_eq!(
+        (strict.removed, strict.stale),
+        (vec![false], None),
+        "it is told of asynchronous ones: {bound:?}"
+    );
     assert!(b.get("k").await.is_none(), "a strict op after it is as good as ever");
 }
 
