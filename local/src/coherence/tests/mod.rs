@@ -5,6 +5,7 @@
 //! milliseconds; [`Table::gives`] tells all that was to be done since it was last asked, in order. `e1` is an
 //! epoch, `f1` a flight, `#1` a registration, `k@5` name k bound at revision 5; `g1` and the like wait.
 
+mod absences;
 mod flights;
 mod hostile;
 mod session;
