@@ -53,6 +53,13 @@ impl Absences {
         self.names.view(packed_name, |_, absent| *absent)
     }
 
+    /// All that are kept, in the order in which they run out. Looks at every one.
+    pub fn all(&self) -> Vec<(Name, Absent)> {
+        let ends = self.ends.lock();
+        let kept = |(_, name): &(Moment, Name)| Some((name.clone(), self.get(name.as_bytes())?));
+        ends.iter().filter_map(kept).collect()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.names.len()

@@ -27,6 +27,10 @@ pub struct Config {
     pub black_box: bool,
     /// Whether every event is printed.
     pub narrate: bool,
+    /// Whether some DELs are asynchronous, and some have deadlines.
+    pub modes: bool,
+    /// Whether every other Local keeps "not found" answers.
+    pub negatives: bool,
 }
 
 impl Config {
@@ -45,6 +49,8 @@ impl Config {
             planted: None,
             black_box: false,
             narrate: false,
+            modes: rng.chance(500),
+            negatives: rng.chance(500),
         }
     }
 
@@ -54,6 +60,11 @@ impl Config {
         // Few others, or the bug hides behind them.
         self.faults = self.faults.into_iter().step_by(3).chain(planted.needs()).collect();
         self.planted = Some(planted);
+        (self.modes, self.negatives) = match planted {
+            Planted::AsyncFreesAtCommit | Planted::ForgottenAsync => (true, false),
+            Planted::UndrainedPresence | Planted::AbsenceOutlivesEpoch => (false, true),
+            _ => (false, false),
+        };
         self
     }
 
@@ -147,11 +158,19 @@ pub enum Planted {
     RestampRetries,
     /// A DEL of several names shows one after the other (G2).
     PiecemealDelete,
+    /// The names of an asynchronous DEL are free as soon as it is visible (rule 27).
+    AsyncFreesAtCommit,
+    /// After a crash nobody knows of asynchronous DELs that were not drained (rule 29).
+    ForgottenAsync,
+    /// A SET does not wait for those who may serve that its name is absent (rule 28).
+    UndrainedPresence,
+    /// "Not found" answers are kept over a change of the epoch (rule 28).
+    AbsenceOutlivesEpoch,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 18] = [
         Self::SkipGrace,
         Self::AckBeforeRemoval,
         Self::InstallPoisoned,
@@ -166,6 +185,10 @@ impl Planted {
         Self::FreeBeforeVisible,
         Self::RestampRetries,
         Self::PiecemealDelete,
+        Self::AsyncFreesAtCommit,
+        Self::ForgottenAsync,
+        Self::UndrainedPresence,
+        Self::AbsenceOutlivesEpoch,
     ];
 
     /// Every one shows more often when somebody looks where it would.
@@ -177,8 +200,8 @@ impl Planted {
 
     fn needs_of_its_own(self) -> Vec<Fault> {
         match self {
-            Self::SkipGrace | Self::VisibleBeforeSync => vec![Fault::GlobalCrashes],
-            Self::ReleaseOnStreamLoss | Self::IgnoreEra => vec![Fault::Cuts],
+            Self::SkipGrace | Self::VisibleBeforeSync | Self::ForgottenAsync => vec![Fault::GlobalCrashes],
+            Self::ReleaseOnStreamLoss | Self::IgnoreEra | Self::AbsenceOutlivesEpoch => vec![Fault::Cuts],
             Self::NoRepeatedInvs => vec![Fault::Cuts, Fault::Stalls],
             Self::WrongClocks => vec![Fault::Cuts, Fault::Skew],
             Self::LoadAfterLookup => vec![Fault::Cuts, Fault::LocalPauses],

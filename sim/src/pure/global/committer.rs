@@ -6,7 +6,7 @@ use crate::pure::history::Told;
 use crate::pure::local::value_of;
 use crate::pure::rng::MS;
 use crate::pure::world::{self, World};
-use dstore_shared::{Command, DeleteOutcome, Entry, Error, Name, Outcome, Revision, SetOutcome};
+use dstore_shared::{Command, DeleteMode, DeleteOutcome, Entry, Error, Name, Outcome, Revision, SetOutcome};
 
 impl World {
     /// Appends what is queued as one batch, if no batch is on its way.
@@ -16,14 +16,20 @@ impl World {
             return;
         }
         let jobs = std::mem::take(&mut process.queue);
-        let mut batch = Batch { results: Vec::new(), records: Vec::new() };
+        let mut batch = Batch { results: Vec::new(), asynchronous: Vec::new(), records: Vec::new() };
         let mut head = self.global.head;
         for (op, job) in jobs {
             // Ops of one batch have no name in common: the state before the batch is the state before each.
             let outcome = self.outcome(&job.command, head.next());
+            let asynchronous = matches!(job.command, Command::Delete { mode: DeleteMode::Async, .. });
+            if asynchronous {
+                self.global.async_dels = true;
+                batch.asynchronous.push((op, job.id));
+            }
             if let Some(changes) = changes(&job.command, &outcome) {
                 head = head.next();
-                batch.records.push(Record { rev: head, id: job.id, outcome: outcome.clone(), changes });
+                let (rev, id, outcome) = (head, job.id, outcome.clone());
+                batch.records.push(Record { rev, id, outcome, changes, asynchronous });
             }
             batch.results.push((op, Ok(outcome)));
         }
@@ -52,7 +58,7 @@ impl World {
                 Some(held) if held.hash == *hash => SetOutcome::Unchanged(*held),
                 Some(held) => SetOutcome::Occupied(*held),
             }),
-            Command::Delete { names } => {
+            Command::Delete { names, .. } => {
                 let removed: Vec<bool> = names.iter().map(|n| self.global.visible.contains_key(n)).collect();
                 let revision = if removed.contains(&true) { next } else { Revision(next.0 - 1) };
                 Outcome::Delete(DeleteOutcome { removed, revision })
@@ -88,11 +94,16 @@ impl World {
         for (op, result) in batch.results {
             delay += if self.rng.chance(500) { 0 } else { self.rng.between(1, 1_500) * 1_000 };
             let boot = self.global.boot;
-            self.after(delay, world::Event::Global(boot, Event::Finish(op, result, head)));
+            let asynchronous = batch.asynchronous.iter().find(|(no, _)| *no == op).map(|(_, id)| *id);
+            self.after(delay, world::Event::Global(boot, Event::Finish(op, result, head, asynchronous)));
         }
     }
 
     pub(super) fn show(&mut self, record: &Record, whole: bool) {
+        if record.asynchronous {
+            let keys: Vec<usize> = record.changes.iter().map(|(name, _)| self.key(name)).collect();
+            self.history.lingers(self.now, record.id, &keys);
+        }
         self.global.apply(record);
         self.global.outcomes.push((record.id, record.outcome.clone()));
         let mut changes: Vec<_> =
@@ -137,7 +148,7 @@ fn changes(command: &Command, outcome: &Outcome) -> Option<Vec<(Name, Option<Ent
         (Command::Set { name, .. }, Outcome::Set(SetOutcome::Stored(e))) => {
             Some(vec![(name.clone(), Some(*e))])
         }
-        (Command::Delete { names }, Outcome::Delete(d)) => {
+        (Command::Delete { names, .. }, Outcome::Delete(d)) => {
             let removed = names.iter().zip(&d.removed).filter(|(_, removed)| **removed);
             let changes: Vec<_> = removed.map(|(name, _)| (name.clone(), None)).collect();
             (!changes.is_empty()).then_some(changes)

@@ -5,17 +5,20 @@ use crate::pure::config::Planted;
 use crate::pure::world::{self, World};
 use dstore_global::sessions::{Caller, StreamId, Submission};
 use dstore_shared::frame::{Answer, Ask, Reply, Request, Resolved, Up};
-use dstore_shared::{Command, Revision};
+use dstore_shared::{Command, DeleteMode, Revision};
 
 impl World {
     pub(super) fn frame_at_global(&mut self, stream: u64, frame: Up) {
         let now = self.global_now();
         let id = StreamId(stream);
         match frame {
-            Up::Hello(hello) => match self.machine().hello(now, id, &hello) {
-                Ok(epoch) => _ = self.global.epochs.insert(stream, epoch),
-                Err(_) => self.close(stream, true),
-            },
+            Up::Hello(hello) => {
+                self.global.negatives |= hello.negatives;
+                match self.machine().hello(now, id, &hello) {
+                    Ok(epoch) => _ = self.global.epochs.insert(stream, epoch),
+                    Err(_) => self.close(stream, true),
+                }
+            }
             Up::Keep { epoch, n, acked } => self.machine().keep(now, id, epoch, n, acked),
             Up::Ack { epoch, seq } => self.machine().ack(now, id, epoch, seq),
             Up::Summary { epoch, batch, names, last } => {
@@ -60,13 +63,13 @@ impl World {
                 self.soon(Event::Read(no));
             }
             Ask::Change { id, command } => {
-                let (names, drains) = match &command {
-                    Command::Set { name, .. } => (vec![name.clone()], false),
-                    Command::Delete { names } => (names.clone(), true),
+                let (names, drains, mode) = match &command {
+                    Command::Set { name, .. } => (vec![name.clone()], false, DeleteMode::Strict),
+                    Command::Delete { names, mode } => (names.clone(), true, *mode),
                 };
                 let caller = (!drains && reg_seq.0 > 0).then_some(Caller { epoch, reg_seq });
                 let job = Job { id, command };
-                self.machine().submit(now, Submission { id, names, drains, job, caller, responder });
+                self.machine().submit(now, Submission { id, names, drains, mode, job, caller, responder });
             }
         }
     }
@@ -95,7 +98,23 @@ impl World {
             read.made = self.machine().begin_read(now, read.epoch, &read.name, read.reg_seq);
         }
         let found = read.found.is_some();
-        let mut cacheable = read.made.and_then(|made| self.machine().end_read(now, &read.name, made, found));
+        let undrained = self.planted(Planted::UndrainedPresence);
+        let mut cacheable = read.made.and_then(|made| {
+            let keeps = self.machine().keeps_absences(read.epoch);
+            match found {
+                true => self.machine().end_read(now, &read.name, made, true),
+                // The Local may keep it, and nobody remembers that.
+                false if undrained && keeps => {
+                    let busy = self.machine().is_busy(&read.name);
+                    self.machine().end_read(now, &read.name, made, false);
+                    (!busy).then_some(read.epoch)
+                }
+                false => self.machine().end_absent(now, &read.name, made),
+            }
+        });
+        if !found && cacheable.is_some() {
+            read.head = self.machine().head();
+        }
         if self.planted(Planted::AlwaysCacheable) && found {
             cacheable = Some(read.epoch);
         }
