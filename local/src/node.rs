@@ -95,12 +95,7 @@ impl Node {
     }
 
     fn away(&self) -> Error {
-        self.away_for(self.deadline)
-    }
-
-    fn away_for(&self, limit: Duration) -> Error {
-        Error::unavailable(format!("global does not answer within `{limit:?}`: try again"))
-            .retry_after(Duration::from_secs(1))
+        away_for(self.deadline)
     }
 
     async fn answer<T>(&self, from: Result<oneshot::Receiver<Result<T>>>) -> Result<T> {
@@ -148,7 +143,7 @@ impl Node {
         let Some(looked) = self.transfer(&name, self.core.read(&name)?, limit).await? else {
             // Global does not answer. Only now, and only if it was asked for, will an old value do.
             let old = stale.and_then(|_| self.core.stale(name.as_bytes()));
-            let (hit, age) = old.ok_or_else(|| self.away_for(limit))?;
+            let (hit, age) = old.ok_or_else(|| away_for(limit))?;
             return found(hit.entry, stale_since(hit.entry, age), hit.blob, slice).map(Some);
         };
         let Looked { entry, blob, cached, head } = looked;
@@ -186,14 +181,12 @@ impl Node {
             return Ok(None);
         }
         let limit = stale.map_or(self.deadline, |wait| wait.min(self.deadline));
-        let looked = match self.within(limit, self.core.look(&name)?).await? {
-            Ok(looked) => looked.map_err(|_| stopped())??,
-            Err(_) => {
-                let old = stale.and_then(|_| self.core.stale(name.as_bytes()));
-                let (hit, age) = old.ok_or_else(|| self.away_for(limit))?;
-                return Ok(Some(Stat { entry: hit.entry, from: stale_since(hit.entry, age) }));
-            }
+        let Ok(looked) = self.within(limit, self.core.look(&name)?).await? else {
+            let old = stale.and_then(|_| self.core.stale(name.as_bytes()));
+            let (hit, age) = old.ok_or_else(|| away_for(limit))?;
+            return Ok(Some(Stat { entry: hit.entry, from: stale_since(hit.entry, age) }));
         };
+        let looked = looked.map_err(|_| stopped())??;
         let from = Provenance::new(Tier::Global, false, looked.head);
         Ok(looked.entry.map(|entry| Stat { entry, from }))
     }
@@ -384,7 +377,7 @@ impl Store for Node {
         let answer = self.core.change(id, Command::Delete { names, mode }, None)?;
         let changed = match self.within(limit, answer).await? {
             Ok(answer) => answer.map_err(|_| stopped())?,
-            Err(_) => Err(self.away_for(limit)),
+            Err(_) => Err(away_for(limit)),
         };
         let changed = changed.map_err(unknown)?;
         match changed.outcome {
@@ -451,6 +444,11 @@ impl IdSource for Node {
     fn next_id(&self) -> Result<RequestId> {
         self.ids.next_id(&self.core)
     }
+}
+
+fn away_for(limit: Duration) -> Error {
+    Error::unavailable(format!("global does not answer within `{limit:?}`: try again"))
+        .retry_after(Duration::from_secs(1))
 }
 
 /// Of a value that may have been wrong for `age`.

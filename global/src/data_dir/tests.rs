@@ -534,3 +534,25 @@ fn a_killed_process_with_the_sled_engine_loses_nothing_acknowledged() {
 fn a_killed_process_with_the_fjall_engine_loses_nothing_acknowledged() {
     killed_at_any_moment(EngineKind::Fjall);
 }
+
+#[test]
+fn asynchronous_dels_are_remembered_over_crashes_and_not_over_a_clean_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("d");
+    let first = open_memory(&path);
+    assert!(!first.async_dels);
+    first.dir.persist_async_dels().unwrap();
+    drop_unclean(first);
+    let second = open_memory(&path);
+    assert!(second.async_dels, "a drain may have been cut short");
+    drop_unclean(second);
+    let mut third = open_memory(&path);
+    assert!(third.async_dels, "and its leases may still run");
+    write(&mut third, 10);
+    third.dir.mark_clean(Revision(10)).unwrap();
+    drop_unclean(third);
+    let fourth = open_memory(&path);
+    assert!(fourth.clean);
+    drop_unclean(fourth);
+    assert!(!open_memory(&path).async_dels, "nobody served anything at the clean stop");
+}

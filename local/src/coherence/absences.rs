@@ -76,10 +76,11 @@ impl Absences {
         if ends.len() >= self.max && !self.names.contains_key(name.as_bytes()) {
             return false;
         }
-        if let Some(before) = self.names.insert(name.compact(), absent) {
+        let name = name.compact();
+        if let Some(before) = self.names.insert(name.clone(), absent) {
             ends.remove(&(before.until, name.clone()));
         }
-        ends.insert((absent.until, name.compact()));
+        ends.insert((absent.until, name));
         true
     }
 

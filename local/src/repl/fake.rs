@@ -142,10 +142,10 @@ impl Store for FakeStore {
 
     async fn delete(&self, id: RequestId, names: Vec<Name>) -> Result<DeleteReply> {
         self.ids.lock().push(id);
-        self.answer(|_| {
+        self.answer(|from| {
             let mut blobs = self.blobs.lock();
             let removed = names.iter().map(|name| blobs.remove(name).is_some()).collect();
-            DeleteReply { removed, revision: Revision(2), stale: None }
+            DeleteReply { removed, revision: Revision(2), stale: from.stale_for }
         })
         .await
     }

@@ -65,6 +65,10 @@ impl Config {
             Planted::UndrainedPresence | Planted::AbsenceOutlivesEpoch => (false, true),
             _ => (false, false),
         };
+        if planted == Planted::ForgottenAsync {
+            // Long enough for Global to be back before it ends.
+            self.lease = Duration::from_secs(2);
+        }
         self
     }
 

@@ -82,6 +82,10 @@ fn seeds_for(planted: Planted, black_box: bool) -> u64 {
         Planted::SkipGrace | Planted::VisibleBeforeSync if black_box => 100,
         // A hit must stand still between its lookup and its look at the clock while a whole session begins.
         Planted::LoadAfterLookup => 200,
+        // A crash between the answer to a DEL and the end of a lease, and a SET between it and that end.
+        Planted::ForgottenAsync => 400,
+        // A session that ran out and began anew within half a second.
+        Planted::AbsenceOutlivesEpoch => 200,
         // Between a WELCOME and the answer to the first SUMMARY.
         Planted::IgnoreEra => 100,
         _ => 60,
@@ -101,6 +105,16 @@ fn rates(planted: Planted, black_box: bool) -> [usize; 3] {
 #[ignore = "minutes; tells how often each planted bug shows"]
 fn survey() {
     for planted in Planted::ALL {
+        let (inside, outside) = (rates(planted, false), rates(planted, true));
+        println!("{planted:?}: of {SURVEYED} seeds {inside:?}, by what callers are told {outside:?}");
+    }
+}
+
+#[test]
+#[ignore = "tells how often the bugs of modes and absences show"]
+fn survey_modes() {
+    use Planted::{AbsenceOutlivesEpoch, AsyncFreesAtCommit, ForgottenAsync, UndrainedPresence};
+    for planted in [AsyncFreesAtCommit, ForgottenAsync, UndrainedPresence, AbsenceOutlivesEpoch] {
         let (inside, outside) = (rates(planted, false), rates(planted, true));
         println!("{planted:?}: of {SURVEYED} seeds {inside:?}, by what callers are told {outside:?}");
     }
