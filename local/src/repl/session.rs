@@ -343,10 +343,11 @@ impl<S: Store> Session<S> {
         if asked.mode == Mode::Json {
             self.output.line(&json::failed(asked.command, asked.key, asked.request.as_ref(), &error)).await?;
         }
-        self.output.error(&failure(&error)).await;
+        // The last line is the error, here as everywhere.
         if let Some(request) = &asked.request {
             self.output.note(&format!("ask again with `--request {}`", request_word(request))).await;
         }
+        self.output.error(&failure(&error)).await;
         self.output.flush().await?;
         Ok(exit::of(error.kind()))
     }
