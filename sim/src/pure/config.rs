@@ -6,6 +6,7 @@ use std::time::Duration;
 
 /// One run of the simulator, but for its seed.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is on or off by itself")]
 pub struct Config {
     /// Locals.
     pub locals: usize,

@@ -80,12 +80,11 @@ fn seeds_for(planted: Planted, black_box: bool) -> u64 {
         // A window of a few milliseconds, of which callers hit a few.
         Planted::WrongClocks | Planted::AckBeforeRemoval if black_box => 400,
         Planted::SkipGrace | Planted::VisibleBeforeSync if black_box => 100,
-        // A hit must stand still between its lookup and its look at the clock while a whole session begins.
-        Planted::LoadAfterLookup => 200,
+        // A hit must stand still between its lookup and its look at the clock while a whole session begins; one
+        // must run out and another begin within half a second.
+        Planted::LoadAfterLookup | Planted::AbsenceOutlivesEpoch => 200,
         // A crash between the answer to a DEL and the end of a lease, and a SET between it and that end.
         Planted::ForgottenAsync => 400,
-        // A session that ran out and began anew within half a second.
-        Planted::AbsenceOutlivesEpoch => 200,
         // Between a WELCOME and the answer to the first SUMMARY.
         Planted::IgnoreEra => 100,
         _ => 60,
