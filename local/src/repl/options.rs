@@ -68,7 +68,7 @@ pub fn request_word(id: &RequestId) -> String {
     format!("{:032x}-{n}-{:032x}-{}-{}", client.0, born.history.0, born.boot, born.at_ms)
 }
 
-/// Reads [`request_word`].
+/// Reads the word that a pending DEL was told.
 ///
 /// # Errors
 /// `Invalid` for anything else.
