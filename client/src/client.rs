@@ -17,7 +17,8 @@ use dstore_proto::store::{
 };
 use dstore_shared::limits::{CHUNK_BYTES, UNARY_BYTES_MAX};
 use dstore_shared::{
-    Blob, BlobHash, ClientId, Entry, Error, Name, Prefix, PrefixOutcome, RequestId, Result, SetOutcome,
+    Blob, BlobHash, ClientId, DeleteMode, Entry, Error, Name, Prefix, PrefixOutcome, RequestId, Result,
+    SetOutcome,
 };
 use dstore_sys::Sys;
 use dstore_sys::net::Address;
@@ -157,7 +158,7 @@ impl<S: Store> Client<S> {
     /// # Errors
     /// `TooLarge` beyond `get_bytes_max`; as [`Store::get`].
     pub async fn get(&self, name: &Name) -> Result<Option<Value>> {
-        self.read(&Target::Name(name.clone())).await
+        self.read(&Target::Name(name.clone()), None).await
     }
 
     /// Reads a blob by its hash, whole. `Ok(None)`: there is no such blob.
@@ -165,12 +166,12 @@ impl<S: Store> Client<S> {
     /// # Errors
     /// As [`Client::get`].
     pub async fn get_hash(&self, hash: BlobHash) -> Result<Option<Value>> {
-        self.read(&Target::Hash(hash)).await
+        self.read(&Target::Hash(hash), None).await
     }
 
-    async fn read(&self, target: &Target) -> Result<Option<Value>> {
+    async fn read(&self, target: &Target, stale: Option<Duration>) -> Result<Option<Value>> {
         self.retry(Attempts::Transfers, || async {
-            let Some(found) = self.begin(target, Slice::ALL).await? else { return Ok(None) };
+            let Some(found) = self.begin(target, Slice::ALL, stale).await? else { return Ok(None) };
             let Found { entry, from, body } = found;
             if entry.size > self.inner.config.get_bytes_max {
                 let (n, max) = (entry.size, self.inner.config.get_bytes_max);
@@ -189,7 +190,16 @@ impl<S: Store> Client<S> {
     /// # Errors
     /// As [`Store::get`]; such an error may also end the stream.
     pub async fn get_stream(&self, target: &Target, slice: Slice) -> Result<Option<Found>> {
-        let mut found = self.retry(Attempts::Calls, || self.begin(target, slice)).await?;
+        self.stream_in(target, slice, None).await
+    }
+
+    async fn stream_in(
+        &self,
+        target: &Target,
+        slice: Slice,
+        stale: Option<Duration>,
+    ) -> Result<Option<Found>> {
+        let mut found = self.retry(Attempts::Calls, || self.begin(target, slice, stale)).await?;
         if let Some(Found { body: Body::Stream(stream), .. }) = &mut found {
             // The connection ends with the last client; a stream that is still read keeps it.
             let (empty, client) = (Box::pin(stream::empty()), self.clone());
@@ -199,8 +209,12 @@ impl<S: Store> Client<S> {
         Ok(found)
     }
 
-    async fn begin(&self, target: &Target, slice: Slice) -> Result<Option<Found>> {
-        self.in_time(self.inner.store.get(target.clone(), slice)).await
+    async fn begin(&self, target: &Target, slice: Slice, stale: Option<Duration>) -> Result<Option<Found>> {
+        let (store, target) = (&self.inner.store, target.clone());
+        match stale {
+            Some(wait) => self.in_time(store.get_stale(target, slice, wait)).await,
+            None => self.in_time(store.get(target, slice)).await,
+        }
     }
 
     /// Binds a name to `bytes`, unless it is bound to others.
@@ -304,6 +318,69 @@ impl<S: Store> Client<S> {
     /// As [`Store::delete_prefix`].
     pub async fn delete_prefix(&self, prefix: &Prefix) -> Result<PrefixOutcome> {
         self.change(|id| self.inner.store.delete_prefix(id, prefix.clone())).await
+    }
+
+    /// As [`Client::delete`], answered when `mode` says.
+    ///
+    /// # Errors
+    /// As [`Store::delete_in`]. To ask again after `Pending`, make the id with [`Client::request_id`] and use
+    /// [`Client::delete_as`].
+    pub async fn delete_in(&self, names: &[Name], mode: DeleteMode) -> Result<DeleteReply> {
+        let more = mode.deadline().unwrap_or_default();
+        let patience = pin!(tokio::time::sleep(self.inner.config.deadline + more));
+        let (named, patience) = self.name_change(patience, 1).await?;
+        self.make(named.id, patience, || self.inner.store.delete_in(named.id, names.to_vec(), mode)).await
+    }
+
+    /// An id for a change that is to be asked about again. It is good for ten minutes, until Global starts again,
+    /// and for 1,024 further changes of this client.
+    ///
+    /// # Errors
+    /// `Unavailable` if Global's clock cannot be learnt within the deadline.
+    pub async fn request_id(&self) -> Result<RequestId> {
+        let (named, _) = self.name_change(pin!(self.patience()), 1).await?;
+        Ok(named.id)
+    }
+
+    /// As [`Client::delete_in`], under an id that was made before: attempts under one id are one change. May be
+    /// called again, by anybody, until it is answered otherwise than as `Pending`.
+    ///
+    /// # Errors
+    /// As [`Store::delete_in`].
+    pub async fn delete_as(&self, id: RequestId, names: &[Name], mode: DeleteMode) -> Result<DeleteReply> {
+        let more = mode.deadline().unwrap_or_default();
+        let patience = pin!(tokio::time::sleep(self.inner.config.deadline + more));
+        self.make(id, patience, || self.inner.store.delete_in(id, names.to_vec(), mode)).await
+    }
+
+    /// Reads the value of a name, whole; an old one will do if the node has no lease and Global does not answer
+    /// within `wait`: then `from.stale_for` says how long it may have been wrong.
+    ///
+    /// # Errors
+    /// As [`Store::get_stale`]; `TooLarge` beyond `get_bytes_max`.
+    pub async fn get_stale(&self, name: &Name, wait: Duration) -> Result<Option<Value>> {
+        self.read(&Target::Name(name.clone()), Some(wait)).await
+    }
+
+    /// As [`Client::get_stream`], with the leave of [`Client::get_stale`].
+    ///
+    /// # Errors
+    /// As [`Store::get_stale`]; such an error may also end the stream.
+    pub async fn get_stream_stale(
+        &self,
+        target: &Target,
+        slice: Slice,
+        wait: Duration,
+    ) -> Result<Option<Found>> {
+        self.stream_in(target, slice, Some(wait)).await
+    }
+
+    /// As [`Client::stat`], with the leave of [`Client::get_stale`].
+    ///
+    /// # Errors
+    /// As [`Store::stat_stale`].
+    pub async fn stat_stale(&self, target: &Target, wait: Duration) -> Result<Option<Stat>> {
+        self.retry(Attempts::Calls, || self.inner.store.stat_stale(target.clone(), wait)).await
     }
 
     /// What a name is bound to, or whether a blob is there, without its bytes.

@@ -18,6 +18,7 @@ use crate::SyncLevel;
 use crate::blobs::Blobs;
 use crate::catalog::Catalog;
 use crate::committer::{Done, Job, Work};
+use crate::data_dir::DataDir;
 use crate::feed::Feed;
 use crate::mailbox::{self, mailbox};
 use crate::sessions::{
@@ -25,17 +26,17 @@ use crate::sessions::{
 };
 use crate::space::Space;
 use dstore_shared::frame::{Answer, Down, Reply};
-use dstore_shared::limits::{DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX};
+use dstore_shared::limits::{DELETE_DEADLINE_MAX, DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX};
 use dstore_shared::{
-    Born, ClientId, Command, Entry, Error, FlightId, Moment, Name, Outcome, Prefix, RequestId, Result,
-    Revision,
+    Born, ClientId, Command, DeleteMode, Entry, Error, FlightId, Moment, Name, Outcome, Prefix, RequestId,
+    Result, Revision,
 };
 use dstore_sys::Sys;
 use dstore_sys::tasks::{Lane, Tasks};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
@@ -131,6 +132,12 @@ pub struct Authority {
     /// Names that Locals listed, since the start.
     pub(crate) listed: AtomicU64,
     in_flight: Arc<Semaphore>,
+    /// Whoever notes there what the next boot must know.
+    pub(crate) dir: Weak<DataDir>,
+    /// When the machine is called next, unless something happens.
+    ticks_at: AtomicU64,
+    /// It is to be called sooner.
+    sooner: Notify,
 }
 
 impl std::fmt::Debug for Authority {
@@ -154,6 +161,7 @@ pub(crate) struct Parts {
     pub boot: Boot,
     pub outcomes: Vec<(RequestId, Outcome)>,
     pub log: InvLog,
+    pub dir: Weak<DataDir>,
 }
 
 impl Authority {
@@ -183,6 +191,9 @@ impl Authority {
             sessions_moved: Notify::new(),
             listed: AtomicU64::new(0),
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_KIB)),
+            dir: parts.dir,
+            ticks_at: AtomicU64::new(0),
+            sooner: Notify::new(),
         }
     }
 
@@ -192,7 +203,19 @@ impl Authority {
         let now = self.sys.clock.now();
         let done = event(&mut shard.sessions, now);
         self.carry_out(&mut shard);
+        let due = shard.sessions.next_deadline();
+        if due.is_some_and(|due| due.as_nanos() < self.ticks_at.load(Ordering::Relaxed)) {
+            self.sooner.notify_one();
+        }
         done
+    }
+
+    /// Waits for `limit`, which began at `now`, or until the machine has to be called sooner.
+    pub(crate) async fn until_due(&self, now: Moment, limit: Duration) {
+        self.ticks_at.store((now + limit).as_nanos(), Ordering::Relaxed);
+        // What became due before the store is seen here, and what does after it is told.
+        let left = self.shard.lock().sessions.next_deadline().map_or(limit, |due| due.since(now).min(limit));
+        let _ = tokio::time::timeout(left, self.sooner.notified()).await;
     }
 
     /// Carries actions out, in order, until none is left: what cannot be queued makes further ones.
@@ -323,7 +346,8 @@ impl Authority {
             return Err(e);
         }
         match command {
-            Command::Delete { names } => {
+            Command::Delete { names, mode } => {
+                check_mode(*mode)?;
                 let bytes: usize = names.iter().map(|name| name.as_bytes().len()).sum();
                 if names.is_empty() {
                     return Err(Error::invalid("a DEL names no key: name at least one"));
@@ -434,17 +458,17 @@ fn submission(
     caller: Option<Caller>,
     responder: Responder,
 ) -> (Option<Prefix>, Submission<Work, Responder>) {
-    let (mut drains, mut spared, mut wanted) = (false, None, None);
+    let (mut drains, mut spared, mut wanted, mut mode) = (false, None, None, DeleteMode::Strict);
     // What stays in memory must not keep the frame that it came in.
     let (names, job) = match command {
         Command::Set { name, hash, size, carried } => {
             let (name, carried) = (name.compact(), carried.map(|blob| blob.compact()));
             (vec![name.clone()], Work::Set { id, name, hash, size, carried })
         }
-        Command::Delete { names } => {
-            drains = true;
+        Command::Delete { names, mode: asked } => {
+            (drains, mode) = (true, asked);
             let names: Vec<Name> = names.iter().map(Name::compact).collect();
-            (names.clone(), Work::Delete { id, names })
+            (names.clone(), Work::Delete { id, names, asynchronous: asked == DeleteMode::Async })
         }
         Command::DeletePrefix { prefix } => {
             drains = true;
@@ -463,7 +487,16 @@ fn submission(
         }
     };
     let caller = caller.filter(|_| wanted.is_none());
-    (wanted, Submission { id, names, drains, spared, job, caller, responder })
+    (wanted, Submission { id, names, drains, spared, mode, job, caller, responder })
+}
+
+fn check_mode(mode: DeleteMode) -> Result<()> {
+    if mode.deadline().is_some_and(|limit| limit > DELETE_DEADLINE_MAX) {
+        return Err(Error::invalid(format!(
+            "a deadline of a DEL is at most {DELETE_DEADLINE_MAX:?}: ask again with the same id instead"
+        )));
+    }
+    Ok(())
 }
 
 impl Responder {
@@ -473,7 +506,9 @@ impl Responder {
             Self::Call(to, _bytes) => _ = to.send(answer),
             Self::Stream(flight, permit, _bytes) => {
                 let answer = match answer {
-                    Ok(Answered { outcome, cacheable }) => Answer::Changed { outcome, cacheable },
+                    Ok(Answered { outcome, cacheable, stale }) => {
+                        Answer::Changed { outcome, cacheable, stale }
+                    }
                     Err(e) => Answer::Failed(e),
                 };
                 permit.send(Reply { flight, answer, born });

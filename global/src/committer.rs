@@ -59,6 +59,8 @@ pub(crate) enum Work {
     Delete {
         id: RequestId,
         names: Vec<Name>,
+        /// It is committed before it is drained, which the next boot must know (rule 27).
+        asynchronous: bool,
     },
     /// COPY, or RENAME if `unbinds`.
     Copy {
@@ -123,6 +125,8 @@ pub(crate) struct Committer {
     head: Revision,
     at_ms: u64,
     failed: Option<Error>,
+    /// The directory knows that there are asynchronous DELs.
+    async_dels: bool,
 }
 
 impl Committer {
@@ -149,6 +153,7 @@ impl Committer {
             decided: Vec::new(),
             unbound: Vec::new(),
             failed: None,
+            async_dels: false,
         }
     }
 
@@ -246,7 +251,10 @@ impl Committer {
                 verdict.id = Some(id);
                 Ok(verdict)
             }
-            Work::Delete { id, names } => {
+            Work::Delete { id, names, asynchronous } => {
+                if asynchronous {
+                    self.expect_async_dels()?;
+                }
                 let mut verdict = self.judge_delete(&names, revision)?;
                 verdict.id = Some(id);
                 Ok(verdict)
@@ -397,6 +405,17 @@ impl Committer {
         metas.sort_by_key(|(hash, _)| *hash);
         changes.extend(metas.into_iter().map(|(hash, meta)| Change::Blob { hash, meta }));
         Ok(Verdict { unbound, ..Verdict::of(done, changes) })
+    }
+
+    /// Once in a life; a start after a crash then lets every change wait for the grace.
+    fn expect_async_dels(&mut self) -> Result<()> {
+        if !self.async_dels {
+            let gone = || Error::unavailable("global is stopping: try again");
+            let authority = self.authority.upgrade().ok_or_else(gone)?;
+            authority.dir.upgrade().ok_or_else(gone)?.persist_async_dels()?;
+            self.async_dels = true;
+        }
+        Ok(())
     }
 
     fn judge_keep(&mut self, hash: BlobHash, size: u64, carried: Option<Blob>) -> Result<Verdict> {

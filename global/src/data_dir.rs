@@ -73,7 +73,7 @@ pub type Replay<'a> = &'a mut dyn FnMut(Revision, Revision, Bytes) -> Result<()>
 
 /// An opened data directory, and what Global goes on from.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "four answers, not four states")]
+#[expect(clippy::struct_excessive_bools, reason = "answers, not states")]
 pub struct Opened<J> {
     /// The directory, locked while this lives.
     pub dir: DataDir,
@@ -91,6 +91,8 @@ pub struct Opened<J> {
     pub lease_max: Duration,
     /// Whether "not found" answers were ever leased.
     pub negatives_ever: bool,
+    /// Whether an asynchronous DEL was made since the last start after a clean stop.
+    pub async_dels: bool,
     /// Whether the last stop was clean, so that no lease is outstanding.
     pub clean: bool,
     /// Whether this is its first boot, so that no lease can be outstanding.
@@ -157,6 +159,7 @@ pub fn open<J>(
         boot,
         lease_max: meta.lease_max,
         negatives_ever: meta.negatives_ever,
+        async_dels: meta.async_dels,
         clean,
         fresh,
         rebuilt: redone.rebuilt,
@@ -184,6 +187,8 @@ impl DataDir {
     pub fn begin(&self, lease: Duration) -> Result<()> {
         self.update(|meta| {
             meta.boot += 1;
+            // Nobody served anything when it stopped.
+            meta.async_dels &= meta.clean.is_none();
             meta.clean = None;
             meta.lease_max = meta.lease_max.max(lease);
         })
@@ -204,6 +209,15 @@ impl DataDir {
     /// As [`DataDir::persist_lease_max`].
     pub fn persist_negatives(&self) -> Result<()> {
         self.update(|meta| meta.negatives_ever = true)
+    }
+
+    /// Notes that an asynchronous DEL may be committed from now on: if its drain is cut short by a crash, no change
+    /// of the next boot may overtake it.
+    ///
+    /// # Errors
+    /// As [`DataDir::persist_lease_max`]: the DEL must not be made.
+    pub fn persist_async_dels(&self) -> Result<()> {
+        self.update(|meta| meta.async_dels = true)
     }
 
     /// Writes the clean-shutdown mark: no lease is outstanding, and `head` is the last revision. To be called

@@ -17,8 +17,8 @@ use dstore_proto::store::{
 use dstore_proto::watch::{WatchQuery, Watching};
 use dstore_shared::limits::{CARRIED_BYTES_MAX, LIST_BYTES_MAX, LIST_NAMES_MAX};
 use dstore_shared::{
-    Blob, BlobHash, Command, CopyOutcome, Entry, Error, Key, Name, Outcome, Prefix, PrefixOutcome, RequestId,
-    Result, Revision, SetOutcome,
+    Blob, BlobHash, Command, CopyOutcome, DeleteMode, Entry, Error, Key, Name, Outcome, Prefix,
+    PrefixOutcome, RequestId, Result, Revision, SetOutcome,
 };
 use tokio::sync::oneshot;
 
@@ -36,22 +36,19 @@ impl Host {
         self.0.sys.blocking.run(move || authority.look(&name)).await
     }
 
-    async fn change(&self, id: RequestId, command: Command) -> Result<Outcome> {
+    async fn change(&self, id: RequestId, command: Command) -> Result<Answered> {
         let room = match &command {
             Command::Set { carried: Some(blob), .. } => self.0.admit(blob.bytes().len()).await,
             _ => None,
         };
         let (to, answer) = oneshot::channel();
         self.0.submit(id, command, None, Responder::Call(to, room));
-        let Answered { outcome, .. } = answer
-            .await
-            .map_err(|_| Error::unavailable("outcome unknown: global is stopping; ask again"))??;
-        Ok(outcome)
+        answer.await.map_err(|_| Error::unavailable("outcome unknown: global is stopping; ask again"))?
     }
 
     /// SET, once the blob is there or goes with it.
     async fn decide(&self, id: RequestId, set: Command) -> Result<SetReply> {
-        let Outcome::Set(outcome) = self.change(id, set).await? else {
+        let Outcome::Set(outcome) = self.change(id, set).await?.outcome else {
             return Err(Error::internal("a SET came to another change: report this"));
         };
         let revision = match &outcome {
@@ -92,7 +89,7 @@ fn fit_frame(page: Page) -> Listing {
 }
 
 const fn at(revision: Revision) -> Provenance {
-    Provenance { tier: Tier::Global, cached: false, revision }
+    Provenance::new(Tier::Global, false, revision)
 }
 
 const fn unnamed(hash: BlobHash, size: u64) -> Entry {
@@ -156,14 +153,21 @@ impl Store for Host {
     }
 
     async fn delete(&self, id: RequestId, names: Vec<Name>) -> Result<DeleteReply> {
-        match self.change(id, Command::Delete { names }).await? {
-            Outcome::Delete(done) => Ok(DeleteReply { removed: done.removed, revision: done.revision }),
+        self.delete_in(id, names, DeleteMode::Strict).await
+    }
+
+    async fn delete_in(&self, id: RequestId, names: Vec<Name>, mode: DeleteMode) -> Result<DeleteReply> {
+        let Answered { outcome, stale, .. } = self.change(id, Command::Delete { names, mode }).await?;
+        match outcome {
+            Outcome::Delete(done) => {
+                Ok(DeleteReply { removed: done.removed, revision: done.revision, stale })
+            }
             _ => Err(Error::internal("a DEL came to another change: report this")),
         }
     }
 
     async fn delete_prefix(&self, id: RequestId, prefix: Prefix) -> Result<PrefixOutcome> {
-        match self.change(id, Command::DeletePrefix { prefix }).await? {
+        match self.change(id, Command::DeletePrefix { prefix }).await?.outcome {
             Outcome::DeletePrefix(done) => Ok(done),
             _ => Err(Error::internal("a DEL by prefix came to something else: report this")),
         }
@@ -178,14 +182,14 @@ impl Store for Host {
     }
 
     async fn copy(&self, id: RequestId, from: Name, to: Name) -> Result<CopyOutcome> {
-        match self.change(id, Command::Copy { from, to }).await? {
+        match self.change(id, Command::Copy { from, to }).await?.outcome {
             Outcome::Copy(done) => Ok(done),
             _ => Err(Error::internal("a COPY came to another change: report this")),
         }
     }
 
     async fn rename(&self, id: RequestId, from: Name, to: Name) -> Result<CopyOutcome> {
-        match self.change(id, Command::Rename { from, to }).await? {
+        match self.change(id, Command::Rename { from, to }).await?.outcome {
             Outcome::Rename(done) => Ok(done),
             _ => Err(Error::internal("a RENAME came to another change: report this")),
         }

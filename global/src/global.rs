@@ -87,7 +87,6 @@ impl Global {
         let tasks = Tasks::new();
         let found = !opened.fresh;
         let (authority, dir, ends) = assemble(&sys, &config, &tasks, opened, blobs);
-        let dir = Arc::new(dir);
         let doors = match open_doors(&sys, &tasks, listeners, &authority) {
             Ok(doors) => doors,
             Err(e) => {
@@ -217,7 +216,7 @@ fn assemble(
     tasks: &Tasks,
     opened: Opened<Journal>,
     blobs: Blobs,
-) -> (Arc<Authority>, DataDir, Vec<LaneEnd>) {
+) -> (Arc<Authority>, Arc<DataDir>, Vec<LaneEnd>) {
     let now = sys.clock.now();
     let grace =
         if opened.clean || opened.fresh { Duration::ZERO } else { opened.lease_max.max(config.lease) };
@@ -227,7 +226,9 @@ fn assemble(
         head: opened.catalog.head(),
         at: now,
         grace: crate::sessions::lengthened(grace),
+        all_wait: opened.negatives_ever || opened.async_dels,
     };
+    let dir = Arc::new(opened.dir);
     let catalog = opened.catalog.clone();
     let space = Arc::new(Space::new(sys, &config.data, config.min_free));
     let feed = Feed::new(opened.history, opened.feed, config.watch_bytes);
@@ -256,6 +257,7 @@ fn assemble(
             boot,
             outcomes: opened.outcomes.into_iter().map(|(id, outcome, _)| (id, outcome)).collect(),
             log: opened.log,
+            dir: Arc::downgrade(&dir),
         })
     });
     let weak = Arc::downgrade(&authority);
@@ -264,7 +266,7 @@ fn assemble(
             authority.fail(&error);
         }
     }));
-    (authority, opened.dir, ends)
+    (authority, dir, ends)
 }
 
 /// Takes all addresses. Whoever connects waits until [`open_doors`].
@@ -312,7 +314,8 @@ async fn tick(authority: Arc<Authority>) {
     loop {
         let (more, next, now) = authority.event(|m, now| (m.tick(now), m.next_deadline(), now));
         let until = next.unwrap_or(Moment::MAX).since(now).min(TICK_MAX);
-        tokio::time::sleep(if more { until.min(Duration::from_millis(1)) } else { until }).await;
+        let until = if more { until.min(Duration::from_millis(1)) } else { until };
+        authority.until_due(now, until).await;
     }
 }
 

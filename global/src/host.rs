@@ -37,10 +37,11 @@ pub(crate) struct Host(pub Arc<Authority>);
 
 impl LinkHost for Host {
     async fn session(&self, mut up: Frames<Up>) -> Result<Frames<Down>> {
-        let Some(Ok(Up::Hello(hello))) = up.next().await else {
+        let Some(Ok(Up::Hello(mut hello))) = up.next().await else {
             return Err(Error::invalid("a session begins with HELLO: send it first"));
         };
         let authority = &self.0;
+        hello.negatives = hello.negatives && authority.expect_negatives().await;
         let (id, frames) = authority.open_stream();
         if let Err(e) = authority.event(|m, now| m.hello(now, id, &hello)) {
             authority.close_stream(id);
@@ -301,6 +302,23 @@ impl Resolve {
 }
 
 impl Authority {
+    /// Makes it durable that "not found" answers may be leased, before the first one is (rule 29). False: they may
+    /// not.
+    async fn expect_negatives(self: &Arc<Self>) -> bool {
+        let authority = self.clone();
+        let noted = self.sys.blocking.run(move || match authority.dir.upgrade() {
+            Some(dir) => dir.persist_negatives(),
+            None => Err(Error::unavailable("global is stopping")),
+        });
+        match noted.await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(%error, "a local wants to keep answers about absent names: it may not");
+                false
+            }
+        }
+    }
+
     /// Answers what memory knows under one hold of the lock, the rest after a look at the disk.
     fn resolve_all(self: &Arc<Self>, resolves: Vec<Resolve>) {
         let (born, looked) = self.event(|m, now| {
@@ -310,10 +328,16 @@ impl Authority {
                     // Visible state changes under this lock only, so look and registration are one step.
                     let Some(entry) = self.catalog.entry_hot(&resolve.name) else { return (resolve, None) };
                     let epoch = resolve.request.1;
-                    let cacheable = entry.filter(|_| resolve.cache).and_then(|_| {
-                        let made = m.begin_read(now, epoch, &resolve.name, resolve.reg_seq)?;
-                        m.end_read(now, &resolve.name, made, true)
+                    let wanted = resolve.cache && (entry.is_some() || m.keeps_absences(epoch));
+                    let cacheable = wanted.then(|| {
+                        let name = &resolve.name;
+                        let made = m.begin_read(now, epoch, name, resolve.reg_seq)?;
+                        match entry {
+                            Some(_) => m.end_read(now, name, made, true),
+                            None => m.end_absent(now, name, made),
+                        }
                     });
+                    let cacheable = cacheable.flatten();
                     let resolved = Resolved { entry, carried: None, cacheable, head: m.head() };
                     (resolve, Some(resolved))
                 })
@@ -375,11 +399,23 @@ impl Authority {
         } else {
             None
         };
-        let looked = self.look(&resolve.name);
-        let found = matches!(looked, Ok((Some(_), _)));
-        let cacheable =
-            made.and_then(|made| self.event(|m, now| m.end_read(now, &resolve.name, made, found)));
+        let name = &resolve.name;
+        let looked = self.look(name);
+        let Some(made) = made else {
+            let (entry, head) = looked?;
+            return Ok(Resolved { entry, carried: None, cacheable: None, head });
+        };
+        let (cacheable, now_head) = self.event(|m, now| {
+            let cacheable = match &looked {
+                Ok((Some(_), _)) => m.end_read(now, name, made, true),
+                Ok((None, _)) => m.end_absent(now, name, made),
+                Err(_) => m.end_read(now, name, made, false),
+            };
+            (cacheable, m.head())
+        });
         let (entry, head) = looked?;
+        // A leased absence is of the machine's head, which INVs are measured by (rule 9).
+        let head = if entry.is_none() && cacheable.is_some() { now_head } else { head };
         Ok(Resolved { entry, carried: None, cacheable, head })
     }
 

@@ -12,6 +12,9 @@ pub struct LocalConfig {
     pub listen: Vec<Listen>,
     /// Bytes that names and blobs may take in memory.
     pub cache_bytes: u64,
+    /// Whether "not found" answers are kept too, each for half a second: a SET that follows, anywhere, then has to
+    /// tell this Local first.
+    pub negatives: bool,
     /// How long a call waits for Global.
     pub deadline: Duration,
     /// Shortest and longest pause between attempts to reach Global, before jitter.
@@ -39,6 +42,7 @@ impl LocalConfig {
             listen: Vec::new(),
             // A node runs other things too; small values by the million still fit.
             cache_bytes: 256 << 20,
+            negatives: false,
             // A little less than a person or a client waits (5 s), so that he gets the node's own words.
             deadline: Duration::from_millis(4_500),
             // A restart of Global takes well under a second; 10,000 Locals must not return at once.

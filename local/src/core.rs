@@ -10,12 +10,13 @@
 //! and hits do not take it.
 
 mod fetch;
+mod lapses;
 mod many;
 mod waiting;
 
 use crate::blob_flight::{BlobFlights, FlightLimits};
 use crate::cache::{Admission, Cache, CacheConfig, Evicted, Hit};
-use crate::coherence::{Action, Bounds, Coherence, Identity};
+use crate::coherence::{Absences, Action, Bounds, Coherence, Identity};
 use crate::rooms::Rooms;
 use dstore_proto::link::LinkClient;
 use dstore_shared::frame::{Answer, Down, Reply, Request, Up};
@@ -25,6 +26,7 @@ use dstore_shared::{
 };
 use dstore_sys::Sys;
 use dstore_sys::tasks::Tasks;
+use lapses::Lapses;
 pub(crate) use many::ReadMany;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,6 +61,10 @@ pub(crate) struct Core {
     pub link: LinkClient,
     pub cache: Cache,
     pub rooms: Rooms,
+    /// "Not found" answers, if they are kept.
+    pub absences: Option<Arc<Absences>>,
+    absent_hits: AtomicU64,
+    lapses: Lapses,
     published: Published,
     machine: Mutex<Machine>,
     blobs: BlobFlights,
@@ -73,7 +79,19 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub fn new(sys: Sys, tasks: Tasks, link: LinkClient, cache_bytes: u64, identity: Identity) -> Arc<Self> {
+    pub fn new(
+        sys: Sys,
+        tasks: Tasks,
+        link: LinkClient,
+        cache_bytes: u64,
+        negatives: bool,
+        identity: Identity,
+    ) -> Arc<Self> {
+        let absences = negatives.then(Arc::<Absences>::default);
+        let mut coherence = Coherence::new(identity, Bounds::default());
+        if let Some(absences) = &absences {
+            coherence = coherence.keeping(absences.clone());
+        }
         let cache = Cache::new(CacheConfig { bytes: cache_bytes });
         // Beyond what the cache keeps, one more value of any size that it would keep.
         let rooms = Rooms::new(cache_bytes.saturating_add(cache.blob_bytes_max()));
@@ -83,12 +101,11 @@ impl Core {
             link,
             cache,
             rooms,
+            absences,
+            absent_hits: AtomicU64::new(0),
+            lapses: Lapses::default(),
             published: Published::default(),
-            machine: Mutex::new(Machine {
-                coherence: Coherence::new(identity, Bounds::default()),
-                session: None,
-                requests: None,
-            }),
+            machine: Mutex::new(Machine { coherence, session: None, requests: None }),
             blobs: BlobFlights::new(FlightLimits::default()),
             damage: Default::default(),
             lease_moved: Notify::new(),
@@ -107,6 +124,32 @@ impl Core {
         let era = self.published.era.load(Ordering::Acquire);
         let hit = self.cache.hit(name, era)?;
         (self.sys.clock.now() < valid_until).then_some(hit)
+    }
+
+    /// Whether it is known, under a valid lease, that there is no such name (rules 1, 28); after a hit that failed.
+    pub fn is_absent(&self, name: &[u8]) -> bool {
+        let Some(absences) = &self.absences else { return false };
+        let valid_until = Moment::from_nanos(self.published.valid_until.load(Ordering::Acquire));
+        let Some(absent) = absences.get(name) else { return false };
+        let known = self.sys.clock.now() < valid_until.min(absent.until);
+        self.absent_hits.fetch_add(u64::from(known), Ordering::Relaxed);
+        known
+    }
+
+    /// How often [`Self::is_absent`] said yes.
+    pub fn absent_hits(&self) -> u64 {
+        self.absent_hits.load(Ordering::Relaxed)
+    }
+
+    /// What the name was bound to when this Local last had a lease, and how long ago that lease ended: an upper
+    /// bound of how long the answer may have been wrong. `None` if there is a lease, if nothing is held, and of a
+    /// name that was invalidated or refused since.
+    pub fn stale(&self, name: &[u8]) -> Option<(Hit, Duration)> {
+        let (hit, era) = self.cache.stale_hit_of(name)?;
+        let since = self.lapses.since(era)?;
+        let now = self.sys.clock.now();
+        let lapsed = now >= Moment::from_nanos(self.published.valid_until.load(Ordering::Acquire));
+        lapsed.then(|| (hit, now.since(since)))
     }
 
     /// Whether hits are served now.
@@ -245,8 +288,8 @@ impl Core {
                             waiters.into_iter().for_each(|waiter| waiter.fail(&e));
                         }
                     }
-                    Answer::Changed { outcome, cacheable } => {
-                        settled.push((reply.flight, Ok((outcome, cacheable))));
+                    Answer::Changed { outcome, cacheable, stale } => {
+                        settled.push((reply.flight, Ok((outcome, cacheable, stale))));
                     }
                     Answer::Failed(error) => settled.push((reply.flight, Err(error))),
                 }
@@ -258,10 +301,10 @@ impl Core {
     }
 
     /// Ends a flight that needs no blob.
-    fn settle(&self, flight: FlightId, answer: Result<(Outcome, Option<Epoch>)>) {
+    fn settle(&self, flight: FlightId, answer: Result<(Outcome, Option<Epoch>, Option<Duration>)>) {
         match answer {
             Err(error) => self.give_up(flight, &error),
-            Ok((outcome, cacheable)) => {
+            Ok((outcome, cacheable, stale)) => {
                 let (waiters, cached) = self.event(|c, _| {
                     let mut evicted = Evicted::new();
                     let done = c.changed(flight, &outcome, cacheable, |name, entry, blob, reg_seq, era| {
@@ -272,7 +315,7 @@ impl Core {
                 });
                 for waiter in waiters {
                     if let Waiting::Change(to) = waiter {
-                        let _ = to.send(Ok(Changed { outcome: outcome.clone(), cached }));
+                        let _ = to.send(Ok(Changed { outcome: outcome.clone(), cached, stale }));
                     }
                 }
             }
@@ -333,9 +376,13 @@ impl Core {
             match action {
                 Action::ValidUntil(at) => {
                     self.published.valid_until.store(at.as_nanos(), Ordering::Release);
+                    self.lapses.lease_until(at, self.sys.clock.now());
                     self.lease_moved.notify_waiters();
                 }
-                Action::Era(era) => self.published.era.store(era, Ordering::Release),
+                Action::Era(era) => {
+                    self.published.era.store(era, Ordering::Release);
+                    self.lapses.era(era, self.sys.clock.now());
+                }
                 Action::Send(frame) => {
                     // Without room the stream is closed, by dropping its queue: nothing is lost silently.
                     if machine.session.as_ref().is_some_and(|to| to.try_send(frame).is_err()) {

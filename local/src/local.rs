@@ -58,7 +58,8 @@ impl Local {
             incarnation: Incarnation(sys.clock.wall_ms()),
             label: config.label.clone(),
         };
-        let core = Core::new(sys.clone(), tasks.clone(), link, config.cache_bytes, identity);
+        let core =
+            Core::new(sys.clone(), tasks.clone(), link, config.cache_bytes, config.negatives, identity);
         let node = Node::new(core.clone(), config.deadline);
         let mut doors = Vec::new();
         for listener in listeners {

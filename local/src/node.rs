@@ -9,7 +9,8 @@
 //!               occupied: the winner is resolved like any GET
 //! delete        decided at Global, which waits for every holder
 //! ```
-//! Invariants: a name is never answered from memory but by a hit; a SET is never answered here, not even from
+//! Invariants: a name is never answered from memory but by a hit, an absence under the same lease, or, where that
+//! was asked for and Global does not answer, as stale with its age; a SET is never answered here, not even from
 //! a held name (rule 23); every wait ends by the node's deadline, or with the transfer's idle deadline.
 
 mod many;
@@ -28,8 +29,8 @@ use dstore_shared::limits::{
     CARRIED_BYTES_MAX, DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX, WATCHES_PER_CONNECTION,
 };
 use dstore_shared::{
-    Blob, BlobHash, ClientId, Command, CopyOutcome, Entry, Error, Name, Outcome, Prefix, PrefixOutcome,
-    RequestId, Result, Revision, SetOutcome,
+    Blob, BlobHash, ClientId, Command, CopyOutcome, DeleteMode, Entry, Error, Name, Outcome, Prefix,
+    PrefixOutcome, RequestId, Result, Revision, SetOutcome,
 };
 use futures_util::StreamExt;
 use futures_util::stream;
@@ -110,8 +111,7 @@ impl Node {
     }
 
     fn away(&self) -> Error {
-        Error::unavailable(format!("global does not answer within `{:?}`: try again", self.deadline))
-            .retry_after(Duration::from_secs(1))
+        away_for(self.deadline)
     }
 
     async fn answer<T>(&self, from: Result<oneshot::Receiver<Result<T>>>) -> Result<T> {
@@ -128,28 +128,48 @@ impl Node {
     /// As soon as nobody would bring an answer any more: `Unavailable` when the node stops, and what
     /// [`Core::refused`] says.
     async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<Result<T, Elapsed>> {
+        self.within(self.deadline, answer).await
+    }
+
+    /// As [`Self::in_time`], with a limit of its own.
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        answer: impl Future<Output = T>,
+    ) -> Result<Result<T, Elapsed>> {
         let stop = self.core.tasks.token();
         tokio::select! {
             biased;
-            answer = tokio::time::timeout(self.deadline, answer) => Ok(answer),
+            answer = tokio::time::timeout(limit, answer) => Ok(answer),
             () = stop.cancelled() => Err(stopped()),
             why = self.core.refused() => Err(why),
         }
     }
 
-    async fn get_name(&self, name: Name, slice: Slice) -> Result<Option<Found>> {
+    async fn get_name(&self, name: Name, slice: Slice, stale: Option<Duration>) -> Result<Option<Found>> {
         if let Some(hit) = self.core.hit(name.as_bytes()) {
-            let from = Provenance { tier: Tier::Local, cached: true, revision: hit.entry.bind_rev };
+            let from = Provenance::new(Tier::Local, true, hit.entry.bind_rev);
             return found(hit.entry, from, hit.blob, slice).map(Some);
         }
-        if let Some(part) = self.part(&name, slice).await? {
+        if self.core.is_absent(name.as_bytes()) {
+            return Ok(None);
+        }
+        if stale.is_none()
+            && let Some(part) = self.part(&name, slice).await?
+        {
             return Ok(part);
         }
         // A large blob may take longer than the deadline to arrive: its own transfer has an idle deadline.
-        let looked = self.transfer(&name, self.core.read(&name)?).await?;
+        let limit = stale.map_or(self.deadline, |wait| wait.min(self.deadline));
+        let Some(looked) = self.transfer(&name, self.core.read(&name)?, limit).await? else {
+            // Global does not answer. Only now, and only if it was asked for, will an old value do.
+            let old = stale.and_then(|_| self.core.stale(name.as_bytes()));
+            let (hit, age) = old.ok_or_else(|| away_for(limit))?;
+            return found(hit.entry, stale_since(hit.entry, age), hit.blob, slice).map(Some);
+        };
         let Looked { entry, blob, cached, head } = looked;
         let Some(entry) = entry else { return Ok(None) };
-        let from = Provenance { tier: Tier::Global, cached, revision: head };
+        let from = Provenance::new(Tier::Global, cached, head);
         match blob {
             Some(blob) => found(entry, from, blob, slice).map(Some),
             None => self.stream_through(entry, from, slice).await,
@@ -166,25 +186,49 @@ impl Node {
         if !is_small_part(slice, entry.size)? || self.core.cache.have(&entry.hash).is_some() {
             return Ok(None);
         }
-        let from = Provenance { tier: Tier::Global, cached: false, revision: head };
+        let from = Provenance::new(Tier::Global, false, head);
         self.stream_through(entry, from, slice).await.map(Some)
     }
 
-    /// Waits for the name within the deadline, and for its blob as long as that moves.
-    async fn transfer(&self, name: &Name, mut answer: oneshot::Receiver<Result<Looked>>) -> Result<Looked> {
+    /// Waits for the name for `limit`, and for its blob as long as that moves. `None`: Global did not answer.
+    async fn transfer(
+        &self,
+        name: &Name,
+        mut answer: oneshot::Receiver<Result<Looked>>,
+        limit: Duration,
+    ) -> Result<Option<Looked>> {
         loop {
-            match self.in_time(&mut answer).await? {
-                Ok(Ok(looked)) => return looked,
+            match self.within(limit, &mut answer).await? {
+                Ok(Ok(looked)) => return looked.map(Some),
                 Ok(Err(_)) => return Err(stopped()),
                 Err(_) if self.core.is_fetching(name) => {}
-                Err(_) => return Err(self.away()),
+                Err(_) => return Ok(None),
             }
         }
     }
 
+    async fn stat_name(&self, name: Name, stale: Option<Duration>) -> Result<Option<Stat>> {
+        if let Some(hit) = self.core.hit(name.as_bytes()) {
+            let from = Provenance::new(Tier::Local, true, hit.entry.bind_rev);
+            return Ok(Some(Stat { entry: hit.entry, from }));
+        }
+        if self.core.is_absent(name.as_bytes()) {
+            return Ok(None);
+        }
+        let limit = stale.map_or(self.deadline, |wait| wait.min(self.deadline));
+        let Ok(looked) = self.within(limit, self.core.look(&name)?).await? else {
+            let old = stale.and_then(|_| self.core.stale(name.as_bytes()));
+            let (hit, age) = old.ok_or_else(|| away_for(limit))?;
+            return Ok(Some(Stat { entry: hit.entry, from: stale_since(hit.entry, age) }));
+        };
+        let looked = looked.map_err(|_| stopped())??;
+        let from = Provenance::new(Tier::Global, false, looked.head);
+        Ok(looked.entry.map(|entry| Stat { entry, from }))
+    }
+
     async fn get_hash(&self, hash: BlobHash, slice: Slice) -> Result<Option<Found>> {
         let entry = |size| Entry { hash, size, bind_rev: Revision(0), expires_at: None };
-        let from = |tier, cached| Provenance { tier, cached, revision: Revision(0) };
+        let from = |tier, cached| Provenance::new(tier, cached, Revision(0));
         if let Some(blob) = self.core.cache.have(&hash) {
             return found(entry(blob.size()), from(Tier::Local, true), blob, slice).map(Some);
         }
@@ -211,7 +255,7 @@ impl Node {
     async fn stat_hash(&self, hash: BlobHash) -> Result<Option<Stat>> {
         let stat = |size, tier, cached| {
             let entry = Entry { hash, size, bind_rev: Revision(0), expires_at: None };
-            Stat { entry, from: Provenance { tier, cached, revision: Revision(0) } }
+            Stat { entry, from: Provenance::new(tier, cached, Revision(0)) }
         };
         if let Some(blob) = self.core.cache.have(&hash) {
             return Ok(Some(stat(blob.size(), Tier::Local, true)));
@@ -240,20 +284,18 @@ impl Node {
 
     /// The answer to a SET. `held`: the name was held when it came.
     async fn told(&self, name: &Name, changed: Changed, held: bool) -> Result<SetReply> {
-        let Changed { outcome, cached } = changed;
+        let Changed { outcome, cached, .. } = changed;
         let Outcome::Set(outcome) = outcome else {
             return Err(Error::internal("global answered a SET with another outcome: report this"));
         };
         let from = match &outcome {
-            SetOutcome::Stored(entry) => Provenance { tier: Tier::Global, cached, revision: entry.bind_rev },
+            SetOutcome::Stored(entry) => Provenance::new(Tier::Global, cached, entry.bind_rev),
             SetOutcome::Unchanged(entry) | SetOutcome::Occupied(entry) => {
                 let tier = if held { Tier::Local } else { Tier::Global };
                 let cached = held || self.resolve_winner(name, entry.hash).await;
-                Provenance { tier, cached, revision: entry.bind_rev }
+                Provenance::new(tier, cached, entry.bind_rev)
             }
-            SetOutcome::NeedBlob => {
-                Provenance { tier: Tier::Global, cached: false, revision: self.core.standing().1 }
-            }
+            SetOutcome::NeedBlob => Provenance::new(Tier::Global, false, self.core.standing().1),
         };
         Ok(SetReply { outcome, from })
     }
@@ -347,8 +389,23 @@ impl Bound {
 impl Store for Node {
     async fn get(&self, target: Target, slice: Slice) -> Result<Option<Found>> {
         match target {
-            Target::Name(name) => self.get_name(name, slice).await,
+            Target::Name(name) => self.get_name(name, slice, None).await,
             Target::Hash(hash) => self.get_hash(hash, slice).await,
+        }
+    }
+
+    async fn get_stale(&self, target: Target, slice: Slice, wait: Duration) -> Result<Option<Found>> {
+        match target {
+            Target::Name(name) => self.get_name(name, slice, Some(wait)).await,
+            // A blob cannot be stale.
+            Target::Hash(hash) => self.get_hash(hash, slice).await,
+        }
+    }
+
+    async fn stat_stale(&self, target: Target, wait: Duration) -> Result<Option<Stat>> {
+        match target {
+            Target::Name(name) => self.stat_name(name, Some(wait)).await,
+            Target::Hash(hash) => self.stat_hash(hash).await,
         }
     }
 
@@ -365,7 +422,7 @@ impl Store for Node {
             self.core.admit(bytes);
         }
         let entry = Entry { hash: blob.hash, size: blob.size, bind_rev: Revision(0), expires_at: None };
-        let from = Provenance { tier: Tier::Global, cached: false, revision: Revision(0) };
+        let from = Provenance::new(Tier::Global, false, Revision(0));
         Ok(SetReply { outcome: SetOutcome::Stored(entry), from })
     }
 
@@ -375,11 +432,24 @@ impl Store for Node {
     }
 
     async fn delete(&self, id: RequestId, names: Vec<Name>) -> Result<DeleteReply> {
+        self.delete_in(id, names, DeleteMode::Strict).await
+    }
+
+    async fn delete_in(&self, id: RequestId, names: Vec<Name>, mode: DeleteMode) -> Result<DeleteReply> {
         check_delete(&names)?;
-        let command = Command::Delete { names };
-        let changed = self.answer(self.core.change(id, command, None)).await.map_err(unknown)?;
+        // Global counts the mode's deadline from when it knows of the change.
+        let limit = self.deadline + mode.deadline().unwrap_or_default();
+        let answer = self.core.change(id, Command::Delete { names, mode }, None)?;
+        let changed = match self.within(limit, answer).await? {
+            Ok(answer) => answer.map_err(|_| stopped())?,
+            Err(_) => Err(away_for(limit)),
+        };
+        let changed = changed.map_err(unknown)?;
         match changed.outcome {
-            Outcome::Delete(done) => Ok(DeleteReply { removed: done.removed, revision: done.revision }),
+            Outcome::Delete(done) => {
+                let stale = changed.stale;
+                Ok(DeleteReply { removed: done.removed, revision: done.revision, stale })
+            }
             _ => Err(Error::internal("global answered a DEL with another outcome: report this")),
         }
     }
@@ -419,17 +489,10 @@ impl Store for Node {
     }
 
     async fn stat(&self, target: Target) -> Result<Option<Stat>> {
-        let name = match target {
-            Target::Name(name) => name,
-            Target::Hash(hash) => return self.stat_hash(hash).await,
-        };
-        if let Some(hit) = self.core.hit(name.as_bytes()) {
-            let from = Provenance { tier: Tier::Local, cached: true, revision: hit.entry.bind_rev };
-            return Ok(Some(Stat { entry: hit.entry, from }));
+        match target {
+            Target::Name(name) => self.stat_name(name, None).await,
+            Target::Hash(hash) => self.stat_hash(hash).await,
         }
-        let looked = self.answer(self.core.look(&name)).await?;
-        let from = Provenance { tier: Tier::Global, cached: false, revision: looked.head };
-        Ok(looked.entry.map(|entry| Stat { entry, from }))
     }
 
     /// A node knows a few names only, so Global is asked.
@@ -462,6 +525,8 @@ impl Store for Node {
             fact("cache_bytes", stats.bytes().to_string()),
             fact("cache_bytes_max", stats.bytes_max.to_string()),
             fact("names_evicted", stats.names_evicted.to_string()),
+            fact("absent", self.core.absences.as_ref().map_or(0, |a| a.len()).to_string()),
+            fact("absent_hits", self.core.absent_hits().to_string()),
             fact("held_bytes", held.to_string()),
             fact("held_bytes_max", held_max.to_string()),
             fact("corrupt", corrupt.to_string()),
@@ -492,6 +557,16 @@ impl IdSource for Node {
     fn next_id(&self) -> Result<RequestId> {
         self.ids.next_id(&self.core)
     }
+}
+
+fn away_for(limit: Duration) -> Error {
+    Error::unavailable(format!("global does not answer within `{limit:?}`: try again"))
+        .retry_after(Duration::from_secs(1))
+}
+
+/// Of a value that may have been wrong for `age`.
+fn stale_since(entry: Entry, age: Duration) -> Provenance {
+    Provenance { stale_for: Some(age), ..Provenance::new(Tier::Local, true, entry.bind_rev) }
 }
 
 fn found(entry: Entry, from: Provenance, blob: Blob, slice: Slice) -> Result<Found> {

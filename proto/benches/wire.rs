@@ -76,7 +76,7 @@ impl LinkHost for Null {
 
 impl Store for Null {
     async fn get(&self, _: Target, _: Slice) -> Result<Option<Found>> {
-        let from = Provenance { tier: Tier::Local, cached: true, revision: Revision(1) };
+        let from = Provenance::new(Tier::Local, true, Revision(1));
         Ok(Some(Found { entry: self.entry(), from, body: Body::Blob(self.blob.clone()) }))
     }
 

@@ -27,7 +27,7 @@ const HEADER_BYTES: usize = 128;
 /// Sends values, as [`transfer::pump`] does.
 pub(crate) fn send_found(tasks: &Tasks, idle: Duration, all: FoundMany) -> WireStream<wire::GetManyChunk> {
     // A name that is not bound is nowhere held: Global said so.
-    let from = Provenance { tier: Tier::Global, cached: false, revision: all.revision };
+    let from = Provenance::new(Tier::Global, false, all.revision);
     let packing = Packing { rest: all.found.into_iter(), next: None, body: None, from };
     let chunks = stream::unfold(Some(packing), |packing| async {
         let mut packing = packing?;

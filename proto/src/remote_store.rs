@@ -4,7 +4,7 @@
 //! passed on, a slice is as the node verified it; nothing is retried here.
 
 use crate::bulk::{self, Receiving};
-use crate::convert::{Packer, detach, names_to, need, target_to};
+use crate::convert::{Packer, bound_from, detach, millis_up, mode_to, names_to, need, target_to};
 use crate::dial::{Channel, Dial};
 use crate::many::{self, same_length};
 use crate::status::from_status;
@@ -21,8 +21,8 @@ use crate::wire::{self};
 use bytes::Bytes;
 use dstore_shared::limits::UNARY_BYTES_MAX;
 use dstore_shared::{
-    Blob, BlobHash, BlobHasher, CopyOutcome, Entry, Error, Name, Prefix, PrefixOutcome, RequestId, Result,
-    Revision,
+    Blob, BlobHash, BlobHasher, CopyOutcome, DeleteMode, Entry, Error, Name, Prefix, PrefixOutcome,
+    RequestId, Result, Revision,
 };
 use futures_util::stream::{self, StreamExt};
 use std::future::Future;
@@ -62,15 +62,25 @@ impl RemoteStore {
 
     /// As [`Self::unary`], of a change: without an answer it may have been made.
     async fn change<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T> {
-        match tokio::time::timeout(self.call, call).await {
+        self.change_within(self.call, call).await
+    }
+
+    async fn change_within<T>(
+        &self,
+        limit: Duration,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T> {
+        match tokio::time::timeout(limit, call).await {
             Ok(answer) => answer.map(Response::into_inner).map_err(|status| from_status(&status)),
-            Err(_) => Err(Error::unavailable(format!("outcome unknown: {}", silence(self.call)))),
+            Err(_) => Err(Error::unavailable(format!("outcome unknown: {}", silence(limit)))),
         }
     }
 
-    async fn download(&self, target: Target, slice: Slice) -> Result<Option<Found>> {
+    /// `stale`: after so long an old value will do.
+    async fn download(&self, target: Target, slice: Slice, stale: Option<Duration>) -> Result<Option<Found>> {
         let Slice { offset, len } = slice;
-        let request = wire::GetRequest { target: Some(target_to(&target)), offset, len };
+        let (stale_ok, wait_ms) = (stale.is_some(), stale.map_or(0, millis_up));
+        let request = wire::GetRequest { target: Some(target_to(&target)), offset, len, stale_ok, wait_ms };
         let (channel, request) = (self.channel.clone(), stream::iter([request]));
         let (mut chunks, first) = in_time(self.call, async {
             let mut chunks: Receiving<wire::DownloadChunk> =
@@ -220,7 +230,17 @@ where
 
 impl Store for RemoteStore {
     async fn get(&self, target: Target, slice: Slice) -> Result<Option<Found>> {
-        self.download(target, slice).await
+        self.download(target, slice, None).await
+    }
+
+    async fn get_stale(&self, target: Target, slice: Slice, wait: Duration) -> Result<Option<Found>> {
+        self.download(target, slice, Some(wait)).await
+    }
+
+    async fn stat_stale(&self, target: Target, wait: Duration) -> Result<Option<Stat>> {
+        let (target, wait_ms) = (Some(target_to(&target)), millis_up(wait));
+        let request = wire::StatRequest { target, stale_ok: true, wait_ms };
+        self.unary(self.client.clone().stat(request)).await?.try_into()
     }
 
     async fn set(&self, id: RequestId, name: Option<Name>, body: Body) -> Result<SetReply> {
@@ -250,13 +270,20 @@ impl Store for RemoteStore {
     }
 
     async fn delete(&self, id: RequestId, names: Vec<Name>) -> Result<DeleteReply> {
+        self.delete_in(id, names, DeleteMode::Strict).await
+    }
+
+    async fn delete_in(&self, id: RequestId, names: Vec<Name>, mode: DeleteMode) -> Result<DeleteReply> {
         let id = Some(Packer::new(64).request_id(&id));
         let asked = names.len();
-        let request = wire::DeleteRequest { id, names: names_to(&names) };
-        let wire::DeleteResponse { removed, revision } =
-            self.change(self.client.clone().delete(request)).await?;
+        let limit = self.call + mode.deadline().unwrap_or_default();
+        let (mode, deadline_ms) = mode_to(mode);
+        let request = wire::DeleteRequest { id, names: names_to(&names), mode, deadline_ms };
+        let wire::DeleteResponse { removed, revision, stale_ms } =
+            self.change_within(limit, self.client.clone().delete(request)).await?;
         same_length(removed.len(), asked)?;
-        Ok(DeleteReply { removed, revision: dstore_shared::Revision(revision) })
+        let (revision, stale) = (dstore_shared::Revision(revision), bound_from(stale_ms));
+        Ok(DeleteReply { removed, revision, stale })
     }
 
     async fn delete_prefix(&self, id: RequestId, prefix: Prefix) -> Result<PrefixOutcome> {
@@ -268,7 +295,7 @@ impl Store for RemoteStore {
     }
 
     async fn stat(&self, target: Target) -> Result<Option<Stat>> {
-        let request = wire::StatRequest { target: Some(target_to(&target)) };
+        let request = wire::StatRequest { target: Some(target_to(&target)), ..wire::StatRequest::default() };
         self.unary(self.client.clone().stat(request)).await?.try_into()
     }
 

@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn nested_names_are_counted_over_all_parts_of_a_batch() {
-        let del = wire::Del { id: None, names: vec![bytes::Bytes::new(); 60_000] };
+        let del = wire::Del { id: None, names: vec![bytes::Bytes::new(); 60_000], ..wire::Del::default() };
         let ask = wire::request::Ask::Del(del);
         let request = wire::Request { ask: Some(ask), ..wire::Request::default() };
         let one = wire::RequestBatch { requests: vec![request.clone()] }.encode_to_vec();

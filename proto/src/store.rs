@@ -10,8 +10,8 @@ pub use many::{check_bytes, check_exists, check_names, check_sets};
 use crate::watch::{WatchQuery, Watching};
 use bytes::Bytes;
 use dstore_shared::{
-    Blob, BlobHash, Born, CopyOutcome, Entry, Error, Key, Name, Namespace, Prefix, PrefixOutcome, RequestId,
-    Result, Revision, SetOutcome,
+    Blob, BlobHash, Born, CopyOutcome, DeleteMode, Entry, Error, Key, Name, Namespace, Prefix, PrefixOutcome,
+    RequestId, Result, Revision, SetOutcome,
 };
 use futures_util::stream::{self, Stream, StreamExt};
 use std::fmt;
@@ -38,7 +38,20 @@ pub struct Provenance {
     pub cached: bool,
     /// The revision as of which the answer holds.
     pub revision: Revision,
+    /// Only if a stale answer was asked for: the answer may have been wrong for so long. `None` = it is right.
+    pub stale_for: Option<Duration>,
 }
+
+impl Provenance {
+    /// Of an answer that is right.
+    pub const fn new(tier: Tier, cached: bool, revision: Revision) -> Self {
+        Self { tier, cached, revision, stale_for: None }
+    }
+}
+
+/// How long a read that takes an old value too waits for Global first, unless it says otherwise: well over a
+/// round trip, well under what a person or a request that must be served waits.
+pub const STALE_WAIT: Duration = Duration::from_millis(500);
 
 /// A part of a blob.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -232,6 +245,8 @@ pub struct DeleteReply {
     pub removed: Vec<bool>,
     /// The revision at which they were unbound.
     pub revision: Revision,
+    /// Of an asynchronous DEL: for so long others may still read the old values. `None` = nobody can.
+    pub stale: Option<Duration>,
 }
 
 /// How a tier is.
@@ -345,6 +360,46 @@ pub trait Store: Send + Sync + 'static {
         id: RequestId,
         prefix: Prefix,
     ) -> impl Future<Output = Result<PrefixOutcome>> + Send;
+    /// As [`Store::delete`], answered when `mode` says. A tier that knows no modes deletes strictly, which is no
+    /// less.
+    ///
+    /// # Errors
+    /// As [`Store::delete`]; `Pending` once the deadline of its mode has passed: the change goes on and is not
+    /// durable yet, ask again under the same id. `Invalid` for too long a deadline.
+    fn delete_in(
+        &self,
+        id: RequestId,
+        names: Vec<Name>,
+        _mode: DeleteMode,
+    ) -> impl Future<Output = Result<DeleteReply>> + Send {
+        self.delete(id, names)
+    }
+
+    /// As [`Store::get`]; but if the tier has no lease and Global does not answer within `wait`, the value that it
+    /// held last will do: such an answer has `stale_for`. A tier that is never stale answers as by `get`.
+    ///
+    /// # Errors
+    /// As [`Store::get`]; `Unavailable` also where nothing old is held that is not known to be deleted.
+    fn get_stale(
+        &self,
+        target: Target,
+        slice: Slice,
+        _wait: Duration,
+    ) -> impl Future<Output = Result<Option<Found>>> + Send {
+        self.get(target, slice)
+    }
+
+    /// As [`Store::stat`], with the leave of [`Store::get_stale`].
+    ///
+    /// # Errors
+    /// As [`Store::get_stale`].
+    fn stat_stale(
+        &self,
+        target: Target,
+        _wait: Duration,
+    ) -> impl Future<Output = Result<Option<Stat>>> + Send {
+        self.stat(target)
+    }
 
     /// What a name is bound to, or whether a blob is there, without its bytes.
     ///

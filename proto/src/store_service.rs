@@ -4,7 +4,7 @@
 //! nothing moves; memory for a transfer is a few chunks whatever its length.
 
 use crate::bulk::{Bulk, Receiving};
-use crate::convert::{Packer, detach, names_from, namespace_from, need, target_from};
+use crate::convert::{Packer, detach, mode_from, names_from, namespace_from, need, target_from, wait_from};
 use crate::many;
 use crate::serve::Limits;
 use crate::status::{from_status, to_status};
@@ -63,9 +63,17 @@ impl<S: Store> StoreService<S> {
         given.map_or_else(|| self.ids.next_id(), RequestId::try_from)
     }
 
+    async fn find(&self, request: wire::GetRequest, slice: Slice) -> Result<Option<Found>> {
+        let target = target_from(request.target)?;
+        match wait_from(request.stale_ok, request.wait_ms) {
+            Some(wait) => self.store.get_stale(target, slice, wait).await,
+            None => self.store.get(target, slice).await,
+        }
+    }
+
     async fn read(&self, request: wire::GetRequest) -> Result<wire::GetResponse> {
         let slice = Slice::from(&request);
-        let Some(found) = self.store.get(target_from(request.target)?, slice).await? else {
+        let Some(found) = self.find(request, slice).await? else {
             return Ok(wire::GetResponse::default());
         };
         let len = len_of(&found, slice)?;
@@ -84,7 +92,7 @@ impl<S: Store> StoreService<S> {
 
     async fn begin_download(&self, request: wire::GetRequest) -> Result<WireStream<wire::DownloadChunk>> {
         let slice = Slice::from(&request);
-        let Some(found) = self.store.get(target_from(request.target)?, slice).await? else {
+        let Some(found) = self.find(request, slice).await? else {
             let header = Some(wire::DownloadHeader::default());
             return Ok(one(wire::DownloadChunk { header, data: Bytes::new() }));
         };
@@ -358,7 +366,8 @@ impl<S: Store> store_server::Store for StoreService<S> {
         let request = request.into_inner();
         self.within(async {
             let names = names_from(request.names)?;
-            Ok(self.store.delete(self.id(request.id)?, names).await?.into())
+            let mode = mode_from(request.mode, request.deadline_ms)?;
+            Ok(self.store.delete_in(self.id(request.id)?, names, mode).await?.into())
         })
         .await
     }
@@ -381,7 +390,12 @@ impl<S: Store> store_server::Store for StoreService<S> {
         request: Request<wire::StatRequest>,
     ) -> Result<Response<wire::StatResponse>, Status> {
         self.within(async {
-            let stat: Option<Stat> = self.store.stat(target_from(request.into_inner().target)?).await?;
+            let request = request.into_inner();
+            let target = target_from(request.target)?;
+            let stat: Option<Stat> = match wait_from(request.stale_ok, request.wait_ms) {
+                Some(wait) => self.store.stat_stale(target, wait).await?,
+                None => self.store.stat(target).await?,
+            };
             Ok(stat.as_ref().map(Into::into).unwrap_or_default())
         })
         .await

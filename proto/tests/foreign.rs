@@ -93,7 +93,7 @@ fn name(key: &str) -> wire::Name {
 
 fn get(key: &str) -> wire::GetRequest {
     let target = Some(wire::Target { target: Some(wire::target::Target::Name(name(key))) });
-    wire::GetRequest { target, offset: 0, len: None }
+    wire::GetRequest { target, offset: 0, len: None, ..wire::GetRequest::default() }
 }
 
 fn set(key: &str, data: Bytes) -> wire::SetRequest {
@@ -252,9 +252,9 @@ async fn wrong_requests_are_refused_by_code_and_kind() {
     let no_n = wire::SetRequest { id, ..set("a", "1".into()) };
     assert_eq!(client.set(no_n).await.expect_err("n = 0").code(), Code::InvalidArgument);
     let names = vec![name("a"); 10_001];
-    let many = wire::DeleteRequest { id: None, names };
+    let many = wire::DeleteRequest { names, ..wire::DeleteRequest::default() };
     assert_eq!(client.delete(many).await.expect_err("too many").code(), Code::OutOfRange);
-    let none = wire::DeleteRequest { id: None, names: vec![] };
+    let none = wire::DeleteRequest::default();
     assert_eq!(client.delete(none).await.expect_err("none").code(), Code::InvalidArgument);
 }
 

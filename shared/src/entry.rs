@@ -1,6 +1,7 @@
 //! What a name is bound to, and what a command did.
 
 use crate::{Blob, BlobHash, Name, Prefix, Revision};
+use std::time::Duration;
 
 /// The binding of a name to a blob.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,6 +34,8 @@ pub enum Command {
     Delete {
         /// The names, at least one; duplicates are allowed and answered alike.
         names: Vec<Name>,
+        /// When it is answered.
+        mode: DeleteMode,
     },
     /// Bind `to` to the blob that `from` is bound to, unless it is bound to another. No bytes move.
     Copy {
@@ -53,6 +56,29 @@ pub enum Command {
         /// What they begin with.
         prefix: Prefix,
     },
+}
+
+/// When a DEL is answered. The mode belongs to the change: every attempt under one id has the same.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum DeleteMode {
+    /// When it is durable and nobody can read the old value any more.
+    #[default]
+    Strict,
+    /// As `Strict`, or after this time as `Pending`: the change goes on, and is not durable yet. At most
+    /// [`DELETE_DEADLINE_MAX`](crate::limits::DELETE_DEADLINE_MAX).
+    Deadline(Duration),
+    /// When it is durable: others may go on reading the old value for as long as the answer says (rule 27).
+    Async,
+}
+
+impl DeleteMode {
+    /// How long the answer may take, if that is bounded.
+    pub fn deadline(self) -> Option<Duration> {
+        match self {
+            Self::Deadline(limit) => Some(limit),
+            Self::Strict | Self::Async => None,
+        }
+    }
 }
 
 /// What became of a [`Command`].

@@ -70,6 +70,8 @@ pub struct Hello {
     pub applied_rev: Revision,
     /// For people: host and process, at most 128 bytes.
     pub label: String,
+    /// It keeps "not found" answers (rule 28).
+    pub negatives: bool,
 }
 
 /// One name of a SUMMARY.
@@ -260,6 +262,8 @@ pub enum Answer {
         outcome: Outcome,
         /// The Local was registered as holder in the step that made a SET visible, in this epoch (rule 23).
         cacheable: Option<Epoch>,
+        /// Of an asynchronous DEL: for so long others may still read the old value (rule 27). `None` = nobody can.
+        stale: Option<Duration>,
     },
     /// It was not done.
     Failed(Error),
@@ -272,7 +276,8 @@ pub struct Resolved {
     pub entry: Option<Entry>,
     /// The bytes, if they were asked for and are small.
     pub carried: Option<Blob>,
-    /// The Local is registered as holder of the name, in this epoch, and may install the answer.
+    /// The Local is registered as holder of the name, in this epoch, and may install the answer; also of an absent
+    /// name, if it keeps such answers (rule 28).
     pub cacheable: Option<Epoch>,
     /// Global's newest visible revision at the read.
     pub head: Revision,

@@ -15,7 +15,9 @@ mod name;
 mod outline;
 
 pub use blob::{Blob, BlobHash, BlobHasher, ParseHashError};
-pub use entry::{Command, CopyOutcome, CopyResult, DeleteOutcome, Entry, Outcome, PrefixOutcome, SetOutcome};
+pub use entry::{
+    Command, CopyOutcome, CopyResult, DeleteMode, DeleteOutcome, Entry, Outcome, PrefixOutcome, SetOutcome,
+};
 pub use error::{Error, Kind, Result};
 pub use ids::{
     Born, ClientId, Epoch, FlightId, HistoryId, Incarnation, LocalId, RegSeq, RequestId, Revision,

@@ -52,6 +52,12 @@ pub const SET_MANY_BYTES_MAX: usize = UNARY_BYTES_MAX;
 pub const PREFIX_NAMES_MAX: usize = 100_000;
 /// Bytes of their keys: with what is known of their blobs the commit must fit a segment of the journal.
 pub const PREFIX_KEY_BYTES_MAX: usize = 16 << 20;
+/// Longest time after which a DEL may ask to be answered as pending: a call is ended by its server after 30 s.
+pub const DELETE_DEADLINE_MAX: Duration = Duration::from_secs(20);
+/// How long a Local that keeps "not found" answers may serve one, from the moment at which it asked.
+pub const ABSENCE_TERM: Duration = Duration::from_millis(500);
+/// "Not found" answers that a Local keeps at a time: with the longest names some 12 MiB.
+pub const ABSENCES_MAX: usize = 10_000;
 /// Requests or replies in one batch of the tier link.
 pub const BATCH_LEN_MAX: usize = 256;
 /// Payload bytes after which a batch of the tier link is cut.

@@ -145,6 +145,9 @@ pub enum Verb {
         /// Check kept values for N thousandths of one core's time, 0 to 1000 [default: 1].
         #[arg(long, value_name = "N")]
         scrub: Option<String>,
+        /// Keep "not found" answers too, each for half a second; a SET anywhere then has to tell this node first.
+        #[arg(long)]
+        negatives: bool,
         /// Allow to listen beyond this machine, unencrypted and open to everybody.
         #[arg(long)]
         insecure: bool,
@@ -162,6 +165,9 @@ pub enum Verb {
     /// Write the exact bytes of a value to standard output, or to a file.
     Get {
         key: OsString,
+        /// Take an old value if the node has no lease and Global does not answer within TIME [default: 500ms].
+        #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "500ms")]
+        stale_ok: Option<String>,
         #[command(flatten)]
         part: PartFlags,
         #[command(flatten)]
@@ -185,6 +191,15 @@ pub enum Verb {
         /// Yes, all of them.
         #[arg(short = 'y', requires = "prefix")]
         yes: bool,
+        /// Answer when it is durable; others may read the old value for the time that is told.
+        #[arg(long = "async", conflicts_with_all = ["deadline", "prefix"])]
+        asynchronous: bool,
+        /// Answer after TIME at the latest: with exit code 8 if it is not done; it goes on.
+        #[arg(long, value_name = "TIME", conflicts_with = "prefix")]
+        deadline: Option<String>,
+        /// Ask again about the request that was told with exit code 8.
+        #[arg(long, value_name = "WORD", conflicts_with = "prefix")]
+        request: Option<OsString>,
         #[command(flatten)]
         node: NodeFlag,
     },

@@ -149,6 +149,7 @@ fn local_config(settings: LocalSettings) -> LocalConfig {
         listen: tcp.into_iter().chain(socket).collect(),
         cache_bytes: settings.cache_bytes,
         scrub_per_mille: settings.scrub_per_mille,
+        negatives: settings.negatives,
         label: format!("process {}", std::process::id()),
         ..LocalConfig::new(settings.global)
     }

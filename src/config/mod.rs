@@ -122,6 +122,8 @@ pub struct LocalSettings {
     pub cache_bytes: u64,
     /// Thousandths of one core's time for checking them.
     pub scrub_per_mille: u32,
+    /// Whether it keeps "not found" answers.
+    pub negatives: bool,
 }
 
 /// Where a Local listens by default and a client looks.
@@ -133,6 +135,7 @@ impl Default for LocalSettings {
             global: GlobalSettings::default().listen,
             listen: Some(Listen { address: Address::Tcp(LOCAL_ADDRESS.into()), is_default: true }),
             socket: None,
+            negatives: false,
             cache_bytes: 256 << 20, // enough to matter, too little to hurt a small machine
             scrub_per_mille: 1,     // unnoticed, and through a full cache in minutes
         }

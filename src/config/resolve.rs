@@ -8,9 +8,9 @@ use super::{
 };
 use crate::cli::args::{CommandLine, NodeFlag, PartFlags, ScriptFlags, Solo, StoreFlags, Verb};
 use dstore_global::{EngineKind, SyncLevel};
-use dstore_local::repl::{Command, Mode};
+use dstore_local::repl::{Command, How, Mode, request_from, stale_wait, time};
 use dstore_proto::store::Slice;
-use dstore_shared::{Error, Key, Result};
+use dstore_shared::{DeleteMode, Error, Key, Result};
 use dstore_sys::net::Address;
 use std::ffi::OsString;
 use std::fmt;
@@ -63,8 +63,9 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
             only_this_machine(&global.listen, insecure)?;
             (Action::Global(global), mode)
         }
-        Some(Verb::Local { global, listen, socket, cache_bytes, scrub, insecure, repl }) => {
+        Some(Verb::Local { global, listen, socket, cache_bytes, scrub, negatives, insecure, repl }) => {
             let mut local = settings.local(listen, cache_bytes, insecure)?;
+            local.negatives = settings.yes("local", "negatives", negatives)?;
             if let Some(given) = settings.given("local", "global", global) {
                 local.global = given.read::<Address>()?;
             }
@@ -82,7 +83,7 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
         Some(Verb::Repl { node, script }) => {
             (Action::Repl { node: settings.node(node)?, script: script.into() }, mode)
         }
-        Some(Verb::Get { key, part, node }) => {
+        Some(Verb::Get { key, part, stale_ok, node }) => {
             let raw = if line.json { Mode::Json } else { Mode::Raw };
             let key = key_of(key)?;
             let slice = Slice { offset: part.offset.unwrap_or(0), len: part.len };
@@ -90,8 +91,13 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
             if out.is_some() && line.json {
                 return Err(Error::invalid("--out writes the exact bytes: leave --json out"));
             }
+            let stale_ok = stale_ok.map(|time| stale_wait(Some(time.as_bytes()))).transpose()?;
             let action = if slice == Slice::ALL && out.is_none() {
-                settings.one_shot(node, Command::Get { key })?
+                settings.one_shot(node, Command::Get { key, stale_ok })?
+            } else if stale_ok.is_some() {
+                return Err(Error::invalid(
+                    "--stale-ok reads a whole value to standard output: leave it out",
+                ));
             } else {
                 Action::Download { node: settings.node(node)?, key, slice, out }
             };
@@ -109,9 +115,10 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
             let prefix = prefix.into_vec().into();
             (settings.one_shot(node, Command::DeletePrefix { prefix, sure: yes })?, mode)
         }
-        Some(Verb::Del { keys, node, .. }) => {
+        Some(Verb::Del { keys, asynchronous, deadline, request, node, .. }) => {
             let keys = keys.into_iter().map(key_of).collect::<Result<_>>()?;
-            (settings.one_shot(node, Command::Delete { keys })?, mode)
+            let how = how(asynchronous, deadline, request)?;
+            (settings.one_shot(node, Command::Delete { keys, how })?, mode)
         }
         Some(Verb::Watch { prefix, from, count, node }) => {
             let prefix = prefix.into_vec().into();
@@ -148,6 +155,19 @@ fn out_of(part: PartFlags) -> Result<Option<OutFile>> {
         _ => Existing::Refused,
     };
     Ok(Some(OutFile { path, how }))
+}
+
+/// How `dstore del` is to delete.
+fn how(asynchronous: bool, deadline: Option<String>, request: Option<OsString>) -> Result<How> {
+    let mut how = How::default();
+    if asynchronous {
+        how.set_mode(DeleteMode::Async)?;
+    }
+    if let Some(limit) = deadline {
+        how.set_mode(DeleteMode::Deadline(time(limit.as_bytes())?))?;
+    }
+    how.request = request.map(|word| request_from(&word.into_vec())).transpose()?;
+    Ok(how)
 }
 
 fn key_of(bytes: OsString) -> Result<Key> {

@@ -124,7 +124,7 @@ fn one_shot_commands_take_any_bytes_and_json_anywhere() {
     let line = CommandLine::try_parse_from(["dstore".into(), "del".into(), bytes, OsString::from("b")])
         .expect("valid");
     let around = Surroundings { env: &|_| None, read: &|_| Err(std::io::ErrorKind::NotFound.into()) };
-    let Action::OneShot { command: Command::Delete { keys }, .. } =
+    let Action::OneShot { command: Command::Delete { keys, .. }, .. } =
         resolve(line, &around).expect("valid").action
     else {
         panic!()

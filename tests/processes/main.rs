@@ -15,6 +15,7 @@ mod gone;
 mod limits;
 mod listing;
 mod many;
+mod modes;
 mod parts;
 mod restart;
 mod resume;

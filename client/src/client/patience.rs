@@ -24,6 +24,21 @@ impl<S: Store> Client<S> {
         self.noted(made.map_err(|e| e.map_or_else(|| self.in_doubt(), unknown)))
     }
 
+    /// Makes a change under an id that is at hand.
+    pub(super) async fn make<T, F>(
+        &self,
+        id: RequestId,
+        patience: Pin<&mut Sleep>,
+        attempt: impl Fn() -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        tracing::trace!(n = id.n, "a change with an id of its own");
+        let made = self.retry_until(patience, Attempts::Calls, attempt).await;
+        self.noted(made.map_err(|e| e.map_or_else(|| self.in_doubt(), unknown)))
+    }
+
     /// Names for changes, if there are any before patience ends: nothing has been changed yet.
     pub(super) async fn name_change<'a>(
         &self,

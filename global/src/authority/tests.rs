@@ -84,7 +84,12 @@ async fn a_checkpoint_copied_in_slices_has_every_outcome() {
     let change = async |authority: &Authority, id: RequestId| {
         let (to, answer) = oneshot::channel();
         let names = vec![Name::of("absent").unwrap()];
-        authority.submit(id, Command::Delete { names }, None, Responder::Call(to, None));
+        authority.submit(
+            id,
+            Command::Delete { names, mode: dstore_shared::DeleteMode::Strict },
+            None,
+            Responder::Call(to, None),
+        );
         answer.await.unwrap()
     };
     // More than two slices; without effect, so that the journal knows none of them.

@@ -13,6 +13,7 @@ const HEAD: u8 = 1;
 const ENGINE: u8 = 2;
 const NEGATIVES: u8 = 1;
 const CLEAN: u8 = 1 << 1;
+const ASYNC: u8 = 1 << 2;
 
 /// What the file says. It is replaced whole at every change.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,6 +22,8 @@ pub(crate) struct Meta {
     pub(crate) boot: u64,
     pub(crate) lease_max: Duration,
     pub(crate) negatives_ever: bool,
+    /// An asynchronous DEL was made since the last start after a clean stop (rule 27).
+    pub(crate) async_dels: bool,
     pub(crate) clean: Option<Revision>,
     pub(crate) engine: String,
 }
@@ -31,7 +34,8 @@ impl Meta {
 
     /// That of a new directory.
     pub(crate) fn new(history: HistoryId, engine: String) -> Self {
-        Self { history, boot: 0, lease_max: Duration::ZERO, negatives_ever: false, clean: None, engine }
+        let (boot, lease_max) = (0, Duration::ZERO);
+        Self { history, boot, lease_max, negatives_ever: false, async_dels: false, clean: None, engine }
     }
 
     /// Reads the file in `dir`; `None` if there is none.
@@ -52,12 +56,13 @@ impl Meta {
     pub(crate) fn write(&self, disk: &dyn Disk, dir: &Path) -> Result<()> {
         let negatives = if self.negatives_ever { NEGATIVES } else { 0 };
         let clean = if self.clean.is_some() { CLEAN } else { 0 };
+        let async_dels = if self.async_dels { ASYNC } else { 0 };
         let lease_max = u64::try_from(self.lease_max.as_nanos()).unwrap_or(u64::MAX);
         let mut writer = SealedWriter::create(disk, &dir.join(FILE), FORM)?;
         writer.push(
             HEAD,
             &[
-                &[negatives | clean],
+                &[negatives | clean | async_dels],
                 &self.history.0.to_le_bytes(),
                 &self.boot.to_le_bytes(),
                 &lease_max.to_le_bytes(),
@@ -73,13 +78,14 @@ impl Meta {
         match part.tag {
             HEAD => {
                 let mut head = Reader::new(part.bytes);
-                let flags = head.flags("flags of `meta`", NEGATIVES | CLEAN)?;
+                let flags = head.flags("flags of `meta`", NEGATIVES | CLEAN | ASYNC)?;
                 self.history = HistoryId(head.u128()?);
                 self.boot = head.u64()?;
                 self.lease_max = Duration::from_nanos(head.u64()?);
                 let clean = Revision(head.u64()?);
                 self.clean = (flags & CLEAN != 0).then_some(clean);
                 self.negatives_ever = flags & NEGATIVES != 0;
+                self.async_dels = flags & ASYNC != 0;
                 head.end()?;
             }
             ENGINE => {

@@ -562,3 +562,25 @@ fn the_feed_goes_back_as_far_as_the_journal_was_read_and_has_no_gap() {
     let opened = open_memory(dir.path());
     assert_eq!((opened.feed.floor(), opened.feed.head()), (Revision(7), Revision(40)));
 }
+
+#[test]
+fn asynchronous_dels_are_remembered_over_crashes_and_not_over_a_clean_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("d");
+    let first = open_memory(&path);
+    assert!(!first.async_dels);
+    first.dir.persist_async_dels().unwrap();
+    drop_unclean(first);
+    let second = open_memory(&path);
+    assert!(second.async_dels, "a drain may have been cut short");
+    drop_unclean(second);
+    let mut third = open_memory(&path);
+    assert!(third.async_dels, "and its leases may still run");
+    write(&mut third, 10);
+    third.dir.mark_clean(Revision(10)).unwrap();
+    drop_unclean(third);
+    let fourth = open_memory(&path);
+    assert!(fourth.clean);
+    drop_unclean(fourth);
+    assert!(!open_memory(&path).async_dels, "nobody served anything at the clean stop");
+}

@@ -107,7 +107,7 @@ impl<J, R> Sessions<J, R> {
     /// The lease of a session runs out: if a change waited for that, the Local hung.
     pub(super) fn waited_out(&mut self, now: Moment, no: SessionNo) {
         let Some(session) = self.by_no.get(&no).filter(|session| !session.fenced) else { return };
-        let marks = session.owed.values().filter_map(|op| self.ops.get(op)).map(|op| op.marked_at);
+        let marks = session.owed.values().filter_map(|op| self.ops.get(op)?.waits_since());
         if let Some(marked) = marks.max() {
             self.slow.note_away(now, session.local_id, marked, self.terms.sessions_max);
         }

@@ -4,7 +4,7 @@
 //! waited for: that is done in one step with the busy mark (rule 6), by [`super::Sessions`].
 
 use super::SessionNo;
-use dstore_shared::{Name, RegSeq};
+use dstore_shared::{Moment, Name, RegSeq};
 use foldhash::fast::RandomState;
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
@@ -22,6 +22,8 @@ pub(super) struct Holding {
     pub generation: u64,
     /// The session was told that it may cache: no other read of it may take the registration back.
     pub relied_on: bool,
+    /// Until when the session may serve that the name is absent (rule 28).
+    pub absent_until: Moment,
 }
 
 /// Most names have one holder or a few: one is kept without an allocation.
@@ -104,7 +106,8 @@ impl Holders {
             return None;
         }
         self.generation += 1;
-        let holding = Holding { session, reg_seq, generation: self.generation, relied_on: false };
+        let (generation, absent_until) = (self.generation, Moment::ZERO);
+        let holding = Holding { session, reg_seq, generation, relied_on: false, absent_until };
         match self.parts[part].get_mut(name) {
             Some(holdings) => holdings.push(holding),
             None => _ = self.parts[part].insert(name.clone(), Holdings::One(holding)),
@@ -119,6 +122,14 @@ impl Holders {
         let holdings = self.parts[part].get_mut(name).map_or(&mut [][..], Holdings::as_mut_slice);
         let held = holdings.iter_mut().find(|h| h.session == session && h.generation == generation);
         held.map(|h| h.relied_on = true).is_some()
+    }
+
+    /// As [`Self::rely`], for an absent name, which may be served as such until `until`.
+    pub fn rely_absent(&mut self, name: &Name, session: SessionNo, generation: u64, until: Moment) -> bool {
+        let part = self.part(name);
+        let holdings = self.parts[part].get_mut(name).map_or(&mut [][..], Holdings::as_mut_slice);
+        let held = holdings.iter_mut().find(|h| h.session == session && h.generation == generation);
+        held.map(|h| (h.relied_on, h.absent_until) = (true, h.absent_until.max(until))).is_some()
     }
 
     /// Everybody who is registered, dead sessions included.

@@ -10,6 +10,7 @@
 //!        --journal--> finish: bits cleared, requester registered, Action::Answer   (rules 8, 23, 25)
 //! begin_read --index, outside the lock--> end_read: may the reader cache it?  (rule 7)
 //! hello, keep, ack, summarized, drop_names, bye, tick                         (session.rs; rules 11-20)
+//! deadlines, asynchronous DELs after they were answered, absent names              (modes.rs; rules 27, 28)
 //! ```
 //! Invariants: a name between its mark and `finish` registers nobody; a session is released only by `bye`, or
 //! by a clock past its `lease_end`; whoever may serve a name is registered for it or a wildcard.
@@ -19,6 +20,7 @@ mod collapse;
 mod holders;
 mod inspect;
 mod log;
+mod modes;
 mod ops;
 mod prefixes;
 mod requests;
@@ -28,9 +30,10 @@ mod slow;
 mod tests;
 
 use dstore_shared::frame::Down;
-use dstore_shared::limits::CLOCK_RATE_ERROR_PER_MILLE;
+use dstore_shared::limits::{ABSENCE_TERM, CLOCK_RATE_ERROR_PER_MILLE};
 use dstore_shared::{
-    Born, Epoch, Error, HistoryId, LocalId, Moment, Name, Outcome, RegSeq, RequestId, Result, Revision,
+    Born, ClientId, Epoch, Error, HistoryId, LocalId, Moment, Name, Outcome, RegSeq, RequestId, Result,
+    Revision,
 };
 use holders::{Holders, Holding};
 pub use log::{InvLog, LogBounds};
@@ -127,6 +130,9 @@ pub struct Boot {
     /// How long leases of earlier boots may still run; zero for a new directory or after a clean stop
     /// (rule 29).
     pub grace: Duration,
+    /// Whether changes that need no drain wait for the grace too: "not found" answers may have been leased, or the
+    /// drain after an asynchronous DEL have been cut short (rule 29).
+    pub all_wait: bool,
 }
 
 /// What is to be done, in this order. `J` is the work of an op, `R` somebody who waits for its outcome.
@@ -150,6 +156,8 @@ pub struct Answered {
     pub outcome: Outcome,
     /// The requester was registered as holder of the name it SET, in this epoch (rule 23).
     pub cacheable: Option<Epoch>,
+    /// Of an asynchronous DEL: for so long others may still read the old value (rule 27). `None` = nobody can.
+    pub stale: Option<Duration>,
 }
 
 /// Who asked for a change, if it wants to cache what it SETs.
@@ -210,6 +218,12 @@ pub struct Sessions<J, R> {
     lease_allowed: Duration,
     /// The longest that was granted in this boot.
     lease_granted: Duration,
+    /// Asynchronous DELs that are answered and not drained yet.
+    settling: HashMap<(ClientId, u64), OpNo>,
+    /// When an attempt of an op is to be answered as pending.
+    deadlines: BTreeSet<(Moment, OpNo)>,
+    /// When an op need not wait for a session any more, whose "not found" answer has run out by then.
+    absences: BTreeSet<(Moment, OpNo, SessionNo)>,
 
     next_session: u64,
     next_epoch: u64,
@@ -247,6 +261,9 @@ impl<J, R> Sessions<J, R> {
             names_wanted: 0,
             prefixes: Prefixes::default(),
             requests,
+            settling: HashMap::new(),
+            deadlines: BTreeSet::new(),
+            absences: BTreeSet::new(),
             next_session: 0,
             next_epoch: 0,
             next_op: 0,
@@ -386,6 +403,30 @@ impl<J, R> Sessions<J, R> {
         cacheable.then(|| self.epoch(made.epoch))
     }
 
+    /// Whether the session of `epoch` keeps "not found" answers.
+    pub fn keeps_absences(&self, epoch: Epoch) -> bool {
+        self.live(epoch).and_then(|no| self.by_no.get(&no)).is_some_and(|s| s.negatives)
+    }
+
+    /// The second half of a Resolve that found the name absent: gives the epoch in which that may be kept, for
+    /// [`ABSENCE_TERM`] from the asking on, by a session that keeps such answers (rule 28).
+    pub fn end_absent(&mut self, now: Moment, name: &Name, made: Registration) -> Option<Epoch> {
+        let keeps = self.by_no.get(&made.session).is_some_and(|s| s.negatives);
+        if !keeps {
+            return self.end_read(now, name, made, false);
+        }
+        self.expire(now);
+        let unbroken = match made.mark {
+            Mark::Indexed(generation) => {
+                let until = now + lengthened(ABSENCE_TERM);
+                self.holders.rely_absent(name, made.session, generation, until)
+            }
+            Mark::Wild { finished } => finished == self.finished,
+        };
+        let current = self.by_no.get(&made.session).is_some_and(|s| s.is_current(made.epoch));
+        (unbroken && current && !self.is_busy(name)).then(|| self.epoch(made.epoch))
+    }
+
     /// Registers a session; `None` if the index is full: the session is then a wildcard.
     fn register(&mut self, session: SessionNo, name: &Name, reg_seq: RegSeq) -> Option<u64> {
         let state = self.by_no.get_mut(&session)?;
@@ -414,7 +455,9 @@ impl<J, R> Sessions<J, R> {
     pub fn next_deadline(&self) -> Option<Moment> {
         let lease = self.lease_ends.first().map(|(at, _)| *at);
         let grace = (self.grace_end > Moment::ZERO).then_some(self.grace_end);
-        lease.into_iter().chain(grace).min()
+        let deadline = self.deadlines.first().map(|(at, _)| *at);
+        let absence = self.absences.first().map(|(at, ..)| *at);
+        lease.into_iter().chain(grace).chain(deadline).chain(absence).min()
     }
 
     /// Time passes: ends sessions and the grace, sweeps a little. Returns whether there is more to sweep.

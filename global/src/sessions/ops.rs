@@ -2,20 +2,33 @@
 
 use super::requests::Admission;
 use super::{Action, Answered, Caller, OpNo, SessionNo, Sessions};
-use dstore_shared::{Epoch, Error, Moment, Name, Outcome, Prefix, RequestId, Result, Revision, SetOutcome};
+use dstore_shared::{
+    DeleteMode, Epoch, Error, Moment, Name, Outcome, Prefix, RequestId, Result, Revision, SetOutcome,
+};
 use std::collections::{BTreeSet, HashSet};
+use std::time::Duration;
 
 /// Attempts of one request that may wait for it together: more is a client gone wild.
 const RESPONDERS_MAX: usize = 64;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stage {
+pub(super) enum Stage {
     /// An earlier op has one of its names.
     Queued,
     /// Its names are busy; acks or lease ends are outstanding, or the restart grace.
     Draining,
     /// Its names are busy; the work is with the committer.
     Committing,
+    /// An asynchronous DEL is visible and answered; its names are busy until it is drained (rule 27).
+    Settling,
+}
+
+/// An attempt that waits for its op.
+#[derive(Debug)]
+pub(super) struct Waiting<R> {
+    pub to: R,
+    /// When it is to be answered as pending.
+    pub until: Option<Moment>,
 }
 
 /// One change on its way.
@@ -24,15 +37,19 @@ pub(super) struct Op<J, R> {
     pub names: Vec<Name>,
     /// It wants every name under this, instead of names.
     pub prefix: Option<Prefix>,
-    id: RequestId,
+    pub id: RequestId,
     job: Option<J>,
-    responders: Vec<R>,
+    pub responders: Vec<Waiting<R>>,
     caller: Option<Caller>,
     drains: bool,
-    spared: Option<Name>,
-    stage: Stage,
+    pub spared: Option<Name>,
     /// How many of its names an earlier op has, and how many earlier ops it waits for because of a prefix.
     pub blocked: usize,
+    /// It is committed first and drained after (rule 27).
+    pub asynchronous: bool,
+    /// Of one that is settling: what it did.
+    pub settled: Option<Outcome>,
+    pub stage: Stage,
     pub marked_at: Moment,
     /// Every binding that existed at the mark has a revision up to this.
     pub upto: Revision,
@@ -50,11 +67,17 @@ impl<J, R> Op<J, R> {
 
     /// Whether acks, lease ends or the grace are outstanding.
     pub fn is_draining(&self) -> bool {
-        self.stage == Stage::Draining
+        matches!(self.stage, Stage::Draining | Stage::Settling)
+    }
+
+    /// Since when it waits for acks (rule 17): an asynchronous DEL does not before it is visible (rule 27).
+    pub fn waits_since(&self) -> Option<Moment> {
+        let waits = !self.asynchronous || self.stage == Stage::Settling;
+        waits.then_some(self.marked_at)
     }
 
     /// Whether one more attempt may wait for it.
-    fn joined(&self) -> Result<()> {
+    pub fn joined(&self) -> Result<()> {
         match &self.failed {
             Some(e) => Err(e.clone()),
             None if self.responders.len() < RESPONDERS_MAX => Ok(()),
@@ -77,6 +100,8 @@ pub struct Submission<J, R> {
     /// Of a COPY or RENAME: the name that it would bind, which is bound to something else or held by nobody. Its
     /// holders are not waited for; if it comes to be bound, they are void.
     pub spared: Option<Name>,
+    /// When this attempt is answered.
+    pub mode: DeleteMode,
     /// The work for the committer.
     pub job: J,
     /// Who asks, if it would cache what it SETs.
@@ -95,16 +120,9 @@ impl<J, R> Sessions<J, R> {
         self.expire(now);
         match self.requests.admit(change.id, self.born(now).at_ms) {
             Ok(Admission::New) => self.enqueue(now, change, prefix),
-            Ok(Admission::Join(op)) => {
-                let op = self.ops.get_mut(&op).expect("a running request has an op");
-                match op.joined() {
-                    Ok(()) => op.responders.push(change.responder),
-                    Err(e) => self.actions.push(Action::Answer(change.responder, Err(e))),
-                }
-            }
+            Ok(Admission::Join(op)) => self.join(now, op, change.mode, change.responder),
             Ok(Admission::Done(outcome)) => {
-                let answered = Answered { outcome, cacheable: None };
-                self.actions.push(Action::Answer(change.responder, Ok(answered)));
+                self.answer_again(now, change.id, outcome, change.mode, change.responder);
             }
             Err(e) => self.actions.push(Action::Answer(change.responder, Err(e))),
         }
@@ -136,10 +154,12 @@ impl<J, R> Sessions<J, R> {
             prefix,
             id: change.id,
             job: Some(change.job),
-            responders: vec![change.responder],
+            responders: Vec::new(),
             caller: change.caller,
             drains: change.drains,
             spared: change.spared,
+            asynchronous: change.mode == DeleteMode::Async,
+            settled: None,
             stage: Stage::Queued,
             blocked,
             marked_at: now,
@@ -148,6 +168,7 @@ impl<J, R> Sessions<J, R> {
             failed: None,
         };
         self.ops.insert(no, op);
+        self.join(now, no, change.mode, change.responder);
         self.start_if_free(now, no);
     }
 
@@ -180,23 +201,28 @@ impl<J, R> Sessions<J, R> {
         };
         (op.stage, op.marked_at, op.upto) = (Stage::Draining, now, head);
         if op.drains {
-            self.fan_out(no);
+            self.fan_out(now, no);
+        } else {
+            self.fan_out_presence(now, no);
         }
         self.commit_if_drained(now, no);
     }
 
-    fn fan_out(&mut self, no: OpNo) {
-        let op = &self.ops[&no];
-        let names: Vec<Name> =
-            op.names.iter().filter(|name| op.spared.as_ref() != Some(name)).cloned().collect();
-        let upto = op.upto;
-        if let Some(prefix) = op.prefix.clone() {
+    fn fan_out(&mut self, now: Moment, no: OpNo) {
+        let Op { names, prefix, spared, upto, .. } = &self.ops[&no];
+        let (names, spared, upto) = (names.clone(), spared.clone(), *upto);
+        if let Some(prefix) = prefix.clone() {
             return self.fan_out_prefix(no, &prefix, upto);
         }
         let mut last = std::collections::BTreeMap::new();
         for name in names {
-            let holders = self.holders.of(&name).iter().map(|h| h.session);
-            let told: BTreeSet<SessionNo> = holders.chain(self.wildcards.iter().copied()).collect();
+            let told: BTreeSet<SessionNo> = if spared.as_ref() == Some(&name) {
+                // Nobody holds what it would bind; but somebody may serve that it is absent (rule 28).
+                self.serving_absence(now, &name).into_keys().collect()
+            } else {
+                let holders = self.holders.of(&name).iter().map(|h| h.session);
+                holders.chain(self.wildcards.iter().copied()).collect()
+            };
             for session in told {
                 // A dead session's bits are void and swept later.
                 if self.by_no.contains_key(&session) {
@@ -218,12 +244,17 @@ impl<J, R> Sessions<J, R> {
     }
 
     pub(super) fn commit_if_drained(&mut self, now: Moment, no: OpNo) {
-        let grace = self.in_grace(now);
+        let (grace, all_wait) = (self.in_grace(now), self.boot.all_wait);
         let Some(op) = self.ops.get_mut(&no) else { return };
-        if op.stage == Stage::Draining && op.waits.is_empty() && !(op.drains && grace) {
-            op.stage = Stage::Committing;
-            let job = op.job.take().expect("an op commits once");
-            self.actions.push(Action::Commit(no, job));
+        let waits = !op.waits.is_empty() || grace && (op.drains || all_wait);
+        match op.stage {
+            Stage::Draining if op.asynchronous || !waits => {
+                op.stage = Stage::Committing;
+                let job = op.job.take().expect("an op commits once");
+                self.actions.push(Action::Commit(no, job));
+            }
+            Stage::Settling if !waits => self.end_settling(now, no),
+            _ => {}
         }
     }
 
@@ -234,7 +265,6 @@ impl<J, R> Sessions<J, R> {
     pub fn finish(&mut self, now: Moment, no: OpNo, result: &Result<Outcome>, head: Revision) {
         self.expire(now);
         let Some(mut op) = self.ops.remove(&no) else { return };
-        self.names_wanted -= op.names.len().max(1);
         self.head = self.head.max(head);
         self.finished += 1;
         let stored = matches!(result, Ok(Outcome::Set(SetOutcome::Stored(_))));
@@ -262,7 +292,15 @@ impl<J, R> Sessions<J, R> {
             self.log.push(now, head, op.names.clone(), op.prefix.clone());
         }
         let responders = std::mem::take(&mut op.responders);
-        self.answer_all(responders, result, cacheable);
+        if let Ok(outcome) = result
+            && op.asynchronous
+            && (!op.waits.is_empty() || self.in_grace(now))
+        {
+            self.settle(now, no, op, outcome);
+            let stale = Some(self.stale_bound(now, now));
+            return self.answer_all(no, responders, result, (None, stale));
+        }
+        self.answer_all(no, responders, result, (cacheable, None));
         self.pass_on(now, no, &op.names);
         self.pass_prefixes(now, no, &op);
     }
@@ -282,15 +320,26 @@ impl<J, R> Sessions<J, R> {
     }
 
     /// The outcome may be shared; only the first responder asked to cache.
-    fn answer_all(&mut self, responders: Vec<R>, result: &Result<Outcome>, mut cacheable: Option<Epoch>) {
-        for responder in responders {
-            let answer = result.clone().map(|outcome| Answered { outcome, cacheable: cacheable.take() });
-            self.actions.push(Action::Answer(responder, answer));
+    pub(super) fn answer_all(
+        &mut self,
+        no: OpNo,
+        responders: Vec<Waiting<R>>,
+        result: &Result<Outcome>,
+        (mut cacheable, stale): (Option<Epoch>, Option<Duration>),
+    ) {
+        for Waiting { to, until } in responders {
+            if let Some(until) = until {
+                self.deadlines.remove(&(until, no));
+            }
+            let answer =
+                result.clone().map(|outcome| Answered { outcome, cacheable: cacheable.take(), stale });
+            self.actions.push(Action::Answer(to, answer));
         }
     }
 
     /// Gives the names to whoever is next.
-    fn pass_on(&mut self, now: Moment, no: OpNo, names: &[Name]) {
+    pub(super) fn pass_on(&mut self, now: Moment, no: OpNo, names: &[Name]) {
+        self.names_wanted -= names.len().max(1);
         let mut next = BTreeSet::new();
         for name in names {
             let Some(queue) = self.queues.get_mut(name) else { continue };
@@ -317,7 +366,7 @@ impl<J, R> Sessions<J, R> {
         if let Some(op) = self.ops.get_mut(&no) {
             op.failed = Some(error.clone());
             let responders = std::mem::take(&mut op.responders);
-            self.answer_all(responders, &Err(error.clone()), None);
+            self.answer_all(no, responders, &Err(error.clone()), (None, None));
         }
     }
 }

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, HashSet};
 /// One incarnation of a Local that holds names or may still serve some.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "questions that are answered independently, not states")]
+#[expect(clippy::struct_excessive_bools, reason = "answers, not states: each is yes or no by itself")]
 pub(super) struct Session {
     pub local_id: LocalId,
     pub incarnation: Incarnation,
@@ -44,6 +45,8 @@ pub(super) struct Session {
     pub shedding: bool,
     /// It registers nothing before this.
     pub slow_until: Moment,
+    /// It keeps "not found" answers (rule 28).
+    pub negatives: bool,
 }
 
 impl Session {
@@ -78,6 +81,7 @@ impl<J, R> Sessions<J, R> {
         // Who keeps changes waiting is given nothing that others would have to wait for again.
         session.bare |= !taken_over && now < session.slow_until;
         let (bare, shedding) = (session.bare, session.shedding);
+        session.negatives = hello.negatives;
         let owed = std::mem::take(&mut session.owed);
         self.by_epoch.remove(&old_epoch);
         self.by_epoch.insert(epoch.counter, no);
@@ -174,6 +178,7 @@ impl<J, R> Sessions<J, R> {
             collapsed: None,
             shedding: false,
             slow_until: self.slow.returns(now, hello.local_id),
+            negatives: false,
         };
         self.by_no.insert(no, session);
         self.by_local.insert(hello.local_id, no);
@@ -264,7 +269,7 @@ impl<J, R> Sessions<J, R> {
     /// Extends the lease, before the frame that says so is queued (rule 3).
     fn renew(&mut self, now: Moment, no: SessionNo, n: u64) {
         let Some(session) = self.by_no.get(&no) else { return };
-        let oldest = session.owed.values().filter_map(|op| self.ops.get(op)).map(|op| op.marked_at).min();
+        let oldest = session.owed.values().filter_map(|op| self.ops.get(op)?.waits_since()).min();
         let overdue = oldest.is_some_and(|mark| now.since(mark) >= self.terms.ack_max);
         // A LEASE must not overtake an INV that was left out.
         if overdue || self.retiring || session.collapsed.is_some() {
@@ -297,7 +302,7 @@ impl<J, R> Sessions<J, R> {
         session.acked = session.acked.max(seq.min(session.seq));
         let unacked = session.owed.split_off(&(session.acked + 1));
         let acked = std::mem::replace(&mut session.owed, unacked);
-        let marks = acked.values().filter_map(|op| self.ops.get(op)).map(|op| op.marked_at);
+        let marks = acked.values().filter_map(|op| self.ops.get(op)?.waits_since());
         let late = marks.filter(|mark| now.since(*mark) > self.terms.ack_max).max();
         for op in acked.into_values() {
             self.release(now, no, op);
@@ -373,6 +378,8 @@ impl<J, R> Sessions<J, R> {
                 self.commit_if_drained(now, op);
             }
         }
+        self.end_absences(now);
+        self.end_deadlines(now);
     }
 
     /// The session is over for good.

@@ -57,7 +57,7 @@ fn set(i: usize) -> Command {
 }
 
 fn delete(i: usize) -> Command {
-    Command::Delete { names: vec![name(i)] }
+    Command::Delete { names: vec![name(i)], mode: dstore_shared::DeleteMode::Strict }
 }
 
 /// Asks for all before any is answered, so that they can gather.

@@ -182,6 +182,11 @@ impl Cache {
         self.names.view(packed_name, |held| self.found(held))
     }
 
+    /// As [`Self::stale_hit`], with the era.
+    pub fn stale_hit_of(&self, packed_name: &[u8]) -> Option<(Hit, u64)> {
+        self.names.view(packed_name, |held| (self.found(held), held.era))
+    }
+
     /// The blob, if there is a copy: held by a name or not.
     pub fn have(&self, hash: &BlobHash) -> Option<Blob> {
         self.blobs.hit(hash, &self.uses)

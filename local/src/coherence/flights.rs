@@ -3,7 +3,7 @@
 
 mod many;
 
-use super::{Action, Coherence, NameTable, Waiter};
+use super::{Absences, Absent, Action, Coherence, NameTable, Waiter};
 use dstore_shared::frame::{Ask, Request, Resolved};
 use dstore_shared::{
     Blob, BlobHash, Command, Entry, Epoch, Error, FlightId, HistoryId, Moment, Name, Outcome, Prefix, RegSeq,
@@ -43,6 +43,8 @@ pub(super) struct Flight<W> {
     /// The session at its first sending.
     epoch: Option<Epoch>,
     reg_seq: RegSeq,
+    /// Not later than its first sending.
+    sent_at: Moment,
     /// INVs of its name that came while it was out covered bindings up to this.
     poison: Option<Revision>,
     /// Kept to be sent again.
@@ -81,6 +83,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         have: Option<BlobHash>,
         waiter: W,
     ) -> Result<(), (Error, W)> {
+        self.seen = self.seen.max(now);
         if let Some(flight) = self.joinable(now, name) {
             let flight = self.flights.get_mut(&flight).expect("an indexed flight");
             if flight.early.len() + flight.late.len() >= self.bounds.waiters_max {
@@ -181,13 +184,14 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
             self.by_name.entry(name.clone()).or_default().push(id);
         }
         let request = Request { flight: id, epoch: Epoch::default(), reg_seq, ask };
-        let (state, epoch, late) = (State::Waiting, None, Vec::new());
+        let (state, epoch, late, sent_at) = (State::Waiting, None, Vec::new(), Moment::ZERO);
         let flight = Flight {
             sort,
             name,
             state,
             epoch,
             reg_seq,
+            sent_at,
             poison: None,
             request,
             own: None,
@@ -200,9 +204,10 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
     }
 
     fn send_flight(&mut self, id: FlightId) {
-        let epoch = self.epoch;
+        let (epoch, seen) = (self.epoch, self.seen);
         if let Some(flight) = self.flights.get_mut(&id) {
             flight.state = State::Sent;
+            flight.sent_at = seen;
             flight.epoch = epoch;
             flight.request.epoch = epoch.unwrap_or_default();
             self.actions.push(Action::Ask(flight.request.clone()));
@@ -259,6 +264,8 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
     pub fn resolved(&mut self, now: Moment, id: FlightId, answer: Resolved) {
         let epoch = self.epoch;
         let valid = self.is_valid(now);
+        let keeps_absent = self.absences.is_some();
+        self.seen = self.seen.max(now);
         let Some(flight) = self.flights.get_mut(&id) else { return };
         if !matches!(flight.state, State::Sent) || !matches!(flight.sort, Sort::Get | Sort::Look) {
             return;
@@ -267,7 +274,10 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
             self.known = self.known.max(answer.head);
         }
         let current = answer.cacheable.is_some() && answer.cacheable == epoch && flight.epoch == epoch;
-        let registered = current && flight.sort == Sort::Get;
+        // What Global tells of an absent name holds for the term, counted from the asking (rule 28).
+        let absent_until = flight.sent_at + Absences::term();
+        let holds = answer.entry.is_some() || keeps_absent && now < absent_until;
+        let registered = current && flight.sort == Sort::Get && holds;
         let mut again = Vec::new();
         if registered && valid {
             flight.early.append(&mut flight.late);
@@ -282,6 +292,9 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
             }
             entry => {
                 if let Some(flight) = self.remove(id) {
+                    if current && flight.sort == Sort::Get && keeps_absent {
+                        self.keep_absent(&flight, answer.head, absent_until);
+                    }
                     self.actions.push(Action::Tell(flight.early, entry, answer.head));
                 }
             }
@@ -291,6 +304,15 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
             self.read_again(now, &name, again);
             self.send_waiting(&name);
         }
+    }
+
+    /// A name was found absent, and this Local is registered for that: it is kept, or Global is told otherwise
+    /// (rules 10, 28). As good as newer than the INV that poisoned it is an answer of a head above it.
+    fn keep_absent(&mut self, flight: &Flight<W>, head: Revision, until: Moment) {
+        let (Some(name), Some(absences)) = (&flight.name, &self.absences) else { return };
+        let absent = Absent { at: head, until, reg_seq: flight.reg_seq };
+        let kept = self.seen < until && flight.clears_poison(head) && absences.hold(name, absent);
+        self.drop_unless(kept, true, flight.name.clone(), flight.reg_seq);
     }
 
     /// One flight for all of `waiters`, joined before it is sent.

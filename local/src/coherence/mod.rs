@@ -14,11 +14,13 @@
 //! is installed only if its epoch is current and no INV met its flight that covers it (rule 10); nobody is
 //! served by a reply to a question sent before he asked, unless it is cacheable (rule 22).
 
+mod absences;
 mod flights;
 mod session;
 #[cfg(test)]
 mod tests;
 
+pub use absences::{Absences, Absent};
 use dstore_shared::frame::{Request, Resolved, Up};
 use dstore_shared::limits::SUMMARY_LEN_MAX;
 use dstore_shared::{
@@ -28,6 +30,7 @@ use dstore_shared::{
 use flights::Flight;
 use session::{Stream, Summary};
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The names that the node holds, as the machine changes them.
@@ -140,6 +143,11 @@ pub struct Coherence<T: NameTable, W> {
     /// Serves nothing any more, and begins no session.
     left: bool,
 
+    /// "Not found" answers, if they are kept.
+    absences: Option<Arc<Absences>>,
+    /// The newest reading of the clock that came with an event.
+    seen: Moment,
+
     flights: HashMap<FlightId, Flight<W>>,
     by_name: HashMap<Name, Vec<FlightId>>,
     next_flight: u64,
@@ -172,12 +180,21 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
             next_batch: 1,
             retired: false,
             left: false,
+            absences: None,
+            seen: Moment::ZERO,
             flights: HashMap::new(),
             by_name: HashMap::new(),
             next_flight: 0,
             next_reg: 0,
             actions: Vec::new(),
         }
+    }
+
+    /// The same, keeping "not found" answers in `absences` (rule 28). To be called before the first session.
+    #[must_use]
+    pub fn keeping(mut self, absences: Arc<Absences>) -> Self {
+        self.absences = Some(absences);
+        self
     }
 
     /// What is to be done now, in order; the caller carries it out before the next event.

@@ -36,6 +36,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
     /// this Local has left: then nobody needs the stream.
     pub fn connected(&mut self, now: Moment) -> bool {
         self.lost();
+        self.seen = self.seen.max(now);
         if self.left {
             return false;
         }
@@ -48,6 +49,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
             history: self.history,
             applied_rev: self.applied,
             label: self.identity.label.clone(),
+            negatives: self.absences.is_some(),
         })));
         true
     }
@@ -67,6 +69,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
 
     /// A frame of the session stream, in order.
     pub fn down(&mut self, now: Moment, frame: Down, names: &T) {
+        self.seen = self.seen.max(now);
         match (self.stream, frame) {
             (Stream::Greeting, Down::Welcome { epoch, head, resumption, lease, born, list }) => {
                 self.saw(born);
@@ -104,6 +107,10 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
     /// this epoch. Otherwise names stay as servable as they are, and are listed meanwhile if need be (rule 19).
     fn welcome(&mut self, epoch: Epoch, resumption: Resumption, list: bool, names: &T) {
         self.stream = Stream::Open;
+        // Rule 28: whatever the resumption, nothing tells this session of absences that another one kept.
+        if let Some(absences) = &self.absences {
+            absences.drop_all();
+        }
         self.epoch = Some(epoch);
         self.history = epoch.history;
         self.acked = 0;
@@ -141,6 +148,9 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         }
         self.known = self.known.max(upto);
         self.poison_all(upto);
+        if let Some(absences) = &self.absences {
+            absences.drop_all();
+        }
         (self.acked, self.ack_due) = (seq, false);
         self.begin_era();
         // Before the ack, which Global acts upon; and that before the listing, which it would not answer else.
@@ -159,6 +169,9 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         }
         self.known = self.known.max(upto);
         names.remove_upto(name, upto);
+        if let Some(absences) = &self.absences {
+            absences.remove_upto(name, upto);
+        }
         self.poison(name, upto);
         self.acked = seq;
         self.ack_due = true;
@@ -206,6 +219,10 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
 
     /// Asks for a renewal; due every third of the lease.
     pub fn keep(&mut self, now: Moment) {
+        self.seen = self.seen.max(now);
+        if let Some(gone) = self.absences.as_ref().map(|absences| absences.expired(now)) {
+            self.dropped(gone);
+        }
         let Some(epoch) = self.epoch.filter(|_| self.stream == Stream::Open && !self.retired) else { return };
         if self.keeps.len() == KEEPS_MAX {
             self.keeps.pop_front();
@@ -303,7 +320,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
 }
 
 /// A duration shortened by the bound on clock rate error, rounded down.
-fn shortened(d: Duration) -> Duration {
+pub(super) fn shortened(d: Duration) -> Duration {
     let error = (d.as_nanos() * u128::from(CLOCK_RATE_ERROR_PER_MILLE)).div_ceil(1000);
     d.saturating_sub(Duration::from_nanos(u64::try_from(error).unwrap_or(u64::MAX)))
 }

@@ -3,6 +3,7 @@
 use crate::coherence::Waiter;
 use dstore_shared::frame::Resolved;
 use dstore_shared::{Blob, Entry, Error, Outcome, Result, Revision};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// What a Resolve came to.
@@ -24,6 +25,8 @@ pub(crate) struct Changed {
     pub outcome: Outcome,
     /// The node holds the name that was SET now.
     pub cached: bool,
+    /// Of an asynchronous DEL: for so long others may still read the old value.
+    pub stale: Option<Duration>,
 }
 
 /// Somebody who waits for a flight.

@@ -73,13 +73,13 @@ impl Node {
         } else {
             let mut found = Vec::with_capacity(values.len());
             for ((name, value), resolved) in missing.iter().zip(values).zip(&resolved) {
-                let looked = self.transfer(name, value).await?;
+                let looked = self.transfer(name, value, self.deadline).await?.ok_or_else(|| self.away())?;
                 if looked.entry != resolved.entry {
                     return Ok(None);
                 }
                 found.push(resolved.entry.map(|entry| {
                     let body = looked.blob.map_or_else(|| self.fetched_later(entry), Body::Blob);
-                    let from = Provenance { tier: Tier::Global, cached: looked.cached, revision };
+                    let from = Provenance::new(Tier::Global, looked.cached, revision);
                     Found { entry, from, body }
                 }));
             }
@@ -107,7 +107,7 @@ impl Node {
         let bodies = resolved.iter().cloned().map(|resolved| async move {
             let Some(entry) = resolved.entry else { return Ok(Some(None)) };
             let Some(body) = self.body(entry, resolved.carried).await? else { return Ok(None) };
-            let from = Provenance { tier: Tier::Global, cached: false, revision: resolved.head };
+            let from = Provenance::new(Tier::Global, false, resolved.head);
             Ok(Some(Some(Found { entry, from, body })))
         });
         let found: Vec<Option<Option<Found>>> = stream::iter(bodies).buffered(FETCHES).try_collect().await?;
@@ -148,7 +148,7 @@ impl Node {
         check_names(&names)?;
         let (entries, revision) = self.entries(&names).await?;
         let stat = |(entry, tier): (Entry, Tier)| {
-            let from = Provenance { tier, cached: tier == Tier::Local, revision };
+            let from = Provenance::new(tier, tier == Tier::Local, revision);
             Stat { entry, from }
         };
         Ok(StatMany { stats: entries.into_iter().map(|entry| entry.map(stat)).collect(), revision })
@@ -242,7 +242,7 @@ fn merged(
     let mut found = found.into_iter();
     let each = |hit: Option<(Entry, Blob)>| match hit {
         Some((entry, blob)) => {
-            let from = Provenance { tier: Tier::Local, cached: true, revision };
+            let from = Provenance::new(Tier::Local, true, revision);
             Some(Found { entry, from, body: Body::Blob(blob) })
         }
         None => found.next().flatten(),

@@ -1,12 +1,14 @@
 //! What a line means: bytes in, a [`Command`] or a clear refusal out. Pure.
 //!
-//! `WORD [OPTION].. KEY [OPTION].. VALUE`: words in any case; options (`--json`, `--raw`) before the value; the
+//! `WORD [OPTION].. KEY [OPTION].. VALUE`: words in any case; options (`--json`, `--raw`, ..) before the value; the
 //! value is the rest of the line without blanks around it, or one quoted word. `--` ends the options.
 
+use super::options::{self, How};
 use super::render::Mode;
 use super::scan::{Scanner, Word, quote};
 use bytes::Bytes;
-use dstore_shared::{Error, Key, Result};
+use dstore_shared::{DeleteMode, Error, Key, Result};
+use std::time::Duration;
 
 /// What one line asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -15,6 +17,8 @@ pub enum Command {
     Get {
         /// Its key.
         key: Key,
+        /// An old value will do, if Global does not answer for so long and there is no lease.
+        stale_ok: Option<Duration>,
     },
     /// Store a value under a key.
     Set {
@@ -27,6 +31,8 @@ pub enum Command {
     Delete {
         /// The keys, at least one.
         keys: Vec<Key>,
+        /// When it is answered, and which request it repeats.
+        how: How,
     },
     /// Unbind all keys that begin with something, all or none.
     DeletePrefix {
@@ -176,22 +182,23 @@ impl Verb {
         {
             return Ok(line);
         }
-        let mut mode = options(scanner, self)?;
+        let mut asked = Options::default();
+        asked.read(scanner, self)?;
         let Some(key) = scanner.word()? else { return Err(self.usage(word)) };
         let key = Key::new(key.bytes)?;
         let command = match self {
             Self::Get => {
-                mode = options(scanner, self)?.or(mode);
+                asked.read(scanner, self)?;
                 if scanner.peek().is_some() {
                     return Err(Error::invalid(format!("{word} takes one key: quote a key that has blanks")));
                 }
-                Command::Get { key }
+                Command::Get { key, stale_ok: asked.stale_ok }
             }
             Self::Set => {
-                mode = options(scanner, self)?.or(mode);
+                asked.read(scanner, self)?;
                 let Some(value) = value(scanner)? else { return Err(self.usage(word)) };
                 if value.quoted {
-                    mode = options(scanner, self)?.or(mode);
+                    asked.read(scanner, self)?;
                     if scanner.peek().is_some() {
                         return Err(Error::invalid(
                             "nothing but options may follow a quoted value: quote all of it",
@@ -201,9 +208,9 @@ impl Verb {
                 Command::Set { key, value: value.bytes }
             }
             Self::Copy | Self::Rename => {
-                mode = options(scanner, self)?.or(mode);
+                asked.read(scanner, self)?;
                 let Some(to) = scanner.word()? else { return Err(self.usage(word)) };
-                mode = options(scanner, self)?.or(mode);
+                asked.read(scanner, self)?;
                 if scanner.peek().is_some() {
                     return Err(Error::invalid(format!(
                         "{word} takes two keys: quote a key that has blanks"
@@ -215,15 +222,15 @@ impl Verb {
             Self::Delete => {
                 let mut keys = vec![key];
                 loop {
-                    mode = options(scanner, self)?.or(mode);
+                    asked.read(scanner, self)?;
                     let Some(word) = scanner.word()? else { break };
                     keys.push(Key::new(word.bytes)?);
                 }
-                Command::Delete { keys }
+                Command::Delete { keys, how: asked.how }
             }
             Self::Watch => return Err(self.usage(word)),
         };
-        Ok(Line { command, mode })
+        Ok(Line { command, mode: asked.mode })
     }
 
     fn usage(self, word: &str) -> Error {
@@ -312,25 +319,62 @@ fn value(scanner: &mut Scanner) -> Result<Option<Word>> {
     }
 }
 
-fn options(scanner: &mut Scanner, verb: Verb) -> Result<Option<Mode>> {
-    let mut mode = None;
-    while scanner.at_option() {
-        let Some(option) = scanner.word()? else { break };
-        match &option.bytes[..] {
-            b"--" => scanner.end_options(),
-            b"--json" => mode = Some(Mode::Json),
-            b"--raw" if verb == Verb::Get => mode = Some(Mode::Raw),
-            other => {
-                let known = if verb == Verb::Get { "--json and --raw" } else { "--json" };
-                return Err(Error::invalid(format!(
-                    "`{}` is not an option here, known: {known}; as a key or value quote it: {}",
-                    shown(other),
-                    quote(&other[..other.len().min(64)]),
-                )));
+/// The options of one line.
+#[derive(Default)]
+struct Options {
+    mode: Option<Mode>,
+    stale_ok: Option<Duration>,
+    how: How,
+}
+
+impl Options {
+    /// Reads those that stand here.
+    fn read(&mut self, scanner: &mut Scanner, verb: Verb) -> Result<()> {
+        while scanner.at_option() {
+            let Some(option) = scanner.word()? else { break };
+            match (&option.bytes[..], verb) {
+                (b"--", _) => scanner.end_options(),
+                (b"--json", _) => self.mode = Some(Mode::Json),
+                (b"--raw", Verb::Get) => self.mode = Some(Mode::Raw),
+                (b"--stale-ok", Verb::Get) => self.stale_ok = Some(options::stale_wait(None)?),
+                (given, Verb::Get) if given.starts_with(b"--stale-ok=") => {
+                    self.stale_ok = Some(options::stale_wait(Some(&given[b"--stale-ok=".len()..]))?);
+                }
+                (b"--async", Verb::Delete) => self.how.set_mode(DeleteMode::Async)?,
+                (b"--deadline", Verb::Delete) => {
+                    let limit = options::time(&value_of(scanner, "--deadline TIME")?)?;
+                    self.how.set_mode(DeleteMode::Deadline(limit))?;
+                }
+                (b"--request", Verb::Delete) => {
+                    let word = value_of(scanner, "--request WORD")?;
+                    self.how.request = Some(options::request_from(&word)?);
+                }
+                (other, _) => return Err(unknown_option(other, verb)),
             }
         }
+        Ok(())
     }
-    Ok(mode)
+}
+
+fn value_of(scanner: &mut Scanner, form: &str) -> Result<Bytes> {
+    let word = scanner
+        .word()?
+        .ok_or_else(|| Error::invalid(format!("an option lacks its value: write `{form}`")))?;
+    Ok(word.bytes)
+}
+
+fn unknown_option(other: &[u8], verb: Verb) -> Error {
+    let known = match verb {
+        Verb::Get => "--json, --raw and --stale-ok",
+        Verb::Set | Verb::Copy | Verb::Rename => "--json",
+        Verb::Delete => "--json, --async, --deadline, --request and --prefix",
+        Verb::Watch => "--json, --from and --count",
+    };
+    Error::invalid(format!(
+        "`{}` is not an option here, known: {known}; as a key or value quote it: {}",
+        shown(other),
+        quote(&other[..other.len().min(64)]),
+    ))
 }
 
 fn dot_word(word: &[u8], scanner: &mut Scanner) -> Result<Line, Refused> {

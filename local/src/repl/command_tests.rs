@@ -11,7 +11,7 @@ fn key(bytes: &[u8]) -> Key {
 }
 
 fn get(k: &[u8]) -> Command {
-    Command::Get { key: key(k) }
+    Command::Get { key: key(k), stale_ok: None }
 }
 
 fn set(k: &[u8], value: &'static [u8]) -> Command {
@@ -19,7 +19,7 @@ fn set(k: &[u8], value: &'static [u8]) -> Command {
 }
 
 fn del(keys: &[&[u8]]) -> Command {
-    Command::Delete { keys: keys.iter().map(|k| key(k)).collect() }
+    Command::Delete { keys: keys.iter().map(|k| key(k)).collect(), how: How::default() }
 }
 
 fn command(line: impl Into<Bytes>) -> Command {
@@ -235,5 +235,41 @@ fn a_watch_takes_a_prefix_and_options_in_any_order() {
     }
     for line in ["WATCH a b", "WATCH --from", "WATCH --from x", "WATCH --count -1", "WATCH --raw"] {
         let Err(Refused::Usage(_)) = parse(line) else { panic!("{line}") };
+    }
+}
+
+#[test]
+fn options_of_a_command_say_how_it_is_made() {
+    let k = || key(b"k");
+    let ms = Duration::from_millis;
+    let get = |wait| Command::Get { key: k(), stale_ok: Some(ms(wait)) };
+    let del = |mode| Command::Delete { keys: vec![k()], how: How { mode, request: None } };
+    let table = [
+        ("GET --stale-ok k", get(500)),
+        ("GET k --stale-ok=20ms", get(20)),
+        ("DEL --async k", del(DeleteMode::Async)),
+        ("DEL k --deadline 100ms", del(DeleteMode::Deadline(ms(100)))),
+        ("DEL --deadline 2s k", del(DeleteMode::Deadline(ms(2_000)))),
+        ("DEL -- k", del(DeleteMode::Strict)),
+    ];
+    for (line, means) in table {
+        assert_eq!(command(line), means, "{line}");
+    }
+    let word = "00000000000000000000000000000001-2-00000000000000000000000000000003-4-5";
+    let Command::Delete { how, .. } = command(format!("DEL --request {word} k")) else { panic!("a DEL") };
+    assert_eq!(how.request.map(|id| (id.client.0, id.n, id.born.boot, id.born.at_ms)), Some((1, 2, 4, 5)));
+    for wrong in [
+        "DEL --async --deadline 1s k",
+        "DEL --async --async k",
+        "DEL --deadline k",
+        "DEL --deadline",
+        "DEL --deadline 21s k",
+        "DEL --request k k",
+        "DEL --stale-ok k",
+        "GET --async k",
+        "GET --stale-ok=soon k",
+        "SET --async k v",
+    ] {
+        assert!(matches!(refused(wrong), Refused::Usage(_)), "{wrong}");
     }
 }

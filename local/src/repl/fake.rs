@@ -37,7 +37,7 @@ pub(super) struct Behaviour {
 
 impl Default for Behaviour {
     fn default() -> Self {
-        let from = Provenance { tier: Tier::Local, cached: true, revision: Revision(1) };
+        let from = Provenance::new(Tier::Local, true, Revision(1));
         let born = Some(Born::default());
         Self {
             from,
@@ -77,8 +77,10 @@ impl FakeStore {
         }
         let spared = how.fail_times == Some(0);
         self.how.lock().fail_times = how.fail_times.map(|times| times.saturating_sub(1));
+        // Nothing but a change is ever pending.
+        let reads = std::any::type_name::<T>() == std::any::type_name::<Status>();
         match how.fail {
-            Some(error) if !spared => Err(error),
+            Some(error) if !spared && !(reads && error.kind() == Kind::Pending) => Err(error),
             _ => Ok(answer(how.from)),
         }
     }
@@ -170,10 +172,10 @@ impl Store for FakeStore {
 
     async fn delete(&self, id: RequestId, names: Vec<Name>) -> Result<DeleteReply> {
         self.ids.lock().push(id);
-        self.answer(|_| {
+        self.answer(|from| {
             let mut blobs = self.blobs.lock();
             let removed = names.iter().map(|name| blobs.remove(name).is_some()).collect();
-            DeleteReply { removed, revision: Revision(2) }
+            DeleteReply { removed, revision: Revision(2), stale: from.stale_for }
         })
         .await
     }

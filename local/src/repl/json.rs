@@ -6,13 +6,15 @@
 use super::command::Refused;
 use super::escape::is_active;
 use super::exit;
+use super::options::request_word;
 use super::render::tier_name;
 use dstore_proto::store::{DeleteReply, Provenance, SetReply, Status};
 use dstore_proto::watch::{Event, Happened};
-use dstore_shared::{CopyOutcome, CopyResult, Entry, Error, Key, PrefixOutcome, SetOutcome};
+use dstore_shared::{CopyOutcome, CopyResult, Entry, Error, Key, PrefixOutcome, RequestId, SetOutcome};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
+use std::time::Duration;
 
 #[derive(Serialize, Default)]
 struct Answer<'a> {
@@ -33,6 +35,12 @@ struct Answer<'a> {
     cached: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     revision: Option<u64>,
+    /// A GET's answer may have been wrong, or a DEL's old values be read by others, for so long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stale_ms: Option<u64>,
+    /// Of a DEL that is pending: what `--request` takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     keys: Option<Vec<Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,6 +61,7 @@ impl Answer<'_> {
         self.tier = Some(tier_name(from.tier));
         self.cached = Some(from.cached);
         self.revision = Some(from.revision.0);
+        self.stale_ms = from.stale_for.map(millis_up);
         self
     }
 }
@@ -119,7 +128,8 @@ pub fn delete(keys: &[Key], reply: &DeleteReply) -> String {
     let exit = if reply.removed.contains(&false) { exit::NOT_FOUND } else { exit::OK };
     let keys = Some(keys.iter().zip(&reply.removed).map(one).collect());
     let revision = Some(reply.revision.0);
-    Answer { command: "del", keys, revision, exit, ..Answer::default() }.line()
+    let stale_ms = reply.stale.map(millis_up);
+    Answer { command: "del", keys, revision, stale_ms, exit, ..Answer::default() }.line()
 }
 
 /// Of a DEL by prefix.
@@ -185,12 +195,18 @@ pub fn text(command: &str, text: &str) -> String {
     Answer { command, text: Some(text), ..Answer::default() }.line()
 }
 
-/// Of a command that failed; `key` if it has one.
-pub fn failed(command: &str, key: Option<&Key>, error: &Error) -> String {
+/// A bound in whole milliseconds, never told shorter than it is.
+fn millis_up(bound: Duration) -> u64 {
+    u64::try_from(bound.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+/// Of a command that failed; `key` if it has one, `request` if it goes on.
+pub fn failed(command: &str, key: Option<&Key>, request: Option<&RequestId>, error: &Error) -> String {
     let key = key.map(key_field).unwrap_or_default();
     Answer {
         command,
         key,
+        request: request.map(request_word),
         error: Some(error_object(error)),
         exit: exit::of(error.kind()),
         ..Answer::default()
@@ -200,7 +216,7 @@ pub fn failed(command: &str, key: Option<&Key>, error: &Error) -> String {
 
 /// Of a line that is no command.
 pub fn refused(refused: &Refused) -> String {
-    failed("", None, refused.error())
+    failed("", None, None, refused.error())
 }
 
 fn error_object(error: &Error) -> Value {

@@ -6,7 +6,7 @@ use dstore_shared::{BlobHash, Revision};
 use proptest::prelude::*;
 
 fn from() -> Provenance {
-    Provenance { tier: Tier::Global, cached: true, revision: Revision(7) }
+    Provenance::new(Tier::Global, true, Revision(7))
 }
 
 fn entry(value: &[u8]) -> Entry {
@@ -50,7 +50,7 @@ fn bytes_that_are_not_utf8_stand_in_base64() {
 #[test]
 fn failures_and_refusals_carry_kind_and_exit_code() {
     let error = Error::unavailable("global is away").retry_after(std::time::Duration::from_millis(20));
-    let answer = read(&failed("set", Some(&key(b"k")), &error));
+    let answer = read(&failed("set", Some(&key(b"k")), None, &error));
     assert_eq!(
         answer["error"],
         json!({"kind": "Unavailable", "message": "global is away", "retry_after_ms": 20})
@@ -73,7 +73,7 @@ fn outcomes_of_set_and_del_are_words() {
     assert_eq!(outcome(SetOutcome::Stored(entry(b"v"))), ("stored".into(), 0));
     assert_eq!(outcome(SetOutcome::Unchanged(entry(b"v"))), ("unchanged".into(), 0));
     assert_eq!(outcome(SetOutcome::Occupied(entry(b"v"))), ("occupied".into(), 3));
-    let reply = DeleteReply { removed: vec![true, false], revision: Revision(9) };
+    let reply = DeleteReply { removed: vec![true, false], revision: Revision(9), stale: None };
     let line = delete(&[key(b"a"), key(b"\xff")], &reply);
     assert_eq!(
         line,

@@ -91,6 +91,11 @@ impl<'a> Wait<'a> {
         self.began = self.sys.clock.now();
     }
 
+    /// The command asked for so much more time.
+    pub fn longer(&mut self, more: Duration) {
+        self.patience.give_up_after += more;
+    }
+
     /// How long it has waited.
     pub fn elapsed(&self) -> Duration {
         self.sys.clock.now().since(self.began)

@@ -157,6 +157,8 @@ DEL --prefix P  remove all keys that begin with P, all at once; -y says that you
 WATCH [PREFIX]  tell what becomes of keys until Ctrl-C; --from REVISION, --count N
 COPY KEY KEY    let the second key have the value of the first
 RENAME KEY KEY  move a value to another key, in one step
+GET KEY         read it; also SELECT, OUTPUT, OUT, O; --stale-ok[=TIME]: an old value will do
+DEL KEY..       remove keys, all at once; also DELETE, REM, REMOVE, RM, D; --deadline TIME, --async
 .mode [MODE]    text, raw (GET writes the exact bytes) or json; without MODE tells which
 .help  .version
 .exit [CODE]    leave

@@ -5,7 +5,7 @@ use dstore_shared::{BlobHash, Entry, Revision};
 use std::time::Duration;
 
 fn from(tier: Tier, cached: bool) -> Provenance {
-    Provenance { tier, cached, revision: Revision(7) }
+    Provenance::new(tier, cached, Revision(7))
 }
 
 fn entry() -> Entry {
@@ -50,7 +50,7 @@ fn a_set_says_what_became_of_it_and_who_held_the_key() {
 
 #[test]
 fn a_del_says_a_line_a_key() {
-    let reply = DeleteReply { removed: vec![true, false], revision: Revision(1) };
+    let reply = DeleteReply { removed: vec![true, false], revision: Revision(1), stale: None };
     let lines: Vec<_> = delete_lines(&reply).collect();
     assert_eq!(lines, ["Key removed (global and local)", "Key-Value mapping doesn't exist"]);
 }

@@ -6,6 +6,7 @@
 mod copy;
 
 use super::command::{Command, Line, Refused};
+use super::options::{How, request_word};
 use super::output::Output;
 use super::patience::{Interrupts, Patience, Stop, Upload, Wait, pressed};
 use super::render::{self, Mode};
@@ -14,10 +15,14 @@ use super::{exit, json};
 use bytes::Bytes;
 use dstore_client::{Client, ClientConfig, WatchQuery};
 use dstore_proto::store::{BodyStream, DeleteReply, Found, SetReply, Slice, Store, Target};
-use dstore_shared::{BlobHash, Entry, Error, Key, Name, Namespace, Prefix, Revision, SetOutcome};
+use dstore_shared::{
+    BlobHash, Entry, Error, Key, Kind, Name, Namespace, Prefix, RequestId, Revision, SetOutcome,
+};
 use dstore_sys::Sys;
 use std::fmt;
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,6 +78,8 @@ struct Asked<'a> {
     mode: Mode,
     /// It may be done although it was not answered: a change that was sent.
     in_doubt: bool,
+    /// It goes on, and can be asked about as this.
+    request: Option<RequestId>,
 }
 
 impl<S: Store> Session<S> {
@@ -111,9 +118,9 @@ impl<S: Store> Session<S> {
     pub async fn execute(&mut self, line: Line) -> io::Result<Step> {
         let mode = line.mode.unwrap_or(self.settings.mode);
         let code = match line.command {
-            Command::Get { key } => self.get(&key, Slice::ALL, mode).await?,
+            Command::Get { key, stale_ok } => self.get(&key, Slice::ALL, mode, stale_ok).await?,
             Command::Set { key, value } => self.set(&key, Value::Bytes(value), mode).await?,
-            Command::Delete { keys } => self.delete(&keys, mode).await?,
+            Command::Delete { keys, how } => self.delete(&keys, mode, how).await?,
             Command::DeletePrefix { prefix, sure } => self.delete_prefix(&prefix, sure, mode).await?,
             Command::Watch { prefix, after, count } => self.watch(prefix, after, count, mode).await?,
             Command::Copy { from, to } => self.copy((&from, &to), false, mode).await?,
@@ -150,7 +157,7 @@ impl<S: Store> Session<S> {
     /// # Errors
     /// Only when standard output cannot be written.
     pub async fn read(&mut self, key: &Key, slice: Slice) -> io::Result<u8> {
-        let code = self.get(key, slice, self.settings.mode).await?;
+        let code = self.get(key, slice, self.settings.mode, None).await?;
         self.output.flush().await?;
         Ok(code)
     }
@@ -172,13 +179,32 @@ impl<S: Store> Session<S> {
         Ok(exit::of(refused.error().kind()))
     }
 
-    async fn get(&mut self, key: &Key, slice: Slice, mode: Mode) -> io::Result<u8> {
-        let asked = Asked { command: "get", key: Some(key), mode, in_doubt: false };
+    async fn get(
+        &mut self,
+        key: &Key,
+        slice: Slice,
+        mode: Mode,
+        stale_ok: Option<Duration>,
+    ) -> io::Result<u8> {
+        let asked = Asked { command: "get", key: Some(key), mode, in_doubt: false, request: None };
         let mut wait = Wait::new(&self.sys, &self.settings, &mut self.interrupts);
-        let target = Target::Name(name(key));
-        match wait.on(self.client.get_stream(&target, slice), None, &mut self.output).await {
+        let (client, target) = (&self.client, Target::Name(name(key)));
+        // Boxed, because a command's future holds all that it may wait for.
+        let answer: Pin<Box<dyn Future<Output = _> + Send + '_>> = match stale_ok {
+            Some(patience) => Box::pin(client.get_stream_stale(&target, slice, patience)),
+            None => Box::pin(client.get_stream(&target, slice)),
+        };
+        match wait.on(answer, None, &mut self.output).await {
             Ok(Some(found)) => {
                 let (facts, took) = (facts(&found), wait.elapsed());
+                if let Some(age) = found.from.stale_for {
+                    let age = age.as_secs_f64();
+                    self.output
+                        .note(&format!(
+                            "stale: global does not answer; it may have changed in the last {age:.3} s"
+                        ))
+                        .await;
+                }
                 if let Err(stop) = show(key, found, mode, &mut wait, &mut self.output).await {
                     return self.stopped(&asked, stop).await;
                 }
@@ -199,7 +225,7 @@ impl<S: Store> Session<S> {
     async fn set(&mut self, key: &Key, value: Value, mode: Mode) -> io::Result<u8> {
         let mut wait = Wait::new(&self.sys, &self.settings, &mut self.interrupts);
         let (name, output) = (name(key), &mut self.output);
-        let mut asked = Asked { command: "set", key: Some(key), mode, in_doubt: false };
+        let mut asked = Asked { command: "set", key: Some(key), mode, in_doubt: false, request: None };
         // Boxed, because a command's future holds all that it may wait for.
         let staged = match value {
             Value::Bytes(bytes) => wait.on(Box::pin(self.client.stage_bytes(bytes)), None, output).await,
@@ -256,15 +282,28 @@ impl<S: Store> Session<S> {
         Ok(code)
     }
 
-    async fn delete(&mut self, keys: &[Key], mode: Mode) -> io::Result<u8> {
+    async fn delete(&mut self, keys: &[Key], mode: Mode, how: How) -> io::Result<u8> {
         let mut wait = Wait::new(&self.sys, &self.settings, &mut self.interrupts);
         let names: Vec<Name> = keys.iter().map(name).collect();
-        let answer = wait.on(self.client.delete(&names), None, &mut self.output).await;
+        wait.longer(how.mode.deadline().unwrap_or_default());
+        let mut request = how.request;
+        let client = &self.client;
+        let deleted = async {
+            let id = match request {
+                Some(id) => id,
+                None => *request.insert(client.request_id().await?),
+            };
+            client.delete_as(id, &names, how.mode).await
+        };
+        let answer = wait.on(Box::pin(deleted), None, &mut self.output).await;
         let reply: DeleteReply = match answer {
             Ok(reply) => reply,
             Err(stop) => {
                 let key = if keys.len() == 1 { keys.first() } else { None };
-                return self.stopped(&Asked { command: "del", key, mode, in_doubt: true }, stop).await;
+                let pending = matches!(&stop, Stop::Failed(e) if e.kind() == Kind::Pending);
+                let request = request.filter(|_| pending);
+                let asked = Asked { command: "del", key, mode, in_doubt: true, request };
+                return self.stopped(&asked, stop).await;
             }
         };
         let took = wait.elapsed();
@@ -276,12 +315,16 @@ impl<S: Store> Session<S> {
                 }
             }
         }
+        if let Some(bound) = reply.stale {
+            let bound = bound.as_secs_f64();
+            self.output.note(&format!("others may read the old value for up to {bound:.3} s")).await;
+        }
         self.chat(&format!("revision {}", reply.revision), took).await;
         Ok(if reply.removed.contains(&false) { exit::NOT_FOUND } else { exit::OK })
     }
 
     async fn delete_prefix(&mut self, prefix: &Bytes, sure: bool, mode: Mode) -> io::Result<u8> {
-        let asked = Asked { command: "del", key: None, mode, in_doubt: true };
+        let asked = Asked { command: "del", key: None, mode, in_doubt: true, request: None };
         let whole = match Prefix::new(&Namespace::default(), prefix) {
             Ok(whole) => whole,
             Err(e) => return self.stopped(&asked, Stop::Failed(e)).await,
@@ -332,7 +375,7 @@ impl<S: Store> Session<S> {
             let events = match next {
                 Ok(seen) => seen.events,
                 Err(e) => {
-                    let asked = Asked { command: "watch", key: None, mode, in_doubt: false };
+                    let asked = Asked { command: "watch", key: None, mode, in_doubt: false, request: None };
                     return self.stopped(&asked, Stop::Failed(e)).await;
                 }
             };
@@ -363,7 +406,7 @@ impl<S: Store> Session<S> {
         let status = match wait.on(self.client.status(), None, &mut self.output).await {
             Ok(status) => status,
             Err(stop) => {
-                let asked = Asked { command: "status", key: None, mode, in_doubt: false };
+                let asked = Asked { command: "status", key: None, mode, in_doubt: false, request: None };
                 return self.stopped(&asked, stop).await;
             }
         };
@@ -400,7 +443,11 @@ impl<S: Store> Session<S> {
             Stop::Failed(error) => error,
         };
         if asked.mode == Mode::Json {
-            self.output.line(&json::failed(asked.command, asked.key, &error)).await?;
+            self.output.line(&json::failed(asked.command, asked.key, asked.request.as_ref(), &error)).await?;
+        }
+        // The last line is the error, here as everywhere.
+        if let Some(request) = &asked.request {
+            self.output.note(&format!("ask again with `--request {}`", request_word(request))).await;
         }
         self.output.error(&failure(&error)).await;
         self.output.flush().await?;

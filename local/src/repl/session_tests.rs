@@ -575,3 +575,44 @@ async fn a_delete_by_prefix_is_made_by_a_script_and_not_by_a_person_who_did_not_
         assert_eq!(stage.script(line).await.code, exit::USAGE, "{line}");
     }
 }
+
+#[tokio::test]
+async fn a_stale_value_and_a_stale_bound_are_told_beside_the_answer() {
+    let stage = Stage::new();
+    stage.script("SET k v").await;
+    stage.how(|how| how.from.stale_for = Some(Duration::from_micros(1_500_300)));
+    let ran = stage.script("GET --stale-ok k").await;
+    assert_eq!((ran.code, ran.out.as_str()), (exit::OK, "db: k -> v\n"), "the line of a hit");
+    assert!(ran.err.contains("stale: global does not answer") && ran.err.contains("1.500 s"), "{}", ran.err);
+    let json = stage.script("GET --stale-ok --json k").await.out;
+    assert!(json.contains("\"stale_ms\":1501"), "never told shorter: {json}");
+    let ran = stage.script("DEL --async k").await;
+    assert_eq!((ran.code, ran.out.as_str()), (exit::OK, "Key removed (global and local)\n"));
+    assert!(ran.err.contains("others may read the old value for up to 1.500 s"), "{}", ran.err);
+    stage.how(|how| how.from.stale_for = None);
+    stage.script("SET k v").await;
+    let ran = stage.script("DEL --async k; DEL --json k").await;
+    assert!(ran.err.is_empty() && !ran.out.contains("stale"), "nothing is stale: {ran:?}");
+}
+
+#[tokio::test]
+async fn a_pending_delete_ends_with_code_8_and_its_request_is_the_one_that_was_sent() {
+    let stage = Stage::new();
+    stage.script("SET k v").await;
+    stage.how(|how| how.fail = Some(Error::new(Kind::Pending, "waiting for `process 7`: not durable yet")));
+    let ran = stage.script("DEL --deadline 100ms --json k").await;
+    assert_eq!(ran.code, exit::PENDING);
+    assert!(ran.err.contains("Pending: waiting for `process 7`"), "{}", ran.err);
+    let sent = *stage.store.ids.lock().last().expect("a DEL");
+    let word = super::options::request_word(&sent);
+    assert!(ran.err.contains(&format!("ask again with `--request {word}`")), "{}", ran.err);
+    assert!(
+        ran.out.contains(&format!("\"request\":\"{word}\"")) && ran.out.contains("\"exit\":8"),
+        "{}",
+        ran.out
+    );
+    stage.how(|how| how.fail = None);
+    let ran = stage.script(format!("DEL --deadline 100ms --request {word} k")).await;
+    assert_eq!((ran.code, ran.out.as_str()), (exit::OK, "Key removed (global and local)\n"));
+    assert_eq!(stage.store.ids.lock().last(), Some(&sent), "the same request");
+}

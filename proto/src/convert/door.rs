@@ -2,13 +2,16 @@
 
 use super::{Packer, need};
 use crate::store::{
-    DeleteReply, ListQuery, Listing, Provenance, SetReply, Slice, Stat, Status, Target, Tier,
+    DeleteReply, ListQuery, Listing, Provenance, STALE_WAIT, SetReply, Slice, Stat, Status, Target, Tier,
 };
 use crate::wire;
 use bytes::Bytes;
-use dstore_shared::limits::{DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX, KEY_BYTES_MAX, LIST_NAMES_MAX};
+use dstore_shared::limits::{
+    DELETE_DEADLINE_MAX, DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX, KEY_BYTES_MAX, LIST_NAMES_MAX,
+};
 use dstore_shared::{
-    BlobHash, Born, CopyOutcome, CopyResult, Error, Key, Name, Namespace, Result, Revision, SetOutcome,
+    BlobHash, Born, CopyOutcome, CopyResult, DeleteMode, Error, Key, Name, Namespace, Result, Revision,
+    SetOutcome,
 };
 use std::time::Duration;
 
@@ -77,7 +80,8 @@ impl From<&wire::GetRequest> for Slice {
 impl From<Provenance> for wire::Provenance {
     fn from(from: Provenance) -> Self {
         let tier = wire::Tier::from(from.tier).into();
-        Self { tier, cached: from.cached, revision: from.revision.0 }
+        let stale_ms = from.stale_for.map(millis_up);
+        Self { tier, cached: from.cached, revision: from.revision.0, stale_ms }
     }
 }
 
@@ -86,7 +90,8 @@ impl TryFrom<wire::Provenance> for Provenance {
 
     fn try_from(from: wire::Provenance) -> Result<Self> {
         let tier = from.tier().try_into()?;
-        Ok(Self { tier, cached: from.cached, revision: Revision(from.revision) })
+        let stale_for = from.stale_ms.map(Duration::from_millis);
+        Ok(Self { tier, cached: from.cached, revision: Revision(from.revision), stale_for })
     }
 }
 
@@ -173,8 +178,53 @@ impl TryFrom<wire::CopyResponse> for CopyOutcome {
 
 impl From<DeleteReply> for wire::DeleteResponse {
     fn from(reply: DeleteReply) -> Self {
-        Self { removed: reply.removed, revision: reply.revision.0 }
+        let stale_ms = reply.stale.map_or(0, millis_up);
+        Self { removed: reply.removed, revision: reply.revision.0, stale_ms }
     }
+}
+
+/// A bound in whole milliseconds: never told shorter than it is.
+pub(crate) fn millis_up(bound: Duration) -> u64 {
+    u64::try_from(bound.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).max(1)
+}
+
+/// What [`millis_up`] told; 0 = there is none.
+pub(crate) fn bound_from(ms: u64) -> Option<Duration> {
+    (ms > 0).then(|| Duration::from_millis(ms))
+}
+
+pub(crate) fn mode_to(mode: DeleteMode) -> (i32, u64) {
+    let (mode, ms) = match mode {
+        DeleteMode::Strict => (wire::DeleteMode::Unspecified, 0),
+        DeleteMode::Deadline(limit) => {
+            (wire::DeleteMode::Deadline, u64::try_from(limit.as_millis()).unwrap_or(u64::MAX))
+        }
+        DeleteMode::Async => (wire::DeleteMode::Async, 0),
+    };
+    (mode.into(), ms)
+}
+
+pub(crate) fn mode_from(mode: i32, deadline_ms: u64) -> Result<DeleteMode> {
+    match wire::DeleteMode::try_from(mode) {
+        Ok(wire::DeleteMode::Unspecified) => Ok(DeleteMode::Strict),
+        Ok(wire::DeleteMode::Async) => Ok(DeleteMode::Async),
+        Ok(wire::DeleteMode::Deadline) => {
+            let limit = Duration::from_millis(deadline_ms);
+            if limit > DELETE_DEADLINE_MAX {
+                return Err(Error::invalid(format!(
+                    "a deadline of `{limit:?}`: use at most {DELETE_DEADLINE_MAX:?}, and ask again with the same id"
+                )));
+            }
+            Ok(DeleteMode::Deadline(limit))
+        }
+        // What is not known must not be taken for something weaker, nor for something stronger.
+        Err(_) => Err(Error::invalid(format!("`{mode}` is no mode of a delete: ask a newer dstore"))),
+    }
+}
+
+/// How long a read waits before an old value will do; `None` = it never does.
+pub(crate) fn wait_from(stale_ok: bool, wait_ms: u64) -> Option<Duration> {
+    stale_ok.then(|| bound_from(wait_ms).unwrap_or(STALE_WAIT))
 }
 
 impl From<&Stat> for wire::StatResponse {

@@ -4,8 +4,8 @@ use super::*;
 use crate::codec::read;
 use dstore_shared::frame::{Answer, Ask, Down, Hello, Listed, Reply, Request, Resolved, Resumption, Up};
 use dstore_shared::{
-    Command, CopyOutcome, CopyResult, DeleteOutcome, FlightId, Incarnation, LocalId, Namespace, Outcome,
-    Prefix, PrefixOutcome, RegSeq, SetOutcome,
+    Command, CopyOutcome, CopyResult, DeleteMode, DeleteOutcome, FlightId, Incarnation, LocalId, Namespace,
+    Outcome, Prefix, PrefixOutcome, RegSeq, SetOutcome,
 };
 use prost::Message;
 use prost_types::field_descriptor_proto::{Label, Type};
@@ -99,11 +99,14 @@ fn ups() -> Vec<(&'static str, Up)> {
         history: HistoryId(0x0102),
         applied_rev: Revision(9),
         label: "host:1".into(),
+        negatives: false,
     };
+    let keeping = Hello { negatives: true, ..hello.clone() };
     let epoch = epoch();
     let listed = Listed { name: name(), bind_rev: Revision(6), reg_seq: RegSeq(11) };
     vec![
         ("up hello", Up::Hello(hello)),
+        ("up hello negatives", Up::Hello(keeping)),
         ("up keep", Up::Keep { epoch, n: 1, acked: 2 }),
         ("up ack", Up::Ack { epoch, seq: 2 }),
         ("up summary", Up::Summary { epoch, batch: 1, names: vec![listed], last: true }),
@@ -133,6 +136,7 @@ fn requests() -> Vec<(&'static str, Vec<Request>)> {
     let id = RequestId { client: ClientId(12), n: 13, born: born() };
     let request = |ask| vec![Request { flight: FlightId(10), epoch: epoch(), reg_seq: RegSeq(11), ask }];
     let set = |carried| Command::Set { name: name(), hash: blob().id(), size: 5, carried };
+    let del = |mode| Command::Delete { names: vec![name()], mode };
     let have = Some(blob().id());
     let change = |command| request(Ask::Change { id, command });
     let names = vec![name(), other()];
@@ -144,20 +148,29 @@ fn requests() -> Vec<(&'static str, Vec<Request>)> {
         ("requests del prefix", change(Command::DeletePrefix { prefix: prefix() })),
         ("requests copy", change(Command::Copy { from: name(), to: other() })),
         ("requests rename", change(Command::Rename { from: name(), to: other() })),
-        ("requests del", request(Ask::Change { id, command: Command::Delete { names: vec![name()] } })),
+        ("requests del", request(Ask::Change { id, command: del(DeleteMode::Strict) })),
+        (
+            "requests del deadline",
+            request(Ask::Change { id, command: del(DeleteMode::Deadline(Duration::from_millis(300))) }),
+        ),
+        ("requests del async", request(Ask::Change { id, command: del(DeleteMode::Async) })),
     ]
 }
 
 fn replies() -> Vec<(&'static str, Vec<Reply>)> {
     let reply = |answer| vec![Reply { flight: FlightId(10), answer, born: born() }];
-    let set = |outcome| reply(Answer::Changed { outcome: Outcome::Set(outcome), cacheable: Some(epoch()) });
+    let set = |outcome| {
+        reply(Answer::Changed { outcome: Outcome::Set(outcome), cacheable: Some(epoch()), stale: None })
+    };
     let resolved = |entry, carried| {
         reply(Answer::Resolved(Resolved { entry, carried, cacheable: Some(epoch()), head: Revision(9) }))
     };
-    let deleted = DeleteOutcome { removed: vec![true, false], revision: Revision(9) };
+    let outcome = DeleteOutcome { removed: vec![true, false], revision: Revision(9) };
+    let deleted =
+        |stale| reply(Answer::Changed { outcome: Outcome::Delete(outcome.clone()), cacheable: None, stale });
     let prefixes = PrefixOutcome { removed: 7, revision: Revision(9) };
     let copied = |result| CopyOutcome { result, revision: Revision(9) };
-    let changed = |outcome| reply(Answer::Changed { outcome, cacheable: None });
+    let changed = |outcome| reply(Answer::Changed { outcome, cacheable: None, stale: None });
     let found = Resolved { entry: Some(entry()), carried: None, cacheable: Some(epoch()), head: Revision(9) };
     let absent = Resolved { entry: None, carried: None, cacheable: None, head: Revision(9) };
     let many = vec![found, absent];
@@ -169,12 +182,13 @@ fn replies() -> Vec<(&'static str, Vec<Reply>)> {
         ("replies unchanged", set(SetOutcome::Unchanged(entry()))),
         ("replies occupied", set(SetOutcome::Occupied(entry()))),
         ("replies blob needed", set(SetOutcome::NeedBlob)),
-        ("replies deleted", reply(Answer::Changed { outcome: Outcome::Delete(deleted), cacheable: None })),
         ("replies prefix deleted", changed(Outcome::DeletePrefix(prefixes))),
         ("replies copied", changed(Outcome::Copy(copied(CopyResult::Done(entry()))))),
         ("replies copied nothing", changed(Outcome::Copy(copied(CopyResult::NotFound)))),
         ("replies renamed", changed(Outcome::Rename(copied(CopyResult::Occupied(entry()))))),
         ("replies resolved many", reply(Answer::ResolvedMany(many))),
+        ("replies deleted", deleted(None)),
+        ("replies deleted stale", deleted(Some(Duration::from_millis(2_260)))),
         ("replies failed", reply(Answer::Failed(failed))),
     ]
 }

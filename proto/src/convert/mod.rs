@@ -12,7 +12,10 @@ mod session;
 mod tests;
 mod watch;
 
-pub(crate) use door::{names_from, names_to, namespace_from, target_from, target_to};
+pub(crate) use door::{
+    bound_from, millis_up, mode_from, mode_to, names_from, names_to, namespace_from, target_from, target_to,
+    wait_from,
+};
 pub(crate) use request::{pack_replies, pack_requests, read_replies, read_requests};
 pub(crate) use session::{down_from, down_to, up_from, up_to};
 pub(crate) use watch::{history_from, watch_header};

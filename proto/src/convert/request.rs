@@ -3,7 +3,7 @@
 //! A batch costs a handful of allocations to pack, however many requests are in it: this is the path of
 //! every miss.
 
-use super::{Packer, carried, epoch_or_none, need, packed_name};
+use super::{Packer, bound_from, carried, epoch_or_none, millis_up, mode_from, mode_to, need, packed_name};
 use crate::{status, wire};
 use bytes::Bytes;
 use dstore_shared::frame::{Answer, Ask, Reply, Request, Resolved};
@@ -60,9 +60,10 @@ fn request_to(packer: &mut Packer, request: Request) -> Result<wire::Request> {
             size,
             carried: carried.as_ref().map(carry).transpose()?,
         }),
-        Ask::Change { id, command: Command::Delete { names } } => {
+        Ask::Change { id, command: Command::Delete { names, mode } } => {
             let names = names.iter().map(Name::packed).collect();
-            Wire::Del(wire::Del { id: Some(packer.request_id(&id)), names })
+            let (mode, deadline_ms) = mode_to(mode);
+            Wire::Del(wire::Del { id: Some(packer.request_id(&id)), names, mode, deadline_ms })
         }
         Ask::ResolveMany { names, cache, carry } => {
             let names = names.iter().map(Name::packed).collect();
@@ -117,7 +118,8 @@ fn request_from(request: wire::Request) -> Result<Request> {
         Wire::Del(del) => {
             check_names(&del.names)?;
             let names = del.names.iter().map(|n| packed_name(n)).collect::<Result<_>>()?;
-            Ask::Change { id: need(del.id, "id")?.try_into()?, command: Command::Delete { names } }
+            let mode = mode_from(del.mode, del.deadline_ms)?;
+            Ask::Change { id: need(del.id, "id")?.try_into()?, command: Command::Delete { names, mode } }
         }
         Wire::ResolveMany(wire::ResolveMany { names, cache, carry }) => {
             check_names(&names)?;
@@ -176,7 +178,7 @@ fn reply_to(packer: &mut Packer, reply: Reply) -> wire::Reply {
         }
         Answer::Changed { outcome: Outcome::Copy(outcome), .. } => Wire::Copied((&outcome).into()),
         Answer::Changed { outcome: Outcome::Rename(outcome), .. } => Wire::Renamed((&outcome).into()),
-        Answer::Changed { outcome: Outcome::Set(outcome), cacheable } => {
+        Answer::Changed { outcome: Outcome::Set(outcome), cacheable, .. } => {
             let (result, entry) = match &outcome {
                 SetOutcome::Stored(entry) => (wire::PutResult::Stored, Some(entry)),
                 SetOutcome::Unchanged(entry) => (wire::PutResult::Unchanged, Some(entry)),
@@ -189,8 +191,9 @@ fn reply_to(packer: &mut Packer, reply: Reply) -> wire::Reply {
                 cacheable: cacheable.and_then(|e| packer.epoch(e)),
             })
         }
-        Answer::Changed { outcome: Outcome::Delete(outcome), .. } => {
-            Wire::Deleted(wire::DeleteResponse { removed: outcome.removed, revision: outcome.revision.0 })
+        Answer::Changed { outcome: Outcome::Delete(outcome), stale, .. } => {
+            let (removed, revision) = (outcome.removed, outcome.revision.0);
+            Wire::Deleted(wire::DeleteResponse { removed, revision, stale_ms: stale.map_or(0, millis_up) })
         }
         Answer::Changed { outcome: Outcome::DeletePrefix(PrefixOutcome { removed, revision }), .. } => {
             Wire::PrefixDeleted(wire::DeletePrefixResponse { removed, revision: revision.0 })
@@ -223,13 +226,15 @@ fn reply_from(reply: wire::Reply) -> Result<Reply> {
         Wire::Set(done) => Answer::Changed {
             outcome: Outcome::Set(set_outcome(&done, done.entry.clone())?),
             cacheable: done.cacheable.map(Epoch::try_from).transpose()?,
+            stale: None,
         },
-        Wire::Deleted(wire::DeleteResponse { removed, revision }) => {
+        Wire::Deleted(wire::DeleteResponse { removed, revision, stale_ms }) => {
             let revision = Revision(revision);
             if removed.len() > DELETE_NAMES_MAX {
                 return Err(Error::too_large("a reply answers more keys than a delete may name"));
             }
-            Answer::Changed { outcome: Outcome::Delete(DeleteOutcome { removed, revision }), cacheable: None }
+            let outcome = Outcome::Delete(DeleteOutcome { removed, revision });
+            Answer::Changed { outcome, cacheable: None, stale: bound_from(stale_ms) }
         }
         Wire::ResolvedMany(wire::ResolvedMany { resolved }) => {
             match resolved.into_iter().map(resolved_from).collect() {
@@ -241,7 +246,7 @@ fn reply_from(reply: wire::Reply) -> Result<Reply> {
         Wire::Renamed(done) => copied(Outcome::Rename(done.try_into()?)),
         Wire::PrefixDeleted(wire::DeletePrefixResponse { removed, revision }) => {
             let outcome = PrefixOutcome { removed, revision: Revision(revision) };
-            Answer::Changed { outcome: Outcome::DeletePrefix(outcome), cacheable: None }
+            Answer::Changed { outcome: Outcome::DeletePrefix(outcome), cacheable: None, stale: None }
         }
         Wire::Failed(failed) => {
             Answer::Failed(status::from_detail(&need(failed.detail, "detail")?, &failed.message))
@@ -252,7 +257,7 @@ fn reply_from(reply: wire::Reply) -> Result<Reply> {
 }
 
 fn copied(outcome: Outcome) -> Answer {
-    Answer::Changed { outcome, cacheable: None }
+    Answer::Changed { outcome, cacheable: None, stale: None }
 }
 
 fn resolved_from(resolved: wire::Resolved) -> Result<Resolved> {

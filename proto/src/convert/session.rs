@@ -47,6 +47,7 @@ fn hello_to(packer: &mut Packer, hello: Hello) -> wire::Hello {
         history: packer.id(hello.history.0),
         applied_rev: hello.applied_rev.0,
         label: hello.label,
+        negatives: hello.negatives,
     }
 }
 
@@ -94,6 +95,7 @@ fn hello_from(hello: wire::Hello) -> Result<Hello> {
         history: HistoryId(id(&hello.history, "history")?),
         applied_rev: Revision(hello.applied_rev),
         label: hello.label,
+        negatives: hello.negatives,
     })
 }
 

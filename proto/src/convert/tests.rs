@@ -6,8 +6,8 @@ use crate::shape::Shaped;
 use crate::store::{self, ListQuery, Listing, Provenance, SetReply, Slice, Stat, Target, Tier};
 use dstore_shared::frame::{Answer, Ask, Down, Hello, Listed, Reply, Request, Resolved, Resumption, Up};
 use dstore_shared::{
-    Command, CopyOutcome, CopyResult, DeleteOutcome, FlightId, Incarnation, Key, Kind, LocalId, Namespace,
-    Outcome, Prefix, PrefixOutcome, RegSeq, SetOutcome,
+    Command, CopyOutcome, CopyResult, DeleteMode, DeleteOutcome, FlightId, Incarnation, Key, Kind, LocalId,
+    Namespace, Outcome, Prefix, PrefixOutcome, RegSeq, SetOutcome,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -65,14 +65,15 @@ fn lease() -> impl Strategy<Value = Duration> {
 }
 
 fn hello() -> impl Strategy<Value = Hello> {
-    (any::<(u128, u64, u128, u64)>(), option::of(epoch()), "[a-z é]{0,60}").prop_map(
-        |((local, incarnation, history, rev), last_epoch, label)| Hello {
+    (any::<(u128, u64, u128, u64, bool)>(), option::of(epoch()), "[a-z é]{0,60}").prop_map(
+        |((local, incarnation, history, rev, negatives), last_epoch, label)| Hello {
             local_id: LocalId(local),
             incarnation: Incarnation(incarnation),
             last_epoch,
             history: HistoryId(history),
             applied_rev: Revision(rev),
             label,
+            negatives,
         },
     )
 }
@@ -148,7 +149,12 @@ fn ask() -> impl Strategy<Value = Ask> {
         size: blob.size(),
         carried: carry.then_some(blob),
     });
-    let delete = vec(name(), 1..5).prop_map(|names| Command::Delete { names });
+    let mode = prop_oneof![
+        Just(DeleteMode::Strict),
+        (0..20_000_u64).prop_map(|ms| DeleteMode::Deadline(Duration::from_millis(ms))),
+        Just(DeleteMode::Async),
+    ];
+    let delete = (vec(name(), 1..5), mode).prop_map(|(names, mode)| Command::Delete { names, mode });
     let moved = (name(), name(), any::<bool>()).prop_map(|(from, to, unbinds)| {
         if unbinds { Command::Rename { from, to } } else { Command::Copy { from, to } }
     });
@@ -216,14 +222,21 @@ fn changed() -> impl Strategy<Value = Answer> {
     let delete = (vec(any::<bool>(), 0..9), any::<u64>())
         .prop_map(|(removed, rev)| DeleteOutcome { removed, revision: Revision(rev) });
     prop_oneof![
-        copied().prop_map(|c| Answer::Changed { outcome: Outcome::Copy(c), cacheable: None }),
-        copied().prop_map(|c| Answer::Changed { outcome: Outcome::Rename(c), cacheable: None }),
-        (set, option::of(epoch()))
-            .prop_map(|(outcome, cacheable)| Answer::Changed { outcome: Outcome::Set(outcome), cacheable }),
-        delete.prop_map(|outcome| Answer::Changed { outcome: Outcome::Delete(outcome), cacheable: None }),
+        copied().prop_map(|c| Answer::Changed { outcome: Outcome::Copy(c), cacheable: None, stale: None }),
+        copied().prop_map(|c| Answer::Changed { outcome: Outcome::Rename(c), cacheable: None, stale: None }),
+        (set, option::of(epoch())).prop_map(|(outcome, cacheable)| Answer::Changed {
+            outcome: Outcome::Set(outcome),
+            cacheable,
+            stale: None
+        }),
+        (delete, option::of(1..99_999_u64)).prop_map(|(outcome, stale)| Answer::Changed {
+            outcome: Outcome::Delete(outcome),
+            cacheable: None,
+            stale: stale.map(Duration::from_millis),
+        }),
         any::<(u64, u64)>().prop_map(|(removed, revision)| {
             let outcome = PrefixOutcome { removed, revision: Revision(revision) };
-            Answer::Changed { outcome: Outcome::DeletePrefix(outcome), cacheable: None }
+            Answer::Changed { outcome: Outcome::DeletePrefix(outcome), cacheable: None, stale: None }
         }),
     ]
 }
@@ -268,7 +281,7 @@ proptest! {
         rev in any::<u64>(), born in option::of(born()), id in request_id(), by_hash in any::<bool>(),
     ) {
         let tier = if tier { Tier::Local } else { Tier::Global };
-        let from = Provenance { tier, cached, revision: Revision(rev) };
+        let from = Provenance::new(tier, cached, Revision(rev));
         for outcome in [SetOutcome::Stored(entry), SetOutcome::Unchanged(entry), SetOutcome::Occupied(entry)] {
             round_trip(SetReply { outcome, from }, |r| wire::SetResponse::from(&r), SetReply::try_from);
         }
@@ -281,10 +294,11 @@ proptest! {
         };
         round_trip(status, wire::StatusResponse::from, store::Status::try_from);
         let target = if by_hash { Target::Hash(entry.hash) } else { Target::Name(names[0].clone()) };
-        let target_wire = |t| wire::StatRequest { target: Some(target_to(&t)) };
+        let target_wire = |t| wire::StatRequest { target: Some(target_to(&t)), ..wire::StatRequest::default() };
         round_trip(target, target_wire, |w| target_from(w.target));
         let delete = |(id, names): (RequestId, Vec<Name>)| wire::DeleteRequest {
             id: Some(Packer::new(0).request_id(&id)), names: names_to(&names),
+            ..wire::DeleteRequest::default()
         };
         round_trip((id, names), delete, |w| Ok((need(w.id, "id")?.try_into()?, names_from(w.names)?)));
     }
@@ -452,7 +466,7 @@ proptest! {
         let after = after.then(|| name.key());
         let query = ListQuery { namespace: name.namespace(), prefix: prefix.into(), after, limit };
         prop_assert_eq!(ListQuery::try_from(wire::ListRequest::from(&query)).unwrap(), query);
-        let from = Provenance { tier: Tier::Global, cached: false, revision: Revision(7) };
+        let from = Provenance::new(Tier::Global, false, Revision(7));
         let names = names.into_iter().map(|(name, entry)| (name.key(), entry)).collect();
         let page = Listing { names, next: next.then(|| name.key()), from };
         prop_assert_eq!(Listing::try_from(wire::ListResponse::from(page.clone())).unwrap(), page);

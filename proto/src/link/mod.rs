@@ -78,7 +78,8 @@ impl Weight for Request {
                 Ask::Change { command: Command::Set { name, carried, .. }, .. } => {
                     name.as_bytes().len() + carried.as_ref().map_or(0, |b| b.bytes().len())
                 }
-                Ask::ResolveMany { names, .. } | Ask::Change { command: Command::Delete { names }, .. } => {
+                Ask::ResolveMany { names, .. }
+                | Ask::Change { command: Command::Delete { names, .. }, .. } => {
                     names.iter().map(|n| n.as_bytes().len() + 4).sum()
                 }
                 Ask::Change {

@@ -143,6 +143,7 @@ fn hello(label: &str) -> Up {
         history: HistoryId(0),
         applied_rev: Revision(0),
         label: label.into(),
+        negatives: false,
     })
 }
 

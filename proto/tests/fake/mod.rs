@@ -84,7 +84,7 @@ impl FakeStore {
     }
 
     fn provenance(&self) -> Provenance {
-        Provenance { tier: Tier::Global, cached: false, revision: Revision(self.state.lock().revision) }
+        Provenance::new(Tier::Global, false, Revision(self.state.lock().revision))
     }
 
     fn entry(&self, target: &Target) -> Option<Entry> {
@@ -240,7 +240,7 @@ impl Store for FakeStore {
             known.unwrap_or_else(|| {
                 state.revision += 1;
                 let removed = names.iter().map(|name| state.names.remove(name).is_some()).collect();
-                let reply = DeleteReply { removed, revision: Revision(state.revision) };
+                let reply = DeleteReply { removed, revision: Revision(state.revision), stale: None };
                 state.deletes.insert(id, reply.clone());
                 reply
             })

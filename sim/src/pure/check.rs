@@ -50,7 +50,10 @@ impl World {
         for (name, held) in local.names.all().iter().filter(|(_, held)| held.era >= local.era) {
             let busy = process.is_some_and(|p| p.m.is_busy(name));
             let truth = self.global.visible.get(name).map(|e| e.bind_rev);
-            if truth != Some(held.rev) && !busy {
+            let key = self.key(name);
+            // What an asynchronous DEL removed may linger, until a strict change has been made.
+            let lingers = truth.is_none() && self.history.may_linger(key, held.value, self.now, self.now);
+            if truth != Some(held.rev) && !busy && !lingers {
                 wrong
                     .push(format!("I1: local {i} may serve {name:?} of {:?}, but it is {truth:?}", held.rev));
             }
@@ -58,6 +61,14 @@ impl World {
                 process.is_none_or(|p| p.m.in_grace(now) || busy || p.m.would_wait_for(local_id, life, name));
             if !waited {
                 wrong.push(format!("I7: local {i} may serve {name:?} and nobody would wait for it"));
+            }
+        }
+        let absences = local.absences.as_ref().map(|absences| absences.all()).unwrap_or_default();
+        let here = self.local_now(i);
+        for (name, _) in absences.iter().filter(|(_, absent)| here < absent.until) {
+            let busy = process.is_some_and(|p| p.m.is_busy(name));
+            if let Some(truth) = self.global.visible.get(name).filter(|_| !busy) {
+                wrong.push(format!("I1: local {i} may tell that {name:?} is absent, but it is {truth:?}"));
             }
         }
         for wrong in wrong {

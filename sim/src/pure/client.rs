@@ -6,9 +6,10 @@ use super::local::{self, Call, hash_of};
 use super::many::Both;
 use super::rng::MS;
 use super::world::{self, World};
-use dstore_shared::{Born, ClientId, Command, Kind, RequestId, Result};
+use dstore_shared::{Born, ClientId, Command, DeleteMode, Kind, RequestId, Result};
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Attempts of a change before its caller gives up.
 const ATTEMPTS_MAX: u32 = 8;
@@ -84,14 +85,9 @@ impl World {
             }
         };
         let op = self.history.ops.len();
-        self.history.ops.push(Op {
-            what,
-            from: self.now,
-            answer: None,
-            id,
-            took_effect: false,
-            effect: None,
-        });
+        let mode = self.draw_mode(&what);
+        let (from, answer, took_effect, excused) = (self.now, None, false, false);
+        self.history.ops.push(Op { what, from, answer, id, took_effect, effect: None, mode, excused });
         self.clients[c].current = Some(Current { op, attempts: 0, calls: Vec::new() });
         self.attempt(c);
     }
@@ -100,6 +96,8 @@ impl World {
         let key = self.rng.below(self.cfg.keys);
         match self.rng.between(0, 99) {
             0..=49 => What::Get(key),
+            // Half of what it tells may linger after an asynchronous DEL.
+            50..=59 if self.cfg.modes => What::Get(key),
             50..=59 => What::Both([key, self.other(key)]),
             60..=81 => {
                 // A few values come again, so that some SETs are of equal bytes.
@@ -115,6 +113,17 @@ impl World {
 
     fn other(&mut self, key: usize) -> usize {
         (key + 1 + self.rng.below(self.cfg.keys - 1)) % self.cfg.keys
+    }
+
+    fn draw_mode(&mut self, what: &What) -> DeleteMode {
+        if !self.cfg.modes || !matches!(what, What::Del(_)) {
+            return DeleteMode::Strict;
+        }
+        match self.rng.between(0, 9) {
+            0..=4 => DeleteMode::Async,
+            5..=6 => DeleteMode::Deadline(Duration::from_millis(self.rng.between(0, 400))),
+            _ => DeleteMode::Strict,
+        }
     }
 
     fn learn_born(&mut self, c: usize) {
@@ -170,9 +179,12 @@ impl World {
             What::Set(key, value) => {
                 Command::Set { name: name(key), hash: hash_of(*value), size: 8, carried: None }
             }
-            What::Del(keys) => Command::Delete { names: keys.iter().map(name).collect() },
             What::Move { from, to, unbinds: false } => Command::Copy { from: name(from), to: name(to) },
             What::Move { from, to, unbinds: true } => Command::Rename { from: name(from), to: name(to) },
+            What::Del(keys) => {
+                let mode = self.history.ops[op].mode;
+                Command::Delete { names: keys.iter().map(name).collect(), mode }
+            }
         };
         let event = local::Event::Change(call, id.expect("a change has an id"), command);
         self.local_event(i, 0, event);
@@ -214,6 +226,8 @@ impl World {
                 let is_change = self.history.ops[call.op].id.is_some();
                 self.trace(if is_change { 1 } else { 2 });
                 self.history.ops[call.op].answer = Some((self.now, told));
+                let excused = self.history.excuses(&self.history.ops[call.op]);
+                self.history.ops[call.op].excused = excused;
                 // Another id of the same change has an effect of its own, which the search will see.
                 let searched_only = self.cfg.black_box || self.planted(Planted::RestampRetries) && is_change;
                 if !searched_only {
@@ -226,7 +240,7 @@ impl World {
             }
             Err(e) => match e.kind() {
                 Kind::Closed => self.done(c),
-                Kind::Unavailable | Kind::Exhausted => {
+                Kind::Unavailable | Kind::Exhausted | Kind::Pending => {
                     let Some(current) = &self.clients[c].current else { return };
                     let late = Event::Late(current.op, current.attempts);
                     let soon = self.rng.between(5, 50) * MS;

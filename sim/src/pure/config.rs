@@ -6,6 +6,7 @@ use std::time::Duration;
 
 /// One run of the simulator, but for its seed.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is on or off by itself")]
 pub struct Config {
     /// Locals.
     pub locals: usize,
@@ -35,6 +36,10 @@ pub struct Config {
     pub black_box: bool,
     /// Whether every event is printed.
     pub narrate: bool,
+    /// Whether some DELs are asynchronous, and some have deadlines.
+    pub modes: bool,
+    /// Whether every other Local keeps "not found" answers.
+    pub negatives: bool,
 }
 
 impl Config {
@@ -57,6 +62,8 @@ impl Config {
             planted: None,
             black_box: false,
             narrate: false,
+            modes: rng.chance(500),
+            negatives: rng.chance(500),
         }
     }
 
@@ -73,6 +80,15 @@ impl Config {
                 (self.log_max, self.replay_max) = (1_000_000, 8_000);
             }
             _ => {}
+        }
+        (self.modes, self.negatives) = match planted {
+            Planted::AsyncFreesAtCommit | Planted::ForgottenAsync => (true, false),
+            Planted::UndrainedPresence | Planted::AbsenceOutlivesEpoch => (false, true),
+            _ => (false, false),
+        };
+        if planted == Planted::ForgottenAsync {
+            // Long enough for Global to be back before it ends.
+            self.lease = Duration::from_secs(2);
         }
         self
     }
@@ -183,11 +199,19 @@ pub enum Planted {
     NoSecondLook,
     /// A RENAME does not wait for the holders of the name that it unbinds (rule 6).
     UndrainedRename,
+    /// The names of an asynchronous DEL are free as soon as it is visible (rule 27).
+    AsyncFreesAtCommit,
+    /// After a crash nobody knows of asynchronous DELs that were not drained (rule 29).
+    ForgottenAsync,
+    /// A SET does not wait for those who may serve that its name is absent (rule 28).
+    UndrainedPresence,
+    /// "Not found" answers are kept over a change of the epoch (rule 28).
+    AbsenceOutlivesEpoch,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 26] = [
         Self::SkipGrace,
         Self::AckBeforeRemoval,
         Self::InstallPoisoned,
@@ -210,6 +234,10 @@ impl Planted {
         Self::PiecemealReads,
         Self::NoSecondLook,
         Self::UndrainedRename,
+        Self::AsyncFreesAtCommit,
+        Self::ForgottenAsync,
+        Self::UndrainedPresence,
+        Self::AbsenceOutlivesEpoch,
     ];
 
     /// Every one shows more often when somebody looks where it would.
@@ -221,10 +249,12 @@ impl Planted {
 
     fn needs_of_its_own(self) -> Vec<Fault> {
         match self {
-            Self::SkipGrace | Self::VisibleBeforeSync => vec![Fault::GlobalCrashes],
-            Self::ReleaseOnStreamLoss | Self::IgnoreEra | Self::ReplayOffByOne | Self::LeaseBeforeInvs => {
-                vec![Fault::Cuts]
-            }
+            Self::SkipGrace | Self::VisibleBeforeSync | Self::ForgottenAsync => vec![Fault::GlobalCrashes],
+            Self::ReleaseOnStreamLoss
+            | Self::IgnoreEra
+            | Self::ReplayOffByOne
+            | Self::LeaseBeforeInvs
+            | Self::AbsenceOutlivesEpoch => vec![Fault::Cuts],
             Self::NoRepeatedInvs => vec![Fault::Cuts, Fault::Stalls],
             Self::WrongClocks => vec![Fault::Cuts, Fault::Skew],
             Self::LoadAfterLookup => vec![Fault::Cuts, Fault::LocalPauses],

@@ -41,7 +41,8 @@ pub(super) enum Event {
     LeaseAllowed(Duration),
     /// With [`Planted::PiecemealDelete`]: the rest of a change is visible.
     Rest(Record),
-    Finish(OpNo, Result<Outcome>, Revision),
+    /// Of an asynchronous DEL also its request.
+    Finish(OpNo, Result<Outcome>, Revision, Option<RequestId>),
     Quiet,
     Crash,
     /// It goes on after it stood still.
@@ -68,11 +69,14 @@ pub(super) struct Record {
     id: RequestId,
     outcome: Outcome,
     changes: Vec<(Name, Option<Entry>)>,
+    asynchronous: bool,
 }
 
 #[derive(Debug)]
 struct Batch {
     results: Vec<(OpNo, Result<Outcome>)>,
+    /// Of its asynchronous DELs.
+    asynchronous: Vec<(OpNo, RequestId)>,
     records: Vec<Record>,
 }
 
@@ -128,6 +132,10 @@ pub(super) struct Global {
     /// The longest lease that may have been granted; durable.
     lease_max: Duration,
     clean: bool,
+    /// A Local kept absences, ever; durable.
+    negatives: bool,
+    /// There were asynchronous DELs since the last clean stop; durable.
+    async_dels: bool,
     pub paused_until: Time,
     inbox: VecDeque<(u64, Event)>,
     /// By session stream.
@@ -149,6 +157,8 @@ impl Global {
             voided: Vec::new(),
             lease_max: cfg.lease,
             clean: true,
+            negatives: false,
+            async_dels: false,
             paused_until: 0,
             inbox: VecDeque::new(),
             epochs: BTreeMap::new(),
@@ -225,7 +235,12 @@ impl World {
                 process.m.allow_lease(length);
             }
             Event::Rest(record) => self.show(&record, true),
-            Event::Finish(op, result, head) => self.machine().finish(now, op, &result, head),
+            Event::Finish(op, result, head, asynchronous) => {
+                self.machine().finish(now, op, &result, head);
+                if let Some(id) = asynchronous {
+                    self.bound_told(id);
+                }
+            }
             Event::Wake => {}
             Event::Quiet => self.look_whether_quiet(),
             Event::Crash => return self.crash_global(),
@@ -306,10 +321,30 @@ impl World {
                 Action::Commit(op, job) => {
                     self.global.process.as_mut().expect("global is up").queue.push_back((op, job));
                 }
-                Action::Answer(to, Ok(Answered { outcome, cacheable })) => {
-                    self.reply(to, Answer::Changed { outcome, cacheable });
+                Action::Answer(to, Ok(Answered { outcome, cacheable, stale })) => {
+                    self.reply(to, Answer::Changed { outcome, cacheable, stale });
                 }
                 Action::Answer(to, Err(e)) => self.reply(to, Answer::Failed(e)),
+            }
+        }
+    }
+
+    /// How long, in the time of the world, a lease may run on that an asynchronous DEL did not wait for: as Global
+    /// states it by its clock, and its clock may be wrong by ρ.
+    fn longest_lingering(&self) -> Time {
+        let told = self.global.terms.ack_max + self.global.grace();
+        u64::try_from((told * 1006 / 1000).as_nanos()).expect("some seconds") + 1_000
+    }
+
+    /// An asynchronous DEL was answered.
+    fn bound_told(&mut self, id: RequestId) {
+        let until = self.now + self.longest_lingering();
+        self.history.bounded(Some(id), until);
+        let only = self.machine().counts().ops == 1;
+        if self.planted(Planted::AsyncFreesAtCommit) && only {
+            let (now, epochs) = (self.global_now(), self.global.epochs.clone());
+            for (stream, epoch) in epochs {
+                self.machine().ack(now, StreamId(stream), epoch, u64::MAX);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What callers asked and were told, and what Global made visible when.
 
 use super::rng::Time;
-use dstore_shared::{ClientId, RequestId};
+use dstore_shared::{ClientId, DeleteMode, RequestId};
 use std::collections::BTreeMap;
 
 /// An operation of a caller, over keys by number.
@@ -45,6 +45,23 @@ pub(super) struct Op {
     pub took_effect: bool,
     /// What it did then.
     pub effect: Option<Told>,
+    /// Of a DEL.
+    pub mode: DeleteMode,
+    /// A GET that told what an asynchronous DEL had removed, within the bound that was stated: no part of what must
+    /// be linearizable.
+    pub excused: bool,
+}
+
+/// A value that an asynchronous DEL removed, and that others may go on telling for a while.
+#[derive(Clone, Copy, Debug)]
+struct Lingering {
+    key: usize,
+    value: u64,
+    id: (ClientId, u64),
+    /// Since when it is gone.
+    from: Time,
+    /// Until when it may be told; nobody has said so yet if `None`.
+    until: Option<Time>,
 }
 
 /// Everything that the checkers look at when a run is over, and Global's own timeline.
@@ -55,11 +72,17 @@ pub(super) struct History {
     versions: Vec<Vec<(Time, Option<u64>)>>,
     /// When each change with an effect became visible, and what it told.
     effects: BTreeMap<(ClientId, u64), (Time, Told)>,
+    lingering: Vec<Lingering>,
 }
 
 impl History {
     pub fn new(keys: usize) -> Self {
-        Self { ops: Vec::new(), versions: vec![vec![(0, None)]; keys], effects: BTreeMap::new() }
+        Self {
+            ops: Vec::new(),
+            versions: vec![vec![(0, None)]; keys],
+            effects: BTreeMap::new(),
+            lingering: Vec::new(),
+        }
     }
 
     /// A change has become visible. False if the request had an effect before.
@@ -74,6 +97,55 @@ impl History {
             self.versions[*key].push((now, *value));
         }
         self.effects.insert((id.client, id.n), (now, told)).is_none()
+    }
+
+    /// An asynchronous DEL, about to become visible, removes what `keys` are bound to.
+    pub fn lingers(&mut self, now: Time, id: RequestId, keys: &[usize]) {
+        for key in keys {
+            if let Some(value) = self.truth(*key) {
+                let id = (id.client, id.n);
+                self.lingering.push(Lingering { key: *key, value, id, from: now, until: None });
+            }
+        }
+    }
+
+    /// Its bound was stated; or, of all that were not (`None`), Global died and grants nothing more.
+    pub fn bounded(&mut self, id: Option<RequestId>, until: Time) {
+        for lingering in &mut self.lingering {
+            let meant = id.is_none_or(|id| lingering.id == (id.client, id.n));
+            if meant && lingering.until.is_none() {
+                lingering.until = Some(until);
+            }
+        }
+    }
+
+    /// Whether a reader between `from` and `to` may be told that `key` is bound to `value`, though it is not:
+    /// an asynchronous DEL removed it, the bound has not passed, and no strict change of the name that began
+    /// after it was acknowledged before the reader began.
+    pub fn may_linger(&self, key: usize, value: u64, from: Time, to: Time) -> bool {
+        let is = |l: &&Lingering| l.key == key && l.value == value && l.from <= to;
+        let open = |l: &&Lingering| l.until.is_none_or(|until| from <= until);
+        let overtaken = |l: &Lingering| {
+            self.ops.iter().any(|op| {
+                let touches = match &op.what {
+                    What::Get(_) | What::Both(_) => false,
+                    What::Move { from, to, unbinds } => *to == key || *unbinds && *from == key,
+                    What::Set(k, _) => *k == key,
+                    What::Del(keys) => keys.contains(&key) && op.mode != DeleteMode::Async,
+                };
+                touches && op.from > l.from && op.answer.as_ref().is_some_and(|(at, _)| *at < from)
+            })
+        };
+        self.lingering.iter().filter(is).filter(open).any(|l| !overtaken(l))
+    }
+
+    /// Whether `op` told what an asynchronous DEL had removed, and was allowed to.
+    pub fn excuses(&self, op: &Op) -> bool {
+        let (What::Get(key), Some((to, Told::Got(Some(value))))) = (&op.what, &op.answer) else {
+            return false;
+        };
+        let is_true = self.ever(&[*key], op.from, *to, |at| at(*key) == Some(*value));
+        !is_true && self.may_linger(*key, *value, op.from, *to)
     }
 
     /// What `key` is bound to.
@@ -141,7 +213,7 @@ impl History {
             }
             _ => false,
         };
-        if true_once {
+        if true_once || op.excused {
             return Ok(());
         }
         let keys = match &op.what {

@@ -8,7 +8,7 @@ use super::names::{Held, Names};
 use super::net::{REQUEST_STREAMS, Slot};
 use super::rng::{Clock, MS, Rng, Time};
 use super::world::{self, World};
-use dstore_local::coherence::{Action, Bounds, Coherence, Identity, Waiter};
+use dstore_local::coherence::{Absences, Action, Bounds, Coherence, Identity, Waiter};
 use dstore_shared::frame::{Answer, Down, Reply, Request, Up};
 use dstore_shared::{
     Blob, BlobHash, Command, Entry, Epoch, Error, FlightId, Incarnation, LocalId, Moment, Name, Outcome,
@@ -17,6 +17,7 @@ use dstore_shared::{
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
+use std::sync::Arc;
 
 #[derive(Debug)]
 pub(super) enum Event {
@@ -34,6 +35,8 @@ pub(super) enum Event {
     Look(Call, Name, Moment),
     /// It reads the clock, having found a value.
     ReadClock(Call, Name, Moment, Held),
+    /// It reads the clock, having found that there is no such name, until then.
+    ReadClockAbsent(Call, Name, Moment),
     Blob(FlightId),
     Evict(Name),
     RemoveLate,
@@ -69,6 +72,8 @@ pub(super) struct Local {
     pub clock: Clock,
     pub m: Coherence<Names, Call>,
     pub names: Names,
+    /// "Not found" answers, if it keeps them.
+    pub absences: Option<Arc<Absences>>,
     /// As hits see them.
     pub valid_until: Moment,
     pub era: u64,
@@ -102,6 +107,7 @@ impl Local {
             clock: Clock::of(rng, cfg),
             m: machine(id, 0),
             names: Names::new(cfg.planted),
+            absences: None,
             valid_until: Moment::ZERO,
             era: 0,
             id,
@@ -133,6 +139,13 @@ impl World {
         local.life += 1;
         local.up = true;
         local.m = machine(local.id, local.life);
+        local.absences = None;
+        if self.cfg.negatives && i.is_multiple_of(2) {
+            // Few, so that there is not always room.
+            let absences = Arc::new(Absences::new(2));
+            local.absences = Some(absences.clone());
+            local.m = machine(local.id, local.life).keeping(absences);
+        }
         local.names = Names::new(planted);
         (local.valid_until, local.era) = (Moment::ZERO, 0);
         (local.session, local.requests) = (None, [None; REQUEST_STREAMS]);
@@ -219,6 +232,14 @@ impl World {
                     self.miss(i, call, &name);
                 }
             }
+            Event::ReadClockAbsent(call, name, until) => {
+                if now < until {
+                    self.hits += 1;
+                    self.answered(&call, Ok(Told::Got(None)));
+                } else {
+                    self.miss(i, call, &name);
+                }
+            }
             Event::Change(call, id, command) => {
                 // What the blob is does not matter here: the simulator knows values by their hash.
                 let own = matches!(command, Command::Set { .. }).then(|| Blob::hash(""));
@@ -267,7 +288,13 @@ impl World {
         let any_era = self.planted(Planted::IgnoreEra);
         match local.names.get(&name).filter(|held| held.era >= era || any_era) {
             Some(held) => self.step(i, Event::ReadClock(call, name, valid_until, held)),
-            None => self.miss(i, call, &name),
+            None => match local.absences.as_ref().and_then(|absences| absences.get(name.as_bytes())) {
+                Some(absent) => {
+                    let until = valid_until.min(absent.until);
+                    self.step(i, Event::ReadClockAbsent(call, name, until));
+                }
+                None => self.miss(i, call, &name),
+            },
         }
     }
 
@@ -321,8 +348,16 @@ impl World {
         }
         let now = self.local_now(i);
         let deaf = self.planted(Planted::IgnoreResync) && matches!(frame, Down::Resync { .. });
+        let outlives = self.planted(Planted::AbsenceOutlivesEpoch) && matches!(frame, Down::Welcome { .. });
         let local = &mut self.locals[i];
+        let kept =
+            local.absences.as_ref().filter(|_| outlives).map(|absences| (absences.clone(), absences.all()));
         local.m.down(now, frame, &local.names);
+        if let Some((absences, kept)) = kept {
+            for (name, absent) in kept {
+                absences.hold(&name, absent);
+            }
+        }
         if deaf {
             for action in local.m.take_actions() {
                 if !matches!(action, Action::Era(_)) {
@@ -354,7 +389,7 @@ impl World {
                     self.tell_all(waiting, &Err(e));
                 }
             }
-            Answer::Changed { outcome, cacheable } => self.changed(i, reply.flight, &outcome, cacheable),
+            Answer::Changed { outcome, cacheable, .. } => self.changed(i, reply.flight, &outcome, cacheable),
             Answer::Failed(e) => {
                 local.asked.remove(&reply.flight);
                 let waiting = local.m.failed(reply.flight);

@@ -71,7 +71,14 @@ impl World {
             4 => link.to_local = until,
             _ => link.to_global = until,
         }
-        if self.has(Fault::GlobalCrashes) && self.rng.chance(300) {
+        if !self.has(Fault::GlobalCrashes) {
+            return;
+        }
+        if self.cfg.modes && self.rng.chance(500) {
+            // A while after, when there are asynchronous DELs that the Local has not heard of.
+            let soon = self.rng.between(self.lease_ns() / 50, self.lease_ns() / 3);
+            self.after(soon, Event::Global(self.global.boot, super::global::Event::Crash));
+        } else if self.rng.chance(300) {
             self.crash_global();
         }
     }

@@ -97,6 +97,10 @@ fn seeds_for(planted: Planted, black_box: bool) -> u64 {
         Planted::ReplayOffByOne if black_box => 1_500,
         // A frame's time between the LEASE and the INVs that should have come first.
         Planted::LeaseBeforeInvs if black_box => 500,
+        // One session must run out and another begin within half a second.
+        Planted::AbsenceOutlivesEpoch => 200,
+        // A crash between the answer to a DEL and the end of a lease, and a SET between it and that end.
+        Planted::ForgottenAsync => 400,
         // Between a WELCOME and the answer to the first SUMMARY.
         Planted::IgnoreEra => 100,
         // A change of both names must come between two looks of one read.
@@ -120,6 +124,16 @@ fn survey() {
     let only = env::var("DSTORE_SIM_PLANTED").unwrap_or_default();
     let wanted = |planted: &Planted| only.is_empty() || only.contains(&format!("{planted:?}"));
     for planted in Planted::ALL.into_iter().filter(wanted) {
+        let (inside, outside) = (rates(planted, false), rates(planted, true));
+        println!("{planted:?}: of {SURVEYED} seeds {inside:?}, by what callers are told {outside:?}");
+    }
+}
+
+#[test]
+#[ignore = "tells how often the bugs of modes and absences show"]
+fn survey_modes() {
+    use Planted::{AbsenceOutlivesEpoch, AsyncFreesAtCommit, ForgottenAsync, UndrainedPresence};
+    for planted in [AsyncFreesAtCommit, ForgottenAsync, UndrainedPresence, AbsenceOutlivesEpoch] {
         let (inside, outside) = (rates(planted, false), rates(planted, true));
         println!("{planted:?}: of {SURVEYED} seeds {inside:?}, by what callers are told {outside:?}");
     }

@@ -60,6 +60,9 @@ pub(super) fn judge(ops: &[Op], pair: [usize; 2]) -> Verdict {
 }
 
 fn project(op: &Op, pair: [usize; 2]) -> Option<Call> {
+    if op.excused {
+        return None;
+    }
     let place = |key: usize| pair.iter().position(|k| *k == key);
     let told = op.answer.as_ref().map(|(_, told)| told.clone());
     let seen = match (&op.what, told) {
@@ -271,7 +274,8 @@ mod tests {
     use super::*;
 
     fn op(from: Time, to: Time, what: What, told: Told) -> Op {
-        Op { what, from, answer: Some((to, told)), id: None, took_effect: true, effect: None }
+        let (answer, mode) = (Some((to, told)), dstore_shared::DeleteMode::Strict);
+        Op { what, from, answer, id: None, took_effect: true, effect: None, mode, excused: false }
     }
 
     fn set(from: Time, to: Time, value: u64) -> Op {

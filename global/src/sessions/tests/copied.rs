@@ -17,7 +17,16 @@ impl Table {
         let id = RequestId { client: ClientId(7), n, born: self.m.born(at(ms)) };
         self.ids.insert(label, (id, None));
         let (names, spared) = (vec![name(from), name(to)], Some(name(to)));
-        let change = Submission { id, names, drains, spared, job: label, caller: None, responder: label };
+        let change = Submission {
+            id,
+            names,
+            drains,
+            spared,
+            mode: DeleteMode::Strict,
+            job: label,
+            caller: None,
+            responder: label,
+        };
         self.m.submit(at(ms), change);
     }
 

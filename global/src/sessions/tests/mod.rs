@@ -9,6 +9,7 @@ mod busy;
 mod copied;
 mod hostile;
 mod lease;
+mod modes;
 mod once;
 mod prefixes;
 mod replay;
@@ -19,7 +20,7 @@ mod slow;
 
 use super::*;
 use dstore_shared::frame::{Hello, Resumption};
-use dstore_shared::{BlobHash, ClientId, DeleteOutcome, Entry, Incarnation, Kind, SetOutcome};
+use dstore_shared::{BlobHash, DeleteMode, DeleteOutcome, Entry, Incarnation, Kind, SetOutcome};
 use std::fmt::Write;
 
 const LEASE_MS: u64 = 2_000;
@@ -74,6 +75,7 @@ impl Life {
             history: last_epoch.map_or(HistoryId::default(), |e| e.history),
             applied_rev: Revision(0),
             label: format!("local {}.{}", self.local, self.incarnation),
+            negatives: false,
         }
     }
 }
@@ -83,6 +85,8 @@ struct Table {
     /// By label: the request's id, and the op it became.
     ids: HashMap<&'static str, (RequestId, Option<OpNo>)>,
     done: Vec<String>,
+    /// That of DELs from now on.
+    mode: DeleteMode,
 }
 
 impl Table {
@@ -96,9 +100,15 @@ impl Table {
     }
 
     fn with(terms: Terms, grace_ms: u64) -> Self {
+        Self::that_knows(terms, grace_ms, false)
+    }
+
+    /// `all_wait`: there were asynchronous DELs, or absent names were leased, before the boot.
+    fn that_knows(terms: Terms, grace_ms: u64, all_wait: bool) -> Self {
         let grace = Duration::from_millis(grace_ms);
-        let boot = Boot { history: HISTORY, number: BOOT, head: Revision(HEAD), at: at(0), grace };
-        Self { m: Sessions::new(terms, boot), ids: HashMap::new(), done: Vec::new() }
+        let boot = Boot { history: HISTORY, number: BOOT, head: Revision(HEAD), at: at(0), grace, all_wait };
+        let m = Sessions::new(terms, boot);
+        Self { m, ids: HashMap::new(), done: Vec::new(), mode: DeleteMode::Strict }
     }
 
     // ---- events
@@ -192,6 +202,32 @@ impl Table {
         self.submit(ms, label, names, true, None);
     }
 
+    fn del_async(&mut self, ms: u64, label: &'static str, names: &[&str]) {
+        self.mode = DeleteMode::Async;
+        self.del(ms, label, names);
+        self.mode = DeleteMode::Strict;
+    }
+
+    fn del_within(&mut self, ms: u64, label: &'static str, names: &[&str], limit_ms: u64) {
+        self.mode = DeleteMode::Deadline(Duration::from_millis(limit_ms));
+        self.del(ms, label, names);
+        self.mode = DeleteMode::Strict;
+    }
+
+    /// A Local that keeps "not found" answers, and has had no session in this life.
+    fn hello_keeping(&mut self, ms: u64, who: Life, stream: u64, last: Option<Epoch>) {
+        let hello = Hello { negatives: true, ..who.hello(last) };
+        self.m.hello(at(ms), StreamId(stream), &hello).expect("a session");
+    }
+
+    /// A Resolve that finds nothing; gives whether that may be kept.
+    fn misses(&mut self, ms: u64, epoch: Epoch, k: &str, reg: u64) -> bool {
+        let Some(made) = self.begin(ms, epoch, k, reg) else { return false };
+        let kept = self.m.end_absent(at(ms), &name(k), made);
+        assert!(kept.is_none_or(|kept| kept == epoch), "kept in another epoch");
+        kept.is_some()
+    }
+
     fn set(&mut self, ms: u64, label: &'static str, k: &str, caller: Option<(Epoch, u64)>) {
         self.submit(ms, label, &[k], false, caller);
     }
@@ -212,7 +248,16 @@ impl Table {
         let names = names.iter().map(|k| name(k)).collect();
         self.m.submit(
             at(ms),
-            Submission { id, names, drains, spared: None, job: label, caller, responder: label },
+            Submission {
+                id,
+                names,
+                drains,
+                spared: None,
+                mode: self.mode,
+                job: label,
+                caller,
+                responder: label,
+            },
         );
     }
 
@@ -286,6 +331,9 @@ fn told(action: &Action<&'static str, &'static str>) -> String {
             };
             if let Some(epoch) = answered.cacheable {
                 write!(text, ", cache in e{}", epoch.counter).unwrap();
+            }
+            if let Some(bound) = answered.stale {
+                write!(text, ", stale for {} ms", bound.as_millis()).unwrap();
             }
             text
         }

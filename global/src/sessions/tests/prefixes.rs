@@ -17,6 +17,7 @@ impl Table {
             names: Vec::new(),
             drains: true,
             spared: None,
+            mode: DeleteMode::Strict,
             job: label,
             caller: None,
             responder: label,

@@ -156,6 +156,7 @@ fn rule_17_a_local_that_hangs_for_ever_delays_deletes_once_and_then_for_ever_sho
                 names: vec![name("k")],
                 drains: true,
                 spared: None,
+                mode: DeleteMode::Strict,
                 job: "d1",
                 caller: None,
                 responder: "d1",

@@ -5,6 +5,7 @@
 //! milliseconds; [`Table::gives`] tells all that was to be done since it was last asked, in order. `e1` is an
 //! epoch, `f1` a flight, `#1` a registration, `k@5` name k bound at revision 5; `g1` and the like wait.
 
+mod absences;
 mod flights;
 mod hostile;
 mod many;
@@ -14,7 +15,7 @@ mod session;
 use super::*;
 use dstore_shared::frame::{Ask, Down, Listed, Resolved, Resumption};
 use dstore_shared::{
-    BlobHash, ClientId, Command, DeleteOutcome, Kind, Outcome, Prefix, RequestId, SetOutcome,
+    BlobHash, ClientId, Command, DeleteMode, DeleteOutcome, Kind, Outcome, Prefix, RequestId, SetOutcome,
 };
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -205,7 +206,7 @@ impl Table {
     }
 
     fn del(&mut self, k: &str, who: &'static str) {
-        self.change(Command::Delete { names: vec![name(k)] }, who);
+        self.change(Command::Delete { names: vec![name(k)], mode: DeleteMode::Strict }, who);
     }
 
     fn change(&mut self, command: Command, who: &'static str) {

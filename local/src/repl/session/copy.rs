@@ -27,7 +27,9 @@ impl<S: Store> Session<S> {
         let outcome = match answer {
             Ok(outcome) => outcome,
             Err(stop) => {
-                return self.stopped(&Asked { command, key: Some(from), mode, in_doubt: true }, stop).await;
+                return self
+                    .stopped(&Asked { command, key: Some(from), mode, in_doubt: true, request: None }, stop)
+                    .await;
             }
         };
         let took = wait.elapsed();

@@ -7,7 +7,8 @@ use crate::pure::local::value_of;
 use crate::pure::rng::MS;
 use crate::pure::world::{self, World};
 use dstore_shared::{
-    Command, CopyOutcome, CopyResult, DeleteOutcome, Entry, Error, Name, Outcome, Revision, SetOutcome,
+    Command, CopyOutcome, CopyResult, DeleteMode, DeleteOutcome, Entry, Error, Name, Outcome, Revision,
+    SetOutcome,
 };
 
 impl World {
@@ -18,14 +19,20 @@ impl World {
             return;
         }
         let jobs = std::mem::take(&mut process.queue);
-        let mut batch = Batch { results: Vec::new(), records: Vec::new() };
+        let mut batch = Batch { results: Vec::new(), asynchronous: Vec::new(), records: Vec::new() };
         let mut head = self.global.head;
         for (op, job) in jobs {
             // Ops of one batch have no name in common: the state before the batch is the state before each.
             let outcome = self.outcome(&job.command, head.next());
+            let asynchronous = matches!(job.command, Command::Delete { mode: DeleteMode::Async, .. });
+            if asynchronous {
+                self.global.async_dels = true;
+                batch.asynchronous.push((op, job.id));
+            }
             if let Some(changes) = changes(&job.command, &outcome) {
                 head = head.next();
-                batch.records.push(Record { rev: head, id: job.id, outcome: outcome.clone(), changes });
+                let (rev, id, outcome) = (head, job.id, outcome.clone());
+                batch.records.push(Record { rev, id, outcome, changes, asynchronous });
             }
             batch.results.push((op, Ok(outcome)));
         }
@@ -54,7 +61,7 @@ impl World {
                 Some(held) if held.hash == *hash => SetOutcome::Unchanged(*held),
                 Some(held) => SetOutcome::Occupied(*held),
             }),
-            Command::Delete { names } => {
+            Command::Delete { names, .. } => {
                 let removed: Vec<bool> = names.iter().map(|n| self.global.visible.contains_key(n)).collect();
                 let revision = if removed.contains(&true) { next } else { Revision(next.0 - 1) };
                 Outcome::Delete(DeleteOutcome { removed, revision })
@@ -108,11 +115,16 @@ impl World {
         for (op, result) in batch.results {
             delay += if self.rng.chance(500) { 0 } else { self.rng.between(1, 1_500) * 1_000 };
             let boot = self.global.boot;
-            self.after(delay, world::Event::Global(boot, Event::Finish(op, result, head)));
+            let asynchronous = batch.asynchronous.iter().find(|(no, _)| *no == op).map(|(_, id)| *id);
+            self.after(delay, world::Event::Global(boot, Event::Finish(op, result, head, asynchronous)));
         }
     }
 
     pub(super) fn show(&mut self, record: &Record, whole: bool) {
+        if record.asynchronous {
+            let keys: Vec<usize> = record.changes.iter().map(|(name, _)| self.key(name)).collect();
+            self.history.lingers(self.now, record.id, &keys);
+        }
         self.global.apply(record);
         self.global.outcomes.push((record.id, record.outcome.clone()));
         let voided: Vec<Name> =
@@ -162,7 +174,7 @@ fn changes(command: &Command, outcome: &Outcome) -> Option<Vec<(Name, Option<Ent
         (Command::Set { name, .. }, Outcome::Set(SetOutcome::Stored(e))) => {
             Some(vec![(name.clone(), Some(*e))])
         }
-        (Command::Delete { names }, Outcome::Delete(d)) => {
+        (Command::Delete { names, .. }, Outcome::Delete(d)) => {
             let removed = names.iter().zip(&d.removed).filter(|(_, removed)| **removed);
             let changes: Vec<_> = removed.map(|(name, _)| (name.clone(), None)).collect();
             (!changes.is_empty()).then_some(changes)

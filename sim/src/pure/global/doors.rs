@@ -4,9 +4,10 @@ use super::{Asked, Event, Job, Read, Responder};
 use crate::pure::config::Planted;
 use crate::pure::rng::MS;
 use crate::pure::world::{self, World};
+use dstore_global::sessions::Registration;
 use dstore_global::sessions::{Caller, StreamId, Submission};
 use dstore_shared::frame::{Answer, Ask, Reply, Request, Resolved, Up};
-use dstore_shared::{Command, Epoch, Name, RegSeq, Revision};
+use dstore_shared::{Command, DeleteMode, Epoch, Name, RegSeq, Revision};
 
 impl World {
     pub(super) fn frame_at_global(&mut self, stream: u64, frame: Up) {
@@ -17,6 +18,7 @@ impl World {
                 if self.planted(Planted::ReplayOffByOne) {
                     hello.applied_rev = hello.applied_rev.next().min(self.global.head);
                 }
+                self.global.negatives |= hello.negatives;
                 match self.machine().hello(now, id, &hello) {
                     Ok(epoch) => _ = self.global.epochs.insert(stream, epoch),
                     Err(_) => self.close(stream, true),
@@ -65,20 +67,24 @@ impl World {
                 self.begin_read((responder, epoch), asked.collect(), cache, true);
             }
             Ask::Change { id, command } => {
-                let (names, drains, spared) = match &command {
-                    Command::Set { name, .. } => (vec![name.clone()], false, None),
-                    Command::Delete { names } => (names.clone(), true, None),
-                    Command::Copy { from, to } => (vec![from.clone(), to.clone()], false, Some(to.clone())),
+                let strict = DeleteMode::Strict;
+                let (names, drains, spared, mode) = match &command {
+                    Command::Set { name, .. } => (vec![name.clone()], false, None, strict),
+                    Command::Delete { names, mode } => (names.clone(), true, None, *mode),
+                    Command::Copy { from, to } => {
+                        (vec![from.clone(), to.clone()], false, Some(to.clone()), strict)
+                    }
                     Command::Rename { from, to } => {
                         let drains = !self.planted(Planted::UndrainedRename);
-                        (vec![from.clone(), to.clone()], drains, Some(to.clone()))
+                        (vec![from.clone(), to.clone()], drains, Some(to.clone()), strict)
                     }
                     Command::DeletePrefix { .. } => unreachable!("its clients delete by name"),
                 };
                 let sets = matches!(command, Command::Set { .. });
                 let caller = (sets && reg_seq.0 > 0).then_some(Caller { epoch, reg_seq });
                 let job = Job { id, command };
-                self.machine().submit(now, Submission { id, names, drains, spared, job, caller, responder });
+                let change = Submission { id, names, drains, spared, mode, job, caller, responder };
+                self.machine().submit(now, change);
             }
         }
     }
@@ -142,7 +148,12 @@ impl World {
             }
             let found = asked.found.is_some();
             let made = asked.made;
-            let mut cacheable = made.and_then(|made| self.machine().end_read(now, &asked.name, made, found));
+            let is_many = read.is_many;
+            let mut cacheable =
+                made.and_then(|made| self.end_read(&asked.name, read.epoch, made, found, is_many));
+            if !found && cacheable.is_some() {
+                read.head = self.machine().head();
+            }
             if self.planted(Planted::AlwaysCacheable) && found {
                 cacheable = Some(read.epoch);
             }
@@ -153,6 +164,29 @@ impl World {
             last => Answer::ResolvedMany(resolved.into_iter().chain(last).collect()),
         };
         self.reply(read.responder, answer);
+    }
+
+    fn end_read(
+        &mut self,
+        name: &Name,
+        epoch: Epoch,
+        made: Registration,
+        found: bool,
+        is_many: bool,
+    ) -> Option<Epoch> {
+        let now = self.global_now();
+        let undrained = self.planted(Planted::UndrainedPresence);
+        let keeps = self.machine().keeps_absences(epoch) && !is_many;
+        match found {
+            // The Local may keep it, and nobody remembers that.
+            false if undrained && keeps => {
+                let busy = self.machine().is_busy(name);
+                self.machine().end_read(now, name, made, false);
+                (!busy).then_some(epoch)
+            }
+            false if keeps => self.machine().end_absent(now, name, made),
+            found => self.machine().end_read(now, name, made, found),
+        }
     }
 
     pub(super) fn reply(&mut self, to: Responder, answer: Answer) {

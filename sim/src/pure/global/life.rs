@@ -19,8 +19,10 @@ impl World {
         let now = self.global_now();
         self.global.boot += 1;
         self.global.paused_until = 0;
-        let boot =
-            Boot { history: HISTORY, number: self.global.boot, head: self.global.head, at: now, grace };
+        self.global.async_dels &= !clean && !self.planted(Planted::ForgottenAsync);
+        let all_wait = self.global.negatives || self.global.async_dels;
+        let (number, head) = (self.global.boot, self.global.head);
+        let boot = Boot { history: HISTORY, number, head, at: now, grace, all_wait };
         let mut m = Sessions::new(self.global.terms.clone(), boot);
         for (id, outcome) in &self.global.outcomes {
             m.restore_outcome(*id, outcome.clone());
@@ -55,6 +57,9 @@ impl World {
         for record in appended.into_iter().take(kept as usize) {
             self.show(&record, true);
         }
+        // Nobody is granted anything more.
+        let until = self.now + self.longest_lingering();
+        self.history.bounded(None, until);
         for stream in self.net.open_streams(None) {
             self.net.of(stream).at_global = false;
             self.cut(stream, self.is_calm());
