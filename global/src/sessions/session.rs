@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, HashSet};
 
 /// One incarnation of a Local that holds names or may still serve some.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "questions that are answered independently, not states")]
 #[expect(clippy::struct_excessive_bools, reason = "answers, not states: each is yes or no by itself")]
 pub(super) struct Session {
     pub local_id: LocalId,
