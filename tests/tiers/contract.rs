@@ -93,6 +93,7 @@ async fn values(all: FoundMany) -> Vec<Option<Vec<u8>>> {
     values
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "what a GET gives is compared with it")]
 fn some(value: &str) -> Option<Vec<u8>> {
     Some(value.as_bytes().to_vec())
 }

@@ -85,7 +85,9 @@ impl<S: Store> Watch<S> {
     /// One batch, over a connection that is made if need be.
     async fn step(&mut self) -> Result<Seen> {
         if self.batches.is_none() {
-            let begun = self.client.in_time(self.client.inner.store.watch(self.query.clone())).await?;
+            // Seldom, and large: it would make every wait for a batch as large.
+            let watch = Box::pin(self.client.inner.store.watch(self.query.clone()));
+            let begun = Box::pin(self.client.in_time(watch)).await?;
             let Watching { history, after, batches } = begun;
             (self.query.history, self.query.after) = (Some(history), Some(after));
             self.part = self.part.map(|part| Part { came: 0, ..part });
