@@ -88,19 +88,17 @@ fn seeds_for(planted: Planted, black_box: bool) -> u64 {
         Planted::WrongClocks | Planted::AckBeforeRemoval if black_box => 400,
         Planted::SkipGrace | Planted::VisibleBeforeSync if black_box => 250,
         // A hit must stand still between its lookup and its look at the clock while a whole session begins.
-        Planted::LoadAfterLookup => 400,
+        // Or: a crash between the answer to a DEL and the end of a lease, and a SET between it and that end.
+        Planted::LoadAfterLookup | Planted::ForgottenAsync => 400,
         Planted::ReadBeforeRegistering if black_box => 200,
         // A change between what was redone and what a Local had applied, which still holds its name.
         Planted::ForgetFloor if black_box => 600,
-        Planted::ForgetFloor => 200,
+        // Or: one session must run out and another begin within half a second.
+        Planted::ForgetFloor | Planted::AbsenceOutlivesEpoch => 200,
         // The first change missed must be a DEL of what is held, and a caller ask before the next one.
         Planted::ReplayOffByOne if black_box => 1_500,
         // A frame's time between the LEASE and the INVs that should have come first.
         Planted::LeaseBeforeInvs if black_box => 500,
-        // One session must run out and another begin within half a second.
-        Planted::AbsenceOutlivesEpoch => 200,
-        // A crash between the answer to a DEL and the end of a lease, and a SET between it and that end.
-        Planted::ForgottenAsync => 400,
         // Between a WELCOME and the answer to the first SUMMARY.
         Planted::IgnoreEra => 100,
         // A change of both names must come between two looks of one read.
