@@ -2,7 +2,9 @@
 
 use super::requests::Admission;
 use super::{Action, Answered, Caller, OpNo, SessionNo, Sessions};
-use dstore_shared::{Epoch, Error, Moment, Name, Outcome, RequestId, Result, Revision, SetOutcome};
+use dstore_shared::{
+    CopyResult, Epoch, Error, Moment, Name, Outcome, RequestId, Result, Revision, SetOutcome,
+};
 use std::collections::{BTreeSet, HashSet};
 
 /// Attempts of one request that may wait for it together: more is a client gone wild.
@@ -238,7 +240,8 @@ impl<J, R> Sessions<J, R> {
         }
         let effect = match result {
             Ok(Outcome::Delete(done)) => done.removed.contains(&true),
-            Ok(Outcome::Copy(done) | Outcome::Rename(done)) => done.is_fresh(),
+            // Also over a name of the same blob, which stays as it was: the first name is unbound.
+            Ok(Outcome::Copy(done) | Outcome::Rename(done)) => matches!(done.result, CopyResult::Done(_)),
             Ok(Outcome::Set(_)) => true,
             Err(_) => false,
         };
