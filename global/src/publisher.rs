@@ -177,8 +177,11 @@ impl Publisher {
                 for Decided { to, done, revision } in step {
                     match to {
                         To::Op(op) => m.finish(now, op, &done.and_then(outcome_of), revision),
-                        // Whoever has gone away does not matter.
-                        To::Own(to) => _ = to.send(done),
+                        To::Own(to) => {
+                            m.reached(revision);
+                            // Whoever has gone away does not matter.
+                            let _ = to.send(done);
+                        }
                     }
                 }
             });
