@@ -245,7 +245,10 @@ async fn who_has_applied_all_that_there_is_resumes_after_a_restart_whatever_came
     let (id, mut frames) = global.authority().open_stream();
     global.authority().event(|m, now| m.hello(now, id, &hello(Some(epoch), through))).unwrap();
     let welcome = poll_fn(|cx| frames.poll_take(cx)).await.unwrap().unwrap();
-    assert!(matches!(welcome, Down::Welcome { resumption: Resumption::Resume, .. }), "{through}: {welcome:?}");
+    assert!(
+        matches!(welcome, Down::Welcome { resumption: Resumption::Resume, .. }),
+        "{through}: {welcome:?}"
+    );
     drop(frames);
     global.authority().event(|m, now| m.bye(now, id, Epoch { boot: 2, counter: 1, ..epoch }));
     global.stop().await.unwrap();
