@@ -134,7 +134,7 @@ pub fn open<J>(
 ) -> Result<Opened<J>> {
     let path = &config.path;
     let lock = claim(&*sys.disk, path)?;
-    let meta = load_meta(sys, path, config.engine)?;
+    let mut meta = load_meta(sys, path, config.engine)?;
     let files = Checkpoints::new(sys.disk.clone(), path);
     let checkpoint = files.load()?;
     check_history(path, &meta, checkpoint.as_ref())?;
@@ -146,6 +146,8 @@ pub fn open<J>(
     })?;
     let redone = redo.finish(found.head, floors.index)?;
     let (fresh, clean) = (meta.boot == 0, meta.clean == Some(found.head));
+    // A mark of another head, as in a directory put together from copies, says nothing of leases.
+    meta.clean = meta.clean.filter(|_| clean);
     let boot = meta.boot + 1;
     let mut outcomes = redone.outcomes;
     let journal_time = redone.catalog.journal_time();
@@ -188,9 +190,10 @@ impl DataDir {
         self.update(|meta| {
             meta.boot += 1;
             // Nobody served anything when it stopped.
-            meta.async_dels &= meta.clean.is_none();
-            meta.clean = None;
-            meta.lease_max = meta.lease_max.max(lease);
+            let clean = meta.clean.take().is_some();
+            meta.async_dels &= !clean;
+            // No lease of before is outstanding then: what a crowd of sessions once made of it is over.
+            meta.lease_max = if clean { lease } else { meta.lease_max.max(lease) };
         })
     }
 

@@ -182,8 +182,11 @@ impl Publisher {
                             }
                             done => m.finish(now, op, &done.and_then(outcome_of), revision),
                         },
-                        // Whoever has gone away does not matter.
-                        To::Own(to) => _ = to.send(done),
+                        To::Own(to) => {
+                            m.reached(revision);
+                            // Whoever has gone away does not matter.
+                            let _ = to.send(done);
+                        }
                     }
                 }
             });

@@ -1,8 +1,11 @@
 use super::*;
 use crate::{EngineKind, Global, GlobalConfig};
 use bytes::Bytes;
+use dstore_proto::IdSource;
 use dstore_proto::store::{Body, Slice, Store, Target};
-use dstore_shared::{Blob, Kind, SetOutcome};
+use dstore_shared::frame::{Hello, Resumption};
+use dstore_shared::{Blob, Epoch, HistoryId, Incarnation, Kind, LocalId, SetOutcome};
+use std::future::poll_fn;
 
 #[tokio::test]
 async fn what_stays_in_memory_does_not_keep_the_frame_that_it_came_in() {
@@ -207,5 +210,52 @@ async fn values_of_calls_count_until_the_change_is_answered_whoever_waits() {
     }
     assert!(authority.catalog.entry(&Name::of("its caller goes away").unwrap()).unwrap().is_some());
     drop(store);
+    global.stop().await.unwrap();
+}
+
+/// Not every revision is about names: what is stored without one, swept or marked as damaged has one, too.
+#[tokio::test]
+async fn who_has_applied_all_that_there_is_resumes_after_a_restart_whatever_came_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = || {
+        let config =
+            GlobalConfig { engine: EngineKind::Memory, ..GlobalConfig::new(dir.path().join("data")) };
+        Global::start(Sys::real(), config)
+    };
+    let global = start().await.unwrap();
+    let hello = |last_epoch: Option<Epoch>, applied_rev| Hello {
+        local_id: LocalId(1),
+        incarnation: Incarnation(1),
+        history: last_epoch.map_or(HistoryId::default(), |e| e.history),
+        last_epoch,
+        applied_rev,
+        label: String::new(),
+        negatives: false,
+    };
+    let store = global.store();
+    store.set(store.next_id().unwrap(), Some(Name::of("k").unwrap()), Body::Bytes("v".into())).await.unwrap();
+    store.set(store.next_id().unwrap(), None, Body::Bytes("without a name".into())).await.unwrap();
+    drop(store);
+    let authority = global.authority();
+    let (id, mut frames) = authority.open_stream();
+    let epoch = authority.event(|m, now| m.hello(now, id, &hello(None, Revision(0)))).unwrap();
+    let mut through = Revision(0);
+    for _ in 0..2 {
+        if let Ok(Down::Lease { through: to, .. }) = poll_fn(|cx| frames.poll_take(cx)).await.unwrap() {
+            through = to;
+        }
+    }
+    authority.event(|m, now| m.bye(now, id, epoch));
+    global.stop().await.unwrap();
+    let global = start().await.unwrap();
+    let (id, mut frames) = global.authority().open_stream();
+    global.authority().event(|m, now| m.hello(now, id, &hello(Some(epoch), through))).unwrap();
+    let welcome = poll_fn(|cx| frames.poll_take(cx)).await.unwrap().unwrap();
+    assert!(
+        matches!(welcome, Down::Welcome { resumption: Resumption::Resume, .. }),
+        "{through}: {welcome:?}"
+    );
+    drop(frames);
+    global.authority().event(|m, now| m.bye(now, id, Epoch { boot: 2, counter: 1, ..epoch }));
     global.stop().await.unwrap();
 }

@@ -38,9 +38,10 @@ impl Committer {
         }
         // A RENAME takes no more room than a DEL, but binds: it is not what makes room on a full disk.
         self.room(Class::Ordinary, from.as_bytes().len() + to.as_bytes().len() + 256)?;
-        let mut changes = Vec::with_capacity(3);
+        let (mut changes, mut unbound) = (Vec::with_capacity(3), Vec::new());
         if unbinds {
             changes.push(Change::Unbind { name: from.clone() });
+            unbound.push(Unbound { revision, name: from.clone(), was: source });
         }
         let entry = bound.unwrap_or(Entry { bind_rev: revision, ..source });
         if bound.is_none() {
@@ -54,10 +55,6 @@ impl Committer {
         {
             changes.push(Change::Blob { hash: source.hash, meta: BlobMeta { refs: refs(&meta), ..meta } });
         }
-        let mut verdict = told(CopyResult::Done(entry), revision, changes)?;
-        if unbinds {
-            verdict.unbound.push(Unbound { revision, name: from.clone(), was: source });
-        }
-        Ok(verdict)
+        Ok(Verdict { unbound, ..told(CopyResult::Done(entry), revision, changes)? })
     }
 }

@@ -185,9 +185,11 @@ fn every_open_has_a_new_boot_number_and_a_clean_mark_counts_once() {
     let third = open_memory(&path);
     assert_eq!((third.boot, third.clean), (3, true));
     check(&third);
+    third.dir.persist_lease_max(Duration::from_secs(1)).unwrap();
     drop_unclean(third);
     let fourth = open_memory(&path);
     assert_eq!((fourth.boot, fourth.clean), (4, false), "the mark was consumed");
+    assert_eq!(fourth.lease_max, Duration::from_secs(1), "longer leases ended with the clean stop");
     fourth.dir.mark_clean(Revision(10)).unwrap();
     drop_unclean(fourth);
     let refused = open::<()>(&Sys::real(), &config(&path, EngineKind::Memory), |_, floors, _| {
@@ -233,9 +235,16 @@ fn a_mark_that_is_not_the_head_is_not_clean() {
     let dir = tempfile::tempdir().unwrap();
     let mut opened = open_memory(dir.path());
     write(&mut opened, 5);
+    opened.dir.persist_lease_max(Duration::from_secs(3)).unwrap();
+    opened.dir.persist_async_dels().unwrap();
     opened.dir.mark_clean(Revision(4)).unwrap();
     drop_unclean(opened);
-    assert!(!open_memory(dir.path()).clean);
+    for _ in 0..2 {
+        let next = open_memory(dir.path());
+        assert!(!next.clean && next.async_dels, "what may be outstanding is not forgotten");
+        assert_eq!(next.lease_max, Duration::from_secs(3));
+        drop_unclean(next);
+    }
 }
 
 #[test]

@@ -1,12 +1,15 @@
 //! Calls about many names at Global's door: how many batches of the journal, and what is counted of a blob.
 
 use crate::{EngineKind, Global, GlobalConfig, SyncLevel};
+use bytes::Bytes;
 use dstore_proto::IdSource;
 use dstore_proto::store::{Body, SetOne, Slice, Store, Target};
-use dstore_shared::{Blob, BlobHash, CopyResult, Name, RequestId, SetOutcome};
+use dstore_proto::watch::{Happened, WatchQuery};
+use dstore_shared::{Blob, BlobHash, CopyResult, Name, Namespace, RequestId, SetOutcome};
 use dstore_sys::Sys;
 use dstore_sys::disk::SimDisk;
 use dstore_sys::tasks::Blocking;
+use futures_util::StreamExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,5 +90,25 @@ async fn names_of_a_blob_are_counted_over_copies_renames_and_a_restart() {
     store.delete(store.next_id().unwrap(), vec![name("e")]).await.expect("deleted");
     assert_eq!(refs(&global, "v"), Some(0), "and the sweep takes it");
     drop(store);
+    global.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_is_told_what_a_rename_took_from_the_first_name_and_gave_the_second() {
+    let disk = SimDisk::new();
+    let global = start(&disk, EngineKind::Memory).await;
+    let store = global.store();
+    let id = || store.next_id().unwrap();
+    store.set(id(), Some(name("a")), Body::Bytes("v".into())).await.expect("set");
+    let was = store.stat(Target::Name(name("a"))).await.expect("answered").expect("found").entry;
+    let (namespace, prefix) = (Namespace::default(), Bytes::new());
+    let query = WatchQuery { namespace, prefix, after: None, history: None };
+    let mut watching = store.watch(query).await.expect("a watch");
+    store.rename(id(), name("a"), name("b")).await.expect("answered");
+    let seen = watching.batches.next().await.expect("a batch").expect("told");
+    let is = store.stat(Target::Name(name("b"))).await.expect("answered").expect("found").entry;
+    let happened: Vec<_> = seen.events.iter().map(|event| event.happened).collect();
+    assert_eq!(happened, [Happened::Unbound(Some(was)), Happened::Bound(is)]);
+    drop((watching, store));
     global.stop().await.expect("a clean stop");
 }

@@ -304,6 +304,12 @@ impl<J, R> Sessions<J, R> {
         self.head
     }
 
+    /// A change that is about no name is visible, and so is everything before it. Without this a Local that has
+    /// applied all that there is would be behind the log of the next boot.
+    pub fn reached(&mut self, revision: Revision) {
+        self.head = self.head.max(revision);
+    }
+
     /// The lease length D in force: it grows with the number of sessions, as far as that is durable (rule 29).
     pub fn lease(&self) -> Duration {
         self.lease_wanted().min(self.lease_allowed)

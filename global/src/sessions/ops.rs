@@ -3,7 +3,8 @@
 use super::requests::Admission;
 use super::{Action, Answered, Caller, OpNo, SessionNo, Sessions};
 use dstore_shared::{
-    DeleteMode, Epoch, Error, Moment, Name, Outcome, Prefix, RequestId, Result, Revision, SetOutcome,
+    CopyResult, DeleteMode, Epoch, Error, Moment, Name, Outcome, Prefix, RequestId, Result, Revision,
+    SetOutcome,
 };
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
@@ -284,7 +285,8 @@ impl<J, R> Sessions<J, R> {
         let effect = match result {
             Ok(Outcome::Delete(done)) => done.removed.contains(&true),
             Ok(Outcome::DeletePrefix(done)) => done.removed > 0,
-            Ok(Outcome::Copy(done) | Outcome::Rename(done)) => done.is_fresh(),
+            // Also over a name of the same blob, which stays as it was: the first name is unbound.
+            Ok(Outcome::Copy(done) | Outcome::Rename(done)) => matches!(done.result, CopyResult::Done(_)),
             Ok(Outcome::Set(_)) => true,
             Err(_) => false,
         };

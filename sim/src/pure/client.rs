@@ -100,13 +100,13 @@ impl World {
             50..=59 if self.cfg.modes => What::Get(key),
             50..=59 => What::Both([key, self.other(key)]),
             60..=81 => {
-                // A few values come again, so that some SETs are of equal bytes.
+                // A few values come again, so that some SETs, COPYs and RENAMEs find equal bytes.
                 let value =
-                    if self.rng.chance(200) { self.rng.between(1, 3) } else { self.rng.between(4, 1 << 40) };
+                    if self.rng.chance(500) { self.rng.between(1, 2) } else { self.rng.between(4, 1 << 40) };
                 What::Set(key, value)
             }
-            82..=90 => What::Del(vec![key]),
-            91..=94 => What::Del(vec![key, self.other(key)]),
+            82..=88 => What::Del(vec![key]),
+            89..=92 => What::Del(vec![key, self.other(key)]),
             n => What::Move { from: key, to: self.other(key), unbinds: n < 98 },
         }
     }

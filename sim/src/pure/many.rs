@@ -52,7 +52,7 @@ impl World {
 
     fn hit_now(&self, i: usize, name: &Name) -> Option<Held> {
         let (local, now) = (&self.locals[i], self.local_now(i));
-        let held = local.names.get(name).filter(|held| held.era == local.era)?;
+        let held = local.names.get(name).filter(|held| held.era >= local.era)?;
         (now < local.valid_until).then_some(held)
     }
 

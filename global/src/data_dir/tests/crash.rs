@@ -87,6 +87,8 @@ impl Life {
         }
         if rng.next_u64().is_multiple_of(3) {
             opened.dir.mark_clean(opened.catalog.head()).unwrap();
+            // No lease is outstanding.
+            self.promise(|p| p.lease = Duration::ZERO);
         }
         let Opened { catalog, applier, journal, .. } = opened;
         drop((catalog, journal));

@@ -92,6 +92,21 @@ fn rule_08_a_rename_over_a_name_of_the_same_blob_leaves_its_holders() {
 }
 
 #[test]
+fn rule_14_who_was_away_is_told_of_a_rename_over_a_name_of_the_same_blob() {
+    let mut t = with_a();
+    assert!(t.fills(1, e(1), "a", 1));
+    t.lost(1);
+    // Its session is over before anything changes, so nobody waits for it, and it is not slow.
+    t.tick(OVER_MS);
+    t.rename(3_000, "r1", ("a", "b"));
+    t.renamed(3_000, "r1", CopyResult::Done(entry(9)), 11);
+    t.skip();
+    t.resumes(3_001, A, 2, e(1), 10);
+    t.obey();
+    assert!(t.done.contains(&"s2 inv 1 a upto 10 e2".into()), "it holds what was unbound: {:?}", t.done);
+}
+
+#[test]
 fn a_copy_drains_nobody_and_keeps_the_holders_of_its_source() {
     let mut t = with_a();
     assert!(t.fills(1, e(1), "a", 1));
