@@ -119,14 +119,16 @@ impl Life {
             image.flip(&latest, 30, 1).unwrap();
         }
         image.record(64 << 20);
-        let before = self.opens(&image, promised, rng, text).await;
+        let (before, clean) = self.opens(&image, promised, rng, text).await;
+        // Of a life that had ended in order nothing is outstanding.
+        let promised = if clean { Promise { lease: Duration::ZERO, ..promised } } else { promised };
         let again = *image.moments().start() + rng.next_u64() as usize % (image.op_count() + 1);
         let image = image.crash_at(again.min(image.op_count()), Survival::Any, rng.next_u64());
-        let after = self.opens(&image, promised, rng, text).await;
+        let (after, _) = self.opens(&image, promised, rng, text).await;
         assert!(before.min(after) > promised.boot, "{text}");
     }
 
-    async fn opens(&self, image: &SimDisk, promised: Promise, rng: &SeededRng, text: &str) -> u64 {
+    async fn opens(&self, image: &SimDisk, promised: Promise, rng: &SeededRng, text: &str) -> (u64, bool) {
         let opened =
             open(image, rng.next_u64()).unwrap_or_else(|e| panic!("{text}: {e}, promised {promised:?}"));
         let (head, torn) = (opened.catalog.head(), &opened.torn);
@@ -137,10 +139,10 @@ impl Life {
         assert!(opened.boot > promised.boot, "{text}: boot {} again", opened.boot);
         assert!(opened.lease_max >= promised.lease, "{text}: lease {:?}", opened.lease_max);
         check(&opened);
-        let Opened { catalog, applier, journal, boot, .. } = opened;
+        let Opened { catalog, applier, journal, boot, clean, .. } = opened;
         drop((catalog, journal));
         applier.wait().await;
-        boot
+        (boot, clean)
     }
 }
 
