@@ -55,7 +55,7 @@ pub(crate) enum Responder {
     /// A call, and what its bytes count for: also when the caller has gone away.
     Call(oneshot::Sender<Result<Answered>>, Option<OwnedSemaphorePermit>),
     /// A request of a request stream: its place in the stream of replies, and what its bytes count for.
-    Stream(FlightId, mpsc::OwnedPermit<Reply>, Option<OwnedSemaphorePermit>),
+    Stream(FlightId, mpsc::OwnedPermit<Queued>, Option<OwnedSemaphorePermit>),
 }
 
 /// A change as somebody asks for it.
@@ -69,6 +69,19 @@ pub(crate) struct Asked {
 }
 
 pub(crate) type Machine = Sessions<Work, Responder>;
+
+/// A reply that waits to be sent.
+pub(crate) struct Queued {
+    pub reply: Reply,
+    /// Of a large one: its place, which is free again when the reply is taken to be sent.
+    pub _room: Option<OwnedSemaphorePermit>,
+}
+
+impl From<Reply> for Queued {
+    fn from(reply: Reply) -> Self {
+        Self { reply, _room: None }
+    }
+}
 
 /// The machine and where its frames go.
 pub(crate) struct Shard {
@@ -511,7 +524,7 @@ impl Responder {
                     }
                     Err(e) => Answer::Failed(e),
                 };
-                permit.send(Reply { flight, answer, born });
+                permit.send(Queued::from(Reply { flight, answer, born }));
             }
         }
     }

@@ -5,7 +5,7 @@
 
 mod many;
 
-use crate::authority::{Asked, Authority, Responder};
+use crate::authority::{Asked, Authority, Queued, Responder};
 use crate::blobs::{Failure, Held};
 use crate::committer::Work;
 use crate::mailbox::Receiver;
@@ -24,10 +24,12 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// Requests of one stream that may be unanswered before it is read no further.
 const IN_FLIGHT_MAX: usize = 8192;
+/// Questions about many names of one stream whose answers are not sent: each may have 512 KiB.
+const MANY_IN_FLIGHT_MAX: usize = 64;
 /// Frames of one session that are taken in before others have their turn.
 const TAKEN_AT_ONCE: usize = 64;
 
@@ -53,12 +55,13 @@ impl LinkHost for Host {
 
     async fn requests(&self, mut up: Frames<Vec<Request>>) -> Result<Frames<Vec<Reply>>> {
         let (replies, mut queue) = mpsc::channel(IN_FLIGHT_MAX);
+        let many = Arc::new(Semaphore::new(MANY_IN_FLIGHT_MAX));
         let authority = self.0.clone();
         self.0.readers.spawn("requests", async move {
             let gone = replies.clone();
             let read = async {
                 while let Some(Ok(batch)) = up.next().await {
-                    if take_requests(&authority, batch, &replies).await.is_none() {
+                    if take_requests(&authority, batch, &replies, &many).await.is_none() {
                         return;
                     }
                 }
@@ -72,7 +75,10 @@ impl LinkHost for Host {
         });
         let next = stream::poll_fn(move |cx| {
             let mut batch = Vec::new();
-            queue.poll_recv_many(cx, &mut batch, BATCH_LEN_MAX).map(|n| (n > 0).then_some(Ok(batch)))
+            queue.poll_recv_many(cx, &mut batch, BATCH_LEN_MAX).map(|n| {
+                let batch = batch.into_iter().map(|queued: Queued| queued.reply).collect();
+                (n > 0).then_some(Ok(batch))
+            })
         });
         Ok(Box::pin(next))
     }
@@ -211,7 +217,8 @@ async fn take_listing(authority: Arc<Authority>, id: StreamId, listing: Listing)
 async fn take_requests(
     authority: &Arc<Authority>,
     batch: Vec<Request>,
-    replies: &mpsc::Sender<Reply>,
+    replies: &mpsc::Sender<Queued>,
+    many: &Arc<Semaphore>,
 ) -> Option<()> {
     let mut resolves = Vec::with_capacity(batch.len());
     // Changes that came together are submitted together, but none waits for the room that another one needs.
@@ -260,6 +267,12 @@ async fn take_requests(
                 });
             }
             Ask::ResolveMany { names, cache, carry } => {
+                let room = if let Ok(room) = many.clone().try_acquire_owned() {
+                    room
+                } else {
+                    authority.submit_all(std::mem::take(&mut changes));
+                    many.clone().acquire_owned().await.ok()?
+                };
                 Host(authority.clone()).resolve_many(many::ResolveMany {
                     flight,
                     epoch,
@@ -268,6 +281,7 @@ async fn take_requests(
                     cache,
                     carry,
                     permit,
+                    room,
                 });
             }
         }
@@ -287,7 +301,7 @@ struct Resolve {
     have: Option<BlobHash>,
     cache: bool,
     carry: bool,
-    permit: mpsc::OwnedPermit<Reply>,
+    permit: mpsc::OwnedPermit<Queued>,
 }
 
 impl Resolve {
@@ -297,7 +311,7 @@ impl Resolve {
 
     fn answer(self, answer: Result<Resolved>, born: dstore_shared::Born) {
         let answer = answer.map_or_else(Answer::Failed, Answer::Resolved);
-        self.permit.send(Reply { flight: self.request.0, answer, born });
+        self.permit.send(Reply { flight: self.request.0, answer, born }.into());
     }
 }
 

@@ -7,13 +7,13 @@
 //! Invariant: every answer of one request holds as of the one revision that it tells.
 
 use super::Host;
-use crate::authority::Authority;
+use crate::authority::{Authority, Queued};
 use dstore_shared::frame::{Answer, Reply, Resolved};
 use dstore_shared::limits::{BATCH_BYTES_MAX, CARRIED_BYTES_MAX};
 use dstore_shared::{Blob, BlobHash, Entry, Epoch, FlightId, Name, RegSeq, Result};
 use std::collections::HashMap;
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 /// A resolve of many names on its way.
 pub(super) struct ResolveMany {
@@ -24,7 +24,9 @@ pub(super) struct ResolveMany {
     pub names: Vec<Name>,
     pub cache: bool,
     pub carry: bool,
-    pub permit: mpsc::OwnedPermit<Reply>,
+    pub permit: mpsc::OwnedPermit<Queued>,
+    /// A place among those whose answers are large, given back when the answer is taken to be sent.
+    pub room: OwnedSemaphorePermit,
 }
 
 impl ResolveMany {
@@ -45,7 +47,8 @@ impl Host {
                 let looked = hot.map_or_else(|| reader.look_cold(&asked), Ok);
                 let looked = looked.and_then(|looked| reader.carry(looked, asked.carry));
                 let answer = looked.map_or_else(Answer::Failed, Answer::ResolvedMany);
-                asked.permit.send(Reply { flight: asked.flight, answer, born: reader.born() });
+                let reply = Reply { flight: asked.flight, answer, born: reader.born() };
+                asked.permit.send(Queued { reply, _room: Some(asked.room) });
             };
             authority.sys.blocking.run(work).await;
         });
