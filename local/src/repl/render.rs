@@ -110,6 +110,7 @@ pub fn delete_lines(reply: &DeleteReply) -> impl Iterator<Item = &'static str> {
 pub fn prefix_line(done: &PrefixOutcome) -> String {
     match done.removed {
         0 => NOWHERE.into(),
+        1 => "1 key removed (global and local)".to_owned(),
         n => format!("{n} keys removed (global and local)"),
     }
 }
@@ -151,14 +152,12 @@ pub(super) fn tier_name(tier: Tier) -> &'static str {
 /// The answer to `.help`.
 pub const HELP: &str = "\
 SET KEY VALUE   store a value; also PUT, INSERT, IN, I
-GET KEY         read it; also SELECT, OUTPUT, OUT, O
-DEL KEY..       remove keys, all at once; also DELETE, REM, REMOVE, RM, D
+GET KEY         read it; also SELECT, OUTPUT, OUT, O; --stale-ok[=TIME]: an old value will do
+DEL KEY..       remove keys, all at once; also DELETE, REM, REMOVE, RM, D; --deadline TIME, --async
 DEL --prefix P  remove all keys that begin with P, all at once; -y says that you mean it
 WATCH [PREFIX]  tell what becomes of keys until Ctrl-C; --from REVISION, --count N
 COPY KEY KEY    let the second key have the value of the first
 RENAME KEY KEY  move a value to another key, in one step
-GET KEY         read it; also SELECT, OUTPUT, OUT, O; --stale-ok[=TIME]: an old value will do
-DEL KEY..       remove keys, all at once; also DELETE, REM, REMOVE, RM, D; --deadline TIME, --async
 .mode [MODE]    text, raw (GET writes the exact bytes) or json; without MODE tells which
 .help  .version
 .exit [CODE]    leave
