@@ -87,9 +87,7 @@ impl<'a> Redo<'a> {
             }
             self.last = commit.revision;
             self.remember(&commit);
-            let commit = owned(commit);
-            self.note_voided(&commit);
-            commits.push(commit);
+            commits.push(owned(commit));
             if commits.len() == SHOW_COMMITS {
                 catalog.make_room();
                 catalog.check_space(true)?;
@@ -111,13 +109,13 @@ impl<'a> Redo<'a> {
         )))
     }
 
-    /// A batch that index and checkpoint have: for the feed alone, which does without it if it cannot be read.
+    /// A batch that index and checkpoint have: for feed and log alone, which do without it if it cannot be read.
     fn recall(&mut self, first: Revision, payload: Bytes) {
         for commit in Commits::of(payload) {
             match commit {
                 Ok(commit) => self.tell(&[commit]),
                 Err(error) => {
-                    tracing::warn!(%first, %error, "an old batch of the journal cannot be read: watches begin later");
+                    tracing::warn!(%first, %error, "an old batch of the journal cannot be read: watches begin later, and locals list");
                     self.feed = None;
                     return;
                 }
@@ -125,16 +123,20 @@ impl<'a> Redo<'a> {
         }
     }
 
-    /// Tells the feed of the next commits; it begins anew if some are missing before them.
+    /// Tells feed and log of the next commits; they begin anew if some are missing before them.
     fn tell(&mut self, commits: &[Commit]) {
         let Some(first) = commits.first() else { return };
         let before = Revision(first.revision.0.saturating_sub(1));
         let feed = match &mut self.feed {
             Some(feed) if feed.head() == before => feed,
-            feed => feed.insert(Log::new(before, Limits::default())),
+            feed => {
+                self.log = InvLog::new(before, LogBounds::default());
+                feed.insert(Log::new(before, Limits::default()))
+            }
         };
         feed.append(commits, &[]);
         drop(feed.evict());
+        commits.iter().for_each(|commit| self.note_voided(commit));
     }
 
     /// The catalog at `head`, the journal's last revision; `reached` is what index or checkpoint have seen.
@@ -171,7 +173,8 @@ impl<'a> Redo<'a> {
     /// What holders must be told if they come back. A binding of a name that had none makes nothing void.
     fn note_voided(&mut self, commit: &Commit) {
         let voided = commit.changes.iter().filter_map(|change| match change {
-            Change::Unbind { name } => Some(name.clone()),
+            // What is remembered must not keep the batch that it was read from.
+            Change::Unbind { name } => Some(name.compact()),
             _ => None,
         });
         let names: Vec<_> = voided.collect();

@@ -546,7 +546,7 @@ fn a_killed_process_with_the_fjall_engine_loses_nothing_acknowledged() {
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "another journal is put there behind its back")]
-fn the_feed_goes_back_as_far_as_the_journal_was_read_and_has_no_gap() {
+fn feed_and_log_go_back_as_far_as_the_journal_was_read_and_have_no_gap() {
     let dir = tempfile::tempdir().unwrap();
     let mut opened = open_memory(dir.path());
     assert_eq!((opened.feed.floor(), opened.feed.head()), (Revision(0), Revision(0)));
@@ -562,7 +562,10 @@ fn the_feed_goes_back_as_far_as_the_journal_was_read_and_has_no_gap() {
     assert_eq!(checkpoint, Revision(40));
     let opened = open_memory(dir.path());
     assert_eq!((opened.feed.floor(), opened.feed.head()), (Revision(0), Revision(40)));
-    drop(opened);
+    let (floor, voided) = opened.log.into_parts();
+    let voided: Vec<u64> = voided.map(|(revision, _)| revision.0).collect();
+    assert_eq!((floor.0, voided), (0, (1..=40).filter(|i| i % 5 == 0).collect()), "what Locals missed, too");
+    drop((opened.catalog, opened.journal, opened.dir));
     // A journal that begins later.
     let path = dir.path().join("journal/log");
     let bytes = std::fs::read(&path).unwrap();
