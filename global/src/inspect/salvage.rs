@@ -125,7 +125,8 @@ fn is_free(disk: &dyn Disk, to: &Path) -> Result<()> {
 /// The target is not within the source, whatever links lead there: that is never written to.
 fn is_apart(config: &SalvageConfig) -> Result<()> {
     let data = std::fs::canonicalize(&config.data).map_err(|e| failed("look at", &config.data, e))?;
-    let above = config.to.ancestors().map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir });
+    let above =
+        config.to.ancestors().map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir });
     let there = { above }.find_map(|dir| std::fs::canonicalize(dir).ok());
     if there.is_some_and(|there| there.starts_with(&data)) {
         let to = config.to.display();
