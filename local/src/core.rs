@@ -20,9 +20,10 @@ use crate::coherence::{Absences, Action, Bounds, Coherence, Identity};
 use crate::rooms::Rooms;
 use dstore_proto::link::LinkClient;
 use dstore_shared::frame::{Answer, Down, Reply, Request, Up};
+use dstore_shared::limits::DELETE_DEADLINE_MAX;
 use dstore_shared::{
-    Blob, Born, Command, Entry, Epoch, Error, FlightId, Moment, Name, Outcome, RegSeq, RequestId, Result,
-    Revision,
+    Blob, Born, Command, DeleteMode, Entry, Epoch, Error, FlightId, Moment, Name, Outcome, RegSeq, RequestId,
+    Result, Revision,
 };
 use dstore_sys::Sys;
 use dstore_sys::tasks::Tasks;
@@ -210,6 +211,7 @@ impl Core {
         command: Command,
         own: Option<Blob>,
     ) -> Result<oneshot::Receiver<Result<Changed>>> {
+        check_change(id, &command)?;
         let (to, answer) = oneshot::channel();
         self.event(|c, _| c.change(id, command, own, Waiting::Change(to))).map_err(|(e, _)| e)?;
         Ok(answer)
@@ -415,6 +417,21 @@ impl Core {
             }
         }
         found
+    }
+}
+
+/// What Global would not read must not be sent: with it ends the stream, and each time that it is sent again.
+fn check_change(id: RequestId, command: &Command) -> Result<()> {
+    if id.n == 0 {
+        return Err(Error::invalid("the request id has no number: ask for one"));
+    }
+    match command {
+        Command::Delete { mode: DeleteMode::Deadline(limit), .. } if *limit > DELETE_DEADLINE_MAX => {
+            Err(Error::invalid(format!(
+                "a deadline of `{limit:?}`: use at most {DELETE_DEADLINE_MAX:?}, and ask again with the same id"
+            )))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -6,7 +6,8 @@ use dstore_local::Local;
 use dstore_proto::RemoteStore;
 use dstore_proto::dial::{Channel, Dial};
 use dstore_proto::store::{Body, Store};
-use dstore_shared::{BlobHash, Kind, RequestId, SetOutcome};
+use dstore_shared::limits::DELETE_DEADLINE_MAX;
+use dstore_shared::{BlobHash, DeleteMode, Kind, RequestId, SetOutcome};
 use dstore_sys::Sys;
 use dstore_sys::clock::ManualClock;
 use dstore_sys::tasks::Tasks;
@@ -91,5 +92,22 @@ async fn half_sent_uploads_do_not_keep_others_out() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     tasks.cancel();
+    global.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_global_would_not_read_is_refused_at_the_local_and_disturbs_nobody() {
+    let (sys, dir) = (machine(), tempfile::tempdir().expect("a directory"));
+    let global = global_with(&sys, dir.path(), |_| {}).await;
+    let a = local(&sys).await;
+    let id = a.node().request_id().await.expect("an id");
+    let mode = DeleteMode::Deadline(DELETE_DEADLINE_MAX + Duration::from_millis(1));
+    let refused = tokio::time::timeout(Duration::from_secs(1), a.node().delete_in(id, vec![name("k")], mode));
+    assert_eq!(refused.await.expect("at once").expect_err("too long").kind(), Kind::Invalid);
+    let none = RequestId { n: 0, ..id };
+    let refused = tokio::time::timeout(Duration::from_secs(1), a.node().delete(none, vec![name("k")]));
+    assert_eq!(refused.await.expect("at once").expect_err("no number").kind(), Kind::Invalid);
+    set(&a, "other", "v").await.expect("requests go on");
+    a.stop().await;
     global.stop().await.expect("a clean stop");
 }

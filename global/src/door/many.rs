@@ -13,6 +13,10 @@ use dstore_shared::{Blob, Command, Entry, Error, Name, Outcome, Result, Revision
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::oneshot;
 
+/// Bytes of values of one call that are read before the first is sent; the others are read when they are taken, so that
+/// who asks and takes nothing costs no more than that.
+const AT_HAND_MAX: u64 = 2 << 20;
+
 impl Host {
     /// What each of `names` is bound to, all as of the revision given.
     pub(super) async fn look_many(&self, names: Vec<Name>) -> Result<(Revision, Vec<Option<Entry>>)> {
@@ -32,17 +36,20 @@ impl Host {
         Err(Error::unavailable("the values change faster than they can be read: try again"))
     }
 
-    /// The values: small ones at hand, longer ones opened when they are read. `None`: one was swept since the look.
+    /// The values: small ones at hand as far as there is room, others opened when they are read. `None`: one was swept since the look.
     async fn bodies(
         &self,
         revision: Revision,
         entries: Vec<Option<Entry>>,
     ) -> Result<Option<Vec<Option<Found>>>> {
-        let mut found = Vec::with_capacity(entries.len());
+        let (mut found, mut at_hand) = (Vec::with_capacity(entries.len()), 0);
         for entry in entries {
             let body = match entry {
                 None => None,
-                Some(entry) if entry.size <= CARRIED_BYTES_MAX as u64 => {
+                Some(entry)
+                    if entry.size <= CARRIED_BYTES_MAX as u64 && at_hand + entry.size <= AT_HAND_MAX =>
+                {
+                    at_hand += entry.size;
                     let Some(Fetch { body, .. }) = self.0.give_blob(entry.hash, Slice::ALL).await? else {
                         return Ok(None);
                     };
@@ -56,7 +63,7 @@ impl Host {
         Ok(Some(found))
     }
 
-    /// A long value: a thousand of them are not opened at once.
+    /// One of many values: a thousand of them are not opened at once.
     fn opened_later(&self, entry: Entry) -> Body {
         let authority = self.0.clone();
         let opened = stream::once(async move {

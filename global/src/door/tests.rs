@@ -112,3 +112,24 @@ async fn a_watch_is_told_what_a_rename_took_from_the_first_name_and_gave_the_sec
     drop((watching, store));
     global.stop().await.expect("a clean stop");
 }
+
+#[tokio::test(start_paused = true)]
+async fn of_many_values_a_few_are_held_at_a_time_and_the_others_read_when_they_are_taken() {
+    let disk = SimDisk::new();
+    let global = start(&disk, EngineKind::Memory).await;
+    let store = global.store();
+    let value = |i: usize| vec![i as u8; 64 << 10];
+    for i in 0..200 {
+        let body = Body::Bytes(value(i).into());
+        store.set(store.next_id().unwrap(), Some(name(&format!("k{i}"))), body).await.expect("set");
+    }
+    let all = store.get_many((0..200).map(|i| name(&format!("k{i}"))).collect()).await.expect("read");
+    let held = all.found.iter().flatten().filter(|found| matches!(found.body, Body::Blob(_))).count();
+    assert!(held >= 4 && held <= 64, "{held} of 200 values of 64 KiB are in memory before one is sent");
+    for (i, found) in all.found.into_iter().enumerate() {
+        let found = found.expect("bound");
+        assert_eq!(found.body.collect(found.entry.size).await.expect("whole"), value(i), "k{i}");
+    }
+    drop(store);
+    global.stop().await.expect("a clean stop");
+}

@@ -80,6 +80,7 @@ pub fn salvage(sys: &Sys, config: &SalvageConfig) -> Result<Salvaged> {
     let still = Sys { disk: Arc::new(Still(sys.disk.clone())), ..sys.clone() };
     is_data_dir(&*still.disk, &config.data)?;
     is_free(&*sys.disk, &config.to)?;
+    is_apart(config)?;
     let mut said = Vec::new();
     let _lock = claim(&*still.disk, &config.data, &mut said)?;
     let mut notes = Notes::default();
@@ -119,6 +120,21 @@ fn is_free(disk: &dyn Disk, to: &Path) -> Result<()> {
             to.display()
         ))),
     }
+}
+
+/// The target is not within the source, whatever links lead there: that is never written to.
+fn is_apart(config: &SalvageConfig) -> Result<()> {
+    let data = std::fs::canonicalize(&config.data).map_err(|e| failed("look at", &config.data, e))?;
+    let above =
+        config.to.ancestors().map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir });
+    let there = { above }.find_map(|dir| std::fs::canonicalize(dir).ok());
+    if there.is_some_and(|there| there.starts_with(&data)) {
+        let to = config.to.display();
+        return Err(Error::invalid(format!(
+            "`{to}` is within the damaged data directory, which is left as it is: name a directory elsewhere"
+        )));
+    }
+    Ok(())
 }
 
 /// Refused before a byte is written if what may be copied does not fit.

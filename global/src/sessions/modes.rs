@@ -27,7 +27,7 @@ impl<J, R> Sessions<J, R> {
             return self.actions.push(Action::Answer(to, Err(e)));
         }
         let until = mode.deadline().map(|limit| now + limit);
-        op.responders.push(Waiting { to, until });
+        op.responders.push(Waiting { to, until, early: mode == DeleteMode::Async });
         self.deadlines.extend(until.map(|until| (until, no)));
     }
 

@@ -30,6 +30,8 @@ pub(super) struct Waiting<R> {
     pub to: R,
     /// When it is to be answered as pending.
     pub until: Option<Moment>,
+    /// It is to be answered when the change is visible, drained or not (rule 27).
+    pub early: bool,
 }
 
 /// One change on its way.
@@ -293,15 +295,16 @@ impl<J, R> Sessions<J, R> {
         if op.drains && effect {
             self.log.push(now, head, op.names.clone(), op.prefix.clone());
         }
-        let responders = std::mem::take(&mut op.responders);
         if let Ok(outcome) = result
             && op.asynchronous
             && (!op.waits.is_empty() || self.in_grace(now))
         {
+            let early = op.responders.extract_if(.., |waiting| waiting.early).collect();
             self.settle(now, no, op, outcome);
             let stale = Some(self.stale_bound(now, now));
-            return self.answer_all(no, responders, result, (None, stale));
+            return self.answer_all(no, early, result, (None, stale));
         }
+        let responders = std::mem::take(&mut op.responders);
         self.answer_all(no, responders, result, (cacheable, None));
         self.pass_on(now, no, &op.names);
         self.pass_prefixes(now, no, &op);
@@ -329,7 +332,7 @@ impl<J, R> Sessions<J, R> {
         result: &Result<Outcome>,
         (mut cacheable, stale): (Option<Epoch>, Option<Duration>),
     ) {
-        for Waiting { to, until } in responders {
+        for Waiting { to, until, .. } in responders {
             if let Some(until) = until {
                 self.deadlines.remove(&(until, no));
             }

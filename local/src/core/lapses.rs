@@ -1,7 +1,8 @@
 //! Since when what is held may be wrong: for answers that were asked for though they may be stale.
 //!
 //! A name of the present era was right until the lease ended; one of an older era, which was not validated since,
-//! until the last lease of that era did. Invariant: what [`Lapses::since`] tells is never later than the moment
+//! until the last lease of that era did. An era that begins while names of the one before stay servable is not told of
+//! here: it ends with that one. Invariant: what [`Lapses::since`] tells is never later than the moment
 //! from which a change may have been acknowledged that the name's copy does not show.
 
 use dstore_shared::Moment;
@@ -44,10 +45,10 @@ impl Lapses {
     /// Since when a name held in `era` may be wrong; `None` = nobody knows.
     pub fn since(&self, era: u64) -> Option<Moment> {
         let state = self.0.lock();
-        if era == state.era {
+        if era >= state.era {
             return Some(state.end);
         }
-        state.ended.iter().find(|(ended, _)| *ended == era).map(|(_, end)| *end)
+        state.ended.iter().rev().find(|(ended, _)| *ended <= era).map(|(_, end)| *end)
     }
 }
 
@@ -73,6 +74,19 @@ mod tests {
         // A session that begins while the lease of before still runs: INVs go to the new one.
         lapses.era(3, at(10_000));
         assert_eq!(lapses.since(2), Some(at(10_000)));
+    }
+
+    #[test]
+    fn a_name_of_an_era_that_began_with_names_still_servable_is_right_as_long_as_the_others() {
+        let lapses = Lapses::default();
+        lapses.era(1, at(10));
+        lapses.lease_until(at(2_000), at(11));
+        // A session is resumed: what is listed in it becomes of era 2, which is not told of.
+        lapses.lease_until(at(7_000), at(5_000));
+        assert_eq!((lapses.since(1), lapses.since(2)), (Some(at(7_000)), Some(at(7_000))));
+        lapses.era(3, at(9_000));
+        assert_eq!((lapses.since(2), lapses.since(3)), (Some(at(7_000)), Some(at(9_000))));
+        assert_eq!(lapses.since(1), Some(at(7_000)), "it was servable beside the other");
     }
 
     #[test]

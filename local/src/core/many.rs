@@ -1,6 +1,6 @@
 //! Questions and changes that go to Global together.
 
-use super::{Changed, Core, Looked, Waiting};
+use super::{Changed, Core, Looked, Waiting, check_change};
 use dstore_shared::frame::Resolved;
 use dstore_shared::{Blob, Command, Name, RequestId, Result};
 use tokio::sync::oneshot;
@@ -49,6 +49,7 @@ impl Core {
     pub fn change_many(&self, changes: Vec<(RequestId, Command, Option<Blob>)>) -> Vec<Result<ChangedLater>> {
         self.event(|c, _| {
             let send = |(id, command, own)| {
+                check_change(id, &command)?;
                 let (to, answer) = oneshot::channel();
                 c.change(id, command, own, Waiting::Change(to)).map_err(|(e, _)| e)?;
                 Ok(answer)

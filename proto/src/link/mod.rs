@@ -69,6 +69,9 @@ trait Weight {
 
 /// What every request or reply has at most, besides names and payload.
 const WEIGHT: usize = 256;
+/// What each name of a request counts for besides its bytes: so a batch of the shortest has no more of them than may be
+/// read (`shape.rs`).
+const NAME_WEIGHT: usize = 8;
 
 impl Weight for Request {
     fn weight(&self) -> usize {
@@ -80,7 +83,7 @@ impl Weight for Request {
                 }
                 Ask::ResolveMany { names, .. }
                 | Ask::Change { command: Command::Delete { names, .. }, .. } => {
-                    names.iter().map(|n| n.as_bytes().len() + 4).sum()
+                    names.iter().map(|n| n.as_bytes().len() + NAME_WEIGHT).sum()
                 }
                 Ask::Change {
                     command: Command::Copy { from, to } | Command::Rename { from, to }, ..

@@ -1,6 +1,7 @@
 //! The tier link over real HTTP/2 within one process.
 
 use super::*;
+use crate::convert::pack_requests;
 use crate::dial::{Channel, Dial};
 use crate::serve::{Limits, Routes, Serving};
 use crate::store::{Body, BodyStream, Slice};
@@ -8,13 +9,14 @@ use crate::wire;
 use bytes::Bytes;
 use dstore_shared::frame::{Down, Hello, Resolved, Up};
 use dstore_shared::{
-    BlobHash, Born, Entry, Epoch, Error, FlightId, GROUP_BYTES, HistoryId, Kind, Name, OutlineBuilder,
-    RegSeq, Revision,
+    BlobHash, Born, DeleteMode, Entry, Epoch, Error, FlightId, GROUP_BYTES, HistoryId, Key, Kind, Name,
+    Namespace, OutlineBuilder, RegSeq, RequestId, Revision,
 };
 use dstore_sys::Sys;
 use dstore_sys::net::{Address, MemoryNet};
 use dstore_sys::tasks::Tasks;
 use parking_lot::Mutex;
+use prost::Message;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -411,4 +413,18 @@ async fn stopping_ends_open_streams_within_the_drain_time() {
     assert_eq!(world.host.sessions.load(Ordering::SeqCst), 0);
     let end = tokio::time::timeout(Duration::from_secs(2), down.next()).await.expect("an end");
     assert!(end.is_none_or(|frame| frame.is_err_and(|e| e.kind() == Kind::Unavailable)));
+}
+
+#[tokio::test]
+async fn no_part_of_a_batch_has_more_names_than_may_be_read_however_short_they_are() {
+    let namespace = Namespace::new(Bytes::from_static(b"n")).expect("valid");
+    let short = Name::new(&namespace, &Key::new(Bytes::from_static(b"k")).expect("valid"));
+    let del = |n: u64| {
+        let command = Command::Delete { names: vec![short.clone(); 10_000], mode: DeleteMode::Strict };
+        Request { ask: Ask::Change { id: RequestId::default(), command }, ..resolve(n) }
+    };
+    for part in cut((0..20).map(del).collect()) {
+        let bytes = pack_requests(part).expect("packed").encode_to_vec();
+        crate::codec::read::<wire::RequestBatch>(&mut &bytes[..]).expect("as many as may be read");
+    }
 }

@@ -1,7 +1,7 @@
 //! The data directory that a salvage makes: opened as Global opens one, and filled through its journal.
 //!
 //! Invariants: every change goes through the journal, as in a Global; at the end a checkpoint has it all. It is not
-//! marked as stopped cleanly: the first start waits until leases of the damaged one have ended.
+//! marked as stopped cleanly: the first start waits until leases of the damaged one have ended, with every change.
 
 use crate::catalog::{Catalog, CatalogConfig};
 use crate::change::{BlobMeta, Change, Commit, Payload};
@@ -123,6 +123,9 @@ impl Target {
         if negatives_ever {
             self.dir.persist_negatives()?;
         }
+        // Locals may hold a name that was lost, or that was deleted and not drained: whoever sets it must not overtake
+        // them.
+        self.dir.persist_async_dels()?;
         self.dir.begin(lease)?;
         let Self { dir, catalog, journal, applier, .. } = self;
         drop((journal, catalog));

@@ -147,10 +147,6 @@ impl Rig {
                     served.insert(key, found.body.collect(found.entry.size).await.expect("whole").to_vec());
                 }
             }
-            // It goes on: a name that is free is bound.
-            let body = Body::Bytes(Bytes::from(value(3)));
-            let new = Name::of("new").expect("a key");
-            store.set(store.next_id().expect("an id"), Some(new), body).await.expect("stored");
             drop(store);
             // Leases of the damaged one are waited for, as long as its `meta` says.
             let _ = global.stop().await;
@@ -330,6 +326,37 @@ fn without_meta_or_checkpoints_everything_is_there_and_the_doubt_is_told() {
             assert_eq!(salvaged.engine, engine, "{damaged:?}");
         }
     }
+}
+
+#[test]
+fn the_first_start_of_what_was_salvaged_lets_every_change_wait_for_leases_of_before() {
+    let rig = Rig::new(EngineKind::preferred());
+    rig.salvage().expect("salvaged");
+    rig.runtime.block_on(async {
+        let global = Global::start(Sys::real(), rig.config(&rig.path("out"))).await.expect("started");
+        let begun = std::time::Instant::now();
+        // A name may be lost that a Local still serves, and an asynchronous delete may not have reached it.
+        set(&global, 30).await;
+        let waited = begun.elapsed();
+        assert!(waited > std::time::Duration::from_secs(1), "it overtook leases of before: {waited:?}");
+        set(&global, 31).await;
+        global.stop().await.expect("a clean stop");
+    });
+}
+
+#[test]
+fn a_target_within_the_source_is_refused_and_nothing_is_written_there() {
+    let rig = Rig::new(EngineKind::preferred());
+    let before = contents(&rig.path("data"));
+    let config = SalvageConfig {
+        data: rig.path("data"),
+        to: rig.path("data/out"),
+        temp: rig.dir.path().to_owned(),
+        min_free: 0,
+    };
+    let e = salvage(&Sys::real(), &config).expect_err("within the source");
+    assert_eq!(e.kind(), Kind::Invalid);
+    assert_eq!(contents(&rig.path("data")), before);
 }
 
 #[test]

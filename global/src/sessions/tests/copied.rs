@@ -154,3 +154,29 @@ fn a_rename_of_a_name_to_itself_is_one_name() {
     t.renamed(2, "r1", CopyResult::Unchanged(entry(5)), 10);
     assert!(t.m.queues.is_empty() && t.m.ops.is_empty());
 }
+
+#[test]
+fn easy_to_get_wrong_a_rename_over_a_name_of_the_same_blob_is_a_change_that_who_was_away_missed() {
+    let mut t = with_a();
+    assert!(t.fills(1, e(1), "a", 1));
+    t.lost(1);
+    t.rename(OVER_MS, "r1", ("a", "b"));
+    t.renamed(OVER_MS + 1, "r1", CopyResult::Done(entry(9)), 11);
+    t.skip();
+    t.resumes(OVER_MS + 2, A, 2, e(1), 10);
+    t.obey();
+    assert!(t.done.contains(&"s2 inv 1 a upto 10 e2".into()), "it is told that `a` is gone: {:?}", t.done);
+}
+
+#[test]
+fn what_a_copy_or_a_rename_without_effect_left_alone_is_not_repeated_to_who_was_away() {
+    let mut t = with_a();
+    t.lost(1);
+    t.copy(OVER_MS, "c1", ("a", "b"));
+    t.copied(OVER_MS + 1, "c1", CopyResult::Done(entry(11)), 11);
+    t.rename(OVER_MS + 2, "r1", ("a", "b"));
+    t.renamed(OVER_MS + 3, "r1", CopyResult::Occupied(entry(11)), 11);
+    t.skip();
+    t.resumes(OVER_MS + 4, A, 2, e(1), 10);
+    t.gives(&["s2 welcome e2 Resume, list", "s2 lease 0 e2"]);
+}

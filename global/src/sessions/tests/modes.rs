@@ -112,6 +112,24 @@ fn rule_27_a_repeated_async_del_is_told_what_is_left_and_a_strict_attempt_waits_
 }
 
 #[test]
+fn rule_27_a_strict_attempt_that_comes_before_an_async_del_is_visible_waits_for_its_drain() {
+    let mut t = a_holds_k();
+    t.del_async(0, "d1", &["k"]);
+    t.del(1, "d1", &["k"]);
+    t.del_within(1, "d1", &["k"], 100);
+    t.del_async(1, "d1", &["k"]);
+    t.skip();
+    t.removed(10, "d1", 11);
+    let early = "d1: removed 11, stale for 2260 ms";
+    t.gives(&[early, early]);
+    t.tick(101);
+    t.gives(&["d1: Pending"]);
+    t.ack(200, 1, e(1), 1);
+    t.gives(&["d1: removed 11"]);
+    assert!(t.m.deadlines.is_empty() && t.m.settling.is_empty() && t.m.ops.is_empty());
+}
+
+#[test]
 fn rule_27_a_session_that_returns_while_an_async_del_settles_is_told_and_still_waited_for() {
     let mut t = a_holds_k();
     t.del_async(10, "d1", &["k"]);
