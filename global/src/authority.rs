@@ -11,6 +11,7 @@
 //! after it is taken; what the machine asks for is carried out, in order, before it is let go. Nothing is
 //! acknowledged before it is durable, and nothing is readable before that either.
 
+mod submission;
 #[cfg(test)]
 mod tests;
 
@@ -21,15 +22,11 @@ use crate::committer::{Done, Job, Work};
 use crate::data_dir::DataDir;
 use crate::feed::Feed;
 use crate::mailbox::{self, mailbox};
-use crate::sessions::{
-    Action, Answered, Boot, Caller, Counts, InvLog, OpNo, Sessions, StreamId, Submission, Terms,
-};
+use crate::sessions::{Action, Answered, Boot, Caller, Counts, InvLog, OpNo, Sessions, StreamId, Terms};
 use crate::space::Space;
 use dstore_shared::frame::{Answer, Down, Reply};
-use dstore_shared::limits::{DELETE_DEADLINE_MAX, DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX};
 use dstore_shared::{
-    Born, ClientId, Command, DeleteMode, Entry, Error, FlightId, Moment, Name, Outcome, Prefix, RequestId,
-    Result, Revision,
+    Born, ClientId, Command, Entry, Error, FlightId, Moment, Name, Outcome, RequestId, Result, Revision,
 };
 use dstore_sys::Sys;
 use dstore_sys::tasks::{Lane, Tasks};
@@ -339,8 +336,8 @@ impl Authority {
         }
         let mut changes = Vec::with_capacity(asked.len());
         for Asked { id, command, caller, responder } in asked {
-            match self.check(&command) {
-                Ok(()) => changes.push(submission(id, command, caller, responder)),
+            match self.failed().map_or_else(|| submission::check(&command), Err) {
+                Ok(()) => changes.push(submission::of(id, command, caller, responder)),
                 Err(e) => responder.tell(Err(e), self.born()),
             }
         }
@@ -352,34 +349,6 @@ impl Authority {
                 }
             }
         });
-    }
-
-    fn check(&self, command: &Command) -> Result<()> {
-        if let Some(e) = self.failed() {
-            return Err(e);
-        }
-        match command {
-            Command::Delete { names, mode } => {
-                check_mode(*mode)?;
-                let bytes: usize = names.iter().map(|name| name.as_bytes().len()).sum();
-                if names.is_empty() {
-                    return Err(Error::invalid("a DEL names no key: name at least one"));
-                }
-                if names.len() > DELETE_NAMES_MAX || bytes > DELETE_NAME_BYTES_MAX {
-                    return Err(Error::too_large("too many keys for one DEL: delete in several steps"));
-                }
-            }
-            Command::Set { hash, size, carried: Some(blob), .. } => {
-                if (blob.id(), blob.size()) != (*hash, *size) {
-                    return Err(Error::invalid("a SET carries another blob than it names: report this"));
-                }
-            }
-            Command::Set { .. }
-            | Command::DeletePrefix { .. }
-            | Command::Copy { .. }
-            | Command::Rename { .. } => {}
-        }
-        Ok(())
     }
 
     /// Has the committer do internal work: not about names, so no session is concerned.
@@ -462,54 +431,6 @@ impl Authority {
         let written = answer.await.map_err(|_| stopped())?;
         written.await.map_err(|_| stopped())?
     }
-}
-
-/// What the machine is told of a change: the prefix or the names that it wants, and whom it waits for.
-fn submission(
-    id: RequestId,
-    command: Command,
-    caller: Option<Caller>,
-    responder: Responder,
-) -> (Option<Prefix>, Submission<Work, Responder>) {
-    let (mut drains, mut spared, mut wanted, mut mode) = (false, None, None, DeleteMode::Strict);
-    // What stays in memory must not keep the frame that it came in.
-    let (names, job) = match command {
-        Command::Set { name, hash, size, carried } => {
-            let (name, carried) = (name.compact(), carried.map(|blob| blob.compact()));
-            (vec![name.clone()], Work::Set { id, name, hash, size, carried })
-        }
-        Command::Delete { names, mode: asked } => {
-            (drains, mode) = (true, asked);
-            let names: Vec<Name> = names.iter().map(Name::compact).collect();
-            (names.clone(), Work::Delete { id, names, asynchronous: asked == DeleteMode::Async })
-        }
-        Command::DeletePrefix { prefix } => {
-            drains = true;
-            wanted = Some(prefix.clone());
-            (Vec::new(), Work::DeletePrefix { id, prefix })
-        }
-        Command::Copy { from, to } => {
-            let (from, to) = (from.compact(), to.compact());
-            spared = Some(to.clone());
-            (vec![from.clone(), to.clone()], Work::Copy { id, from, to, unbinds: false })
-        }
-        Command::Rename { from, to } => {
-            let (from, to) = (from.compact(), to.compact());
-            (drains, spared) = (from != to, Some(to.clone()));
-            (vec![from.clone(), to.clone()], Work::Copy { id, from, to, unbinds: true })
-        }
-    };
-    let caller = caller.filter(|_| wanted.is_none());
-    (wanted, Submission { id, names, drains, spared, mode, job, caller, responder })
-}
-
-fn check_mode(mode: DeleteMode) -> Result<()> {
-    if mode.deadline().is_some_and(|limit| limit > DELETE_DEADLINE_MAX) {
-        return Err(Error::invalid(format!(
-            "a deadline of a DEL is at most {DELETE_DEADLINE_MAX:?}: ask again with the same id instead"
-        )));
-    }
-    Ok(())
 }
 
 impl Responder {

@@ -14,23 +14,17 @@
 //! a held name (rule 23); every wait ends by the node's deadline, or with the transfer's idle deadline.
 
 mod many;
+mod store;
 
 use crate::blob_flight::Landed;
 use crate::copies::Copies;
 use crate::core::{Changed, Core, Looked, stopped};
 use bytes::{Bytes, BytesMut};
 use dstore_proto::IdSource;
-use dstore_proto::store::{
-    Body, BodyStream, DeleteReply, Found, FoundMany, ListQuery, Listing, Provenance, SetOne, SetReply, Slice,
-    Stat, StatMany, Status, Store, Target, Tier, check_exists,
-};
-use dstore_proto::watch::{WatchQuery, Watching};
-use dstore_shared::limits::{
-    CARRIED_BYTES_MAX, DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX, WATCHES_PER_CONNECTION,
-};
+use dstore_proto::store::{Body, BodyStream, Found, Provenance, SetReply, Slice, Stat, Tier};
+use dstore_shared::limits::{CARRIED_BYTES_MAX, WATCHES_PER_CONNECTION};
 use dstore_shared::{
-    Blob, BlobHash, ClientId, Command, CopyOutcome, DeleteMode, Entry, Error, Name, Outcome, Prefix,
-    PrefixOutcome, RequestId, Result, Revision, SetOutcome,
+    Blob, BlobHash, ClientId, Command, Entry, Error, Name, Outcome, RequestId, Result, Revision, SetOutcome,
 };
 use futures_util::StreamExt;
 use futures_util::stream;
@@ -386,164 +380,6 @@ impl Bound {
     }
 }
 
-impl Store for Node {
-    async fn get(&self, target: Target, slice: Slice) -> Result<Option<Found>> {
-        match target {
-            Target::Name(name) => self.get_name(name, slice, None).await,
-            Target::Hash(hash) => self.get_hash(hash, slice).await,
-        }
-    }
-
-    async fn get_stale(&self, target: Target, slice: Slice, wait: Duration) -> Result<Option<Found>> {
-        match target {
-            Target::Name(name) => self.get_name(name, slice, Some(wait)).await,
-            // A blob cannot be stale.
-            Target::Hash(hash) => self.get_hash(hash, slice).await,
-        }
-    }
-
-    async fn stat_stale(&self, target: Target, wait: Duration) -> Result<Option<Stat>> {
-        match target {
-            Target::Name(name) => self.stat_name(name, Some(wait)).await,
-            Target::Hash(hash) => self.stat_hash(hash).await,
-        }
-    }
-
-    async fn set(&self, id: RequestId, name: Option<Name>, body: Body) -> Result<SetReply> {
-        let blob = self.take_in(body).await?;
-        if let Some(name) = name {
-            return self.decide(id, name, blob).await.and_then(needs_none);
-        }
-        if let Some(bytes) = &blob.bytes {
-            if !blob.staged {
-                self.core.link.stage(Body::Blob(bytes.clone())).await?;
-            }
-            // Most likely a name is bound to it next, which is then held here.
-            self.core.admit(bytes);
-        }
-        let entry = Entry { hash: blob.hash, size: blob.size, bind_rev: Revision(0), expires_at: None };
-        let from = Provenance::new(Tier::Global, false, Revision(0));
-        Ok(SetReply { outcome: SetOutcome::Stored(entry), from })
-    }
-
-    async fn bind(&self, id: RequestId, name: Name, hash: BlobHash, size: u64) -> Result<SetReply> {
-        let bytes = self.core.cache.have(&hash).filter(|blob| blob.size() == size);
-        self.decide(id, name, Bound { hash, size, staged: true, bytes }).await
-    }
-
-    async fn delete(&self, id: RequestId, names: Vec<Name>) -> Result<DeleteReply> {
-        self.delete_in(id, names, DeleteMode::Strict).await
-    }
-
-    async fn delete_in(&self, id: RequestId, names: Vec<Name>, mode: DeleteMode) -> Result<DeleteReply> {
-        check_delete(&names)?;
-        // Global counts the mode's deadline from when it knows of the change.
-        let limit = self.deadline + mode.deadline().unwrap_or_default();
-        let answer = self.core.change(id, Command::Delete { names, mode }, None)?;
-        let changed = match self.within(limit, answer).await? {
-            Ok(answer) => answer.map_err(|_| stopped())?,
-            Err(_) => Err(away_for(limit)),
-        };
-        let changed = changed.map_err(unknown)?;
-        match changed.outcome {
-            Outcome::Delete(done) => {
-                let stale = changed.stale;
-                Ok(DeleteReply { removed: done.removed, revision: done.revision, stale })
-            }
-            _ => Err(Error::internal("global answered a DEL with another outcome: report this")),
-        }
-    }
-
-    async fn delete_prefix(&self, id: RequestId, prefix: Prefix) -> Result<PrefixOutcome> {
-        let command = Command::DeletePrefix { prefix };
-        match self.answer(self.core.change(id, command, None)).await.map_err(unknown)?.outcome {
-            Outcome::DeletePrefix(done) => Ok(done),
-            _ => Err(Error::internal("global answered a DEL by prefix with another outcome: report this")),
-        }
-    }
-
-    async fn get_many(&self, names: Vec<Name>) -> Result<FoundMany> {
-        self.found_many(names).await
-    }
-
-    async fn set_many(&self, sets: Vec<SetOne>) -> Result<Vec<Result<SetReply>>> {
-        self.sets(sets).await
-    }
-
-    async fn copy(&self, id: RequestId, from: Name, to: Name) -> Result<CopyOutcome> {
-        self.copied(id, Command::Copy { from, to }).await
-    }
-
-    async fn rename(&self, id: RequestId, from: Name, to: Name) -> Result<CopyOutcome> {
-        self.copied(id, Command::Rename { from, to }).await
-    }
-
-    async fn stat_many(&self, names: Vec<Name>) -> Result<StatMany> {
-        self.stats(names).await
-    }
-
-    async fn exists(&self, names: Vec<Name>) -> Result<Vec<bool>> {
-        check_exists(&names)?;
-        let (entries, _) = self.entries(&names).await?;
-        Ok(entries.iter().map(Option::is_some).collect())
-    }
-
-    async fn stat(&self, target: Target) -> Result<Option<Stat>> {
-        match target {
-            Target::Name(name) => self.stat_name(name, None).await,
-            Target::Hash(hash) => self.stat_hash(hash).await,
-        }
-    }
-
-    /// A node knows a few names only, so Global is asked.
-    async fn list(&self, query: ListQuery) -> Result<Listing> {
-        self.core.link.list(&query).await
-    }
-
-    /// Changes are known to Global alone, so it is watched; a node passes on what it tells.
-    async fn watch(&self, query: WatchQuery) -> Result<Watching> {
-        let place = self.watches.clone().try_acquire_owned().map_err(|_| {
-            Error::exhausted(format!(
-                "a node has at most {WATCHES_MAX} watches: end one, or ask another node"
-            ))
-        })?;
-        let begun = self.in_time(self.core.link.watch(&query)).await?.map_err(|_| self.away())?;
-        let Watching { history, after, batches } = begun?;
-        let batches = Box::pin(batches.inspect(move |_| _ = &place));
-        Ok(Watching { history, after, batches })
-    }
-
-    async fn status(&self) -> Result<Status> {
-        let (born, revision, lease, epoch) = self.core.standing();
-        let [corrupt, arrivals] = [0, 1].map(|i| self.core.damage[i].load(Ordering::Relaxed));
-        let (stats, (held, held_max)) = (self.core.cache.stats(), self.core.rooms.taken());
-        let fact = |name: &str, value: String| (name.to_owned(), value);
-        let facts = vec![
-            fact("session", epoch.map_or_else(|| "none".to_owned(), |e| format!("{e:?}"))),
-            fact("names", stats.names.to_string()),
-            fact("blobs", stats.blobs.to_string()),
-            fact("cache_bytes", stats.bytes().to_string()),
-            fact("cache_bytes_max", stats.bytes_max.to_string()),
-            fact("names_evicted", stats.names_evicted.to_string()),
-            fact("absent", self.core.absences.as_ref().map_or(0, |a| a.len()).to_string()),
-            fact("absent_hits", self.core.absent_hits().to_string()),
-            fact("held_bytes", held.to_string()),
-            fact("held_bytes_max", held_max.to_string()),
-            fact("corrupt", corrupt.to_string()),
-            fact("corrupt_arrivals", arrivals.to_string()),
-        ];
-        Ok(Status {
-            tier: Tier::Local,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            serving: self.core.is_serving(),
-            born,
-            revision,
-            lease,
-            facts,
-        })
-    }
-}
-
 impl Ids {
     fn next_id(&self, core: &Core) -> Result<RequestId> {
         let born = core.born().ok_or_else(|| Error::unavailable("global was not reached yet: try again"))?;
@@ -577,29 +413,6 @@ fn found(entry: Entry, from: Provenance, blob: Blob, slice: Slice) -> Result<Fou
         Body::Bytes(blob.bytes().slice(range.start as usize..range.end as usize))
     };
     Ok(Found { entry, from, body })
-}
-
-/// A SET whose bytes were just given: they were there, and are gone again.
-fn needs_none(reply: SetReply) -> Result<SetReply> {
-    match reply.outcome {
-        SetOutcome::NeedBlob => Err(Error::unavailable("the blob was swept meanwhile: set it again")),
-        _ => Ok(reply),
-    }
-}
-
-/// A DEL must fit a frame.
-fn check_delete(names: &[Name]) -> Result<()> {
-    let bytes: usize = names.iter().map(|name| name.as_bytes().len()).sum();
-    if names.is_empty() {
-        return Err(Error::invalid("a DEL names no key: name at least one"));
-    }
-    if names.len() > DELETE_NAMES_MAX || bytes > DELETE_NAME_BYTES_MAX {
-        return Err(Error::too_large(format!(
-            "a DEL of `{}` keys, `{bytes}` bytes: at most {DELETE_NAMES_MAX} keys of {DELETE_NAME_BYTES_MAX} bytes together; delete in several steps",
-            names.len()
-        )));
-    }
-    Ok(())
 }
 
 /// Whether so little of a blob of `size` bytes is asked for that the rest is not worth fetching.

@@ -217,7 +217,7 @@ impl Node {
             let SetOne { id, name, value } = one;
             let changed = self.answer(sent).await.map_err(unknown)?;
             let changed = self.staged_if_needed(id, &name, &Bound::whole(value), changed).await?;
-            self.told(&name, changed, held).await.and_then(super::needs_none)
+            self.told(&name, changed, held).await.and_then(super::store::needs_none)
         });
         Ok(join_all(settled).await)
     }
