@@ -102,7 +102,7 @@ async fn of_many_values_a_few_are_held_at_a_time_and_the_others_read_when_they_a
     }
     let all = store.get_many((0..200).map(|i| name(&format!("k{i}"))).collect()).await.expect("read");
     let held = all.found.iter().flatten().filter(|found| matches!(found.body, Body::Blob(_))).count();
-    assert!(held >= 4 && held <= 64, "{held} of 200 values of 64 KiB are in memory before one is sent");
+    assert!((4..=64).contains(&held), "{held} of 200 values of 64 KiB are in memory before one is sent");
     for (i, found) in all.found.into_iter().enumerate() {
         let found = found.expect("bound");
         assert_eq!(found.body.collect(found.entry.size).await.expect("whole"), value(i), "k{i}");
