@@ -327,7 +327,7 @@ impl<S: Store> Client<S> {
     /// [`Client::delete_as`].
     pub async fn delete_in(&self, names: &[Name], mode: DeleteMode) -> Result<DeleteReply> {
         let more = mode.deadline().unwrap_or_default();
-        let patience = pin!(tokio::time::sleep(self.inner.config.deadline + more));
+        let patience = pin!(tokio::time::sleep(self.inner.config.deadline.saturating_add(more)));
         let (named, patience) = self.name_change(patience, 1).await?;
         self.make(named.id, patience, || self.inner.store.delete_in(named.id, names.to_vec(), mode)).await
     }
@@ -349,7 +349,7 @@ impl<S: Store> Client<S> {
     /// As [`Store::delete_in`].
     pub async fn delete_as(&self, id: RequestId, names: &[Name], mode: DeleteMode) -> Result<DeleteReply> {
         let more = mode.deadline().unwrap_or_default();
-        let patience = pin!(tokio::time::sleep(self.inner.config.deadline + more));
+        let patience = pin!(tokio::time::sleep(self.inner.config.deadline.saturating_add(more)));
         self.make(id, patience, || self.inner.store.delete_in(id, names.to_vec(), mode)).await
     }
 

@@ -101,9 +101,12 @@ async fn a_change_that_global_would_not_read_is_refused_at_the_local_and_disturb
     let global = global_with(&sys, dir.path(), |_| {}).await;
     let a = local(&sys).await;
     let id = a.node().request_id().await.expect("an id");
-    let mode = DeleteMode::Deadline(DELETE_DEADLINE_MAX + Duration::from_millis(1));
-    let refused = tokio::time::timeout(Duration::from_secs(1), a.node().delete_in(id, vec![name("k")], mode));
-    assert_eq!(refused.await.expect("at once").expect_err("too long").kind(), Kind::Invalid);
+    for limit in [DELETE_DEADLINE_MAX + Duration::from_millis(1), Duration::MAX] {
+        let mode = DeleteMode::Deadline(limit);
+        let asked = a.node().delete_in(id, vec![name("k")], mode);
+        let refused = tokio::time::timeout(Duration::from_secs(1), asked).await.expect("at once");
+        assert_eq!(refused.expect_err("too long").kind(), Kind::Invalid, "{limit:?}");
+    }
     let none = RequestId { n: 0, ..id };
     let refused = tokio::time::timeout(Duration::from_secs(1), a.node().delete(none, vec![name("k")]));
     assert_eq!(refused.await.expect("at once").expect_err("no number").kind(), Kind::Invalid);

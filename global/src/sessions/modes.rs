@@ -94,7 +94,13 @@ impl<J, R> Sessions<J, R> {
 
     fn pending(&self, now: Moment, no: OpNo) -> Error {
         let mut text = format!("waiting for {}", self.obstacles(now, no));
-        text.push_str(": not durable yet, it goes on; ask again with the same request id");
+        let settles = self.ops.get(&no).is_some_and(|op| op.stage == Stage::Settling);
+        let how = if settles {
+            "durable, but the old value may still be read there"
+        } else {
+            "not durable yet, it goes on"
+        };
+        write!(text, ": {how}; ask again with the same request id").expect("a string takes what is written");
         Error::new(Kind::Pending, text)
     }
 

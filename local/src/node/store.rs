@@ -68,7 +68,7 @@ impl Store for Node {
     async fn delete_in(&self, id: RequestId, names: Vec<Name>, mode: DeleteMode) -> Result<DeleteReply> {
         check_delete(&names)?;
         // Global counts the mode's deadline from when it knows of the change.
-        let limit = self.deadline + mode.deadline().unwrap_or_default();
+        let limit = self.deadline.saturating_add(mode.deadline().unwrap_or_default());
         let answer = self.core.change(id, Command::Delete { names, mode }, None)?;
         let changed = match self.within(limit, answer).await? {
             Ok(answer) => answer.map_err(|_| stopped())?,

@@ -275,6 +275,14 @@ fn rule_27_a_pending_answer_names_whom_the_op_waits_for_or_what() {
     t.del_within(10, "d1", &["k"], 1);
     assert_eq!(pending(t, 11), format!("waiting for an earlier change of the key{rest}"));
 
+    let mut t = a_holds_k();
+    t.del_async(10, "d1", &["k"]);
+    t.removed(11, "d1", 11);
+    t.skip();
+    t.del_within(12, "d1", &["k"], 1);
+    let rest = ": durable, but the old value may still be read there; ask again with the same request id";
+    assert_eq!(pending(t, 13), format!("waiting for `local 1.1`{rest}"), "it settles");
+
     let mut t = Table::new();
     for local in 1..=7 {
         t.hello(0, Life { local, incarnation: 1 }, local as u64);
