@@ -81,7 +81,7 @@ fn is_bound(global: &Global, i: usize) -> bool {
 
 #[test]
 fn a_level_is_read_as_it_is_written() {
-    for level in SyncLevel::ALL {
+    for level in SyncLevel::DURABLE {
         assert_eq!(level.to_string().parse::<SyncLevel>().unwrap(), level);
     }
     assert_eq!(SyncLevel::default(), SyncLevel::Group);
@@ -93,7 +93,7 @@ fn a_level_is_read_as_it_is_written() {
 
 #[tokio::test(start_paused = true)]
 async fn changes_that_gather_share_a_batch_and_at_always_each_has_its_own() {
-    for level in SyncLevel::ALL {
+    for level in SyncLevel::DURABLE {
         let disk = SimDisk::new();
         let global = start(&disk, level, 1).await;
         // The last two write nothing: they must not cost a batch, nor be forgotten.
@@ -118,7 +118,7 @@ async fn what_was_acknowledged_survives_a_crash_at_any_moment_at_every_level() {
     const AT_ONCE: usize = 4;
     const ROUNDS: usize = 8;
     let mut images = 0;
-    for level in SyncLevel::ALL {
+    for level in SyncLevel::DURABLE {
         let disk = SimDisk::new();
         let global = start(&disk, level, 7).await;
         disk.record(64 << 20);
@@ -158,7 +158,7 @@ async fn what_was_acknowledged_survives_a_crash_at_any_moment_at_every_level() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_fsync_puts_in_doubt_what_shares_its_batch_and_acknowledges_nothing_after() {
-    for level in SyncLevel::ALL {
+    for level in SyncLevel::DURABLE {
         let disk = SimDisk::new();
         let global = start(&disk, level, 3).await;
         let before = match level {
