@@ -252,10 +252,17 @@ impl Look<'_> {
                  restore the data directory from a backup"
             )));
         }
+        let lossy = meta.relaxed && meta.clean != Some(head);
         if let Some(torn) = &judged.torn {
-            self.report
-                .mends
-                .push(format!("{torn}; it was never acknowledged").replace("was cut", "will be cut"));
+            let known = if lossy { "it was not durable" } else { "it was never acknowledged" };
+            self.report.mends.push(format!("{torn}; {known}").replace("was cut", "will be cut"));
+        }
+        if lossy {
+            self.report.notes.push(
+                "used with `--sync relaxed` and not stopped in order: what was acknowledged last may be lost, so the next \
+                 start begins a new history"
+                    .to_owned(),
+            );
         }
         if !proven {
             self.report.mends.push("the index will be rebuilt from the whole journal".to_owned());

@@ -76,11 +76,6 @@ impl Syncer {
         self.state.lock().durable
     }
 
-    /// How much time's changes may be lost at most. Does not block.
-    pub(crate) fn within(&self) -> Duration {
-        self.within
-    }
-
     /// Why nothing will be durable any more, if so. Does not block.
     pub(crate) fn failed(&self) -> Option<Error> {
         self.state.lock().failed.clone()
