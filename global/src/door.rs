@@ -234,6 +234,10 @@ impl Store for Host {
         self.0.feed.watch(&query, self.0.catalog.head())
     }
 
+    fn loss(&self) -> Option<std::time::Duration> {
+        self.0.sync.loss()
+    }
+
     async fn status(&self) -> Result<Status> {
         let counts = self.0.counts();
         let (stopping, lease, slow) = self.0.event(|m, now| (m.is_retiring(), m.lease(), m.slow(now)));

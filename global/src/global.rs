@@ -293,7 +293,7 @@ fn assemble(
             space,
             feed,
             committer,
-            terms: Terms::for_lease(config.lease),
+            terms: Terms { loss: config.sync.loss(), ..Terms::for_lease(config.lease) },
             boot,
             outcomes: opened.outcomes.into_iter().map(|(id, outcome, _)| (id, outcome)).collect(),
             log: opened.log,

@@ -513,12 +513,16 @@ impl Store for Node {
         Ok(Watching { history, after, batches })
     }
 
+    fn loss(&self) -> Option<Duration> {
+        self.core.loss()
+    }
+
     async fn status(&self) -> Result<Status> {
         let (born, revision, lease, epoch) = self.core.standing();
         let [corrupt, arrivals] = [0, 1].map(|i| self.core.damage[i].load(Ordering::Relaxed));
         let (stats, (held, held_max)) = (self.core.cache.stats(), self.core.rooms.taken());
         let fact = |name: &str, value: String| (name.to_owned(), value);
-        let facts = vec![
+        let mut facts = vec![
             fact("session", epoch.map_or_else(|| "none".to_owned(), |e| format!("{e:?}"))),
             fact("names", stats.names.to_string()),
             fact("blobs", stats.blobs.to_string()),
@@ -532,6 +536,10 @@ impl Store for Node {
             fact("corrupt", corrupt.to_string()),
             fact("corrupt_arrivals", arrivals.to_string()),
         ];
+        if let Some(loss) = self.core.loss() {
+            let ms = loss.as_millis();
+            facts.push(fact("sync", format!("relaxed: up to {ms} ms of changes may be lost by a crash of global")));
+        }
         Ok(Status {
             tier: Tier::Local,
             version: env!("CARGO_PKG_VERSION").to_owned(),

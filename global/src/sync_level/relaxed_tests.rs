@@ -69,7 +69,6 @@ async fn a_crash_at_level_relaxed_takes_a_suffix_of_the_last_moments_and_nothing
             tokio::time::sleep(Duration::from_millis(rng.next_u64() % 40)).await;
         }
         let moments = disk.moments();
-        disk.stop_recording();
         for op in moments {
             let made = acknowledged.iter().rposition(|a| a.op <= op).unwrap();
             let last = &acknowledged[made];
