@@ -102,7 +102,8 @@ fn down() -> impl Strategy<Value = Down> {
     prop_oneof![
         (epoch(), any::<u64>(), resumption, lease(), born(), any::<bool>()).prop_map(
             |(epoch, head, resumption, lease, born, list)| {
-                Down::Welcome { epoch, head: Revision(head), resumption, lease, born, list, loss: None }
+                let loss = list.then(|| Duration::from_millis(head % 10_000 + 1));
+                Down::Welcome { epoch, head: Revision(head), resumption, lease, born, list, loss }
             }
         ),
         (epoch(), any::<u64>(), any::<u64>()).prop_map(|(epoch, seq, upto)| Down::Resync {
