@@ -206,9 +206,9 @@ impl Global {
         match synced {
             Ok(Ok(durable)) if durable == head => Ok(()),
             Ok(Err(e)) => Err(e),
-            Ok(Ok(_)) | Err(_) => {
-                Err(Error::unavailable("stopped before everything was synced: the next start begins a new history"))
-            }
+            Ok(Ok(_)) | Err(_) => Err(Error::unavailable(
+                "stopped before everything was synced: the next start begins a new history",
+            )),
         }
     }
 }

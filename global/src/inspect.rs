@@ -309,7 +309,10 @@ impl Look<'_> {
     fn void_damage(&mut self) {
         let refused = !self.report.faults.is_empty();
         for segment in self.report.segments.iter().filter(|s| s.role != SegmentRole::Void && !refused) {
-            if let Some(fault) = segment.faults.first() {
+            // Behind the end of a relaxed journal there may be such: that they will be cut is told.
+            let torn = self.report.journal.as_ref().and_then(|judged| judged.torn.as_ref());
+            let cut = torn.filter(|torn| torn.segment == segment.name).map_or(u64::MAX, |torn| torn.offset);
+            if let Some(fault) = segment.faults.first().filter(|fault| fault.offset < cut) {
                 let (name, offset, n) = (&segment.name, fault.offset, segment.faults.len());
                 self.report.notes.push(format!(
                     "`{name}` has `{n}` damaged batches, the first at offset `{offset}`: the index has what they held"

@@ -68,7 +68,8 @@ impl FromStr for SyncLevel {
             "relaxed" => return Ok(Self::Relaxed(Self::RELAXED)),
             _ => {}
         }
-        let unknown = || Error::invalid(format!("`{name}` is not a sync level: use group, always or relaxed=100ms"));
+        let unknown =
+            || Error::invalid(format!("`{name}` is not a sync level: use group, always or relaxed=100ms"));
         let text = name.strip_prefix("relaxed=").ok_or_else(unknown)?;
         let (digits, unit) = match text.strip_suffix("ms") {
             Some(digits) => (digits, 1),

@@ -538,7 +538,10 @@ impl Store for Node {
         ];
         if let Some(loss) = self.core.loss() {
             let ms = loss.as_millis();
-            facts.push(fact("sync", format!("relaxed: up to {ms} ms of changes may be lost by a crash of global")));
+            facts.push(fact(
+                "sync",
+                format!("relaxed: up to {ms} ms of changes may be lost by a crash of global"),
+            ));
         }
         Ok(Status {
             tier: Tier::Local,

@@ -261,7 +261,11 @@ pub(crate) fn set_results_from(done: wire::SetManyResponse) -> Result<Vec<Result
 
 pub(crate) fn stats_to(all: &StatMany) -> wire::StatManyResponse {
     let stat = |stat: &Option<Stat>| stat.as_ref().map(Into::into).unwrap_or_default();
-    wire::StatManyResponse { stats: all.stats.iter().map(stat).collect(), revision: all.revision.0, loss_ms: 0 }
+    wire::StatManyResponse {
+        stats: all.stats.iter().map(stat).collect(),
+        revision: all.revision.0,
+        loss_ms: 0,
+    }
 }
 
 pub(crate) fn stats_from(all: wire::StatManyResponse) -> Result<StatMany> {

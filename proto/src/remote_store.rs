@@ -55,19 +55,26 @@ impl RemoteStore {
         let client = StoreClient::new(channel.clone())
             .max_decoding_message_size(dial.frame_bytes)
             .max_encoding_message_size(dial.frame_bytes);
-        Self { client, channel, frame: dial.frame_bytes, call: dial.call, idle: dial.transfer_idle, noted: Noted::default() }
+        Self {
+            client,
+            channel,
+            frame: dial.frame_bytes,
+            call: dial.call,
+            idle: dial.transfer_idle,
+            noted: Noted::default(),
+        }
     }
 
-    async fn unary<T: Labelled>(
-        &self,
-        call: impl Future<Output = Result<Response<T>, Status>>,
-    ) -> Result<T> {
+    async fn unary<T: Labelled>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T> {
         let answer = in_time(self.call, call).await.map(Response::into_inner);
         answer.inspect(|answer| self.noted.note(answer))
     }
 
     /// As [`Self::unary`], of a change: without an answer it may have been made.
-    async fn change<T: Labelled>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T> {
+    async fn change<T: Labelled>(
+        &self,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T> {
         self.change_within(self.call, call).await
     }
 

@@ -52,10 +52,7 @@ impl<S: Store> StoreService<S> {
         Self { store, ids, tasks, handler: limits.handler, idle: limits.transfer_idle }
     }
 
-    async fn within<T: Answer>(
-        &self,
-        call: impl Future<Output = Result<T>>,
-    ) -> Result<Response<T>, Status> {
+    async fn within<T: Answer>(&self, call: impl Future<Output = Result<T>>) -> Result<Response<T>, Status> {
         let answer = self.in_time(call).await?;
         Ok(Response::new(answer.labelled(self.store.loss())))
     }
@@ -116,7 +113,8 @@ impl<S: Store> StoreService<S> {
         };
         let len = len_of(&found, slice)?;
         let entry = Some(Packer::new(32).entry(&found.entry));
-        let header = Some(wire::DownloadHeader { found: true, entry, from: Some(found.from.into()), len, loss_ms: 0 });
+        let header =
+            Some(wire::DownloadHeader { found: true, entry, from: Some(found.from.into()), len, loss_ms: 0 });
         // What is at hand and fits goes with the header: one message, as cheap as Get.
         let at_hand = match &found.body {
             Body::Blob(blob) => Some(blob.bytes()),

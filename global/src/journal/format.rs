@@ -341,7 +341,12 @@ mod tests {
     #[test]
     fn an_empty_payload_is_a_batch_too() {
         let mut bytes = vec![1; 9000];
-        encode_batch(&mut bytes, Place { salt: 1, offset: 0, previous: 0, durable: Revision(0) }, (Revision(1), Revision(1)), &[]);
+        encode_batch(
+            &mut bytes,
+            Place { salt: 1, offset: 0, previous: 0, durable: Revision(0) },
+            (Revision(1), Revision(1)),
+            &[],
+        );
         assert_eq!(bytes.len() as u64, BLOCK);
         let header = BatchHeader::decode(&bytes, 1, 0).expect("valid");
         assert!(header.length == 0 && header.fits(&[], 1, 0));

@@ -47,7 +47,13 @@ impl Syncer {
     ) -> Arc<Self> {
         let (written, durable) = (head, head);
         let state = State { file, written, durable, waits_since: None, syncs_since: None, failed: None };
-        Arc::new(Self { clock, within, state: Mutex::new(state), turn: Mutex::default(), dirty: Notify::new() })
+        Arc::new(Self {
+            clock,
+            within,
+            state: Mutex::new(state),
+            turn: Mutex::default(),
+            dirty: Notify::new(),
+        })
     }
 
     /// A batch up to `last` was written. Does not block.

@@ -84,9 +84,17 @@ async fn a_crash_at_level_relaxed_takes_a_suffix_of_the_last_moments_and_nothing
                 let context = format!("seed {seed}, change {op}, {head} after {due} of {}", last.revision);
                 assert!(head >= due && head >= covered, "{context}: what was durable is lost");
                 for i in 0..NAMES {
-                    assert_eq!(is_bound(&again, i), states[head.0 as usize][i], "{context}: name {i} is of no prefix");
+                    assert_eq!(
+                        is_bound(&again, i),
+                        states[head.0 as usize][i],
+                        "{context}: name {i} is of no prefix"
+                    );
                 }
-                assert_ne!(again.authority().born().history, history, "{context}: a revision may be given again");
+                assert_ne!(
+                    again.authority().born().history,
+                    history,
+                    "{context}: a revision may be given again"
+                );
                 images += 1;
                 losses += usize::from(head < last.revision);
                 whole += usize::from(head >= last.revision);
@@ -254,18 +262,23 @@ async fn the_file_of_a_swept_blob_goes_only_after_its_sweep_is_durable() {
 async fn check_explains_a_directory_that_lost_what_was_not_synced() {
     let disk = SimDisk::new();
     let global = start(&disk, LAZY, 1).await;
-    at_once(global.authority(), (0..9).map(set).collect()).await;
-    let image = disk.crash(Survival::Nothing, 1);
-    let config = InspectConfig {
-        data: "/data".into(),
-        temp: std::env::temp_dir(),
-        deep: false,
-        min_free: 0,
-    };
-    let report = inspect(&sys(&image, 2), &config).expect("looked");
-    assert!(report.faults.is_empty(), "{:?}", report.faults);
-    let told = report.notes.iter().any(|note| note.contains("--sync relaxed") && note.contains("new history"));
-    assert!(told, "{:?}", report.notes);
+    for i in 0..9 {
+        at_once(global.authority(), vec![set(i)]).await;
+    }
+    let config = InspectConfig { data: "/data".into(), temp: std::env::temp_dir(), deep: false, min_free: 0 };
+    let mut holes = 0;
+    for seed in 0..20 {
+        let image = disk.crash(Survival::Writes, seed);
+        let report = inspect(&sys(&image, 2), &config).expect("looked");
+        assert!(report.faults.is_empty(), "seed {seed}: {:?}", report.faults);
+        let about = |note: &&String| note.contains("--sync relaxed") && note.contains("new history");
+        assert_eq!(report.notes.iter().filter(about).count(), 1, "seed {seed}: {:?}", report.notes);
+        assert!(!report.notes.iter().any(|note| note.contains("the index has what they held")));
+        assert!(!report.mends.iter().any(|mend| mend.contains("never acknowledged")), "seed {seed}");
+        holes +=
+            report.mends.iter().filter(|mend| mend.contains("is cut with it; it was not durable")).count();
+    }
+    assert!(holes > 3, "{holes}");
     global.stop().await.expect("a clean stop");
     let report = inspect(&sys(&disk, 2), &config).expect("looked");
     assert!(report.faults.is_empty() && !report.notes.iter().any(|note| note.contains("relaxed")));

@@ -86,7 +86,8 @@ fn a_level_is_read_as_it_is_written() {
     }
     assert_eq!(SyncLevel::default(), SyncLevel::Group);
     let relaxed = |ms| SyncLevel::Relaxed(Duration::from_millis(ms));
-    for (text, ms) in [("relaxed", 100), ("relaxed=50ms", 50), ("relaxed=10ms", 10), ("relaxed=10s", 10_000)] {
+    for (text, ms) in [("relaxed", 100), ("relaxed=50ms", 50), ("relaxed=10ms", 10), ("relaxed=10s", 10_000)]
+    {
         assert_eq!(text.parse::<SyncLevel>().expect(text), relaxed(ms));
         assert_eq!(relaxed(ms).to_string().parse::<SyncLevel>().unwrap(), relaxed(ms));
     }

@@ -215,7 +215,9 @@ impl<S: Store> Session<S> {
             }
             Ok(None) => {
                 match mode {
-                    Mode::Json => self.output.line(&json::labelled(json::nowhere(key), self.client.loss())).await?,
+                    Mode::Json => {
+                        self.output.line(&json::labelled(json::nowhere(key), self.client.loss())).await?
+                    }
                     _ => self.line(render::NOWHERE, mode).await?,
                 }
                 self.label().await;
@@ -264,7 +266,9 @@ impl<S: Store> Session<S> {
         let (line, code) = render::set_line(reply);
         let unchanged = matches!(reply.outcome, SetOutcome::Unchanged(_));
         match mode {
-            Mode::Json => self.output.line(&json::labelled(json::set(key, reply), self.client.loss())).await?,
+            Mode::Json => {
+                self.output.line(&json::labelled(json::set(key, reply), self.client.loss())).await?
+            }
             _ if unchanged && self.settings.one_shot => {}
             _ => self.line(line, mode).await?,
         }
@@ -312,7 +316,9 @@ impl<S: Store> Session<S> {
         };
         let took = wait.elapsed();
         match mode {
-            Mode::Json => self.output.line(&json::labelled(json::delete(keys, &reply), self.client.loss())).await?,
+            Mode::Json => {
+                self.output.line(&json::labelled(json::delete(keys, &reply), self.client.loss())).await?
+            }
             _ => {
                 for line in render::delete_lines(&reply) {
                     self.line(line, mode).await?;
@@ -349,7 +355,11 @@ impl<S: Store> Session<S> {
         };
         let took = wait.elapsed();
         match mode {
-            Mode::Json => self.output.line(&json::labelled(json::delete_prefix(prefix, &done), self.client.loss())).await?,
+            Mode::Json => {
+                self.output
+                    .line(&json::labelled(json::delete_prefix(prefix, &done), self.client.loss()))
+                    .await?
+            }
             _ => self.line(&render::prefix_line(&done), mode).await?,
         }
         self.label().await;
@@ -425,7 +435,9 @@ impl<S: Store> Session<S> {
             }
         };
         match mode {
-            Mode::Json => self.output.line(&json::labelled(json::status(&status), self.client.loss())).await?,
+            Mode::Json => {
+                self.output.line(&json::labelled(json::status(&status), self.client.loss())).await?
+            }
             _ => {
                 for line in render::status_lines(&status) {
                     self.output.line(&line).await?;

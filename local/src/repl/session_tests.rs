@@ -598,7 +598,16 @@ async fn a_stale_value_and_a_stale_bound_are_told_beside_the_answer() {
 #[tokio::test]
 async fn what_a_crash_may_take_is_told_beside_every_answer() {
     let stage = Stage::new();
-    let lines = ["SET k v", "GET k", "GET none", "COPY k other", "RENAME other third", "DEL k", "DEL k", "DEL -y --prefix t"];
+    let lines = [
+        "SET k v",
+        "GET k",
+        "GET none",
+        "COPY k other",
+        "RENAME other third",
+        "DEL k",
+        "DEL k",
+        "DEL --prefix t -y",
+    ];
     for lossy in [false, true] {
         stage.how(|how| how.from.loss = lossy.then(|| Duration::from_millis(100)));
         for line in lines {

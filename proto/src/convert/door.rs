@@ -92,7 +92,13 @@ impl TryFrom<wire::Provenance> for Provenance {
     fn try_from(from: wire::Provenance) -> Result<Self> {
         let tier = from.tier().try_into()?;
         let stale_for = from.stale_ms.map(Duration::from_millis);
-        Ok(Self { tier, cached: from.cached, revision: Revision(from.revision), stale_for, loss: bound_from(from.loss_ms) })
+        Ok(Self {
+            tier,
+            cached: from.cached,
+            revision: Revision(from.revision),
+            stale_for,
+            loss: bound_from(from.loss_ms),
+        })
     }
 }
 

@@ -118,7 +118,8 @@ fn ups() -> Vec<(&'static str, Up)> {
 fn downs() -> Vec<(&'static str, Down)> {
     let (epoch, born, lease) = (epoch(), born(), Duration::from_secs(2));
     let list = true;
-    let welcome = |resumption| Down::Welcome { epoch, head: Revision(9), resumption, lease, born, list, loss: None };
+    let welcome =
+        |resumption| Down::Welcome { epoch, head: Revision(9), resumption, lease, born, list, loss: None };
     vec![
         ("down welcome resume", welcome(Resumption::Resume)),
         ("down welcome compacted", welcome(Resumption::Compacted)),

@@ -193,7 +193,12 @@ fn reply_to(packer: &mut Packer, reply: Reply) -> wire::Reply {
         }
         Answer::Changed { outcome: Outcome::Delete(outcome), stale, .. } => {
             let (removed, revision) = (outcome.removed, outcome.revision.0);
-            Wire::Deleted(wire::DeleteResponse { removed, revision, stale_ms: stale.map_or(0, millis_up), loss_ms: 0 })
+            Wire::Deleted(wire::DeleteResponse {
+                removed,
+                revision,
+                stale_ms: stale.map_or(0, millis_up),
+                loss_ms: 0,
+            })
         }
         Answer::Changed { outcome: Outcome::DeletePrefix(PrefixOutcome { removed, revision }), .. } => {
             Wire::PrefixDeleted(wire::DeletePrefixResponse { removed, revision: revision.0, loss_ms: 0 })

@@ -2,10 +2,10 @@
 
 use super::host::{FETCH, STAGE};
 use super::{Frames, NotGlobal, cut, frames, frames_or};
-use crate::loss::Noted;
 use crate::bulk::{self, Receiving};
 use crate::convert::{down_from, pack_requests, read_replies, up_to};
 use crate::dial::{Channel, Dial};
+use crate::loss::Noted;
 use crate::remote_store::{in_time, send_all};
 use crate::status::from_status;
 use crate::store::{Body, BodyStream, ListQuery, Listing, Slice};

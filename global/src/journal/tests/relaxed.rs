@@ -94,7 +94,10 @@ fn a_relaxed_journal_loses_a_suffix_of_what_was_not_synced_and_nothing_else() {
             }
         }
     }
-    assert!(images > 500 && lost > 100 && kept_more > 50 && holes > 10, "{images} {lost} {kept_more} {holes}");
+    assert!(
+        images > 500 && lost > 100 && kept_more > 50 && holes > 10,
+        "{images} {lost} {kept_more} {holes}"
+    );
 }
 
 #[test]
@@ -191,7 +194,8 @@ fn a_relaxed_segment_says_so_in_a_format_that_older_binaries_refuse() {
     let strict = open_with(&disk, 9, &config(), clean(Revision(2))).expect("opens");
     assert!(strict.opened.clean);
     drop(strict);
-    let newest = segments(&disk).into_iter().map(|path| read(&disk, &path)).find(|b| b[16] == 1 && b[20] & 1 == 1);
+    let newest =
+        segments(&disk).into_iter().map(|path| read(&disk, &path)).find(|b| b[16] == 1 && b[20] & 1 == 1);
     assert!(newest.is_some(), "a strict origin");
 }
 
