@@ -138,6 +138,12 @@ impl<S: Store> Client<S> {
         &self.inner.store
     }
 
+    /// As of the newest answer: a crash of Global may take the changes of its last so long, because it runs with
+    /// `--sync relaxed`. `None` = what is answered is durable.
+    pub fn loss(&self) -> Option<Duration> {
+        self.inner.store.loss()
+    }
+
     /// The error of a read that was not answered within the deadline.
     pub fn no_answer(&self) -> Error {
         Error::unavailable(format!("{}: see `dstore status`", self.silence()))

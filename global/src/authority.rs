@@ -9,7 +9,7 @@
 //! ```
 //! Invariants: the shard's lock is held across neither an await nor a look at the disk; the clock is read
 //! after it is taken; what the machine asks for is carried out, in order, before it is let go. Nothing is
-//! acknowledged before it is durable, and nothing is readable before that either.
+//! acknowledged before it is durable, and nothing is readable before that either, unless the level is `relaxed`.
 
 mod submission;
 #[cfg(test)]
@@ -21,6 +21,7 @@ use crate::catalog::Catalog;
 use crate::committer::{Done, Job, Work};
 use crate::data_dir::DataDir;
 use crate::feed::Feed;
+use crate::journal::Syncer;
 use crate::mailbox::{self, mailbox};
 use crate::sessions::{Action, Answered, Boot, Caller, Counts, InvLog, OpNo, Sessions, StreamId, Terms};
 use crate::space::Space;
@@ -130,6 +131,8 @@ pub struct Authority {
     pub(crate) blobs: Blobs,
     pub(crate) sweep_grace: Duration,
     pub(crate) sync: SyncLevel,
+    /// At the level `relaxed`: what makes the journal durable.
+    pub(crate) syncer: Option<Arc<Syncer>>,
     pub(crate) space: Arc<Space>,
     pub(crate) feed: Arc<Feed>,
     shard: Mutex<Shard>,
@@ -164,6 +167,7 @@ pub(crate) struct Parts {
     pub blobs: Blobs,
     pub sweep_grace: Duration,
     pub sync: SyncLevel,
+    pub syncer: Option<Arc<Syncer>>,
     pub space: Arc<Space>,
     pub feed: Arc<Feed>,
     pub committer: Lane<Job>,
@@ -191,6 +195,7 @@ impl Authority {
             blobs: parts.blobs,
             sweep_grace: parts.sweep_grace,
             sync: parts.sync,
+            syncer: parts.syncer,
             space: parts.space,
             feed: parts.feed,
             shard: Mutex::new(Shard { sessions, streams: HashMap::new() }),
@@ -421,6 +426,22 @@ impl Authority {
     pub(crate) fn nudge_committer(&self) {
         // A full queue needs no nudge.
         let _ = self.committer.try_send(Job::Tick);
+    }
+
+    /// Has everything made durable that was handed to the committer so far; gives the revision up to which.
+    pub(crate) async fn sync_all(&self) -> Result<Revision> {
+        let (to, answer) = oneshot::channel();
+        let stopped = || Error::unavailable("global is stopping");
+        self.committer.send(Job::Sync(to)).await.map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    /// Whether what is visible now is durable; makes it so. Blocks on the disk.
+    ///
+    /// # Errors
+    /// `Unavailable` if the journal cannot be synced.
+    pub(crate) fn ensure_visible_is_durable(&self) -> Result<()> {
+        self.syncer.as_ref().map_or(Ok(()), |syncer| syncer.ensure(self.catalog.head()))
     }
 
     /// Has the committer write a checkpoint at the head.

@@ -4,7 +4,8 @@
 //! Runs on a thread of its own (or in place, in simulation), so it may block. It is the only writer: what it
 //! decides needs no lock. A name's next change comes only after the one before is visible, so names are looked
 //! up in the visible state; blobs are shared between names, so what was decided of them is kept here until it
-//! is visible. Invariants: the results that it writes are absolute; a change without effect writes nothing;
+//! is visible. At the level `relaxed` a batch is handed on when it is written, and `durable` below means that.
+//! Invariants: the results that it writes are absolute; a change without effect writes nothing;
 //! after a failed append nothing is acknowledged, released or retried.
 
 mod copy;
@@ -42,6 +43,8 @@ pub(crate) enum Job {
     Own(Work, oneshot::Sender<Result<Done>>),
     /// Write a checkpoint; tells how to wait for it.
     Checkpoint(oneshot::Sender<oneshot::Receiver<Result<Revision>>>),
+    /// Make everything durable that was handed over before.
+    Sync(oneshot::Sender<Result<Revision>>),
     /// Look whether a checkpoint is due.
     Tick,
 }
@@ -178,6 +181,11 @@ impl Committer {
                     self.write(&authority);
                     self.publisher.publish(Publication::Checkpoint { to, at_ms: self.at_ms });
                 }
+                Job::Sync(to) => {
+                    self.write(&authority);
+                    // Whoever asked may have gone away.
+                    let _ = to.send(self.journal.sync());
+                }
                 Job::Tick => ticked = true,
             }
             if self.is_full() {
@@ -195,7 +203,7 @@ impl Committer {
     /// Whether nothing more is to share the batch.
     fn is_full(&self) -> bool {
         match self.sync {
-            SyncLevel::Group => self.payload.len() >= BATCH_BYTES,
+            SyncLevel::Group | SyncLevel::Relaxed(_) => self.payload.len() >= BATCH_BYTES,
             SyncLevel::Always => !self.commits.is_empty(),
         }
     }

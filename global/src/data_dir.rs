@@ -105,6 +105,8 @@ pub struct Opened<J> {
     pub log: InvLog,
     /// What became of names, as far back as the journal was read.
     pub(crate) feed: Log,
+    /// Whether a boot that acknowledged before it synced was not ended in order: `history` is a new one.
+    pub lossy: bool,
     /// What was cut off the journal's end, in words.
     pub torn: Option<String>,
     /// Journal time at the head, in milliseconds since 1970.
@@ -117,6 +119,8 @@ pub struct DataDir {
     sys: Sys,
     path: PathBuf,
     meta: Mutex<Meta>,
+    /// The history of the boot that is to begin.
+    history: HistoryId,
     _lock: Box<dyn Lock>,
 }
 
@@ -140,7 +144,7 @@ pub fn open<J>(
     check_history(path, &meta, checkpoint.as_ref())?;
     let index = open_index(sys, config, checkpoint.as_ref())?;
     let floors = floors(&meta, &index, checkpoint.as_ref())?;
-    let mut redo = Redo::new(sys, config, (index, files), (meta.history, checkpoint));
+    let mut redo = Redo::new(sys, config, (index, files), (meta.line(), checkpoint));
     let (journal, found) = open_journal(path.join("journal"), floors, &mut |first, last, payload| {
         redo.batch(first, last, payload)
     })?;
@@ -149,6 +153,9 @@ pub fn open<J>(
     // A mark of another head, as in a directory put together from copies, says nothing of leases.
     meta.clean = meta.clean.filter(|_| clean);
     let boot = meta.boot + 1;
+    // Whatever was given out of what is lost: nothing that this boot commits is taken for it.
+    let lossy = meta.relaxed && !clean;
+    let history = if lossy { HistoryId(sys.rng.next_u128()) } else { meta.history };
     let mut outcomes = redone.outcomes;
     let journal_time = redone.catalog.journal_time();
     let window = journal_time.saturating_sub(limits::OUTCOME_TTL.as_millis() as u64);
@@ -157,7 +164,7 @@ pub fn open<J>(
         catalog: redone.catalog,
         applier: redone.applier,
         journal,
-        history: meta.history,
+        history,
         boot,
         lease_max: meta.lease_max,
         negatives_ever: meta.negatives_ever,
@@ -168,9 +175,10 @@ pub fn open<J>(
         outcomes,
         log: redone.log,
         feed: redone.feed,
+        lossy,
         torn: found.torn,
         journal_time,
-        dir: DataDir { sys: sys.clone(), path: path.clone(), meta: Mutex::new(meta), _lock: lock },
+        dir: DataDir { sys: sys.clone(), path: path.clone(), meta: Mutex::new(meta), history, _lock: lock },
     })
 }
 
@@ -187,7 +195,23 @@ impl DataDir {
     /// # Errors
     /// As [`DataDir::persist_lease_max`]: the boot must not go on.
     pub fn begin(&self, lease: Duration) -> Result<()> {
+        self.begin_as(lease, false)
+    }
+
+    /// As [`DataDir::begin`]; `relaxed`: this boot may acknowledge before it syncs. In the same step a history that
+    /// [`open`] drew becomes the directory's.
+    ///
+    /// # Errors
+    /// As [`DataDir::begin`].
+    pub fn begin_as(&self, lease: Duration, relaxed: bool) -> Result<()> {
         self.update(|meta| {
+            if meta.history != self.history {
+                meta.line = Some(meta.line());
+                meta.history = self.history;
+                // A Local may serve a name that is lost until its lease ends, also if this boot ends before.
+                meta.async_dels = true;
+            }
+            meta.relaxed = relaxed;
             meta.boot += 1;
             // Nobody served anything when it stopped.
             let clean = meta.clean.take().is_some();
@@ -229,7 +253,19 @@ impl DataDir {
     /// # Errors
     /// As [`DataDir::persist_lease_max`]; the stop is then not clean.
     pub fn mark_clean(&self, head: Revision) -> Result<()> {
-        self.update(|meta| meta.clean = Some(head))
+        self.update(|meta| {
+            meta.clean = Some(head);
+            meta.relaxed = false;
+        })
+    }
+
+    /// Notes that everything that was acknowledged is durable, and that nothing will be committed any more, though
+    /// leases may be outstanding.
+    ///
+    /// # Errors
+    /// As [`DataDir::persist_lease_max`]; the next start then draws a new history.
+    pub fn mark_synced(&self) -> Result<()> {
+        self.update(|meta| meta.relaxed = false)
     }
 
     fn update(&self, change: impl FnOnce(&mut Meta)) -> Result<()> {
@@ -303,7 +339,7 @@ fn sync_ancestors(disk: &dyn Disk, path: &Path) -> Result<()> {
 
 pub(crate) fn check_history(path: &Path, meta: &Meta, checkpoint: Option<&Checkpoint>) -> Result<()> {
     match checkpoint {
-        Some(c) if c.history != meta.history => Err(Error::corrupt(format!(
+        Some(c) if c.history != meta.line() => Err(Error::corrupt(format!(
             "in `{}`, `meta` and `checkpoint` are of different histories: restore both from one backup",
             path.display()
         ))),

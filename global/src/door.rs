@@ -234,6 +234,10 @@ impl Store for Host {
         self.0.feed.watch(&query, self.0.catalog.head())
     }
 
+    fn loss(&self) -> Option<std::time::Duration> {
+        self.0.sync.loss()
+    }
+
     async fn status(&self) -> Result<Status> {
         let counts = self.0.counts();
         let (stopping, lease, slow) = self.0.event(|m, now| (m.is_retiring(), m.lease(), m.slow(now)));
@@ -258,7 +262,7 @@ impl Store for Host {
             fact("blobs_marked_corrupt", blobs.marked.to_string()),
             fact("watches", self.0.feed.watchers().to_string()),
             fact("watch_from", self.0.feed.reach().0.to_string()),
-            fact("sync", self.0.sync.to_string()),
+            fact("sync", sync_in_words(self.0.sync)),
             fact("space", shortage),
             fact("free_bytes", free.map_or_else(|| "unknown".to_owned(), |free| free.to_string())),
         ];
@@ -271,6 +275,17 @@ impl Store for Host {
             lease,
             facts,
         })
+    }
+}
+
+/// The level, and what it means if that is less than that everything acknowledged is durable.
+fn sync_in_words(sync: crate::SyncLevel) -> String {
+    match sync.loss() {
+        None => sync.to_string(),
+        Some(span) => {
+            let span = span.as_millis();
+            format!("relaxed: up to {span} ms of changes may be lost by a crash")
+        }
     }
 }
 

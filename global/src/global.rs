@@ -16,7 +16,7 @@ use crate::config::GlobalConfig;
 use crate::data_dir::{self, DataDir, DataDirConfig, Opened};
 use crate::feed::Feed;
 use crate::host::Host;
-use crate::journal::{Journal, JournalConfig};
+use crate::journal::{Journal, JournalConfig, Syncer};
 use crate::publisher::Publishing;
 use crate::sessions::{Boot, Terms};
 use crate::space::Space;
@@ -24,7 +24,7 @@ use crate::sweep;
 use dstore_proto::IdSource;
 use dstore_proto::serve::{Limits, Routes, Serving};
 use dstore_proto::store::Store;
-use dstore_shared::{Error, Moment, Result};
+use dstore_shared::{Error, Moment, Result, Revision};
 use dstore_sys::Sys;
 use dstore_sys::net::{Address, Listener};
 use dstore_sys::tasks::{Lane, LaneEnd, Tasks};
@@ -83,7 +83,15 @@ impl Global {
             tracing::warn!(torn, "the journal had an unfinished end, which was cut off");
         }
         let listeners = bind(&sys, &config.listen).await?;
-        let opened = begin(&sys, opened, config.lease).await?;
+        if opened.lossy {
+            tracing::warn!(
+                history = %opened.history, head = %opened.catalog.head(),
+                "it was used with `--sync relaxed` and not stopped in order: what was acknowledged last may be lost, so a \
+                 new history begins"
+            );
+        }
+        let relaxed = config.sync.loss().is_some();
+        let opened = begin(&sys, opened, config.lease, relaxed).await?;
         let tasks = Tasks::new();
         let found = !opened.fresh;
         let (authority, dir, ends) = assemble(&sys, &config, &tasks, opened, blobs);
@@ -97,6 +105,9 @@ impl Global {
         };
         tasks.spawn("tick", tick(authority.clone()));
         tasks.spawn("lease", grow_lease(authority.clone(), dir.clone()));
+        if let Some(syncer) = authority.syncer.clone() {
+            tasks.spawn("sync", sync_on_time(authority.clone(), syncer));
+        }
         tasks.spawn("space", watch_space(authority.clone()));
         tasks.spawn("sweep", sweep::sweep(authority.clone()));
         tasks.spawn("mark", sweep::mark(authority.clone()));
@@ -162,6 +173,7 @@ impl Global {
             let _ = tokio::time::timeout(self.drain_timeout, self.authority.checkpoint()).await;
         }
         let head = self.authority.catalog.head();
+        let synced = self.synced(head).await;
         // Their handlers hold the authority, which holds the journal and the index.
         drop(self.doors);
         drop(self.authority);
@@ -171,12 +183,32 @@ impl Global {
             }
         };
         let ended = tokio::time::timeout(self.drain_timeout, end).await.is_ok();
-        match (failed, quiet && ended) {
+        match (failed.or(synced.err()), quiet && ended) {
             (Some(e), _) => Err(e),
             (None, true) => self.dir.mark_clean(head),
             (None, false) => {
+                if ended {
+                    self.dir.mark_synced()?;
+                }
                 Err(Error::unavailable("stopped with leases outstanding: the next start waits for them"))
             }
+        }
+    }
+}
+
+impl Global {
+    /// Has everything up to `head`, the last revision, made durable; at once unless the level is `relaxed`.
+    async fn synced(&self, head: Revision) -> Result<()> {
+        if self.authority.syncer.is_none() {
+            return Ok(());
+        }
+        let synced = tokio::time::timeout(self.drain_timeout, self.authority.sync_all()).await;
+        match synced {
+            Ok(Ok(durable)) if durable == head => Ok(()),
+            Ok(Err(e)) => Err(e),
+            Ok(Ok(_)) | Err(_) => Err(Error::unavailable(
+                "stopped before everything was synced: the next start begins a new history",
+            )),
         }
     }
 }
@@ -185,7 +217,7 @@ impl Global {
 async fn open(sys: &Sys, config: &GlobalConfig) -> Result<Opened<Journal>> {
     let dir =
         DataDirConfig { path: config.data.clone(), engine: config.engine, catalog: CatalogConfig::default() };
-    let (min_free, sys) = (config.min_free, sys.clone());
+    let (min_free, relaxed, sys) = (config.min_free, config.sync.loss(), sys.clone());
     let blocking = sys.blocking;
     blocking
         .run(move || {
@@ -193,6 +225,7 @@ async fn open(sys: &Sys, config: &GlobalConfig) -> Result<Opened<Journal>> {
                 let config = JournalConfig {
                     min_free_bytes: min_free,
                     replay_again: FEED_BEFORE_CHECKPOINT,
+                    relaxed,
                     ..JournalConfig::new(path)
                 };
                 let floors = crate::journal::Floors {
@@ -226,15 +259,21 @@ fn assemble(
         head: opened.catalog.head(),
         at: now,
         grace: crate::sessions::lengthened(grace),
-        all_wait: opened.negatives_ever || opened.async_dels,
+        // A Local may hold a name whose SET is lost: no other SET of it may overtake its lease.
+        all_wait: opened.negatives_ever || opened.async_dels || opened.lossy,
     };
     let dir = Arc::new(opened.dir);
     let catalog = opened.catalog.clone();
     let space = Arc::new(Space::new(sys, &config.data, config.min_free));
     let feed = Feed::new(opened.history, opened.feed, config.watch_bytes);
     let mut ends = Vec::new();
+    let syncer = opened.journal.syncer().cloned();
+    if let Some(syncer) = syncer.clone() {
+        catalog.gate(Box::new(move |revision| syncer.ensure(revision)));
+    }
     let authority = Arc::new_cyclic(|authority| {
-        let (publishing, published) = Publishing::start(sys.blocking, authority.clone(), catalog.clone());
+        let (weak, visible) = (authority.clone(), catalog.clone());
+        let (publishing, published) = Publishing::start(sys.blocking, weak, visible, syncer.clone());
         let rules = (config.sync, space.clone());
         let mut committer =
             Committer::new(authority.clone(), catalog.clone(), opened.journal, publishing, rules);
@@ -250,10 +289,11 @@ fn assemble(
             blobs,
             sweep_grace: config.sweep_grace,
             sync: config.sync,
+            syncer: syncer.clone(),
             space,
             feed,
             committer,
-            terms: Terms::for_lease(config.lease),
+            terms: Terms { loss: config.sync.loss(), ..Terms::for_lease(config.lease) },
             boot,
             outcomes: opened.outcomes.into_iter().map(|(id, outcome, _)| (id, outcome)).collect(),
             log: opened.log,
@@ -285,10 +325,15 @@ async fn bind(sys: &Sys, addresses: &[Address]) -> Result<Vec<Box<dyn Listener>>
 }
 
 /// Makes it durable that this boot goes on, before its first commit and its first grant.
-async fn begin(sys: &Sys, opened: Opened<Journal>, lease: Duration) -> Result<Opened<Journal>> {
+async fn begin(
+    sys: &Sys,
+    opened: Opened<Journal>,
+    lease: Duration,
+    relaxed: bool,
+) -> Result<Opened<Journal>> {
     sys.blocking
         .run(move || {
-            opened.dir.begin(lease)?;
+            opened.dir.begin_as(lease, relaxed)?;
             Ok(opened)
         })
         .await
@@ -334,6 +379,18 @@ async fn grow_lease(authority: Arc<Authority>, dir: Arc<DataDir>) {
             }
         }
         tokio::time::sleep(GROW_EVERY).await;
+    }
+}
+
+/// Syncs a relaxed journal in time, for ever.
+async fn sync_on_time(authority: Arc<Authority>, syncer: Arc<Syncer>) {
+    loop {
+        syncer.due().await;
+        let sync = syncer.clone();
+        if let Err(error) = authority.sys.blocking.run(move || sync.sync()).await {
+            authority.fail(&error);
+            return;
+        }
     }
 }
 

@@ -252,10 +252,17 @@ impl Look<'_> {
                  restore the data directory from a backup"
             )));
         }
+        let lossy = meta.relaxed && meta.clean != Some(head);
         if let Some(torn) = &judged.torn {
-            self.report
-                .mends
-                .push(format!("{torn}; it was never acknowledged").replace("was cut", "will be cut"));
+            let known = if lossy { "it was not durable" } else { "it was never acknowledged" };
+            self.report.mends.push(format!("{torn}; {known}").replace("was cut", "will be cut"));
+        }
+        if lossy {
+            self.report.notes.push(
+                "used with `--sync relaxed` and not stopped in order: what was acknowledged last may be lost, so the next \
+                 start begins a new history"
+                    .to_owned(),
+            );
         }
         if !proven {
             self.report.mends.push("the index will be rebuilt from the whole journal".to_owned());
@@ -302,7 +309,10 @@ impl Look<'_> {
     fn void_damage(&mut self) {
         let refused = !self.report.faults.is_empty();
         for segment in self.report.segments.iter().filter(|s| s.role != SegmentRole::Void && !refused) {
-            if let Some(fault) = segment.faults.first() {
+            // Behind the end of a relaxed journal there may be such: that they will be cut is told.
+            let torn = self.report.journal.as_ref().and_then(|judged| judged.torn.as_ref());
+            let cut = torn.filter(|torn| torn.segment == segment.name).map_or(u64::MAX, |torn| torn.offset);
+            if let Some(fault) = segment.faults.first().filter(|fault| fault.offset < cut) {
                 let (name, offset, n) = (&segment.name, fault.offset, segment.faults.len());
                 self.report.notes.push(format!(
                     "`{name}` has `{n}` damaged batches, the first at offset `{offset}`: the index has what they held"

@@ -2,7 +2,8 @@
 //! the committer writes the next batch.
 //!
 //! Runs on a thread of its own (or in place, in simulation), so it may block. Invariants: it is given only what
-//! is durable; visibility, the holders' bits, the freed names and the answer are one step under the shard's
+//! is durable, or at the level `relaxed` what is written, and then it acknowledges nothing while older changes that it
+//! acknowledged are overdue to be synced; visibility, the holders' bits, the freed names and the answer are one step under the shard's
 //! lock (rule 8). It is the one caller of [`Catalog::show`] and [`Catalog::checkpoint`], so a checkpoint has
 //! the outcomes of exactly what is visible. It decides nothing.
 
@@ -12,6 +13,7 @@ use crate::change::Commit;
 use crate::checkpoint::Remembered;
 use crate::committer::Done;
 use crate::feed::Unbound;
+use crate::journal::Syncer;
 use crate::sessions::OpNo;
 use dstore_shared::{Error, Outcome, Result, Revision};
 use dstore_sys::tasks::{Blocking, Lane, LaneEnd};
@@ -59,6 +61,8 @@ pub(crate) enum Publication {
 pub(crate) struct Publisher {
     authority: Weak<Authority>,
     catalog: Catalog,
+    /// If what it is given may be written only, and not durable.
+    syncer: Option<Arc<Syncer>>,
 }
 
 /// The committer's way to the publisher.
@@ -79,8 +83,9 @@ impl Publishing {
         blocking: Blocking,
         authority: Weak<Authority>,
         catalog: Catalog,
+        syncer: Option<Arc<Syncer>>,
     ) -> (Self, Option<LaneEnd>) {
-        let publisher = Publisher { authority, catalog };
+        let publisher = Publisher { authority, catalog, syncer };
         match blocking {
             Blocking::Threads => {
                 let publisher = Arc::new(publisher);
@@ -139,6 +144,10 @@ impl Publisher {
         let at_ms = match publication {
             Publication::Batch { commits, decided, unbound, at_ms } => {
                 self.catalog.make_room();
+                if let Some(Err(e)) = self.syncer.as_ref().map(|syncer| syncer.admit()) {
+                    fail_all(&authority, decided, &e);
+                    return;
+                }
                 self.show(&authority, &commits, decided);
                 // After they are visible: whoever is told of a change reads at least that change.
                 authority.feed.append(&commits, &unbound);
@@ -190,6 +199,18 @@ impl Publisher {
                     }
                 }
             });
+        }
+    }
+}
+
+/// The journal could not be synced: nobody knows whether the commits will be there after a restart.
+fn fail_all(authority: &Authority, decided: Vec<Decided>, error: &Error) {
+    authority.fail(error);
+    let unknown = Error::unavailable(format!("outcome unknown: {}", error.message()));
+    for Decided { to, .. } in decided {
+        match to {
+            To::Op(op) => authority.event(|m, _| m.fail(op, &unknown)),
+            To::Own(to) => _ = to.send(Err(unknown.clone())),
         }
     }
 }

@@ -70,8 +70,12 @@ async fn sweep_batch(authority: &Arc<Authority>, left: &mut VecDeque<BlobHash>) 
 pub(crate) async fn remove(authority: &Arc<Authority>, hash: BlobHash, left: &mut VecDeque<BlobHash>) {
     let store = authority.clone();
     // When the journal has failed, it may know of blobs that nobody can see before the next start.
-    let known =
-        move |hash: &BlobHash| store.failed().is_some() || !matches!(store.catalog.blob(hash), Ok(None));
+    // What it knows no more, it must not know again after a crash: no change is made durable for the file's sake later.
+    let known = move |hash: &BlobHash| {
+        store.failed().is_some()
+            || !matches!(store.catalog.blob(hash), Ok(None))
+            || store.ensure_visible_is_durable().is_err()
+    };
     let removed = authority.blobs.unlink(hash, known).await;
     if let Err(error) = &removed {
         tracing::warn!(%hash, %error, "the file of a swept blob stays for now");

@@ -47,6 +47,8 @@ const SESSION_QUEUE: usize = 8192;
 struct Published {
     valid_until: AtomicU64,
     era: AtomicU64,
+    /// Nanoseconds of changes that a crash of Global may take; 0 = none.
+    loss: AtomicU64,
 }
 
 struct Machine {
@@ -173,6 +175,12 @@ impl Core {
         let machine = self.machine.lock();
         let c = &machine.coherence;
         (c.born(), c.known(), c.lease(), c.epoch())
+    }
+
+    /// A crash of Global may take the changes of its last so long, as it said last.
+    pub fn loss(&self) -> Option<Duration> {
+        let nanos = self.published.loss.load(Ordering::Relaxed);
+        (nanos > 0).then(|| Duration::from_nanos(nanos))
     }
 
     /// Global's clock, to stamp requests with.
@@ -363,6 +371,8 @@ impl Core {
         // Read after the lock is held, so that events see a clock that never goes back.
         let now = self.sys.clock.now();
         let done = event(&mut machine.coherence, now);
+        let loss = machine.coherence.loss().map_or(0, |loss| loss.as_nanos() as u64);
+        self.published.loss.store(loss, Ordering::Relaxed);
         let found = self.carry_out(&mut machine);
         drop(machine);
         for (flight, name, entry, carried) in found {

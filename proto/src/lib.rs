@@ -9,6 +9,7 @@ mod codec;
 mod convert;
 pub mod dial;
 pub mod link;
+mod loss;
 mod many;
 mod remote_store;
 pub mod serve;

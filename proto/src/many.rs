@@ -7,6 +7,7 @@
 //! holds at most what one call may give.
 
 use crate::convert::{Packer, detach, names_to, need};
+use crate::loss::Noted;
 use crate::remote_store::in_time;
 use crate::status;
 use crate::store::{Body, BodyStream, Found, FoundMany, Provenance, SetOne, SetReply, Stat, StatMany, Tier};
@@ -89,7 +90,7 @@ impl Packing {
             return wire::GetManyPiece { header: Some(header), data: Bytes::new() };
         };
         let (len, entry) = (entry.size, Some(Packer::new(32).entry(&entry)));
-        let header = wire::DownloadHeader { found: true, entry, from: Some(from.into()), len };
+        let header = wire::DownloadHeader { found: true, entry, from: Some(from.into()), len, loss_ms: 0 };
         let small = match &body {
             Body::Blob(blob) => Some(blob.bytes().clone()),
             Body::Bytes(bytes) => Some(bytes.clone()),
@@ -109,10 +110,12 @@ pub(crate) async fn read_found(
     mut chunks: Streaming<wire::GetManyChunk>,
     asked: usize,
     idle: Duration,
+    noted: &Noted,
 ) -> Result<FoundMany> {
     let mut reading =
         Reading { all: FoundMany { found: Vec::new(), revision: Revision(0) }, open: None, bytes: 0 };
     while let Some(chunk) = in_time(idle, chunks.message()).await? {
+        noted.note(&chunk);
         for wire::GetManyPiece { header, data } in chunk.pieces {
             if let Some(header) = header {
                 reading.close()?;
@@ -258,7 +261,11 @@ pub(crate) fn set_results_from(done: wire::SetManyResponse) -> Result<Vec<Result
 
 pub(crate) fn stats_to(all: &StatMany) -> wire::StatManyResponse {
     let stat = |stat: &Option<Stat>| stat.as_ref().map(Into::into).unwrap_or_default();
-    wire::StatManyResponse { stats: all.stats.iter().map(stat).collect(), revision: all.revision.0 }
+    wire::StatManyResponse {
+        stats: all.stats.iter().map(stat).collect(),
+        revision: all.revision.0,
+        loss_ms: 0,
+    }
 }
 
 pub(crate) fn stats_from(all: wire::StatManyResponse) -> Result<StatMany> {

@@ -6,6 +6,7 @@
 use crate::bulk::{self, Receiving};
 use crate::convert::{Packer, bound_from, detach, millis_up, mode_to, names_to, need, target_to};
 use crate::dial::{Channel, Dial};
+use crate::loss::{Labelled, Noted};
 use crate::many::{self, same_length};
 use crate::status::from_status;
 use crate::store::{
@@ -45,6 +46,7 @@ pub struct RemoteStore {
     frame: usize,
     call: Duration,
     idle: Duration,
+    noted: Noted,
 }
 
 impl RemoteStore {
@@ -53,25 +55,39 @@ impl RemoteStore {
         let client = StoreClient::new(channel.clone())
             .max_decoding_message_size(dial.frame_bytes)
             .max_encoding_message_size(dial.frame_bytes);
-        Self { client, channel, frame: dial.frame_bytes, call: dial.call, idle: dial.transfer_idle }
+        Self {
+            client,
+            channel,
+            frame: dial.frame_bytes,
+            call: dial.call,
+            idle: dial.transfer_idle,
+            noted: Noted::default(),
+        }
     }
 
-    async fn unary<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T> {
-        in_time(self.call, call).await.map(Response::into_inner)
+    async fn unary<T: Labelled>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T> {
+        let answer = in_time(self.call, call).await.map(Response::into_inner);
+        answer.inspect(|answer| self.noted.note(answer))
     }
 
     /// As [`Self::unary`], of a change: without an answer it may have been made.
-    async fn change<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T> {
+    async fn change<T: Labelled>(
+        &self,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T> {
         self.change_within(self.call, call).await
     }
 
-    async fn change_within<T>(
+    async fn change_within<T: Labelled>(
         &self,
         limit: Duration,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T> {
         match tokio::time::timeout(limit, call).await {
-            Ok(answer) => answer.map(Response::into_inner).map_err(|status| from_status(&status)),
+            Ok(answer) => {
+                let answer = answer.map(Response::into_inner).map_err(|status| from_status(&status));
+                answer.inspect(|answer| self.noted.note(answer))
+            }
             Err(_) => Err(Error::unavailable(format!("outcome unknown: {}", silence(limit)))),
         }
     }
@@ -91,6 +107,7 @@ impl RemoteStore {
         .await?;
         let wire::DownloadChunk { header, data } = need(first, "header")?;
         let header = need(header, "header")?;
+        self.noted.note(&header);
         if !header.found {
             self.end(&mut chunks).await?;
             return Ok(None);
@@ -142,7 +159,9 @@ impl RemoteStore {
             let in_doubt = binds && e.message().starts_with(UNANSWERED);
             if in_doubt { Error::unavailable(format!("outcome unknown: {}", e.message())) } else { e }
         };
-        answer.map_err(told)?.try_into()
+        let answer = answer.map_err(told)?;
+        self.noted.note(&answer);
+        answer.try_into()
     }
 }
 
@@ -279,7 +298,7 @@ impl Store for RemoteStore {
         let limit = self.call + mode.deadline().unwrap_or_default();
         let (mode, deadline_ms) = mode_to(mode);
         let request = wire::DeleteRequest { id, names: names_to(&names), mode, deadline_ms };
-        let wire::DeleteResponse { removed, revision, stale_ms } =
+        let wire::DeleteResponse { removed, revision, stale_ms, .. } =
             self.change_within(limit, self.client.clone().delete(request)).await?;
         same_length(removed.len(), asked)?;
         let (revision, stale) = (dstore_shared::Revision(revision), bound_from(stale_ms));
@@ -316,7 +335,8 @@ impl Store for RemoteStore {
         check_names(&names)?;
         let mut client = self.client.clone();
         let chunks = in_time(self.call, async { client.get_many(many::get_many_to(&names)).await }).await?;
-        many::read_found(chunks.into_inner(), names.len(), self.idle).await
+        let found = many::read_found(chunks.into_inner(), names.len(), self.idle, &self.noted).await?;
+        Ok(found)
     }
 
     async fn set_many(&self, sets: Vec<SetOne>) -> Result<Vec<Result<SetReply>>> {
@@ -354,7 +374,11 @@ impl Store for RemoteStore {
     }
 
     async fn watch(&self, query: WatchQuery) -> Result<Watching> {
-        watch_wire::begin(self.client.clone(), self.call, &query).await
+        watch_wire::begin(self.client.clone(), self.call, &query, &self.noted).await
+    }
+
+    fn loss(&self) -> Option<Duration> {
+        self.noted.loss()
     }
 
     async fn status(&self) -> Result<TierStatus> {

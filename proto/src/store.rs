@@ -40,12 +40,15 @@ pub struct Provenance {
     pub revision: Revision,
     /// Only if a stale answer was asked for: the answer may have been wrong for so long. `None` = it is right.
     pub stale_for: Option<Duration>,
+    /// Only at `--sync relaxed`: a crash of Global may take the changes of its last so long, and the answer may tell of
+    /// them. `None` = what it tells is durable.
+    pub loss: Option<Duration>,
 }
 
 impl Provenance {
     /// Of an answer that is right.
     pub const fn new(tier: Tier, cached: bool, revision: Revision) -> Self {
-        Self { tier, cached, revision, stale_for: None }
+        Self { tier, cached, revision, stale_for: None, loss: None }
     }
 }
 
@@ -437,6 +440,12 @@ pub trait Store: Send + Sync + 'static {
     /// # Cancel safety
     /// A watch that is dropped has done nothing; another one after the last `through` misses nothing.
     fn watch(&self, query: WatchQuery) -> impl Future<Output = Result<Watching>> + Send;
+
+    /// As of the newest answer: a crash of Global may take the changes of its last so long, because it runs with
+    /// `--sync relaxed`. `None` = what is answered is durable, or nothing was answered yet.
+    fn loss(&self) -> Option<Duration> {
+        None
+    }
 
     /// How the tier is.
     ///

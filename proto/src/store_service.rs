@@ -5,6 +5,7 @@
 
 use crate::bulk::{Bulk, Receiving};
 use crate::convert::{Packer, detach, mode_from, names_from, namespace_from, need, target_from, wait_from};
+use crate::loss::{Answer, Labelled, labelled_stream};
 use crate::many;
 use crate::serve::Limits;
 use crate::status::{from_status, to_status};
@@ -51,12 +52,26 @@ impl<S: Store> StoreService<S> {
         Self { store, ids, tasks, handler: limits.handler, idle: limits.transfer_idle }
     }
 
-    async fn within<T>(&self, call: impl Future<Output = Result<T>>) -> Result<Response<T>, Status> {
+    async fn within<T: Answer>(&self, call: impl Future<Output = Result<T>>) -> Result<Response<T>, Status> {
+        let answer = self.in_time(call).await?;
+        Ok(Response::new(answer.labelled(self.store.loss())))
+    }
+
+    /// As [`Self::within`], of a stream.
+    async fn within_stream<T: Labelled + Send + 'static>(
+        &self,
+        call: impl Future<Output = Result<WireStream<T>>>,
+    ) -> Result<Response<WireStream<T>>, Status> {
+        let answer = self.in_time(call).await?;
+        Ok(Response::new(labelled_stream(answer, self.store.loss())))
+    }
+
+    async fn in_time<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T, Status> {
         let limit = self.handler;
         let late =
             |_| Err(Error::unavailable(format!("no answer within `{limit:?}`: outcome unknown, try again")));
         let answer = tokio::time::timeout(limit, call).await.unwrap_or_else(late);
-        answer.map(Response::new).map_err(|e| to_status(&e))
+        answer.map_err(|e| to_status(&e))
     }
 
     fn id(&self, given: Option<wire::RequestId>) -> Result<RequestId> {
@@ -87,7 +102,7 @@ impl<S: Store> StoreService<S> {
         if data.len() as u64 != len {
             return Err(Error::internal("a blob has another length than its entry says"));
         }
-        Ok(wire::GetResponse { found: true, entry: Some(entry), from: Some(from), data })
+        Ok(wire::GetResponse { found: true, entry: Some(entry), from: Some(from), data, loss_ms: 0 })
     }
 
     async fn begin_download(&self, request: wire::GetRequest) -> Result<WireStream<wire::DownloadChunk>> {
@@ -98,7 +113,8 @@ impl<S: Store> StoreService<S> {
         };
         let len = len_of(&found, slice)?;
         let entry = Some(Packer::new(32).entry(&found.entry));
-        let header = Some(wire::DownloadHeader { found: true, entry, from: Some(found.from.into()), len });
+        let header =
+            Some(wire::DownloadHeader { found: true, entry, from: Some(found.from.into()), len, loss_ms: 0 });
         // What is at hand and fits goes with the header: one message, as cheap as Get.
         let at_hand = match &found.body {
             Body::Blob(blob) => Some(blob.bytes()),
@@ -183,7 +199,7 @@ impl<S: Store> StoreService<S> {
         self.tasks.spawn("upload", async move {
             _ = done.send(take_upload(&*store, &*ids, id, name, Body::Stream(body)).await);
         });
-        answer_set(&self.finished(sent, result, binds).await?)
+        Ok(answer_set(&self.finished(sent, result, binds).await?)?.labelled(self.store.loss()))
     }
 
     async fn finished<T>(
@@ -266,7 +282,7 @@ impl<S: Store> Bulk for StoreService<S> {
     }
 
     async fn down(&self, wanted: wire::GetRequest) -> Result<WireStream<wire::DownloadChunk>, Status> {
-        self.within(self.begin_download(wanted)).await.map(Response::into_inner)
+        self.within_stream(self.begin_download(wanted)).await.map(Response::into_inner)
     }
 }
 
@@ -284,7 +300,7 @@ impl<S: Store> store_server::Store for StoreService<S> {
         &self,
         request: Request<wire::GetRequest>,
     ) -> Result<Response<Self::DownloadStream>, Status> {
-        self.within(self.begin_download(request.into_inner())).await
+        self.within_stream(self.begin_download(request.into_inner())).await
     }
 
     async fn set(&self, request: Request<wire::SetRequest>) -> Result<Response<wire::SetResponse>, Status> {
@@ -302,7 +318,7 @@ impl<S: Store> store_server::Store for StoreService<S> {
         &self,
         request: Request<wire::GetManyRequest>,
     ) -> Result<Response<Self::GetManyStream>, Status> {
-        self.within(async {
+        self.within_stream(async {
             let names = names_from(request.into_inner().names)?;
             let found = self.store.get_many(names).await?;
             Ok(many::send_found(&self.tasks, self.idle, found))
@@ -380,7 +396,7 @@ impl<S: Store> store_server::Store for StoreService<S> {
         self.within(async {
             let prefix = Prefix::new(&namespace_from(&namespace)?, &prefix)?;
             let done = self.store.delete_prefix(self.id(id)?, prefix).await?;
-            Ok(wire::DeletePrefixResponse { removed: done.removed, revision: done.revision.0 })
+            Ok(wire::DeletePrefixResponse { removed: done.removed, revision: done.revision.0, loss_ms: 0 })
         })
         .await
     }
@@ -407,7 +423,7 @@ impl<S: Store> store_server::Store for StoreService<S> {
     ) -> Result<Response<wire::ExistsResponse>, Status> {
         self.within(async {
             let exists = self.store.exists(names_from(request.into_inner().names)?).await?;
-            Ok(wire::ExistsResponse { exists })
+            Ok(wire::ExistsResponse { exists, loss_ms: 0 })
         })
         .await
     }
@@ -424,7 +440,7 @@ impl<S: Store> store_server::Store for StoreService<S> {
         request: Request<wire::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let of = request.extensions().get::<OfConnection>().cloned();
-        self.within(async {
+        self.within_stream(async {
             let of = of.ok_or_else(|| Error::internal("a call without a connection: report this"))?;
             let place = of.enter()?;
             let watching = self.store.watch(request.into_inner().try_into()?).await?;

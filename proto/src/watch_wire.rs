@@ -5,6 +5,7 @@
 
 use crate::convert::need;
 use crate::dial::Channel;
+use crate::loss::Noted;
 use crate::remote_store::in_time;
 use crate::status::to_status;
 use crate::transfer::WireStream;
@@ -105,6 +106,7 @@ pub(crate) async fn begin(
     mut client: StoreClient<Channel>,
     call: Duration,
     query: &WatchQuery,
+    noted: &Noted,
 ) -> Result<Watching> {
     let request = wire::WatchRequest::from(query);
     let (messages, first) = in_time(call, async move {
@@ -114,6 +116,7 @@ pub(crate) async fn begin(
     })
     .await?;
     let header = need(first.and_then(|first| first.header), "header")?;
+    noted.note(&header);
     let history = crate::convert::history_from(&header.history)?;
     let after = Revision(header.after);
     if query.after.is_some_and(|asked| asked != after) {

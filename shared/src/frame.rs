@@ -114,6 +114,8 @@ pub enum Down {
         /// The session is a wildcard until the Local has listed its names (rule 19). Names that stay servable are
         /// listed meanwhile.
         list: bool,
+        /// A crash of Global may take the changes of its last so long; `None` = what it answers is durable.
+        loss: Option<Duration>,
     },
     /// Remove the name if its binding is not newer than `upto`, and poison its flights (rule 10).
     Inv {

@@ -56,7 +56,8 @@ pub struct StoreFlags {
     /// Index engine: fjall, sled or memory [default: fjall].
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<String>,
-    /// Make changes durable together (group) or each by itself (always) [default: group].
+    /// Make changes durable together (group), each by itself (always), or after they are acknowledged (relaxed=TIME: a
+    /// crash may lose the changes of so long) [default: group].
     #[arg(long, value_name = "LEVEL")]
     pub sync: Option<String>,
     /// Lease length, 50ms to 10s [default: 2s].

@@ -79,6 +79,12 @@ fn the_sync_level_comes_from_flag_environment_or_file() {
         panic!()
     };
     assert_eq!(global.sync, SyncLevel::Always, "both tiers in one process");
+    let relaxed = |ms| SyncLevel::Relaxed(Duration::from_millis(ms));
+    assert_eq!(super::tests::global(&["global", "--sync", "relaxed"], &env, file).sync, relaxed(100));
+    let env = [("DSTORE_SYNC", "relaxed=50ms")];
+    assert_eq!(super::tests::global(&["global"], &env, None).sync, relaxed(50), "environment");
+    let (env, file) = ([("DSTORE_CONFIG", "dstore.toml")], Some("[global]\nsync = \"relaxed=2s\"\n"));
+    assert_eq!(super::tests::global(&["global"], &env, file).sync, relaxed(2_000), "file");
 }
 
 #[test]
@@ -135,7 +141,7 @@ fn one_shot_commands_take_any_bytes_and_json_anywhere() {
 #[test]
 fn what_is_wrong_is_refused_naming_who_gave_it_and_what_to_write() {
     let file = "[global]\n\nlease = \"2\"\n";
-    let table: [Row; 21] = [
+    let table: [Row; 22] = [
         (&["global", "--lease", "2"], &[], "`--lease`: `2` is not a duration: write one like"),
         (&["global"], &[("DSTORE_LEASE", "x")], "`DSTORE_LEASE`: `x` is not a duration"),
         (&["global", "--config", "dstore.toml"], &[], "dstore.toml:3: `lease`: `2` is not a duration"),
@@ -144,10 +150,11 @@ fn what_is_wrong_is_refused_naming_who_gave_it_and_what_to_write() {
         (&["global", "--min-free", "1 GiB"], &[], "`--min-free`: `1 GiB` is not a size"),
         (&["global", "--engine", "redb"], &[], "`redb` is not an engine: use fjall, sled or memory"),
         (
-            &["global", "--sync", "relaxed"],
+            &["global", "--sync", "loose"],
             &[],
-            "`--sync`: `relaxed` is not a sync level: use group or always",
+            "`--sync`: `loose` is not a sync level: use group, always or relaxed=100ms",
         ),
+        (&["global", "--sync", "relaxed=5ms"], &[], "`--sync`: `5ms` is out of range: write 10ms to 10s"),
         (&["--sync", "Group"], &[], "`Group` is not a sync level"),
         (&["global"], &[("DSTORE_SYNC", "")], "`DSTORE_SYNC`: `` is not a sync level"),
         (&["--sync", "always", "get", "k"], &[], "`--sync` belongs to solo mode"),

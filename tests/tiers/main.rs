@@ -10,6 +10,7 @@ mod list;
 mod many;
 mod prefix;
 mod races;
+mod relaxed;
 mod rig;
 mod scrub;
 mod watch;

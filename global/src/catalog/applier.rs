@@ -25,6 +25,9 @@ const SPACE_MIN: u64 = 2 << 20;
 /// Called once, with the reason, when the index takes no more.
 pub type OnPoison = Box<dyn FnOnce(Error) + Send>;
 
+/// Returns when everything up to a revision is durable in the journal.
+pub type Gate = Box<dyn Fn(Revision) -> Result<()> + Send + Sync>;
+
 /// Something for the applier.
 pub(super) enum Job {
     Memtable(Arc<Memtable>),
@@ -62,6 +65,8 @@ pub(super) struct Applier {
     starved: AtomicBool,
     poison: OnceLock<Error>,
     on_poison: Mutex<Option<OnPoison>>,
+    /// Set if what is shown may not be durable yet: the index must not have it before it is.
+    pub(super) gate: OnceLock<Gate>,
     pending_bytes_max: usize,
 }
 
@@ -95,6 +100,7 @@ impl Applier {
             starved: false.into(),
             poison: OnceLock::new(),
             on_poison: Mutex::new(None),
+            gate: OnceLock::new(),
             pending_bytes_max,
         }
     }
@@ -208,6 +214,7 @@ impl Applier {
     fn run(&self, job: Job) -> Result<()> {
         match job {
             Job::Memtable(memtable) => {
+                self.durable(memtable.last)?;
                 // Before anything of it can be seen in the index.
                 self.begun.fetch_add(1, Ordering::SeqCst);
                 self.engine.apply(memtable.writes(), memtable.last)?;
@@ -223,7 +230,7 @@ impl Applier {
                 self.engine.apply(hints.into_iter().map(gone).collect(), self.indexed())
             }
             Job::Checkpoint(CheckpointJob { revision, at_ms, names, outcomes, done }) => {
-                let stored = self.store(revision);
+                let stored = self.durable(revision).and_then(|()| self.store(revision));
                 let file = Checkpoint {
                     revision,
                     index: self.engine.identity(),
@@ -240,6 +247,10 @@ impl Applier {
                 stored
             }
         }
+    }
+
+    fn durable(&self, revision: Revision) -> Result<()> {
+        self.gate.get().map_or(Ok(()), |gate| gate(revision))
     }
 
     /// Has the index make everything durable, and it must be at `revision`.

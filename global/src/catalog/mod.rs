@@ -9,7 +9,8 @@
 //! Invariants: all changes of a commit become visible in one step; a value once visible is never followed by
 //! an older one (`overlay` says why); what is visible and not indexed is bounded in bytes, and
 //! [`Catalog::make_room`] waits when it is too much. The catalog decides nothing: it must only be shown what is
-//! durable in the journal, by one caller at a time, in the order of revisions.
+//! durable in the journal, by one caller at a time, in the order of revisions. If what is shown is only written, a gate
+//! keeps it from the index until it is durable.
 
 mod applier;
 #[cfg(test)]
@@ -20,7 +21,7 @@ mod overlay;
 #[cfg(test)]
 mod tests;
 
-pub use applier::OnPoison;
+pub use applier::{Gate, OnPoison};
 pub use list::Page;
 
 use crate::change::{BlobMeta, Commit, decode_entry, decode_meta};
@@ -449,6 +450,13 @@ impl Catalog {
     /// Calls `tell` once, when the index has failed for good; at once if it has.
     pub fn on_poison(&self, tell: OnPoison) {
         self.applier.on_poison(tell);
+    }
+
+    /// From now on what is shown may not be durable yet: `gate` is asked before the index or a checkpoint takes it. To
+    /// be called once, before anything is shown that is not durable.
+    pub fn gate(&self, gate: Gate) {
+        let first = self.applier.gate.set(gate).is_ok();
+        debug_assert!(first, "one journal feeds a catalog");
     }
 
     /// Why the index takes no more, if it has failed.

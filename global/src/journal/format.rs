@@ -7,8 +7,11 @@
 use crc_fast::{CrcAlgorithm, Digest};
 use dstore_shared::Revision;
 
-/// The one version of the format that this binary writes, and the newest that it reads.
+/// The format of a segment each of whose batches was durable before the next was written.
 pub(super) const FORMAT: u32 = 1;
+/// The format of a relaxed segment, and the newest that this binary reads: several of its last batches may be lost
+/// or torn, in any order.
+pub(super) const FORMAT_RELAXED: u32 = 2;
 /// Batches start at multiples of this: what a disk writes as one, so that no write touches an earlier batch.
 pub(super) const BLOCK: u64 = 4096;
 /// Where batches begin: after two copies of the segment header, a block each.
@@ -24,6 +27,7 @@ static ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
 
 const FLAG_ORIGIN: u32 = 1;
 const FLAG_RECYCLED: u32 = 2;
+const FLAG_RELAXED: u32 = 4;
 
 /// What a segment says of its present use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,6 +40,8 @@ pub(super) struct SegmentHeader {
     pub(super) origin: Option<Revision>,
     /// Whether the file was used before, so that stale bytes may follow the last batch.
     pub(super) recycled: bool,
+    /// Whether batches were written to it before those before them were durable.
+    pub(super) relaxed: bool,
     /// Bytes of the file.
     pub(super) length: u64,
 }
@@ -54,10 +60,12 @@ impl SegmentHeader {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut copy = [0; SEGMENT_HEADER];
         copy[..8].copy_from_slice(&SEGMENT_MAGIC);
-        copy[16..20].copy_from_slice(&FORMAT.to_le_bytes());
+        let format = if self.relaxed { FORMAT_RELAXED } else { FORMAT };
+        copy[16..20].copy_from_slice(&format.to_le_bytes());
         let origin = if self.origin.is_some() { FLAG_ORIGIN } else { 0 };
         let recycled = if self.recycled { FLAG_RECYCLED } else { 0 };
-        copy[20..24].copy_from_slice(&(origin | recycled).to_le_bytes());
+        let relaxed = if self.relaxed { FLAG_RELAXED } else { 0 };
+        copy[20..24].copy_from_slice(&(origin | recycled | relaxed).to_le_bytes());
         let base = self.origin.map_or(0, |r| r.0);
         for (at, field) in [(24, self.sequence), (32, self.salt), (40, base), (48, self.length)] {
             copy[at..at + 8].copy_from_slice(&field.to_le_bytes());
@@ -90,12 +98,15 @@ impl SegmentHeader {
             return Err(HeaderFault::Damaged);
         }
         let format = u32_at(copy, 16);
-        if format > FORMAT {
+        if format > FORMAT_RELAXED {
             return Err(HeaderFault::Newer(format));
         }
         let flags = u32_at(copy, 20);
-        let possible = u64_at(copy, 40) < u64::MAX && u64_at(copy, 48) >= DATA_START;
-        if flags & !(FLAG_ORIGIN | FLAG_RECYCLED) != 0 || !possible {
+        let relaxed = flags & FLAG_RELAXED != 0;
+        let possible = u64_at(copy, 40) < u64::MAX
+            && u64_at(copy, 48) >= DATA_START
+            && relaxed == (format == FORMAT_RELAXED);
+        if flags & !(FLAG_ORIGIN | FLAG_RECYCLED | FLAG_RELAXED) != 0 || !possible {
             return Err(HeaderFault::Damaged);
         }
         Ok(Self {
@@ -103,6 +114,7 @@ impl SegmentHeader {
             salt: u64_at(copy, 32),
             origin: (flags & FLAG_ORIGIN != 0).then(|| Revision(u64_at(copy, 40))),
             recycled: flags & FLAG_RECYCLED != 0,
+            relaxed,
             length: u64_at(copy, 48),
         })
     }
@@ -122,6 +134,8 @@ pub(super) struct BatchHeader {
     pub(super) last: Revision,
     /// Bytes of the payload.
     pub(super) length: u64,
+    /// In a relaxed segment: every revision up to here was durable before this batch was written. Else 0.
+    pub(super) durable: Revision,
 }
 
 impl BatchHeader {
@@ -150,6 +164,7 @@ impl BatchHeader {
             first: Revision(u64_at(bytes, 32)),
             last: Revision(u64_at(bytes, 40)),
             length: u64_at(bytes, 48),
+            durable: Revision(u64_at(bytes, 56)),
         })
     }
 
@@ -175,6 +190,8 @@ pub(super) struct Place {
     pub(super) salt: u64,
     pub(super) offset: u64,
     pub(super) previous: u64,
+    /// What is known to be durable; 0 unless the segment is relaxed.
+    pub(super) durable: Revision,
 }
 
 /// Puts a batch, padded with zeros to whole blocks, into `buffer`; gives the header's checksum.
@@ -195,7 +212,7 @@ pub(super) fn encode_batch(
     let (header, rest) = buffer.split_at_mut(BATCH_HEADER);
     header[..8].copy_from_slice(&BATCH_MAGIC);
     let payload_checksum = salted(place.salt, place.offset, &rest[..length as usize]);
-    let fields = [payload_checksum, place.previous, first.0, last.0, length];
+    let fields = [payload_checksum, place.previous, first.0, last.0, length, place.durable.0];
     for (at, field) in (16..).step_by(8).zip(fields) {
         header[at..at + 8].copy_from_slice(&field.to_le_bytes());
     }
@@ -247,6 +264,7 @@ mod tests {
         salt: 0x1234_5678,
         origin: Some(Revision(9)),
         recycled: true,
+        relaxed: false,
         length: 1 << 20,
     };
 
@@ -285,15 +303,15 @@ mod tests {
     #[test]
     fn a_newer_format_is_told_from_damage() {
         let mut bytes = HEADER.encode();
-        bytes[16..20].copy_from_slice(&(FORMAT + 1).to_le_bytes());
+        bytes[16..20].copy_from_slice(&(FORMAT_RELAXED + 1).to_le_bytes());
         let checksum = digest(&bytes[16..SEGMENT_HEADER]);
         bytes[8..16].copy_from_slice(&checksum.to_le_bytes());
-        assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderFault::Newer(FORMAT + 1)));
+        assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderFault::Newer(FORMAT_RELAXED + 1)));
     }
 
     #[test]
     fn a_batch_is_valid_only_with_its_salt_and_at_its_offset() {
-        let place = Place { salt: 5, offset: 8192, previous: 77 };
+        let place = Place { salt: 5, offset: 8192, previous: 77, durable: Revision(0) };
         let bytes = batch(place);
         assert_eq!(bytes.len() as u64, BLOCK);
         let header = BatchHeader::decode(&bytes, 5, 8192).expect("valid");
@@ -309,7 +327,7 @@ mod tests {
 
     #[test]
     fn no_flip_in_header_or_payload_goes_unseen() {
-        let bytes = batch(Place { salt: 5, offset: 8192, previous: 77 });
+        let bytes = batch(Place { salt: 5, offset: 8192, previous: 77, durable: Revision(0) });
         let used = BATCH_HEADER + b"some payload".len();
         for bit in 0..used * 8 {
             let mut flipped = bytes.clone();
@@ -323,7 +341,12 @@ mod tests {
     #[test]
     fn an_empty_payload_is_a_batch_too() {
         let mut bytes = vec![1; 9000];
-        encode_batch(&mut bytes, Place { salt: 1, offset: 0, previous: 0 }, (Revision(1), Revision(1)), &[]);
+        encode_batch(
+            &mut bytes,
+            Place { salt: 1, offset: 0, previous: 0, durable: Revision(0) },
+            (Revision(1), Revision(1)),
+            &[],
+        );
         assert_eq!(bytes.len() as u64, BLOCK);
         let header = BatchHeader::decode(&bytes, 1, 0).expect("valid");
         assert!(header.length == 0 && header.fits(&[], 1, 0));

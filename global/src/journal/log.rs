@@ -8,11 +8,13 @@ use super::open::{self, Old};
 use super::recovery::Stale;
 use super::segment::Segment;
 use super::spares::{Spares, is_full};
+use super::syncer::Syncer;
 use super::{Batch, Class, Floors, JournalConfig, Opened};
 use dstore_shared::{Error, Result, Revision};
 use dstore_sys::Sys;
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Capacity above which the batch buffer is given back: most batches need less, and one large one must not cost
@@ -41,6 +43,8 @@ pub struct Journal {
     min_free_bytes: u64,
     buffer: Vec<u8>,
     poison: Option<Error>,
+    /// Of a relaxed journal.
+    syncer: Option<Arc<Syncer>>,
 }
 
 impl Journal {
@@ -62,6 +66,8 @@ impl Journal {
     ) -> Result<(Self, Opened)> {
         config.check()?;
         let found = open::recover(sys, config, floors, replay)?;
+        let (clock, file) = (sys.clock.clone(), found.current.file.clone());
+        let syncer = config.relaxed.map(|within| Syncer::new(clock, within, file, found.head));
         let mut journal = Self {
             spares: Spares::start(sys, config, found.lock, found.next_sequence, found.retired),
             current: found.current,
@@ -74,6 +80,7 @@ impl Journal {
             min_free_bytes: config.min_free_bytes,
             buffer: Vec::new(),
             poison: None,
+            syncer,
         };
         journal.pump();
         journal.check_poison()?;
@@ -88,7 +95,8 @@ impl Journal {
         Ok((journal, opened))
     }
 
-    /// Appends one batch and returns when it is durable. `first` must follow the head.
+    /// Appends one batch and returns when it is durable; a relaxed journal returns when it is written.
+    /// `first` must follow the head.
     ///
     /// # Errors
     /// - Without effect: `TooLarge` above [`Journal::batch_bytes_max`]; `Exhausted` if there is no space for a
@@ -98,6 +106,10 @@ impl Journal {
     ///   journal is opened again. The journal is poisoned: every later call fails at once, nothing is retried.
     pub fn append(&mut self, first: Revision, last: Revision, payload: &[&[u8]]) -> Result<()> {
         self.check_poison()?;
+        if let Some(e) = self.syncer.as_ref().and_then(|syncer| syncer.failed()) {
+            self.poison = Some(e.clone());
+            return Err(e);
+        }
         if first != self.head.next() || last < first {
             let head = self.head;
             return Err(Error::internal(format!(
@@ -108,11 +120,19 @@ impl Journal {
         if !self.fits(span) {
             self.change_segment()?;
         }
-        let place = Place { salt: self.current.header.salt, offset: self.at, previous: self.chain };
+        let durable = self.syncer.as_ref().map(|syncer| syncer.durable()).unwrap_or_default();
+        let place = Place { salt: self.current.header.salt, offset: self.at, previous: self.chain, durable };
         let checksum = format::encode_batch(&mut self.buffer, place, (first, last), payload);
         let written = self.current.file.write_all_at(&self.buffer, self.at);
-        if let Err(e) = written.and_then(|()| self.current.file.sync()) {
+        let synced = match &self.syncer {
+            None => written.and_then(|()| self.current.file.sync()),
+            Some(_) => written,
+        };
+        if let Err(e) = synced {
             return Err(self.fail(e));
+        }
+        if let Some(syncer) = &self.syncer {
+            syncer.wrote(last);
         }
         if self.buffer.capacity() > BUFFER_BYTES {
             self.buffer = Vec::new();
@@ -121,6 +141,20 @@ impl Journal {
         self.at += span;
         self.pump();
         Ok(())
+    }
+
+    /// Makes everything durable that was appended, and tells up to where; at once unless the journal is relaxed.
+    ///
+    /// # Errors
+    /// `Unavailable` if the journal is poisoned or the fsync failed.
+    pub fn sync(&self) -> Result<Revision> {
+        self.check_poison()?;
+        self.syncer.as_ref().map_or(Ok(self.head), |syncer| syncer.sync())
+    }
+
+    /// What makes it durable, if it is relaxed.
+    pub(crate) fn syncer(&self) -> Option<&Arc<Syncer>> {
+        self.syncer.as_ref()
     }
 
     /// Gives up segments whose batches are all below `below`. The caller has seen two checkpoints cover them.
@@ -158,7 +192,7 @@ impl Journal {
         Err(self.no_segment())
     }
 
-    /// The last revision that is durable here; 0 if there is none.
+    /// The last revision that is durable here, or in a relaxed journal written; 0 if there is none.
     pub fn head(&self) -> Revision {
         self.head
     }
@@ -217,6 +251,12 @@ impl Journal {
     fn change_segment(&mut self) -> Result<()> {
         let taken = self.spares.take();
         let Some(next) = taken.map_err(|e| self.fail(e))? else { return Err(self.no_segment()) };
+        if let Some(syncer) = &self.syncer
+            && let Err(e) = syncer.go_on_in(next.file.clone())
+        {
+            self.poison = Some(e.clone());
+            return Err(e);
+        }
         let full = std::mem::replace(&mut self.current, next);
         self.old.push_back(Old { stale: Stale::of(&full), first: Some(self.first), last: self.head });
         self.first = self.head.next();

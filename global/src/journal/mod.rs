@@ -12,7 +12,8 @@
 //!
 //! Invariants:
 //! - A batch that was acknowledged is there after any crash, in order, with exactly its bytes.
-//! - Batch n+1 is written only after the fsync of n returned, so at most the last one can be torn.
+//! - Batch n+1 is written only after the fsync of n returned, so at most the last one can be torn. Only a relaxed
+//!   journal, whose segments say so, writes on, and there a batch says which revisions were durable before it.
 //! - Old batches of a recycled segment, and values that look like batches, are never taken for batches: each
 //!   checksum covers a salt drawn for this use of the segment, and the batch's offset.
 //! - What was merely read is not given out: after an unclean stop it is written and fsynced again first.
@@ -29,16 +30,19 @@ mod rewrite;
 mod salvage;
 mod segment;
 mod spares;
+mod syncer;
 
 pub use inspect::{BatchFault, Judged, SegmentFacts, SegmentRole};
 pub(crate) use inspect::{describe, judge};
 pub use log::Journal;
 pub(crate) use salvage::{Whole, whole};
+pub(crate) use syncer::Syncer;
 
 use bytes::Bytes;
 use dstore_shared::{Error, Result, Revision};
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// How a journal is laid out.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -57,6 +61,9 @@ pub struct JournalConfig {
     /// So many of the last revisions are replayed though the checkpoint has them, as far as they are kept; for that
     /// at most two segments more are read.
     pub replay_again: u64,
+    /// Batches are acknowledged before they are durable: all are within about so long. `None`: each is durable before
+    /// it is acknowledged and before the next is written.
+    pub relaxed: Option<Duration>,
 }
 
 impl JournalConfig {
@@ -72,6 +79,7 @@ impl JournalConfig {
             spare_segments: 2,
             min_free_bytes: 256 << 20,
             replay_again: 0,
+            relaxed: None,
         }
     }
 

@@ -73,7 +73,10 @@ pub(super) fn recover(
         clean = walk.is_clean(&end, floors);
         head = end.head;
         survey.drop_unused(&end);
-        if !clean {
+        // A segment is relaxed as a whole or not at all.
+        let same =
+            survey.segments.last().is_some_and(|s| s.segment.header.relaxed == config.relaxed.is_some());
+        if !clean || !same {
             go_on(sys, config, &mut survey, floors.checkpoint, head)?;
         }
     }

@@ -4,7 +4,9 @@
 //! whatever earlier segments hold beyond that is void. From the segment that holds the first revision after the
 //! checkpoint the batches are walked, each tied to the one before by its header's checksum, until one is bad.
 //! A bad batch is the torn tail iff no valid batch of a higher revision follows anywhere and nobody knows of a
-//! revision at or past it; otherwise acknowledged writes are damaged, and the journal is refused.
+//! revision at or past it; otherwise acknowledged writes are damaged, and the journal is refused. A valid batch of a
+//! *relaxed* segment may follow a lost one: there only what the batch says was durable before it counts, and the
+//! journal is cut at the first bad batch.
 //!
 //! Invariants: nothing on the disk is changed here; memory holds one batch or one window.
 
@@ -143,7 +145,9 @@ fn is_void(
     if limit == Revision(u64::MAX) {
         return Ok(false);
     }
-    let found = reader.search(segment, DATA_START, Revision(0));
+    // Of a relaxed one the first batch may have been lost, and not those after it: they are void as it is.
+    let counts = |header: &BatchHeader| !segment.header.relaxed || header.first <= limit;
+    let found = reader.search_by(segment, DATA_START, counts);
     Ok(found.map_err(|source| unreadable(segment, source))?.is_none())
 }
 
@@ -296,7 +300,21 @@ impl<'a> Walk<'a> {
                 floor,
             });
         }
-        if clean { Ok(None) } else { self.torn(end) }
+        if clean {
+            return Ok(None);
+        }
+        let (torn, cut) = (self.torn(end)?, self.cut_too(end)?);
+        Ok(match (torn, cut) {
+            (torn, None) => torn,
+            (torn, Some((segment, offset, last))) => {
+                let revision = end.head.next();
+                let reason = torn.map_or_else(|| end.bad.to_string(), |torn| torn.reason);
+                let reason = format!(
+                    "{reason}; what follows it up to revision `{last}` was not durable either, and is cut with it"
+                );
+                Some(Torn { segment: segment.name(), offset, revision, reason })
+            }
+        })
     }
 
     /// Whether the journal ends where a clean stop left it, with nothing behind.
@@ -319,13 +337,29 @@ impl<'a> Walk<'a> {
                 return Ok(Some((segment, 0, base)));
             }
             let from = if index == end.index { end.at } else { DATA_START };
-            let found = self.reader.search(segment, from, end.head);
+            let found = self.reader.search_by(segment, from, |header| segment.proves(header) > end.head);
             let found = found.map_err(|source| unreadable(segment, source))?;
             if let Some((offset, header)) = found.filter(|_| end.bad != Bad::Superseded) {
                 return Ok(Some((segment, offset, header.last)));
             }
         }
         Ok(None)
+    }
+
+    /// Whole batches behind the end of a relaxed journal that were acknowledged, perhaps, and must not count.
+    fn cut_too(&mut self, end: &End) -> Result<Option<(&'a Segment, u64, Revision)>, Refusal> {
+        let (segments, mut last) = (self.segments, Revision(0));
+        for (index, Surveyed { segment, .. }) in segments.iter().enumerate().skip(end.index) {
+            let from = if index == end.index { end.at } else { DATA_START };
+            if segment.header.relaxed && end.bad != Bad::Superseded {
+                let found = self.reader.search_by(segment, from, |header| {
+                    last = last.max(header.last);
+                    false
+                });
+                found.map_err(|source| unreadable(segment, source))?;
+            }
+        }
+        Ok((last > end.head).then(|| (&segments[end.index].segment, end.at, last)))
     }
 
     fn torn(&mut self, end: &End) -> Result<Option<Torn>, Refusal> {

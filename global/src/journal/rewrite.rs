@@ -44,7 +44,10 @@ impl<'a> Fresh<'a> {
     /// Copies a batch.
     pub(super) fn copy(&mut self, header: &BatchHeader, payload: &[u8]) -> io::Result<()> {
         self.base.get_or_insert(Revision(header.first.0 - 1));
-        let place = Place { salt: self.salt, offset: self.at, previous: self.chain };
+        let relaxed = self.config.relaxed.is_some();
+        // It counts for nothing before all of it is durable.
+        let durable = if relaxed { header.last } else { Revision(0) };
+        let place = Place { salt: self.salt, offset: self.at, previous: self.chain, durable };
         self.chain = format::encode_batch(&mut self.buffer, place, (header.first, header.last), &[payload]);
         self.file.write_all_at(&self.buffer, self.at)?;
         self.at += header.span();
@@ -57,13 +60,14 @@ impl<'a> Fresh<'a> {
         let length = self.at - DATA_START + self.config.first_segment_bytes.max(DATA_START + format::BLOCK);
         let base = self.base.unwrap_or(head);
         let (sequence, salt) = (self.sequence, self.salt);
-        let header = SegmentHeader { sequence, salt, origin: Some(base), recycled: false, length };
+        let relaxed = self.config.relaxed.is_some();
+        let header = SegmentHeader { sequence, salt, origin: Some(base), recycled: false, relaxed, length };
         self.file.preallocate(length)?;
         self.file.write_all_at(&header.encode(), 0)?;
         self.file.sync()?;
         let path = Role::Live.path(dir, sequence);
         self.disk.rename(&Role::New.path(dir, sequence), &path)?;
         self.disk.sync_dir(dir)?;
-        Ok(Segment { path, file: self.file, header, bytes: length })
+        Ok(Segment { path, file: self.file.into(), header, bytes: length })
     }
 }

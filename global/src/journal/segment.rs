@@ -10,6 +10,7 @@ use dstore_shared::Revision;
 use dstore_sys::disk::{Disk, DiskFile, Open};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// How much is read ahead: large enough that small batches cost no call each.
 const WINDOW: usize = 1 << 20;
@@ -54,7 +55,7 @@ pub(super) fn name_of(path: &Path) -> String {
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) path: PathBuf,
-    pub(super) file: Box<dyn DiskFile>,
+    pub(super) file: Arc<dyn DiskFile>,
     pub(super) header: SegmentHeader,
     /// Bytes that can be read: fewer than the header says if the file was cut.
     pub(super) bytes: u64,
@@ -65,7 +66,7 @@ impl Segment {
     pub(super) fn open(disk: &dyn Disk, path: PathBuf, sequence: u64) -> Result<Self, Refusal> {
         let name = || name_of(&path);
         let read = |source| Refusal::Unreadable { segment: name(), source };
-        let file = disk.open(&path, Open::Write).map_err(read)?;
+        let file: Arc<dyn DiskFile> = disk.open(&path, Open::Write).map_err(read)?.into();
         let len = file.len().map_err(read)?;
         let mut both = vec![0; DATA_START.min(len) as usize];
         file.read_exact_at(&mut both, 0).map_err(read)?;
@@ -82,6 +83,12 @@ impl Segment {
 
     pub(super) fn name(&self) -> String {
         name_of(&self.path)
+    }
+
+    /// The revision up to which everything was durable when a batch of this segment was written: what precedes the
+    /// batch, and it itself was to be, or in a relaxed segment what it says.
+    pub(super) fn proves(&self, batch: &BatchHeader) -> Revision {
+        if self.header.relaxed { batch.durable } else { batch.last }
     }
 
     /// Whether the file lost its end.
@@ -158,12 +165,22 @@ impl Reader {
         from: u64,
         above: Revision,
     ) -> io::Result<Option<(u64, BatchHeader)>> {
+        self.search_by(segment, from, |header| header.last > above)
+    }
+
+    /// The first valid batch at or after `from` that is `wanted`.
+    pub(super) fn search_by(
+        &mut self,
+        segment: &Segment,
+        from: u64,
+        mut wanted: impl FnMut(&BatchHeader) -> bool,
+    ) -> io::Result<Option<(u64, BatchHeader)>> {
         for at in (from..segment.bytes).step_by(BLOCK as usize) {
             if !BatchHeader::is_likely(self.view(segment, at, BATCH_HEADER as u64)?) {
                 continue;
             }
             if let Ok((header, _)) = self.batch(segment, at)?
-                && header.last > above
+                && wanted(&header)
             {
                 return Ok(Some((at, header)));
             }

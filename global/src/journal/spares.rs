@@ -420,8 +420,9 @@ impl Worker {
         let file = self.disk.open(path, Open::Create)?;
         let length = self.config.segment_bytes;
         file.preallocate(length)?;
-        let header = SegmentHeader { sequence, salt, origin: None, recycled: false, length };
-        write(Segment { path: path.to_owned(), file, header, bytes: length })
+        let relaxed = self.config.relaxed.is_some();
+        let header = SegmentHeader { sequence, salt, origin: None, recycled: false, relaxed, length };
+        write(Segment { path: path.to_owned(), file: file.into(), header, bytes: length })
     }
 
     fn recycle(&self, path: &Path, sequence: u64, mut salt: u64) -> io::Result<Segment> {
@@ -432,8 +433,9 @@ impl Worker {
             salt = salt.wrapping_add(1); // the old batches must not be valid again
         }
         let length = self.config.segment_bytes;
-        let header = SegmentHeader { sequence, salt, origin: None, recycled: true, length };
-        write(Segment { path: path.to_owned(), file, header, bytes: length })
+        let relaxed = self.config.relaxed.is_some();
+        let header = SegmentHeader { sequence, salt, origin: None, recycled: true, relaxed, length };
+        write(Segment { path: path.to_owned(), file: file.into(), header, bytes: length })
     }
 
     /// Gives a written segment its name.

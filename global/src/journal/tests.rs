@@ -6,6 +6,7 @@ mod damage;
 mod faults;
 mod golden;
 mod life;
+mod relaxed;
 mod threads;
 
 use super::{Batch, Floors, Journal, JournalConfig, Opened};
@@ -28,6 +29,7 @@ fn config() -> JournalConfig {
         spare_segments: 2,
         min_free_bytes: 0,
         replay_again: 0,
+        relaxed: None,
     }
 }
 
@@ -42,6 +44,7 @@ fn sys(disk: &SimDisk, seed: u64) -> Sys {
 }
 
 /// A journal, what `open` said, and what it replayed.
+#[derive(Debug)]
 struct Open {
     journal: Journal,
     opened: Opened,

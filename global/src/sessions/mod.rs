@@ -85,6 +85,8 @@ pub struct Terms {
     pub log: LogBounds,
     /// Names that are repeated to one of them, busy ones apart; if it missed more, it lists what it holds.
     pub replay_max: usize,
+    /// A crash may take the changes of so long, which every Local is told; `None` = nothing that was acknowledged.
+    pub loss: Option<Duration>,
 }
 
 /// The longest that a lease grows to by itself.
@@ -112,6 +114,7 @@ impl Terms {
             log: LogBounds::default(),
             // With the busy ones they fit its queue of frames.
             replay_max: 8_000,
+            loss: None,
         }
     }
 }

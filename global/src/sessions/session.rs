@@ -100,8 +100,8 @@ impl<J, R> Sessions<J, R> {
             // Of one that is a wildcard to its end nothing need be listed.
             list &= !session.overflowed;
         }
-        let (head, lease, born) = (self.head, self.lease(), self.born(now));
-        self.send(no, |epoch| Down::Welcome { epoch, head, resumption, lease, born, list });
+        let (head, lease, born, loss) = (self.head, self.lease(), self.born(now), self.terms.loss);
+        self.send(no, |epoch| Down::Welcome { epoch, head, resumption, lease, born, list, loss });
         for (what, upto) in missed {
             match what {
                 Missed::Name(name) => self.invalidate_one(no, name, upto),

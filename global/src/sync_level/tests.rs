@@ -15,13 +15,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-fn sys(disk: &SimDisk, seed: u64) -> Sys {
+pub(super) fn sys(disk: &SimDisk, seed: u64) -> Sys {
     let blocking = Blocking::Inline { latency: Duration::from_millis(1) };
     let (disk, rng) = (Arc::new(disk.clone()), Arc::new(SeededRng::new(seed)));
     Sys { blocking, disk, rng, ..Sys::real() }
 }
 
-async fn start(disk: &SimDisk, sync: SyncLevel, seed: u64) -> Global {
+pub(super) async fn start(disk: &SimDisk, sync: SyncLevel, seed: u64) -> Global {
     let config = GlobalConfig { engine: EngineKind::Memory, sync, min_free: 0, ..GlobalConfig::new("/data") };
     let global = Global::start(sys(disk, seed), config).await.expect("started");
     // The journal's spare segments are made meanwhile: from here on only changes touch the disk.
@@ -30,7 +30,7 @@ async fn start(disk: &SimDisk, sync: SyncLevel, seed: u64) -> Global {
 }
 
 /// Ends what began after a crash: not cleanly, because leases of the life before may be outstanding.
-async fn end(global: Global) {
+pub(super) async fn end(global: Global) {
     let _ = global.stop().await;
 }
 
@@ -47,21 +47,21 @@ pub(crate) fn batches(disk: &SimDisk) -> Vec<(u64, u64)> {
     batches
 }
 
-fn name(i: usize) -> Name {
+pub(super) fn name(i: usize) -> Name {
     Name::of(format!("k{i}")).unwrap()
 }
 
-fn set(i: usize) -> Command {
+pub(super) fn set(i: usize) -> Command {
     let blob = Blob::hash(format!("value {i}"));
     Command::Set { name: name(i), hash: blob.id(), size: blob.size(), carried: Some(blob) }
 }
 
-fn delete(i: usize) -> Command {
+pub(super) fn delete(i: usize) -> Command {
     Command::Delete { names: vec![name(i)], mode: dstore_shared::DeleteMode::Strict }
 }
 
 /// Asks for all before any is answered, so that they can gather.
-async fn at_once(authority: &Authority, commands: Vec<Command>) -> Vec<Result<Answered>> {
+pub(super) async fn at_once(authority: &Authority, commands: Vec<Command>) -> Vec<Result<Answered>> {
     let ask = |command| {
         let (to, answer) = oneshot::channel();
         authority.submit(authority.next_id(), command, None, Responder::Call(to, None));
@@ -75,25 +75,35 @@ async fn at_once(authority: &Authority, commands: Vec<Command>) -> Vec<Result<An
     answers
 }
 
-fn is_bound(global: &Global, i: usize) -> bool {
+pub(super) fn is_bound(global: &Global, i: usize) -> bool {
     global.authority().look(&name(i)).expect("the index is sound").0.is_some()
 }
 
 #[test]
 fn a_level_is_read_as_it_is_written() {
-    for level in SyncLevel::ALL {
+    for level in SyncLevel::DURABLE {
         assert_eq!(level.to_string().parse::<SyncLevel>().unwrap(), level);
     }
     assert_eq!(SyncLevel::default(), SyncLevel::Group);
-    for wrong in ["", "Group", "relaxed", "relaxed=50ms", "none"] {
+    let relaxed = |ms| SyncLevel::Relaxed(Duration::from_millis(ms));
+    for (text, ms) in [("relaxed", 100), ("relaxed=50ms", 50), ("relaxed=10ms", 10), ("relaxed=10s", 10_000)]
+    {
+        assert_eq!(text.parse::<SyncLevel>().expect(text), relaxed(ms));
+        assert_eq!(relaxed(ms).to_string().parse::<SyncLevel>().unwrap(), relaxed(ms));
+    }
+    for wrong in ["", "Group", "relaxed=", "relaxed=ms", "relaxed=-5ms", "relaxed=50", "relaxed=1m", "none"] {
         let e = wrong.parse::<SyncLevel>().expect_err(wrong);
-        assert!(e.kind() == Kind::Invalid && e.message().contains("use group or always"), "{e}");
+        assert!(e.kind() == Kind::Invalid && e.message().contains("use group, always or"), "{e}");
+    }
+    for wrong in ["relaxed=9ms", "relaxed=11s", "relaxed=0ms", "relaxed=99999999999999999999s"] {
+        let e = wrong.parse::<SyncLevel>().expect_err(wrong);
+        assert!(e.kind() == Kind::Invalid && e.message().contains("write 10ms to 10s"), "{e}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn changes_that_gather_share_a_batch_and_at_always_each_has_its_own() {
-    for level in SyncLevel::ALL {
+    for level in SyncLevel::DURABLE {
         let disk = SimDisk::new();
         let global = start(&disk, level, 1).await;
         // The last two write nothing: they must not cost a batch, nor be forgotten.
@@ -105,7 +115,7 @@ async fn changes_that_gather_share_a_batch_and_at_always_each_has_its_own() {
         assert_eq!(batches.last().map(|(_, last)| *last), Some(50), "{level}");
         match level {
             SyncLevel::Group => assert!(batches.len() < 5, "{batches:?}"),
-            SyncLevel::Always => assert_eq!(batches, (1..=50).map(|r| (r, r)).collect::<Vec<_>>()),
+            _ => assert_eq!(batches, (1..=50).map(|r| (r, r)).collect::<Vec<_>>()),
         }
         let status = global.store().status().await.unwrap();
         assert!(status.facts.contains(&("sync".into(), level.to_string())), "{:?}", status.facts);
@@ -118,7 +128,7 @@ async fn what_was_acknowledged_survives_a_crash_at_any_moment_at_every_level() {
     const AT_ONCE: usize = 4;
     const ROUNDS: usize = 8;
     let mut images = 0;
-    for level in SyncLevel::ALL {
+    for level in SyncLevel::DURABLE {
         let disk = SimDisk::new();
         let global = start(&disk, level, 7).await;
         disk.record(64 << 20);
@@ -158,12 +168,12 @@ async fn what_was_acknowledged_survives_a_crash_at_any_moment_at_every_level() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_fsync_puts_in_doubt_what_shares_its_batch_and_acknowledges_nothing_after() {
-    for level in SyncLevel::ALL {
+    for level in SyncLevel::DURABLE {
         let disk = SimDisk::new();
         let global = start(&disk, level, 3).await;
         let before = match level {
             SyncLevel::Group => 0,
-            SyncLevel::Always => 3,
+            _ => 3,
         };
         disk.inject(Fault::next(Call::Sync).at("/data/journal/").after(before));
         let answers = at_once(global.authority(), (0..6).map(set).collect()).await;
@@ -171,7 +181,7 @@ async fn a_failed_fsync_puts_in_doubt_what_shares_its_batch_and_acknowledges_not
         for (i, answer) in answers.iter().enumerate() {
             let in_doubt = match level {
                 SyncLevel::Group => true,
-                SyncLevel::Always => i == before,
+                _ => i == before,
             };
             match answer {
                 Ok(_) => assert!(i < before, "{level}: {i} was acknowledged"),

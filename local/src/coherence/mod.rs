@@ -127,6 +127,8 @@ pub struct Coherence<T: NameTable, W> {
     applied: Revision,
     known: Revision,
     lease: Duration,
+    /// What a crash of Global may take of what it answers.
+    loss: Option<Duration>,
     born: Option<Born>,
 
     stream: Stream,
@@ -170,6 +172,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
             applied: Revision(0),
             known: Revision(0),
             lease: dstore_shared::limits::LEASE,
+            loss: None,
             born: None,
             stream: Stream::None,
             keeps: VecDeque::new(),
@@ -205,6 +208,11 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
     /// Whether a name could be served at `now`.
     pub fn is_valid(&self, now: Moment) -> bool {
         now < self.valid_until
+    }
+
+    /// A crash of Global may take the changes of its last so long, as it said last.
+    pub fn loss(&self) -> Option<Duration> {
+        self.loss
     }
 
     /// The lease length in force.

@@ -71,9 +71,10 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
     pub fn down(&mut self, now: Moment, frame: Down, names: &T) {
         self.seen = self.seen.max(now);
         match (self.stream, frame) {
-            (Stream::Greeting, Down::Welcome { epoch, head, resumption, lease, born, list }) => {
+            (Stream::Greeting, Down::Welcome { epoch, head, resumption, lease, born, list, loss }) => {
                 self.saw(born);
                 self.lease = lease;
+                self.loss = loss;
                 self.welcome(epoch, resumption, list, names);
                 self.known = self.known.max(head);
             }

@@ -17,6 +17,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 impl Store for Node {
+    fn loss(&self) -> Option<Duration> {
+        self.core.loss()
+    }
+
     async fn get(&self, target: Target, slice: Slice) -> Result<Option<Found>> {
         match target {
             Target::Name(name) => self.get_name(name, slice, None).await,
@@ -148,7 +152,7 @@ impl Store for Node {
         let [corrupt, arrivals] = [0, 1].map(|i| self.core.damage[i].load(Ordering::Relaxed));
         let (stats, (held, held_max)) = (self.core.cache.stats(), self.core.rooms.taken());
         let fact = |name: &str, value: String| (name.to_owned(), value);
-        let facts = vec![
+        let mut facts = vec![
             fact("session", epoch.map_or_else(|| "none".to_owned(), |e| format!("{e:?}"))),
             fact("names", stats.names.to_string()),
             fact("blobs", stats.blobs.to_string()),
@@ -162,6 +166,13 @@ impl Store for Node {
             fact("corrupt", corrupt.to_string()),
             fact("corrupt_arrivals", arrivals.to_string()),
         ];
+        if let Some(loss) = self.core.loss() {
+            let ms = loss.as_millis();
+            facts.push(fact(
+                "sync",
+                format!("relaxed: up to {ms} ms of changes may be lost by a crash of global"),
+            ));
+        }
         Ok(Status {
             tier: Tier::Local,
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -143,6 +143,10 @@ fn entry(value: &[u8]) -> Entry {
 }
 
 impl Store for FakeStore {
+    fn loss(&self) -> Option<Duration> {
+        self.how.lock().from.loss
+    }
+
     async fn get(&self, target: Target, _: Slice) -> Result<Option<Found>> {
         let Target::Name(name) = target else { return Ok(None) };
         let value = self.blobs.lock().get(&name).cloned();

@@ -66,6 +66,14 @@ impl Answer<'_> {
     }
 }
 
+/// The answer, with what a crash of Global may take of it.
+pub fn labelled(answer: String, loss: Option<Duration>) -> String {
+    match (loss, answer.strip_suffix('}')) {
+        (Some(loss), Some(open)) => format!("{open},\"loss_ms\":{}}}", millis_up(loss)),
+        _ => answer,
+    }
+}
+
 /// Of a GET that found `value`.
 pub fn found(key: &Key, value: &[u8], entry: &Entry, from: Provenance) -> String {
     let value = bytes_field("value", value);

@@ -10,6 +10,7 @@ use dstore_proto::watch::{Event, Happened};
 use dstore_shared::{CopyResult, Entry, Key, PrefixOutcome, SetOutcome};
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// How answers are written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -99,6 +100,12 @@ pub fn copy_line(result: CopyResult) -> (&'static str, u8) {
         CopyResult::Occupied(_) => (OCCUPIED, exit::OCCUPIED),
         CopyResult::NotFound => (NOWHERE, exit::NOT_FOUND),
     }
+}
+
+/// Beside every answer of a Global that acknowledges before it syncs.
+pub fn loss_note(loss: Duration) -> String {
+    let ms = loss.as_millis();
+    format!("not durable yet: up to {ms} ms of changes may be lost by a crash of global (--sync relaxed)")
 }
 
 /// The lines of a DEL, one a key.

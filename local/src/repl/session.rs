@@ -195,7 +195,8 @@ impl<S: Store> Session<S> {
             None => Box::pin(client.get_stream(&target, slice)),
         };
         match wait.on(answer, None, &mut self.output).await {
-            Ok(Some(found)) => {
+            Ok(Some(mut found)) => {
+                found.from.loss = found.from.loss.or(self.client.loss());
                 let (facts, took) = (facts(&found), wait.elapsed());
                 if let Some(age) = found.from.stale_for {
                     let age = age.as_secs_f64();
@@ -208,14 +209,18 @@ impl<S: Store> Session<S> {
                 if let Err(stop) = show(key, found, mode, &mut wait, &mut self.output).await {
                     return self.stopped(&asked, stop).await;
                 }
+                self.label().await;
                 self.chat(&facts, took).await;
                 Ok(exit::OK)
             }
             Ok(None) => {
                 match mode {
-                    Mode::Json => self.output.line(&json::nowhere(key)).await?,
+                    Mode::Json => {
+                        self.output.line(&json::labelled(json::nowhere(key), self.client.loss())).await?
+                    }
                     _ => self.line(render::NOWHERE, mode).await?,
                 }
+                self.label().await;
                 Ok(exit::NOT_FOUND)
             }
             Err(stop) => self.stopped(&asked, stop).await,
@@ -261,10 +266,13 @@ impl<S: Store> Session<S> {
         let (line, code) = render::set_line(reply);
         let unchanged = matches!(reply.outcome, SetOutcome::Unchanged(_));
         match mode {
-            Mode::Json => self.output.line(&json::set(key, reply)).await?,
+            Mode::Json => {
+                self.output.line(&json::labelled(json::set(key, reply), self.client.loss())).await?
+            }
             _ if unchanged && self.settings.one_shot => {}
             _ => self.line(line, mode).await?,
         }
+        self.label().await;
         match &reply.outcome {
             SetOutcome::Stored(entry) => {
                 let facts = format!("{}, revision {}", short(entry), entry.bind_rev);
@@ -308,13 +316,16 @@ impl<S: Store> Session<S> {
         };
         let took = wait.elapsed();
         match mode {
-            Mode::Json => self.output.line(&json::delete(keys, &reply)).await?,
+            Mode::Json => {
+                self.output.line(&json::labelled(json::delete(keys, &reply), self.client.loss())).await?
+            }
             _ => {
                 for line in render::delete_lines(&reply) {
                     self.line(line, mode).await?;
                 }
             }
         }
+        self.label().await;
         if let Some(bound) = reply.stale {
             let bound = bound.as_secs_f64();
             self.output.note(&format!("others may read the old value for up to {bound:.3} s")).await;
@@ -344,9 +355,14 @@ impl<S: Store> Session<S> {
         };
         let took = wait.elapsed();
         match mode {
-            Mode::Json => self.output.line(&json::delete_prefix(prefix, &done)).await?,
+            Mode::Json => {
+                self.output
+                    .line(&json::labelled(json::delete_prefix(prefix, &done), self.client.loss()))
+                    .await?
+            }
             _ => self.line(&render::prefix_line(&done), mode).await?,
         }
+        self.label().await;
         self.chat(&format!("revision {}", done.revision), took).await;
         Ok(if done.removed == 0 { exit::NOT_FOUND } else { exit::OK })
     }
@@ -366,6 +382,7 @@ impl<S: Store> Session<S> {
             self.output.note("watching, Ctrl-C ends it").await;
         }
         let (mut watch, mut left) = (self.client.watch(query), count.unwrap_or(u64::MAX));
+        let mut labelled = false;
         while left > 0 {
             let next = tokio::select! {
                 biased;
@@ -373,17 +390,24 @@ impl<S: Store> Session<S> {
                 next = watch.next() => next,
             };
             let events = match next {
-                Ok(seen) => seen.events,
+                Ok(seen) => {
+                    if !labelled {
+                        labelled = true;
+                        self.label().await;
+                    }
+                    seen.events
+                }
                 Err(e) => {
                     let asked = Asked { command: "watch", key: None, mode, in_doubt: false, request: None };
                     return self.stopped(&asked, Stop::Failed(e)).await;
                 }
             };
             let shown = usize::try_from(left).unwrap_or(usize::MAX).min(events.len());
+            let loss = self.client.loss();
             let text: String = events[..shown]
                 .iter()
                 .map(|event| match mode {
-                    Mode::Json => json::event(event) + "\n",
+                    Mode::Json => json::labelled(json::event(event), loss) + "\n",
                     _ => render::event_line(event) + "\n",
                 })
                 .collect();
@@ -411,7 +435,9 @@ impl<S: Store> Session<S> {
             }
         };
         match mode {
-            Mode::Json => self.output.line(&json::status(&status)).await?,
+            Mode::Json => {
+                self.output.line(&json::labelled(json::status(&status), self.client.loss())).await?
+            }
             _ => {
                 for line in render::status_lines(&status) {
                     self.output.line(&line).await?;
@@ -461,6 +487,13 @@ impl<S: Store> Session<S> {
             return Ok(());
         }
         self.output.line(line).await
+    }
+
+    /// Says what a crash may take of what was answered.
+    async fn label(&mut self) {
+        if let Some(loss) = self.client.loss() {
+            self.output.note(&render::loss_note(loss)).await;
+        }
     }
 
     async fn chat(&mut self, facts: &str, took: Duration) {

@@ -596,6 +596,35 @@ async fn a_stale_value_and_a_stale_bound_are_told_beside_the_answer() {
 }
 
 #[tokio::test]
+async fn what_a_crash_may_take_is_told_beside_every_answer() {
+    let stage = Stage::new();
+    let lines = [
+        "SET k v",
+        "GET k",
+        "GET none",
+        "COPY k other",
+        "RENAME other third",
+        "DEL k",
+        "DEL k",
+        "DEL --prefix t -y",
+    ];
+    for lossy in [false, true] {
+        stage.how(|how| how.from.loss = lossy.then(|| Duration::from_millis(100)));
+        for line in lines {
+            let ran = stage.script(line).await;
+            let note = "up to 100 ms of changes may be lost by a crash of global";
+            assert_eq!(ran.err.contains(note), lossy, "{line}: {ran:?}");
+        }
+        for line in lines {
+            let json = line.replacen(' ', " --json ", 1);
+            let ran = stage.script(json.clone()).await;
+            assert_eq!(ran.out.contains("\"loss_ms\":100}"), lossy, "{json}: {ran:?}");
+            assert_eq!(ran.out.matches("loss_ms").count(), usize::from(lossy), "{json}: {ran:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_pending_delete_ends_with_code_8_and_its_request_is_the_one_that_was_sent() {
     let stage = Stage::new();
     stage.script("SET k v").await;

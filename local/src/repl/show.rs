@@ -33,7 +33,7 @@ pub(super) async fn show(
         )))),
         Mode::Json => {
             let value = gather(body.into_stream(), wait, output).await?;
-            output.line(&json::found(key, &value, &entry, from)).await?;
+            output.line(&json::labelled(json::found(key, &value, &entry, from), from.loss)).await?;
             Ok(())
         }
         Mode::Raw => raw(body.into_stream(), wait, output).await,

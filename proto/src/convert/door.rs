@@ -81,7 +81,8 @@ impl From<Provenance> for wire::Provenance {
     fn from(from: Provenance) -> Self {
         let tier = wire::Tier::from(from.tier).into();
         let stale_ms = from.stale_for.map(millis_up);
-        Self { tier, cached: from.cached, revision: from.revision.0, stale_ms }
+        let loss_ms = from.loss.map_or(0, millis_up);
+        Self { tier, cached: from.cached, revision: from.revision.0, stale_ms, loss_ms }
     }
 }
 
@@ -91,7 +92,13 @@ impl TryFrom<wire::Provenance> for Provenance {
     fn try_from(from: wire::Provenance) -> Result<Self> {
         let tier = from.tier().try_into()?;
         let stale_for = from.stale_ms.map(Duration::from_millis);
-        Ok(Self { tier, cached: from.cached, revision: Revision(from.revision), stale_for })
+        Ok(Self {
+            tier,
+            cached: from.cached,
+            revision: Revision(from.revision),
+            stale_for,
+            loss: bound_from(from.loss_ms),
+        })
     }
 }
 
@@ -155,7 +162,7 @@ impl From<&CopyOutcome> for wire::CopyResponse {
             CopyResult::NotFound => (wire::CopyResult::NotFound, None),
         };
         let entry = entry.map(|e| Packer::new(32).entry(e));
-        Self { result: result.into(), entry, revision: outcome.revision.0 }
+        Self { result: result.into(), entry, revision: outcome.revision.0, loss_ms: 0 }
     }
 }
 
@@ -179,7 +186,7 @@ impl TryFrom<wire::CopyResponse> for CopyOutcome {
 impl From<DeleteReply> for wire::DeleteResponse {
     fn from(reply: DeleteReply) -> Self {
         let stale_ms = reply.stale.map_or(0, millis_up);
-        Self { removed: reply.removed, revision: reply.revision.0, stale_ms }
+        Self { removed: reply.removed, revision: reply.revision.0, stale_ms, loss_ms: 0 }
     }
 }
 
@@ -230,7 +237,7 @@ pub(crate) fn wait_from(stale_ok: bool, wait_ms: u64) -> Option<Duration> {
 impl From<&Stat> for wire::StatResponse {
     fn from(stat: &Stat) -> Self {
         let entry = Some(Packer::new(32).entry(&stat.entry));
-        Self { found: true, entry, from: Some(stat.from.into()) }
+        Self { found: true, entry, from: Some(stat.from.into()), loss_ms: 0 }
     }
 }
 
@@ -330,6 +337,7 @@ impl From<Status> for wire::StatusResponse {
             revision: status.revision.0,
             lease_ms: u64::try_from(status.lease.as_millis()).unwrap_or(u64::MAX),
             facts: status.facts.into_iter().map(|(name, value)| wire::Fact { name, value }).collect(),
+            loss_ms: 0,
         }
     }
 }

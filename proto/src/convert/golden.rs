@@ -118,11 +118,24 @@ fn ups() -> Vec<(&'static str, Up)> {
 fn downs() -> Vec<(&'static str, Down)> {
     let (epoch, born, lease) = (epoch(), born(), Duration::from_secs(2));
     let list = true;
-    let welcome = |resumption| Down::Welcome { epoch, head: Revision(9), resumption, lease, born, list };
+    let welcome =
+        |resumption| Down::Welcome { epoch, head: Revision(9), resumption, lease, born, list, loss: None };
     vec![
         ("down welcome resume", welcome(Resumption::Resume)),
         ("down welcome compacted", welcome(Resumption::Compacted)),
         ("down welcome new history", welcome(Resumption::NewHistory)),
+        (
+            "down welcome relaxed",
+            Down::Welcome {
+                epoch,
+                head: Revision(9),
+                resumption: Resumption::Resume,
+                lease,
+                born,
+                list,
+                loss: Some(Duration::from_millis(100)),
+            },
+        ),
         ("down inv", Down::Inv { epoch, seq: 1, name: name(), upto: Revision(9) }),
         ("down inv prefix", Down::InvPrefix { epoch, seq: 2, prefix: prefix(), upto: Revision(9) }),
         ("down resync", Down::Resync { epoch, seq: 2, upto: Revision(9) }),

@@ -193,10 +193,15 @@ fn reply_to(packer: &mut Packer, reply: Reply) -> wire::Reply {
         }
         Answer::Changed { outcome: Outcome::Delete(outcome), stale, .. } => {
             let (removed, revision) = (outcome.removed, outcome.revision.0);
-            Wire::Deleted(wire::DeleteResponse { removed, revision, stale_ms: stale.map_or(0, millis_up) })
+            Wire::Deleted(wire::DeleteResponse {
+                removed,
+                revision,
+                stale_ms: stale.map_or(0, millis_up),
+                loss_ms: 0,
+            })
         }
         Answer::Changed { outcome: Outcome::DeletePrefix(PrefixOutcome { removed, revision }), .. } => {
-            Wire::PrefixDeleted(wire::DeletePrefixResponse { removed, revision: revision.0 })
+            Wire::PrefixDeleted(wire::DeletePrefixResponse { removed, revision: revision.0, loss_ms: 0 })
         }
         Answer::Failed(error) => Wire::Failed(wire::Failed {
             detail: Some(status::detail(&error)),
@@ -228,7 +233,7 @@ fn reply_from(reply: wire::Reply) -> Result<Reply> {
             cacheable: done.cacheable.map(Epoch::try_from).transpose()?,
             stale: None,
         },
-        Wire::Deleted(wire::DeleteResponse { removed, revision, stale_ms }) => {
+        Wire::Deleted(wire::DeleteResponse { removed, revision, stale_ms, .. }) => {
             let revision = Revision(revision);
             if removed.len() > DELETE_NAMES_MAX {
                 return Err(Error::too_large("a reply answers more keys than a delete may name"));
@@ -244,7 +249,7 @@ fn reply_from(reply: wire::Reply) -> Result<Reply> {
         }
         Wire::Copied(done) => copied(Outcome::Copy(done.try_into()?)),
         Wire::Renamed(done) => copied(Outcome::Rename(done.try_into()?)),
-        Wire::PrefixDeleted(wire::DeletePrefixResponse { removed, revision }) => {
+        Wire::PrefixDeleted(wire::DeletePrefixResponse { removed, revision, .. }) => {
             let outcome = PrefixOutcome { removed, revision: Revision(revision) };
             Answer::Changed { outcome: Outcome::DeletePrefix(outcome), cacheable: None, stale: None }
         }

@@ -132,19 +132,22 @@ pub(crate) fn down_to(down: Down) -> wire::SessionDown {
     let packer = &mut Packer::new(64);
     let epoch = packer.epoch(down.epoch());
     let frame = match down {
-        Down::Welcome { epoch: _, head, resumption, lease, born, list } => Frame::Welcome(wire::Welcome {
-            head: head.0,
-            resumption: match resumption {
-                Resumption::Resume => wire::Resumption::Resume,
-                Resumption::Compacted => wire::Resumption::Compacted,
-                Resumption::NewHistory => wire::Resumption::NewHistory,
-            }
-            .into(),
-            lease_us: micros(lease),
-            born: Some(packer.born(born)),
-            version: PROTOCOL_VERSION,
-            list,
-        }),
+        Down::Welcome { epoch: _, head, resumption, lease, born, list, loss } => {
+            Frame::Welcome(wire::Welcome {
+                head: head.0,
+                resumption: match resumption {
+                    Resumption::Resume => wire::Resumption::Resume,
+                    Resumption::Compacted => wire::Resumption::Compacted,
+                    Resumption::NewHistory => wire::Resumption::NewHistory,
+                }
+                .into(),
+                lease_us: micros(lease),
+                born: Some(packer.born(born)),
+                version: PROTOCOL_VERSION,
+                list,
+                loss_ms: loss.map_or(0, super::millis_up),
+            })
+        }
         Down::Inv { epoch: _, seq, name, upto } => {
             Frame::Inv(wire::Inv { seq, name: name.packed(), upto: upto.0 })
         }
@@ -187,6 +190,7 @@ pub(crate) fn down_from(down: wire::SessionDown) -> Result<Down> {
                 lease: lease(welcome.lease_us)?,
                 born: need(welcome.born, "born")?.try_into()?,
                 list: welcome.list,
+                loss: super::bound_from(welcome.loss_ms),
             }
         }
         Frame::Inv(inv) => {

@@ -102,7 +102,8 @@ fn down() -> impl Strategy<Value = Down> {
     prop_oneof![
         (epoch(), any::<u64>(), resumption, lease(), born(), any::<bool>()).prop_map(
             |(epoch, head, resumption, lease, born, list)| {
-                Down::Welcome { epoch, head: Revision(head), resumption, lease, born, list }
+                let loss = list.then(|| Duration::from_millis(head % 10_000 + 1));
+                Down::Welcome { epoch, head: Revision(head), resumption, lease, born, list, loss }
             }
         ),
         (epoch(), any::<u64>(), any::<u64>()).prop_map(|(epoch, seq, upto)| Down::Resync {
@@ -414,6 +415,7 @@ fn sides_of_which_none_speaks_a_version_of_the_other_part_with_both_named() {
         resumption: Resumption::Resume,
         lease: Duration::from_secs(1),
         born: Born::default(),
+        loss: None,
         list: false,
     });
     assert!(down_from(welcome.clone()).is_ok());

@@ -9,7 +9,7 @@ use dstore_shared::{Error, HistoryId, Key, Result, Revision};
 
 pub(crate) fn watch_header(history: HistoryId, after: Revision) -> wire::WatchResponse {
     let history = Packer::new(16).id(history.0);
-    let header = Some(wire::WatchHeader { history, after: after.0 });
+    let header = Some(wire::WatchHeader { history, after: after.0, loss_ms: 0 });
     wire::WatchResponse { header, events: Vec::new(), through: after.0 }
 }
 

@@ -5,6 +5,7 @@ use super::{Frames, NotGlobal, cut, frames, frames_or};
 use crate::bulk::{self, Receiving};
 use crate::convert::{down_from, pack_requests, read_replies, up_to};
 use crate::dial::{Channel, Dial};
+use crate::loss::Noted;
 use crate::remote_store::{in_time, send_all};
 use crate::status::from_status;
 use crate::store::{Body, BodyStream, ListQuery, Listing, Slice};
@@ -167,7 +168,7 @@ impl LinkClient {
     /// # Errors
     /// As [`Store::watch`](crate::store::Store::watch).
     pub async fn watch(&self, query: &WatchQuery) -> Result<Watching> {
-        watch_wire::begin(self.watches.clone(), self.call, query).await
+        watch_wire::begin(self.watches.clone(), self.call, query, &Noted::default()).await
     }
 
     /// Fetches a blob or a slice of it. `Ok(None)`: Global has no such blob. What is asked of Global is

@@ -196,7 +196,7 @@ fn a_batch_that_names_another_predecessor_is_refused() {
     let (disk, segments) = disk_with(2, 50);
     let bytes = read(&disk, &segments[0]);
     let salt = SegmentHeader::decode(&bytes).expect("a header").salt;
-    let place = Place { salt, offset: 12_288, previous: 1 };
+    let place = Place { salt, offset: 12_288, previous: 1, durable: Revision(0) };
     let mut batch = Vec::new();
     format::encode_batch(&mut batch, place, (Revision(2), Revision(2)), &[&payload(Revision(2), 50)]);
     let file = disk.open(&segments[0], dstore_sys::disk::Open::Write).expect("opens");

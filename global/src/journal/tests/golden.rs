@@ -1,7 +1,7 @@
 //! The bytes on disk, pinned by a file that was written by format 1.
 
 use super::*;
-use crate::journal::format::FORMAT;
+use crate::journal::format::{FORMAT, FORMAT_RELAXED};
 use dstore_shared::Kind;
 use dstore_sys::disk::{Disk, Open as How};
 
@@ -76,7 +76,7 @@ fn the_fields_stand_where_the_documentation_says() {
 fn a_journal_of_a_newer_format_is_refused_and_left_alone() {
     let mut newer = GOLDEN.to_vec();
     for copy in [0, 4096] {
-        newer[copy + 16..copy + 20].copy_from_slice(&(FORMAT + 1).to_le_bytes());
+        newer[copy + 16..copy + 20].copy_from_slice(&(FORMAT_RELAXED + 1).to_le_bytes());
         let checksum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, &newer[copy + 16..copy + 64]);
         newer[copy + 8..copy + 16].copy_from_slice(&checksum.to_le_bytes());
     }

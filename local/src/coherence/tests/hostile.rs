@@ -55,7 +55,18 @@ fn a_lease_of_any_length_is_borne() {
         let mut t = Table::new();
         t.connected(0);
         let (head, resumption) = (Revision(u64::MAX), Resumption::Compacted);
-        t.down(0, Down::Welcome { epoch: e(1), head, resumption, lease, born: born(u64::MAX), list: true });
+        t.down(
+            0,
+            Down::Welcome {
+                epoch: e(1),
+                head,
+                resumption,
+                lease,
+                born: born(u64::MAX),
+                list: true,
+                loss: None,
+            },
+        );
         t.down(0, Down::Lease { epoch: e(1), n: 0, lease, through: head, born: born(0) });
         t.m.keep(at(1));
         assert!(t.m.is_valid(at(0)) == (lease > Duration::from_nanos(1)), "{lease:?}");

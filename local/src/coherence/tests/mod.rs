@@ -176,7 +176,7 @@ impl Table {
     /// As [`Self::welcome_as`]; `list`: the session is a wildcard until all that is held was listed.
     fn welcome_to(&mut self, epoch: Epoch, resumption: Resumption, list: bool) {
         let (head, lease) = (Revision(10), LEASE);
-        self.down(0, Down::Welcome { epoch, head, resumption, lease, born: born(0), list });
+        self.down(0, Down::Welcome { epoch, head, resumption, lease, born: born(0), list, loss: None });
     }
 
     fn resync(&mut self, epoch: Epoch, seq: u64, upto: u64) {

@@ -36,10 +36,15 @@ impl<S: Store> Session<S> {
         let (line, code) = render::copy_line(outcome.result);
         let unchanged = matches!(outcome.result, CopyResult::Unchanged(_));
         match mode {
-            Mode::Json => self.output.line(&json::copy(command, (from, to), &outcome)).await?,
+            Mode::Json => {
+                self.output
+                    .line(&json::labelled(json::copy(command, (from, to), &outcome), self.client.loss()))
+                    .await?
+            }
             _ if unchanged && self.settings.one_shot => {}
             _ => self.line(line, mode).await?,
         }
+        self.label().await;
         match outcome.result {
             CopyResult::Done(entry) => {
                 self.chat(&format!("{}, revision {}", short(&entry), outcome.revision), took).await;
