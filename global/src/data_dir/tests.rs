@@ -596,3 +596,27 @@ fn asynchronous_dels_are_remembered_over_crashes_and_not_over_a_clean_stop() {
     drop_unclean(fourth);
     assert!(!open_memory(&path).async_dels, "nobody served anything at the clean stop");
 }
+
+#[test]
+fn after_a_loss_every_change_waits_over_a_second_crash_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let open_only = || {
+        open(&Sys::real(), &config(dir.path(), EngineKind::Memory), |dir, floors, replay| {
+            FakeJournal::open(&dir, floors, replay)
+        })
+        .unwrap()
+    };
+    let relaxed = open_only();
+    relaxed.dir.begin_as(Duration::ZERO, true).unwrap();
+    let before = relaxed.history;
+    drop_unclean(relaxed);
+    let second = open_only();
+    assert!(second.lossy && second.history != before);
+    second.dir.begin(Duration::ZERO).unwrap();
+    let after = second.history;
+    drop_unclean(second);
+    // The leases of the first life may still run, and what they are of may be lost.
+    let third = open_only();
+    assert!(!third.lossy && third.async_dels && third.history == after);
+    drop_unclean(third);
+}
