@@ -8,6 +8,7 @@ use crate::{EngineKind, Global, GlobalConfig};
 use dstore_proto::store::{Body, Store};
 use dstore_proto::watch::WatchQuery;
 use dstore_shared::{Kind, Namespace, Revision};
+use dstore_sys::clock::{BootClock, Clock};
 use dstore_sys::disk::{Call, Disk, Fault, SimDisk, Survival};
 use dstore_sys::rng::{Rng, SeededRng};
 use std::path::PathBuf;
@@ -22,6 +23,12 @@ const LAZY: SyncLevel = SyncLevel::Relaxed(SyncLevel::RELAXED_MAX);
 /// What a commit takes in simulation, and the timer's grain.
 const EPSILON: Duration = Duration::from_millis(10);
 const NAMES: usize = 64;
+
+/// Simulated time.
+#[expect(clippy::disallowed_methods, reason = "the timer under test sleeps in it")]
+fn now() -> Instant {
+    Instant::now()
+}
 
 /// What was acknowledged when.
 struct Acknowledged {
@@ -41,11 +48,11 @@ async fn a_crash_at_level_relaxed_takes_a_suffix_of_the_last_moments_and_nothing
         disk.record(256 << 20);
         // What is bound after each revision.
         let mut states = vec![[false; NAMES]];
-        let mut acknowledged = vec![Acknowledged { op: 0, at: Instant::now(), revision: Revision(0) }];
+        let mut acknowledged = vec![Acknowledged { op: 0, at: now(), revision: Revision(0) }];
         let mut checkpoints = vec![(0, Revision(0))];
         while states.len() <= 48 {
             let mut commands = Vec::new();
-            for _ in 0..1 + rng.next_u64() % 3 {
+            for _ in 0..=rng.next_u64() % 3 {
                 let made = states.len() - 1;
                 let mut state = states[made];
                 if made % 5 == 4 && state[made - 2] {
@@ -61,7 +68,7 @@ async fn a_crash_at_level_relaxed_takes_a_suffix_of_the_last_moments_and_nothing
             assert!(answers.iter().all(Result::is_ok), "{answers:?}");
             let revision = global.authority().catalog.head();
             assert_eq!(revision.0 as usize, states.len() - 1, "each change has an effect");
-            acknowledged.push(Acknowledged { op: disk.op_count(), at: Instant::now(), revision });
+            acknowledged.push(Acknowledged { op: disk.op_count(), at: now(), revision });
             if rng.next_u64().is_multiple_of(8) {
                 let covered = global.authority().checkpoint().await.expect("written");
                 checkpoints.push((disk.op_count(), covered));
@@ -83,12 +90,8 @@ async fn a_crash_at_level_relaxed_takes_a_suffix_of_the_last_moments_and_nothing
                 let head = again.authority().catalog.head();
                 let context = format!("seed {seed}, change {op}, {head} after {due} of {}", last.revision);
                 assert!(head >= due && head >= covered, "{context}: what was durable is lost");
-                for i in 0..NAMES {
-                    assert_eq!(
-                        is_bound(&again, i),
-                        states[head.0 as usize][i],
-                        "{context}: name {i} is of no prefix"
-                    );
+                for (i, bound) in states[head.0 as usize].iter().enumerate() {
+                    assert_eq!(is_bound(&again, i), *bound, "{context}: name {i} is of no prefix");
                 }
                 assert_ne!(
                     again.authority().born().history,
@@ -147,7 +150,7 @@ async fn who_saw_what_a_crash_took_is_told_of_another_history() {
         after: Some(seen),
         history: Some(history),
     };
-    let e = again.store().watch(query).await.err().expect("refused");
+    let Err(e) = again.store().watch(query).await else { panic!("it goes on") };
     assert_eq!(e.kind(), Kind::TooOld, "{e}");
     // The request.
     let (to, answer) = oneshot::channel();
@@ -155,10 +158,10 @@ async fn who_saw_what_a_crash_took_is_told_of_another_history() {
     let e = answer.await.unwrap().expect_err("nobody knows");
     assert!(e.kind() == Kind::Closed && e.message().contains("outcome unknown"), "{e}");
     // And a change of the name waits for whoever may hold it under a lease.
-    let begun = std::time::Instant::now();
+    let begun = BootClock.now();
     let answers = at_once(again.authority(), vec![set(1)]).await;
     assert!(answers[0].is_ok(), "{answers:?}");
-    assert!(begun.elapsed() >= grace / 2, "it overtook a lease");
+    assert!(BootClock.now().since(begun) >= grace / 2, "it overtook a lease");
     end(again).await;
     global.stop().await.expect("a clean stop");
 }

@@ -215,9 +215,7 @@ impl<S: Store> Session<S> {
             }
             Ok(None) => {
                 match mode {
-                    Mode::Json => {
-                        self.output.line(&json::labelled(json::nowhere(key), self.client.loss())).await?
-                    }
+                    Mode::Json => self.json(json::nowhere(key)).await?,
                     _ => self.line(render::NOWHERE, mode).await?,
                 }
                 self.label().await;
@@ -266,9 +264,7 @@ impl<S: Store> Session<S> {
         let (line, code) = render::set_line(reply);
         let unchanged = matches!(reply.outcome, SetOutcome::Unchanged(_));
         match mode {
-            Mode::Json => {
-                self.output.line(&json::labelled(json::set(key, reply), self.client.loss())).await?
-            }
+            Mode::Json => self.json(json::set(key, reply)).await?,
             _ if unchanged && self.settings.one_shot => {}
             _ => self.line(line, mode).await?,
         }
@@ -316,9 +312,7 @@ impl<S: Store> Session<S> {
         };
         let took = wait.elapsed();
         match mode {
-            Mode::Json => {
-                self.output.line(&json::labelled(json::delete(keys, &reply), self.client.loss())).await?
-            }
+            Mode::Json => self.json(json::delete(keys, &reply)).await?,
             _ => {
                 for line in render::delete_lines(&reply) {
                     self.line(line, mode).await?;
@@ -355,11 +349,7 @@ impl<S: Store> Session<S> {
         };
         let took = wait.elapsed();
         match mode {
-            Mode::Json => {
-                self.output
-                    .line(&json::labelled(json::delete_prefix(prefix, &done), self.client.loss()))
-                    .await?
-            }
+            Mode::Json => self.json(json::delete_prefix(prefix, &done)).await?,
             _ => self.line(&render::prefix_line(&done), mode).await?,
         }
         self.label().await;
@@ -435,9 +425,7 @@ impl<S: Store> Session<S> {
             }
         };
         match mode {
-            Mode::Json => {
-                self.output.line(&json::labelled(json::status(&status), self.client.loss())).await?
-            }
+            Mode::Json => self.json(json::status(&status)).await?,
             _ => {
                 for line in render::status_lines(&status) {
                     self.output.line(&line).await?;
@@ -487,6 +475,12 @@ impl<S: Store> Session<S> {
             return Ok(());
         }
         self.output.line(line).await
+    }
+
+    /// Writes an answer as JSON, with what a crash may take of it.
+    async fn json(&mut self, answer: String) -> io::Result<()> {
+        let answer = json::labelled(answer, self.client.loss());
+        self.output.line(&answer).await
     }
 
     /// Says what a crash may take of what was answered.

@@ -36,11 +36,7 @@ impl<S: Store> Session<S> {
         let (line, code) = render::copy_line(outcome.result);
         let unchanged = matches!(outcome.result, CopyResult::Unchanged(_));
         match mode {
-            Mode::Json => {
-                self.output
-                    .line(&json::labelled(json::copy(command, (from, to), &outcome), self.client.loss()))
-                    .await?
-            }
+            Mode::Json => self.json(json::copy(command, (from, to), &outcome)).await?,
             _ if unchanged && self.settings.one_shot => {}
             _ => self.line(line, mode).await?,
         }
