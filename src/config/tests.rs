@@ -141,7 +141,7 @@ fn one_shot_commands_take_any_bytes_and_json_anywhere() {
 #[test]
 fn what_is_wrong_is_refused_naming_who_gave_it_and_what_to_write() {
     let file = "[global]\n\nlease = \"2\"\n";
-    let table: [Row; 21] = [
+    let table: [Row; 22] = [
         (&["global", "--lease", "2"], &[], "`--lease`: `2` is not a duration: write one like"),
         (&["global"], &[("DSTORE_LEASE", "x")], "`DSTORE_LEASE`: `x` is not a duration"),
         (&["global", "--config", "dstore.toml"], &[], "dstore.toml:3: `lease`: `2` is not a duration"),
