@@ -56,7 +56,7 @@ pub async fn local(settings: LocalSettings, repl: bool, mode: Mode) -> u8 {
             _ => {
                 let address = addresses.first().map_or_else(|| "none".into(), Address::to_string);
                 let node = Arc::new(local.node().clone());
-                converse(&sys, node, address, ScriptSettings::default(), mode).await
+                Box::pin(converse(&sys, node, address, ScriptSettings::default(), mode)).await
             }
         }
     } else {

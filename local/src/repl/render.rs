@@ -105,7 +105,9 @@ pub fn copy_line(result: CopyResult) -> (&'static str, u8) {
 /// Beside every answer of a Global that acknowledges before it syncs.
 pub fn loss_note(loss: Duration) -> String {
     let ms = loss.as_millis();
-    format!("not durable yet: up to {ms} ms of changes may be lost by a crash of global (--sync relaxed)")
+    format!(
+        "perhaps not durable yet: up to {ms} ms of changes may be lost by a crash of global (--sync relaxed)"
+    )
 }
 
 /// The lines of a DEL, one a key.
