@@ -80,11 +80,9 @@ impl FjallEngine {
 
     fn open_or_panic(sys: &Sys, dir: &Path) -> Result<Self> {
         folder::finish_discard(dir, FOLDER)?;
-        let db = Database::builder(dir.join(FOLDER))
-            .cache_size(TUNING.cache)
-            .worker_threads(1)
-            .open()
-            .map_err(broken)?;
+        let builder = || Database::builder(dir.join(FOLDER)).cache_size(TUNING.cache).worker_threads(1);
+        let is_held = |e: &fjall::Error| matches!(e, fjall::Error::Locked);
+        let db = folder::once_free(|| builder().open(), is_held).map_err(broken)?;
         let meta = db.keyspace(META, KeyspaceCreateOptions::default).map_err(broken)?;
         let identity = match meta.get(IDENTITY).map_err(broken)? {
             Some(id) => {

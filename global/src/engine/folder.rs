@@ -6,6 +6,10 @@ use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::time::Duration;
+
+const HELD_TRIES: u32 = 50;
+const HELD_PAUSE: Duration = Duration::from_millis(10);
 
 /// Opens an index. Engines assert what they find in their files; a damaged index must not end the process.
 pub(super) fn open<E>(dir: &Path, open: impl FnOnce() -> Result<E>) -> Result<E> {
@@ -13,6 +17,18 @@ pub(super) fn open<E>(dir: &Path, open: impl FnOnce() -> Result<E>) -> Result<E>
         let dir = dir.display();
         Err(Error::corrupt(format!("the index in `{dir}` is damaged: it is rebuilt if the journal allows")))
     })
+}
+
+/// Opens what another process may hold for a moment still: one that was killed until it is gone, one that starts a
+/// child until that runs. Tried for half a second.
+pub(super) fn once_free<T, E>(open: impl Fn() -> Result<T, E>, is_held: impl Fn(&E) -> bool) -> Result<T, E> {
+    for _ in 0..HELD_TRIES {
+        match open() {
+            Err(e) if is_held(&e) => std::thread::sleep(HELD_PAUSE),
+            opened => return opened,
+        }
+    }
+    open()
 }
 
 /// Removes the folder `name` of `dir`. It is renamed first, so that a crash leaves none of it or all of it.

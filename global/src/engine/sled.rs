@@ -76,7 +76,7 @@ impl SledEngine {
             .cache_capacity(CACHE_BYTES)
             .mode(Mode::HighThroughput)
             .flush_every_ms(None);
-        let db = config.open().map_err(broken)?;
+        let db = folder::once_free(|| config.open(), is_held).map_err(broken)?;
         let meta = db.open_tree(META).map_err(broken)?;
         let identity = match meta.get(IDENTITY).map_err(broken)? {
             Some(id) => {
@@ -293,10 +293,14 @@ fn create_identity(sys: &Sys, db: &Db, meta: &Tree) -> Result<u128> {
     Ok(identity)
 }
 
+/// Whether another process holds the lock: what sled gives for that.
+fn is_held(e: &sled::Error) -> bool {
+    matches!(e, sled::Error::Io(io) if io.kind() == io::ErrorKind::Other)
+}
+
 fn broken(e: sled::Error) -> Error {
     let error = match &e {
-        // What sled gives for a lock that another process holds.
-        sled::Error::Io(io) if io.kind() == io::ErrorKind::Other => Error::unavailable(format!(
+        held if is_held(held) => Error::unavailable(format!(
             "the index cannot be used, {e}: stop the process that uses it, or check the disk"
         )),
         sled::Error::Io(io) if !folder::is_damage(io) => folder::refused(io, &e),

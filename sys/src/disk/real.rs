@@ -7,6 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 /// The machine's own file system.
 #[derive(Clone, Copy, Debug, Default)]
@@ -70,10 +71,22 @@ impl Disk for RealDisk {
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
         let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        let mut tries = LOCK_TRIES;
+        while let Err(e) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            tries -= 1;
+            if tries == 0 || e != Errno::WOULDBLOCK {
+                return Err(e.into());
+            }
+            std::thread::sleep(LOCK_PAUSE);
+        }
         Ok(Box::new(RealLock(file)))
     }
 }
+
+/// A process that was killed holds its locks until it is gone, and one that starts a child until that runs: a few
+/// milliseconds. So half a second is waited before a lock counts as held.
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 #[derive(Debug)]
 struct RealLock(#[expect(dead_code, reason = "held for its lock")] File);
