@@ -52,7 +52,12 @@ impl Disk for RealDisk {
         let mut found = Vec::new();
         for entry in std::fs::read_dir(path)? {
             let entry = entry?;
-            let meta = entry.metadata()?;
+            let meta = match entry.metadata() {
+                Ok(meta) => meta,
+                // Removed or renamed meanwhile: this says nothing about the directory.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(e),
+            };
             let name = entry.file_name().to_string_lossy().into_owned();
             found.push(DirEntry { name, len: meta.len(), is_dir: meta.is_dir() });
         }
@@ -154,6 +159,30 @@ impl DiskFile for RealFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[test]
+    fn a_file_that_goes_away_while_a_directory_is_listed_is_left_out_and_no_error() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (stays, goes, ended) =
+            (dir.path().join("stays"), dir.path().join("goes"), AtomicBool::new(false));
+        std::fs::write(&stays, "12345").expect("written");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !ended.load(Ordering::Relaxed) {
+                    std::fs::write(&goes, "").expect("written");
+                    std::fs::remove_file(&goes).expect("removed");
+                }
+            });
+            let lists: io::Result<Vec<_>> = (0..20_000).map(|_| RealDisk.list(dir.path())).collect();
+            ended.store(true, Ordering::Relaxed);
+            for list in lists.expect("the directory is there") {
+                assert_eq!(list.iter().filter(|entry| entry.name == "stays" && entry.len == 5).count(), 1);
+            }
+        });
+        let gone = RealDisk.list(&dir.path().join("none")).expect_err("no directory");
+        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+    }
 
     #[test]
     fn files_read_back_what_was_written_and_a_lock_is_exclusive() {
