@@ -221,6 +221,8 @@ pub struct Sessions<J, R> {
     lease_allowed: Duration,
     /// The longest that was granted in this boot.
     lease_granted: Duration,
+    /// A Local of this boot keeps "not found" answers, or kept them (rule 28).
+    absences_kept: bool,
     /// Asynchronous DELs that are answered and not drained yet.
     settling: HashMap<(ClientId, u64), OpNo>,
     /// When an attempt of an op is to be answered as pending.
@@ -264,6 +266,7 @@ impl<J, R> Sessions<J, R> {
             names_wanted: 0,
             prefixes: Prefixes::default(),
             requests,
+            absences_kept: false,
             settling: HashMap::new(),
             deadlines: BTreeSet::new(),
             absences: BTreeSet::new(),

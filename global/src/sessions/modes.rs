@@ -131,6 +131,9 @@ impl<J, R> Sessions<J, R> {
 
     /// Tells those who may serve that a name is absent, before it is bound (rule 28).
     pub(super) fn fan_out_presence(&mut self, now: Moment, no: OpNo) {
+        if !self.absences_kept {
+            return;
+        }
         let Op { names, spared, upto, .. } = &self.ops[&no];
         // Of a COPY only the second name is bound.
         let (names, upto) = (spared.as_ref().map_or_else(|| names.clone(), |to| vec![to.clone()]), *upto);

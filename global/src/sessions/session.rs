@@ -80,7 +80,8 @@ impl<J, R> Sessions<J, R> {
         // Who keeps changes waiting is given nothing that others would have to wait for again.
         session.bare |= !taken_over && now < session.slow_until;
         let (bare, shedding) = (session.bare, session.shedding);
-        session.negatives = hello.negatives;
+        session.negatives |= hello.negatives;
+        self.absences_kept |= session.negatives;
         let owed = std::mem::take(&mut session.owed);
         self.by_epoch.remove(&old_epoch);
         self.by_epoch.insert(epoch.counter, no);

@@ -387,6 +387,21 @@ fn rule_28_a_wildcard_that_keeps_absences_is_told_of_every_set_and_others_are_no
 }
 
 #[test]
+fn rule_28_who_kept_absences_is_told_of_sets_though_its_next_stream_keeps_none() {
+    let mut t = Table::with(Terms { holdings_max: 1, ..Terms::for_lease(Duration::from_secs(2)) }, 0);
+    t.hello_keeping(0, A, 1, None);
+    t.hello(0, B, 2);
+    assert!(t.fills(1, e(2), "full", 1));
+    assert!(t.misses(1, e(1), "k", 1), "as a wildcard");
+    t.hello(2, A, 3);
+    t.skip();
+    t.set(3, "w1", "k", None);
+    t.gives(&["s3 inv 1 k upto 10 e3"]);
+    t.ack(4, 3, e(3), 1);
+    t.gives(&["commit w1"]);
+}
+
+#[test]
 fn rule_28_a_read_that_met_the_mark_or_the_visibility_of_a_set_may_not_be_kept() {
     let mut t = a_keeps_absent_k();
     // Registered before the mark, answered after.
