@@ -17,7 +17,7 @@ use dstore_shared::{BlobHash, Command, Entry, Epoch, Error, Result};
 use futures_util::stream::{self, StreamExt};
 use session::SessionStream;
 use std::sync::Arc;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Requests of one stream that may be unanswered before it is read no further.
 const IN_FLIGHT_MAX: usize = 8192;
@@ -50,10 +50,14 @@ impl LinkHost for Host {
         self.0.readers.spawn("requests", async move {
             let gone = replies.clone();
             let read = async {
+                let mut intake = Intake::new(&authority, &replies, &many);
                 while let Some(Ok(batch)) = up.next().await {
-                    if take_requests(&authority, batch, &replies, &many).await.is_none() {
-                        return;
+                    for request in batch {
+                        if intake.take(request).await.is_none() {
+                            return;
+                        }
                     }
+                    intake.start();
                 }
             };
             // In a fixed order, here as everywhere: a simulation's seed is to decide what happens.
@@ -82,84 +86,84 @@ impl LinkHost for Host {
     }
 }
 
-/// Starts a batch of requests; `None` if nobody reads replies any more.
-async fn take_requests(
-    authority: &Arc<Authority>,
-    batch: Vec<Request>,
-    replies: &mpsc::Sender<Queued>,
-    many: &Arc<Semaphore>,
-) -> Option<()> {
-    let mut resolves = Vec::with_capacity(batch.len());
-    // Changes that came together are submitted together, but none waits for the room that another one needs.
-    let mut changes = Vec::new();
-    for request in batch {
-        // A place for the reply is reserved first: so no reply ever waits, and no queue is unbounded.
-        let permit = if let Ok(permit) = replies.clone().try_reserve_owned() {
-            permit
-        } else {
-            authority.submit_all(std::mem::take(&mut changes));
-            replies.clone().reserve_owned().await.ok()?
-        };
-        let (flight, epoch, reg_seq) = (request.flight, request.epoch, request.reg_seq);
-        match request.ask {
+/// Requests of one stream that came together. Changes among them are submitted together, and so are Resolves; but
+/// nothing waits for the room that another one needs: what was gathered starts before a wait.
+struct Intake<'a> {
+    authority: &'a Arc<Authority>,
+    replies: &'a mpsc::Sender<Queued>,
+    many: &'a Arc<Semaphore>,
+    changes: Vec<Asked>,
+    resolves: Vec<Resolve>,
+}
+
+impl<'a> Intake<'a> {
+    fn new(
+        authority: &'a Arc<Authority>,
+        replies: &'a mpsc::Sender<Queued>,
+        many: &'a Arc<Semaphore>,
+    ) -> Self {
+        Self { authority, replies, many, changes: Vec::new(), resolves: Vec::new() }
+    }
+
+    /// Gathers a request; `None` if nobody reads replies any more.
+    async fn take(&mut self, request: Request) -> Option<()> {
+        let permit = self.place().await?;
+        let Request { flight, epoch, reg_seq, ask } = request;
+        match ask {
             Ask::Resolve { name, have, cache, carry } => {
-                resolves.push(Resolve {
-                    request: (flight, epoch),
-                    reg_seq,
-                    name,
-                    have,
-                    cache,
-                    carry,
-                    permit,
-                });
+                let request = (flight, epoch);
+                self.resolves.push(Resolve { request, reg_seq, name, have, cache, carry, permit });
             }
             Ask::Change { id, command } => {
                 let caller = (reg_seq.0 > 0).then_some(Caller { epoch, reg_seq });
-                let bytes = match &command {
-                    Command::Set { carried: Some(blob), .. } => {
-                        let len = blob.bytes().len();
-                        match authority.try_admit(len) {
-                            None => {
-                                authority.submit_all(std::mem::take(&mut changes));
-                                authority.admit(len).await
-                            }
-                            room => room,
-                        }
-                    }
-                    _ => None,
-                };
-                changes.push(Asked {
-                    id,
-                    command,
-                    caller,
-                    responder: Responder::Stream(flight, permit, bytes),
-                });
+                let bytes = self.admit(&command).await;
+                let responder = Responder::Stream(flight, permit, bytes);
+                self.changes.push(Asked { id, command, caller, responder });
             }
             Ask::ResolveMany { names, cache, carry } => {
-                let room = if let Ok(room) = many.clone().try_acquire_owned() {
-                    room
-                } else {
-                    authority.submit_all(std::mem::take(&mut changes));
-                    many.clone().acquire_owned().await.ok()?
-                };
-                Host(authority.clone()).resolve_many(many::ResolveMany {
-                    flight,
-                    epoch,
-                    reg_seq,
-                    names,
-                    cache,
-                    carry,
-                    permit,
-                    room,
-                });
+                let room = self.room_for_many().await?;
+                let asked = many::ResolveMany { flight, epoch, reg_seq, names, cache, carry, permit, room };
+                Host(self.authority.clone()).resolve_many(asked);
             }
         }
+        Some(())
     }
-    authority.submit_all(changes);
-    if !resolves.is_empty() {
-        authority.resolve_all(resolves);
+
+    /// A place for the reply, before anything else: so no reply ever waits, and no queue is unbounded.
+    async fn place(&mut self) -> Option<mpsc::OwnedPermit<Queued>> {
+        if let Ok(permit) = self.replies.clone().try_reserve_owned() {
+            return Some(permit);
+        }
+        self.start();
+        self.replies.clone().reserve_owned().await.ok()
     }
-    Some(())
+
+    /// Room for the value that a change carries.
+    async fn admit(&mut self, command: &Command) -> Option<OwnedSemaphorePermit> {
+        let Command::Set { carried: Some(blob), .. } = command else { return None };
+        let len = blob.bytes().len();
+        if let Some(room) = self.authority.try_admit(len) {
+            return Some(room);
+        }
+        self.start();
+        self.authority.admit(len).await
+    }
+
+    async fn room_for_many(&mut self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(room) = self.many.clone().try_acquire_owned() {
+            return Some(room);
+        }
+        self.start();
+        self.many.clone().acquire_owned().await.ok()
+    }
+
+    /// Starts what was gathered.
+    fn start(&mut self) {
+        self.authority.submit_all(std::mem::take(&mut self.changes));
+        if !self.resolves.is_empty() {
+            self.authority.resolve_all(std::mem::take(&mut self.resolves));
+        }
+    }
 }
 
 /// A Resolve on its way.
