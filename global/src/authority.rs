@@ -242,10 +242,7 @@ impl Authority {
             }
             let mut drained = Vec::new();
             for action in actions {
-                match action {
-                    Action::Commit(op, work) => drained.push((op, work)),
-                    action => self.carry_out_one(shard, action),
-                }
+                self.carry_out_one(shard, action, &mut drained);
             }
             self.commit_drained(shard, drained);
         }
@@ -265,7 +262,12 @@ impl Authority {
         }
     }
 
-    fn carry_out_one(&self, shard: &mut Shard, action: Action<Work, Responder>) {
+    fn carry_out_one(
+        &self,
+        shard: &mut Shard,
+        action: Action<Work, Responder>,
+        drained: &mut Vec<(OpNo, Work)>,
+    ) {
         match action {
             Action::Send(stream, frame) => {
                 match shard.streams.get_mut(&stream).map(|outlet| outlet.send(frame)) {
@@ -284,7 +286,7 @@ impl Authority {
                     let _ = outlet.to.put(Err(error));
                 }
             }
-            Action::Commit(op, work) => self.commit_drained(shard, vec![(op, work)]),
+            Action::Commit(op, work) => drained.push((op, work)),
             Action::Answer(to, answer) => {
                 let born = shard.sessions.born(self.sys.clock.now());
                 to.tell(answer, born);
