@@ -3,8 +3,8 @@
 //! Each call of a connection is a task of its own, as hyper wants it, but a session: of those there are ten thousand, one
 //! on each connection, and what a task costs in memory, and a renewal in passing on between tasks, is most of what
 //! they cost. Invariants: the session is polled after whatever the connection brought, and the connection after whatever
-//! the session gave it to send; a wake from within is no new turn of the scheduler. At most one session of a connection
-//! is treated so.
+//! the session gave it to send; a wake from within is no new turn of the scheduler; which of the two was not woken is
+//! not polled, so that a frame each way costs one poll of each. At most one session of a connection is treated so.
 
 use super::connection::Calls;
 use dstore_sys::net::BoxFuture;
@@ -14,7 +14,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 /// Turns of one poll before others have theirs.
@@ -60,29 +60,44 @@ pub(super) struct Together<H> {
     call: Option<BoxFuture<'static, ()>>,
     calls: Arc<Calls>,
     nudge: Arc<Nudge>,
-    waker: Waker,
+    http_waker: Waker,
+    call_waker: Waker,
 }
 
 impl<H: Future> Together<H> {
     pub fn new(http: H, calls: Arc<Calls>) -> Self {
         let nudge = Arc::new(Nudge::default());
-        Self { http: Box::pin(http), call: None, calls, waker: nudge.clone().into(), nudge }
+        let http_waker = Arc::new(OfHttp(nudge.clone())).into();
+        let call_waker = Arc::new(OfCall(nudge.clone())).into();
+        Self { http: Box::pin(http), call: None, calls, nudge, http_waker, call_waker }
     }
 
-    /// The connection itself.
+    /// The connection itself; whatever is done with it is followed by a poll.
     pub fn connection(self: Pin<&mut Self>) -> Pin<&mut H> {
-        self.get_mut().http.as_mut()
+        let this = self.get_mut();
+        this.nudge.wanted.fetch_or(HTTP, Ordering::SeqCst);
+        this.http.as_mut()
     }
 
-    fn turn(&mut self) -> Poll<H::Output> {
-        let cx = &mut Context::from_waker(&self.waker);
-        if let Poll::Ready(ended) = self.http.as_mut().poll(cx) {
-            return Poll::Ready(ended);
+    /// Polls whichever of the two was woken, the connection first.
+    fn turn(&mut self, woken: u8) -> Poll<H::Output> {
+        let mut begins = false;
+        if woken & HTTP != 0 {
+            let cx = &mut Context::from_waker(&self.http_waker);
+            if let Poll::Ready(ended) = self.http.as_mut().poll(cx) {
+                return Poll::Ready(ended);
+            }
+            if self.call.is_none() {
+                self.call = self.calls.within.call.lock().take();
+                begins = self.call.is_some();
+            }
         }
-        if self.call.is_none() {
-            self.call = self.calls.within.call.lock().take();
-        }
-        if self.call.as_mut().is_some_and(|call| call.as_mut().poll(cx).is_ready()) {
+        // What the connection brought is taken in the same turn.
+        let brought = self.nudge.wanted.fetch_and(!CALL, Ordering::SeqCst);
+        if (begins || (woken | brought) & CALL != 0)
+            && let Some(call) = &mut self.call
+            && call.as_mut().poll(&mut Context::from_waker(&self.call_waker)).is_ready()
+        {
             self.call = None;
         }
         Poll::Pending
@@ -95,12 +110,11 @@ impl<H: Future> Future for Together<H> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<H::Output> {
         self.nudge.outer.register(cx.waker());
         for _ in 0..TURNS {
-            self.nudge.inside.store(true, Ordering::SeqCst);
-            // Read, too: what was done before a wake that this forgets is seen by the turn.
-            self.nudge.again.swap(false, Ordering::SeqCst);
-            let turn = self.turn();
-            self.nudge.inside.store(false, Ordering::SeqCst);
-            if turn.is_ready() || !self.nudge.again.load(Ordering::SeqCst) {
+            // From here on a wake is seen by the look at the end.
+            let woken = self.nudge.wanted.swap(INSIDE, Ordering::SeqCst);
+            let turn = self.turn(woken);
+            let before = self.nudge.wanted.fetch_and(!INSIDE, Ordering::SeqCst);
+            if turn.is_ready() || before & (HTTP | CALL) == 0 {
                 return turn;
             }
         }
@@ -109,24 +123,60 @@ impl<H: Future> Future for Together<H> {
     }
 }
 
-/// Wakes the task, unless it is at it: then it takes another turn.
-#[derive(Debug, Default)]
+/// The connection is to be polled.
+const HTTP: u8 = 1;
+/// The call is to be polled.
+const CALL: u8 = 2;
+/// The task is at it: it looks again by itself.
+const INSIDE: u8 = 4;
+
+/// Who is to be polled; wakes the task, unless it is at it.
+#[derive(Debug)]
 struct Nudge {
-    inside: AtomicBool,
-    again: AtomicBool,
+    wanted: AtomicU8,
     outer: AtomicWaker,
 }
 
-impl Wake for Nudge {
+impl Default for Nudge {
+    fn default() -> Self {
+        Self { wanted: AtomicU8::new(HTTP | CALL), outer: AtomicWaker::new() }
+    }
+}
+
+impl Nudge {
+    fn want(&self, who: u8) {
+        let before = self.wanted.fetch_or(who, Ordering::SeqCst);
+        // Who is wanted already has woken the task, or it looks again.
+        if before & (who | INSIDE) == 0 {
+            self.outer.wake();
+        }
+    }
+}
+
+/// Wakes for the connection.
+#[derive(Debug)]
+struct OfHttp(Arc<Nudge>);
+
+/// Wakes for the call within it.
+#[derive(Debug)]
+struct OfCall(Arc<Nudge>);
+
+impl Wake for OfHttp {
     fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
+        self.0.want(HTTP);
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // In this order: whoever leaves looks for `again` after it said that it is no longer inside.
-        self.again.store(true, Ordering::SeqCst);
-        if !self.inside.load(Ordering::SeqCst) {
-            self.outer.wake();
-        }
+        self.0.want(HTTP);
+    }
+}
+
+impl Wake for OfCall {
+    fn wake(self: Arc<Self>) {
+        self.0.want(CALL);
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.want(CALL);
     }
 }
