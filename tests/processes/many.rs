@@ -30,13 +30,15 @@ impl Crowd {
         Self { global, swarm, n }
     }
 
-    /// Half of the sessions are cut and come back, while a name that both halves hold is deleted.
+    /// Half of the sessions are cut and come back, while a name that both halves hold is deleted. Others hold it each
+    /// time: who kept a DEL waiting is registered nowhere for a while, and longer each time.
     async fn cut_half(&self, round: usize) -> Duration {
         let key = format!("held-{round}");
         let client = self.global.client();
         let set = client.set(&name(&key), format!("value {round}")).await.expect("set");
         let SetOutcome::Stored(entry) = set.outcome else { panic!("it is new") };
-        for holder in [0, self.n - 1] {
+        let holder = round % (self.n / 2);
+        for holder in [holder, self.n - 1 - holder] {
             let held = (name(&key).packed().to_vec(), entry.bind_rev.0);
             self.swarm.hold(holder..holder + 1, &[held]).await;
         }
