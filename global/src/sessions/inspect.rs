@@ -35,7 +35,8 @@ impl<J, R> Sessions<J, R> {
 
     /// The longest that a drain may run: A + D(1+ρ), for the longest D granted, or the grace.
     pub fn drain_max(&self) -> Duration {
-        let of_a_lease = self.terms.ack_max + lengthened(self.lease_granted.max(self.terms.lease));
+        let lease = self.lease_granted.max(self.terms.lease);
+        let of_a_lease = self.terms.ack_max_at(lease) + lengthened(lease);
         of_a_lease.max(self.boot.grace)
     }
 }

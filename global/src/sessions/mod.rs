@@ -67,7 +67,8 @@ pub struct Terms {
     pub lease_max: Duration,
     /// Sessions up to which it does not grow.
     pub sessions_at_lease: usize,
-    /// Longest time that an invalidation may go unacknowledged while the lease is still renewed (A).
+    /// Longest time that an invalidation may go unacknowledged while the lease is still renewed (A), at the shortest
+    /// D: it grows with D, since so many Locals are not told in a moment.
     pub ack_max: Duration,
     /// Sessions, those that wait for the end of their lease included.
     pub sessions_max: usize,
@@ -116,6 +117,14 @@ impl Terms {
             replay_max: 8_000,
             loss: None,
         }
+    }
+
+    /// A, while leases of length `lease` are granted.
+    #[must_use]
+    pub fn ack_max_at(&self, lease: Duration) -> Duration {
+        let per_mille = lease.as_nanos() * 1000 / self.lease.as_nanos().max(1);
+        let per_mille = u32::try_from(per_mille.max(1000)).unwrap_or(u32::MAX);
+        self.ack_max.saturating_mul(per_mille) / 1000
     }
 }
 
@@ -319,6 +328,11 @@ impl<J, R> Sessions<J, R> {
     /// The lease length D in force: it grows with the number of sessions, as far as that is durable (rule 29).
     pub fn lease(&self) -> Duration {
         self.lease_wanted().min(self.lease_allowed)
+    }
+
+    /// A at the D in force.
+    fn ack_max(&self) -> Duration {
+        self.terms.ack_max_at(self.lease())
     }
 
     fn lease_wanted(&self) -> Duration {

@@ -270,7 +270,7 @@ impl<J, R> Sessions<J, R> {
     fn renew(&mut self, now: Moment, no: SessionNo, n: u64) {
         let Some(session) = self.by_no.get(&no) else { return };
         let oldest = session.owed.values().filter_map(|op| self.ops.get(op)?.waits_since()).min();
-        let overdue = oldest.is_some_and(|mark| now.since(mark) >= self.terms.ack_max);
+        let overdue = oldest.is_some_and(|mark| now.since(mark) >= self.ack_max());
         // A LEASE must not overtake an INV that was left out.
         if overdue || self.retiring || session.collapsed.is_some() {
             return;
@@ -296,6 +296,7 @@ impl<J, R> Sessions<J, R> {
     }
 
     fn count_ack(&mut self, now: Moment, no: SessionNo, seq: u64) {
+        let ack_max = self.ack_max();
         let Some(session) = self.by_no.get_mut(&no) else { return };
         // It speaks in this epoch, so it has heard WELCOME.
         session.bare = false;
@@ -303,7 +304,7 @@ impl<J, R> Sessions<J, R> {
         let unacked = session.owed.split_off(&(session.acked + 1));
         let acked = std::mem::replace(&mut session.owed, unacked);
         let marks = acked.values().filter_map(|op| self.ops.get(op)?.waits_since());
-        let late = marks.filter(|mark| now.since(*mark) > self.terms.ack_max).max();
+        let late = marks.filter(|mark| now.since(*mark) > ack_max).max();
         for op in acked.into_values() {
             self.release(now, no, op);
         }

@@ -332,7 +332,7 @@ impl World {
     /// How long, in the time of the world, a lease may run on that an asynchronous DEL did not wait for: as Global
     /// states it by its clock, and its clock may be wrong by ρ.
     fn longest_lingering(&self) -> Time {
-        let told = self.global.terms.ack_max + self.global.grace();
+        let told = self.global.terms.ack_max_at(self.global.lease_max) + self.global.grace();
         u64::try_from((told * 1006 / 1000).as_nanos()).expect("some seconds") + 1_000
     }
 

@@ -179,6 +179,34 @@ fn rule_17_a_local_that_hangs_for_ever_delays_deletes_once_and_then_for_ever_sho
 }
 
 #[test]
+fn rule_17_of_many_locals_none_is_slow_that_is_told_late() {
+    let mut t = Table::with(Terms { sessions_at_lease: 1, ..Terms::for_lease(Duration::from_secs(2)) }, 0);
+    for n in 1..=3 {
+        t.hello(0, Life { local: u128::from(n), incarnation: 1 }, n);
+    }
+    t.m.allow_lease(Duration::from_secs(6));
+    assert!(t.fills(1, e(1), "k", 1) && t.fills(1, e(1), "j", 2));
+    for n in 1..=3 {
+        t.keep(1, n, e(n), 1, 0);
+        t.summary(1, n, e(n), 1, &[], true);
+    }
+    t.skip();
+    t.del(10, "d1", &["k"]);
+    t.skip();
+    t.keep(10 + 3 * ACK_MAX_MS - 1, 1, e(1), 2, 0);
+    t.gives(&["s1 lease 2 e1"]);
+    t.ack(10 + 3 * ACK_MAX_MS, 1, e(1), 1);
+    t.gives(&["commit d1"]);
+    assert_eq!(t.m.slow(at(10 + 3 * ACK_MAX_MS)), 0);
+    t.del(2_000, "d2", &["j"]);
+    t.skip();
+    t.keep(2_000 + 3 * ACK_MAX_MS, 1, e(1), 3, 1);
+    t.gives_nothing();
+    t.ack(2_001 + 3 * ACK_MAX_MS, 1, e(1), 2);
+    assert_eq!(t.m.slow(at(2_001 + 3 * ACK_MAX_MS)), 1, "later than that is slow all the same");
+}
+
+#[test]
 fn rule_29_a_lease_grows_with_the_sessions_and_only_as_far_as_is_durable() {
     let terms = Terms {
         sessions_at_lease: 2,
@@ -210,7 +238,7 @@ fn rule_29_a_lease_grows_with_the_sessions_and_only_as_far_as_is_durable() {
     t.gives(&["s100 lease 1 e1"]);
     t.del(2, "d1", &["none"]);
     t.gives(&["commit d1"]);
-    assert_eq!(t.m.drain_max(), Duration::from_millis(250) + lengthened(secs(5)));
+    assert_eq!(t.m.drain_max(), Duration::from_millis(625) + lengthened(secs(5)), "A grows with D");
     t.tick(5_025);
     assert_eq!(t.m.counts().sessions, 1, "the one that was granted a lease of five seconds");
     assert_eq!(t.m.lease(), secs(2), "it shrinks with their number");
