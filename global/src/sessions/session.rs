@@ -46,6 +46,8 @@ pub(super) struct Session {
     pub slow_until: Moment,
     /// It keeps "not found" answers (rule 28).
     pub negatives: bool,
+    /// The newest KEEP of its stream that was not answered, since it owes an ack: answered with that.
+    pub keep_waiting: Option<u64>,
 }
 
 impl Session {
@@ -76,7 +78,8 @@ impl<J, R> Sessions<J, R> {
         let old_stream = session.stream.replace(stream);
         let old_epoch = std::mem::replace(&mut session.epoch, epoch.counter);
         (session.seq, session.acked, session.refused) = (0, 0, false);
-        session.collapsed = None;
+        // HELLO counts as the KEEP 0.
+        (session.collapsed, session.keep_waiting) = (None, Some(0));
         // Who keeps changes waiting is given nothing that others would have to wait for again.
         session.bare |= !taken_over && now < session.slow_until;
         let (bare, shedding) = (session.bare, session.shedding);
@@ -114,7 +117,7 @@ impl<J, R> Sessions<J, R> {
             self.resync(no);
         }
         // A Local without a lease to take over owes nothing, so this grants (rules 14, 17).
-        self.renew(now, no, 0);
+        self.renew(now, no);
         Ok(epoch)
     }
 
@@ -179,6 +182,7 @@ impl<J, R> Sessions<J, R> {
             shedding: false,
             slow_until: self.slow.returns(now, hello.local_id),
             negatives: false,
+            keep_waiting: None,
         };
         self.by_no.insert(no, session);
         self.by_local.insert(hello.local_id, no);
@@ -258,17 +262,20 @@ impl<J, R> Sessions<J, R> {
     /// A KEEP: counts its ack, then renews the lease unless an ack is overdue (rule 17).
     pub fn keep(&mut self, now: Moment, stream: StreamId, epoch: Epoch, n: u64, acked: u64) {
         self.expire(now);
-        if let Some(no) = self.speaker(stream, epoch) {
-            self.count_ack(now, no, acked);
-            if n > 0 {
-                self.renew(now, no, n);
-            }
+        let Some(no) = self.speaker(stream, epoch) else { return };
+        if n > 0
+            && let Some(session) = self.by_no.get_mut(&no)
+        {
+            session.keep_waiting = Some(n);
         }
+        self.count_ack(now, no, acked);
     }
 
-    /// Extends the lease, before the frame that says so is queued (rule 3).
-    fn renew(&mut self, now: Moment, no: SessionNo, n: u64) {
+    /// Answers the newest KEEP, if there is one and it may be answered: extends the lease, before the frame that says so
+    /// is queued (rule 3).
+    fn renew(&mut self, now: Moment, no: SessionNo) {
         let Some(session) = self.by_no.get(&no) else { return };
+        let Some(n) = session.keep_waiting else { return };
         let oldest = session.owed.values().filter_map(|op| self.ops.get(op)?.waits_since()).min();
         let overdue = oldest.is_some_and(|mark| now.since(mark) >= self.ack_max());
         // A LEASE must not overtake an INV that was left out.
@@ -282,6 +289,7 @@ impl<J, R> Sessions<J, R> {
         self.lease_ends.insert((end, no));
         if let Some(session) = self.by_no.get_mut(&no) {
             session.lease_end = end;
+            session.keep_waiting = None;
         }
         let (through, born) = (self.head, self.born(now));
         self.send(no, |epoch| Down::Lease { epoch, n, lease, through, born });
@@ -312,6 +320,7 @@ impl<J, R> Sessions<J, R> {
             self.hung(now, no, mark);
         }
         self.look_whether_resynced(no);
+        self.renew(now, no);
     }
 
     /// A name of a SUMMARY batch goes through `begin_read` and `end_read`; then this answers the batch.

@@ -159,6 +159,20 @@ fn rule_17_who_owes_an_old_ack_is_not_renewed_until_he_gives_it() {
 }
 
 #[test]
+fn rule_17_the_newest_keep_that_found_a_debt_is_answered_when_the_debt_is_paid() {
+    let mut t = with_a_holding_k();
+    t.del(100, "d1", &["k"]);
+    t.skip();
+    t.keep(100 + ACK_MAX_MS, 1, e(1), 1, 0);
+    t.keep(101 + ACK_MAX_MS, 1, e(1), 2, 0);
+    t.gives_nothing();
+    t.ack(102 + ACK_MAX_MS, 1, e(1), 1);
+    t.gives(&["commit d1", "s1 lease 2 e1"]);
+    t.ack(103 + ACK_MAX_MS, 1, e(1), 1);
+    t.gives_nothing();
+}
+
+#[test]
 fn rule_17_the_age_of_a_debt_counts_over_all_streams() {
     let mut t = with_a_holding_k();
     t.del(100, "d1", &["k"]);
