@@ -182,6 +182,8 @@ impl Look<'_> {
             clean: meta.clean,
             lease_max: meta.lease_max,
             negatives_ever: meta.negatives_ever,
+            async_dels: meta.async_dels,
+            relaxed: meta.relaxed,
             engine: meta.engine.clone(),
         });
         Ok(meta)

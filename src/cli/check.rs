@@ -107,12 +107,15 @@ fn or<T: Display>(value: Option<T>, absent: &str) -> String {
 }
 
 fn meta_line(meta: &MetaFacts) -> String {
-    let MetaFacts { format, history, boot, clean, lease_max, negatives_ever, engine } = meta;
+    let MetaFacts { format, history, boot, clean, lease_max, negatives_ever, async_dels, relaxed, engine } =
+        meta;
     let clean = clean.map_or_else(|| "not clean".to_owned(), |head| format!("clean at revision {head}"));
     let negatives = if *negatives_ever { ", of absent names too" } else { "" };
+    let async_dels = if *async_dels { ", asynchronous DELs since a start in order" } else { "" };
+    let relaxed = if *relaxed { ", relaxed: the next start begins a new history" } else { "" };
     format!(
         "meta: format {format}, history {:032x}, boot {boot}, last stop {clean}, leases up to {lease_max:?}{negatives}, \
-         engine {engine}",
+         engine {engine}{async_dels}{relaxed}",
         history.0
     )
 }
@@ -157,11 +160,14 @@ fn segment_line(facts: &SegmentFacts) -> String {
     let (role, base) = role_of(facts.role);
     let base = base.map(|base| format!(" after revision {base}")).unwrap_or_default();
     let recycled = if facts.recycled { ", recycled" } else { "" };
+    let relaxed = if facts.relaxed { ", relaxed" } else { "" };
     let held = match (facts.first, facts.last) {
         (Some(first), Some(last)) => format!("revisions {first} to {last} in {batches} batches, "),
         _ => String::new(),
     };
-    format!("segment {name}: sequence {sequence}, {role}{base}{recycled}, {held}{used} of {bytes} bytes used")
+    format!(
+        "segment {name}: sequence {sequence}, {role}{base}{recycled}{relaxed}, {held}{used} of {bytes} bytes used"
+    )
 }
 
 fn blob_line(facts: &BlobFacts) -> String {
@@ -210,6 +216,8 @@ fn meta_json(meta: &MetaFacts) -> Value {
         "clean": meta.clean.map(|head| head.0),
         "lease_ms": u64::try_from(meta.lease_max.as_millis()).unwrap_or(u64::MAX),
         "negatives_ever": meta.negatives_ever,
+        "async_dels": meta.async_dels,
+        "relaxed": meta.relaxed,
         "engine": meta.engine,
     })
 }
@@ -256,6 +264,7 @@ fn segment_json(facts: &SegmentFacts) -> Value {
         "role": role,
         "base": base.map(|base| base.0),
         "recycled": facts.recycled,
+        "relaxed": facts.relaxed,
         "bytes": facts.bytes,
         "used": facts.used,
         "batches": facts.batches,

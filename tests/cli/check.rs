@@ -68,6 +68,36 @@ fn what_a_stop_and_a_kill_leave_is_healthy_on_each_engine_and_no_byte_is_changed
     }
 }
 
+#[test]
+fn what_a_kill_leaves_open_is_told_weaker_changes_and_all() {
+    let dstore = Dstore::new();
+    let sync = ["--sync", "relaxed=10s"];
+    let mut child = dstore.command(&sync).stdin(Stdio::piped()).spawn().expect("dstore runs");
+    child.stdin.as_mut().expect("piped").write_all(b"SET a 1\nDEL a --async\n").expect("written");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    assert_eq!(lines.next().expect("a line").expect("read"), "Database updated");
+    assert!(lines.next().expect("a line").expect("read").starts_with("Key removed"));
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+
+    let ended = dstore.run(&["check", "--json"]);
+    let report = json(&ended);
+    let told = |report: &Value| (report["meta"]["relaxed"].clone(), report["meta"]["async_dels"].clone());
+    assert_eq!((ended.code, told(&report)), (Some(0), (true.into(), true.into())), "{report:#}");
+    let segments = report["segments"].as_array().expect("a list");
+    assert!(segments.iter().any(|segment| segment["relaxed"] == true), "{report:#}");
+    let text = dstore.run(&["check"]).out;
+    assert!(text.contains("asynchronous DELs since a start in order, relaxed: the next start"), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("segment ") && line.contains(", relaxed")), "{text}");
+
+    // The first ends in order, the second begins so.
+    for key in ["b", "c"] {
+        assert_eq!(dstore.run(&["-c", &format!("SET {key} 2")]).code, Some(0));
+    }
+    let report = json(&dstore.run(&["check", "--json"]));
+    assert_eq!(told(&report), (false.into(), false.into()), "{report:#}");
+}
+
 /// A copy of a directory and all that is in it.
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("made");

@@ -34,6 +34,11 @@ pub struct MetaFacts {
     pub lease_max: Duration,
     /// Whether "not found" answers were ever leased.
     pub negatives_ever: bool,
+    /// Whether there was an asynchronous DEL since the last start after a clean stop: a start after a crash then lets
+    /// every change wait for leases.
+    pub async_dels: bool,
+    /// Whether changes were acknowledged before they were durable, and a start begins a new history.
+    pub relaxed: bool,
     /// Name of the engine.
     pub engine: String,
 }

@@ -55,6 +55,8 @@ pub struct SegmentFacts {
     pub role: SegmentRole,
     /// Whether the file was used before, so that stale batches may follow the live ones.
     pub recycled: bool,
+    /// Whether changes in it were acknowledged before they were durable.
+    pub relaxed: bool,
     /// Length of the file.
     pub bytes: u64,
     /// First revision of its whole batches.
@@ -170,6 +172,7 @@ fn facts(entry: &DirEntry, role: Role, sequence: u64) -> SegmentFacts {
         sequence,
         role,
         recycled: false,
+        relaxed: false,
         bytes: entry.len,
         first: None,
         last: None,
@@ -192,7 +195,7 @@ fn look_into(disk: &dyn Disk, path: &Path, reader: &mut Reader, facts: &mut Segm
         Some(base) => SegmentRole::Origin(base),
         None => SegmentRole::Continues,
     };
-    facts.recycled = segment.header.recycled;
+    (facts.recycled, facts.relaxed) = (segment.header.recycled, segment.header.relaxed);
     facts.used = DATA_START;
     if segment.is_cut() {
         facts.unusable = Some(format!("it has `{}` bytes of `{}`", segment.bytes, segment.header.length));
