@@ -47,10 +47,9 @@ pub fn page(args: &Args, seed: u64, fleet: &Fleet, told: &Told, vitals: &Vitals,
     let _ = writeln!(page, "  {:<10} {:>6} {:>28} {:>24}", "process", "lives", "MiB first/last/most", "files first/last/most");
     for process in fleet.processes() {
         let Some(series) = vitals.of.get(&process.name) else { continue };
-        let (first, last) = (series.samples.first(), series.samples.last());
         let three = |of: &dyn Fn(&Sample) -> u64| {
             let tell = |sample: Option<&Sample>| sample.map_or("-".to_owned(), |sample| of(sample).to_string());
-            format!("{}/{}/{}", tell(first), tell(last), tell(series.most.as_ref()))
+            format!("{}/{}/{}", tell(series.first.as_ref()), tell(series.last.as_ref()), tell(series.most.as_ref()))
         };
         let (memory, files) = (three(&|s| s.bytes >> 20), three(&|s| s.files));
         let lives = process.lives.load(Ordering::SeqCst);

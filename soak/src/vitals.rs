@@ -41,6 +41,8 @@ pub struct Series {
     skipped: u32,
     pid: u32,
     age: Duration,
+    pub first: Option<Sample>,
+    pub last: Option<Sample>,
     pub most: Option<Sample>,
 }
 
@@ -54,6 +56,8 @@ impl Series {
     fn take(&mut self, pid: u32, sample: Sample) {
         self.age = if self.pid == pid { self.age + EVERY } else { Duration::ZERO };
         self.pid = pid;
+        self.first.get_or_insert(sample);
+        self.last = Some(sample);
         let most = self.most.get_or_insert(sample);
         *most = Sample { bytes: most.bytes.max(sample.bytes), files: most.files.max(sample.files) };
         if self.age < SETTLED {
