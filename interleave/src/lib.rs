@@ -10,6 +10,8 @@
 //!
 //! Not explored: orderings of memory weaker than sequential consistency, and what tokio's channels do inside.
 
+// The unit tests of those sources belong to their own crates.
+#![cfg(not(test))]
 #![allow(dead_code, unused_imports, unexpected_cfgs, reason = "of production's sources some parts only are used here")]
 
 // `std` too: its atomics.

@@ -38,9 +38,9 @@ const STRETCHED: Duration = Duration::from_millis(2_010);
 /// How often the name is changed.
 const CHANGES: u64 = 2;
 /// Reads of each reader.
-const READS: usize = 6;
+const READS: usize = 8;
 /// Steps of the clock, each of half a lease.
-const STEPS: usize = 5;
+const STEPS: usize = 8;
 /// Enough for one name.
 const CACHE_BYTES: u64 = 1 << 20;
 
@@ -199,7 +199,7 @@ impl World {
                 None => waiting.extend(self.core.read(&self.name).ok().map(|answer| (gone, answer))),
             }
             waiting.retain_mut(|(gone, answer)| answer.try_recv().map(|told| judge(*gone, told)).is_err());
-            thread::yield_now();
+            pause();
         }
     }
 
@@ -212,7 +212,8 @@ impl World {
                 self.core.session_frames(down);
             }
             let closed = frames.as_mut().is_none_or(|frames| self.rise(frames));
-            if ended || closed || shuttle::rand::thread_rng().gen_bool(0.02) {
+            let stalled = shuttle::rand::thread_rng().gen_bool(0.1) && self.stall();
+            if ended || closed || stalled {
                 self.core.session_lost();
                 // What was under way on the old stream is lost with it.
                 self.down.lock().clear();
@@ -222,6 +223,15 @@ impl World {
             }
             thread::yield_now();
         }
+    }
+
+    /// Hears nothing for longer than a lease; then the stream is broken.
+    fn stall(&self) -> bool {
+        let until = self.clock.now() + STRETCHED;
+        while self.is_working() && self.clock.now() < until {
+            thread::yield_now();
+        }
+        true
     }
 
     /// What came down the session stream: some of it, in order.
@@ -254,8 +264,8 @@ impl World {
 
     fn tick(&self) {
         for _ in 0..STEPS {
+            pause();
             self.clock.0.fetch_add((LEASE / 2).as_nanos() as u64, Ordering::SeqCst);
-            thread::yield_now();
         }
     }
 
@@ -389,6 +399,13 @@ impl Authority {
 
     fn epoch(&self) -> Epoch {
         Epoch { history: HistoryId(7), boot: 1, counter: self.epoch }
+    }
+}
+
+/// Lets others go first, for a while.
+fn pause() {
+    for _ in 0..shuttle::rand::thread_rng().gen_range(1..8) {
+        thread::yield_now();
     }
 }
 
