@@ -21,6 +21,7 @@ extern crate dstore_interleave_shims as dashmap;
 extern crate dstore_interleave_shims as parking_lot;
 
 // Under their own names at the root too, where they look for each other.
+use global::{catalog, change, checkpoint, engine, sealed};
 use local::{blob_flight, cache, coherence, core, rooms};
 
 /// The node of a Local: all but its doors and its streams.
@@ -33,4 +34,15 @@ mod local {
     pub(crate) mod rooms;
 }
 
+/// The visible state of Global, and its index.
+#[path = "../../global/src"]
+mod global {
+    pub(crate) mod catalog;
+    pub(crate) mod change;
+    pub(crate) mod checkpoint;
+    pub(crate) mod engine;
+    pub(crate) mod sealed;
+}
+
 pub mod node;
+pub mod shown;

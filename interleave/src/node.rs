@@ -36,9 +36,11 @@ const LEASE: Duration = Duration::from_secs(2);
 /// Bound on the error of a clock's rate, as the rules have it.
 const STRETCHED: Duration = Duration::from_millis(2_010);
 /// How often the name is changed.
-const CHANGES: u64 = 2;
-/// Reads of each reader.
-const READS: usize = 8;
+const CHANGES: u64 = 3;
+/// Reads of each reader after the last change: what was wrongly kept is still there.
+const READS_AFTER: usize = 3;
+/// Reads of each reader at most.
+const READS_MAX: usize = 60;
 /// Steps of the clock, each of half a lease.
 const STEPS: usize = 8;
 /// Enough for one name.
@@ -95,6 +97,7 @@ struct World {
     replies: Mutex<VecDeque<Reply>>,
     /// Bindings up to this revision were removed, and that was acknowledged.
     gone: AtomicU64,
+    changes: AtomicU64,
     /// Threads that are still to end before the streams do.
     working: AtomicU64,
     hits: AtomicU64,
@@ -157,6 +160,7 @@ impl World {
             down: Mutex::default(),
             replies: Mutex::default(),
             gone: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
             working: AtomicU64::new(0),
             hits: AtomicU64::new(0),
         };
@@ -188,7 +192,12 @@ impl World {
 
     fn read(&self) {
         let mut waiting: Vec<(u64, oneshot::Receiver<Result<Looked>>)> = Vec::new();
-        for _ in 0..READS {
+        let mut after = 0;
+        for _ in 0..READS_MAX {
+            after += usize::from(self.changes.load(Ordering::SeqCst) == CHANGES);
+            if after > READS_AFTER {
+                break;
+            }
             let gone = self.gone.load(Ordering::SeqCst);
             match self.core.hit(self.name.as_bytes()) {
                 Some(hit) => {
@@ -363,6 +372,7 @@ impl World {
             };
             // The caller is told.
             self.gone.store(removed, Ordering::SeqCst);
+            self.changes.fetch_add(1, Ordering::SeqCst);
             thread::yield_now();
             self.global.lock().bind();
         }

@@ -1,7 +1,7 @@
 //! Some thousand schedules of each scenario, drawn anew each time. A schedule that fails is printed, and can be run again
 //! with `shuttle::replay`. `DSTORE_SCHEDULES` sets how many.
 
-use dstore_interleave::node;
+use dstore_interleave::{node, shown};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,4 +32,10 @@ fn explore(default: usize, scenario: fn() -> u64) -> u64 {
 fn no_interleaving_of_hits_fills_and_invalidations_serves_what_was_removed() {
     let hits = explore(600, node::hits_and_fills_against_invalidations);
     assert!(hits > 600, "names are held and served: {hits} hits");
+}
+
+#[test]
+fn no_interleaving_of_commits_reads_and_the_index_shows_what_was_not_so_then() {
+    let indexed = explore(300, shown::reads_while_commits_become_visible);
+    assert!(indexed > 300, "memtables move into the index meanwhile: {indexed} did");
 }
