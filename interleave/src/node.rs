@@ -43,6 +43,8 @@ const READS_AFTER: usize = 3;
 const READS_MAX: usize = 60;
 /// Steps of the clock, each of half a lease.
 const STEPS: usize = 8;
+/// Turns for which a stream stalls at most.
+const STALL_MAX: usize = 300;
 /// Enough for one name.
 const CACHE_BYTES: u64 = 1 << 20;
 
@@ -237,7 +239,11 @@ impl World {
     /// Hears nothing for longer than a lease; then the stream is broken.
     fn stall(&self) -> bool {
         let until = self.clock.now() + STRETCHED;
-        while self.is_working() && self.clock.now() < until {
+        // The clock stops in the end.
+        for _ in 0..STALL_MAX {
+            if !self.is_working() || self.clock.now() >= until {
+                break;
+            }
             thread::yield_now();
         }
         true
@@ -352,6 +358,7 @@ impl World {
 
     fn change(&self) {
         for _ in 0..CHANGES {
+            pause();
             {
                 let mut global = self.global.lock();
                 global.busy = true;
@@ -414,7 +421,7 @@ impl Authority {
 
 /// Lets others go first, for a while.
 fn pause() {
-    for _ in 0..shuttle::rand::thread_rng().gen_range(1..8) {
+    for _ in 0..shuttle::rand::thread_rng().gen_range(1..20) {
         thread::yield_now();
     }
 }

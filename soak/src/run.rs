@@ -28,10 +28,10 @@ use tokio_util::sync::CancellationToken;
 
 /// When nothing is wrong any more, everybody must be served within so long.
 const WHOLE_WITHIN: Duration = Duration::from_secs(60);
-/// Calls a second below which a run means nothing: a tenth of what a debug build does on two busy cores.
-const CALLS_A_SECOND_MIN: f64 = 20.0;
+/// Calls a second below which a run means nothing: a hundredth of what two quiet cores do in a debug build.
+const CALLS_A_SECOND_MIN: f64 = 3.0;
 /// Faults a minute below which it does not either.
-const FAULTS_A_MINUTE_MIN: f64 = 10.0;
+const FAULTS_A_MINUTE_MIN: f64 = 5.0;
 /// Between two lines that tell how far a run has got.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
