@@ -27,7 +27,7 @@ use dstore_shared::{
 use dstore_sim::linear::{self, Answer, Call, Op, Verdict};
 use dstore_sys::Sys;
 use dstore_sys::clock::ManualClock;
-use dstore_sys::disk::{SimDisk, Survival};
+use dstore_sys::disk::{Disk, SimDisk, Survival};
 use dstore_sys::tasks::{Lane, Tasks};
 use parking_lot::Mutex;
 use shuttle::rand::Rng;
@@ -270,7 +270,7 @@ struct Crashed {
 
 impl Crashed {
     fn judge(self) {
-        if !self.disk.exists(Path::new("/data/meta")) {
+        if !self.disk.exists(Path::new("/data/meta")).expect("it can be asked") {
             assert_eq!(self.told, Revision(0));
             return;
         }

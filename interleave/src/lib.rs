@@ -5,7 +5,7 @@
 //! in. So what is tried is the code itself and not a model of it, and production knows nothing of it.
 //!
 //! [`node`] has the Local's hits, flights and fills against invalidations and leases; [`shown`] what Global's readers
-//! see while commits become visible and move into the index. Each scenario is one run of some threads, which panics if
+//! see while commits become visible and move into the index; [`commit`] group commit, from callers to the disk. Each scenario is one run of some threads, which panics if
 //! a promise is broken; `tests/` says how many schedules of it are tried.
 //!
 //! Not explored: orderings of memory weaker than sequential consistency, and what tokio's channels do inside.
@@ -18,10 +18,14 @@
 extern crate dstore_interleave_shims as std;
 
 extern crate dstore_interleave_shims as dashmap;
+extern crate dstore_interleave_shims as dstore_sys;
 extern crate dstore_interleave_shims as parking_lot;
 
 // Under their own names at the root too, where they look for each other.
-use global::{catalog, change, checkpoint, engine, sealed};
+use global::{
+    authority, blobs, catalog, change, checkpoint, committer, data_dir, engine, feed, journal, mailbox, publisher, sealed,
+    sessions, space, sync_level,
+};
 use local::{blob_flight, cache, coherence, core, rooms};
 
 /// The node of a Local: all but its doors and its streams.
@@ -34,15 +38,29 @@ mod local {
     pub(crate) mod rooms;
 }
 
-/// The visible state of Global, and its index.
+/// Global: all but its doors, its watches' doors and its start.
 #[path = "../../global/src"]
 mod global {
+    pub(crate) mod authority;
+    pub(crate) mod blobs;
     pub(crate) mod catalog;
     pub(crate) mod change;
     pub(crate) mod checkpoint;
+    pub(crate) mod committer;
+    pub(crate) mod data_dir;
     pub(crate) mod engine;
+    pub(crate) mod feed;
+    pub(crate) mod journal;
+    pub(crate) mod mailbox;
+    pub(crate) mod publisher;
     pub(crate) mod sealed;
+    pub(crate) mod sessions;
+    pub(crate) mod space;
+    pub(crate) mod sync_level;
 }
 
+use sync_level::SyncLevel;
+
+pub mod commit;
 pub mod node;
 pub mod shown;

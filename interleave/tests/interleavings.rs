@@ -1,7 +1,7 @@
 //! Some thousand schedules of each scenario, drawn anew each time. A schedule that fails is printed, and can be run again
 //! with `shuttle::replay`. `DSTORE_SCHEDULES` sets how many.
 
-use dstore_interleave::{node, shown};
+use dstore_interleave::{commit, node, shown};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -38,4 +38,10 @@ fn no_interleaving_of_hits_fills_and_invalidations_serves_what_was_removed() {
 fn no_interleaving_of_commits_reads_and_the_index_shows_what_was_not_so_then() {
     let indexed = explore(300, shown::reads_while_commits_become_visible);
     assert!(indexed > 300, "memtables move into the index meanwhile: {indexed} did");
+}
+
+#[test]
+fn no_interleaving_of_group_commit_tells_what_a_crash_would_take() {
+    let told = explore(100, commit::changes_are_committed_together);
+    assert!(told > 500, "callers are answered: {told} answers");
 }

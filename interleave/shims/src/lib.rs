@@ -17,9 +17,14 @@ pub use dstore_sys::{Sys, clock, disk, net, rng};
 pub use locks::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use table::{DashMap, Ref, RefMut};
 
-/// `std::sync` with shuttle's atomics.
+/// `std::sync` with shuttle's atomics and channels.
 pub mod sync {
     pub use std::sync::*;
+
+    /// Shuttle's channels.
+    pub mod mpsc {
+        pub use shuttle::sync::mpsc::*;
+    }
 
     /// Shuttle's atomics.
     pub mod atomic {
