@@ -294,15 +294,21 @@ fn number(entry: &Entry) -> u32 {
 fn answers(ops: &[(usize, Op)], outcome: &Outcome) -> Vec<(usize, Op, Answer)> {
     let (name, op) = ops[0];
     match outcome {
-        Outcome::Set(set) => vec![(name, op, match set {
-            SetOutcome::Stored(_) => Answer::Stored,
-            SetOutcome::Unchanged(_) => Answer::Unchanged,
-            SetOutcome::Occupied(entry) => Answer::Occupied(number(entry)),
-            SetOutcome::NeedBlob => panic!("the value came along"),
-        })],
-        Outcome::Delete(DeleteOutcome { removed, .. }) => {
-            ops.iter().zip(removed).map(|((name, op), removed)| (*name, *op, Answer::Removed(*removed))).collect()
-        }
+        Outcome::Set(set) => vec![(
+            name,
+            op,
+            match set {
+                SetOutcome::Stored(_) => Answer::Stored,
+                SetOutcome::Unchanged(_) => Answer::Unchanged,
+                SetOutcome::Occupied(entry) => Answer::Occupied(number(entry)),
+                SetOutcome::NeedBlob => panic!("the value came along"),
+            },
+        )],
+        Outcome::Delete(DeleteOutcome { removed, .. }) => ops
+            .iter()
+            .zip(removed)
+            .map(|((name, op), removed)| (*name, *op, Answer::Removed(*removed)))
+            .collect(),
         Outcome::Rename(copy) => match copy.result {
             CopyResult::Done(entry) => {
                 let value = number(&entry);

@@ -12,7 +12,12 @@
 
 // The unit tests of those sources belong to their own crates.
 #![cfg(not(test))]
-#![allow(dead_code, unused_imports, unexpected_cfgs, reason = "of production's sources some parts only are used here")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unexpected_cfgs,
+    reason = "of production's sources some parts only are used here"
+)]
 
 // `std` too: its atomics.
 extern crate dstore_interleave_shims as std;
@@ -23,8 +28,8 @@ extern crate dstore_interleave_shims as parking_lot;
 
 // Under their own names at the root too, where they look for each other.
 use global::{
-    authority, blobs, catalog, change, checkpoint, committer, data_dir, engine, feed, journal, mailbox, publisher, sealed,
-    sessions, space, sync_level,
+    authority, blobs, catalog, change, checkpoint, committer, data_dir, engine, feed, journal, mailbox,
+    publisher, sealed, sessions, space, sync_level,
 };
 use local::{blob_flight, cache, coherence, core, rooms};
 

@@ -20,8 +20,7 @@ use shuttle::thread;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Commits.
 const COMMITS: u64 = 7;
@@ -35,7 +34,6 @@ struct World {
     /// The newest commit whose showing was begun, and the newest that was shown.
     begun: AtomicU64,
     shown: AtomicU64,
-    done: AtomicBool,
 }
 
 /// One run. Gives how many memtables were indexed while it went on.
@@ -45,17 +43,15 @@ pub fn reads_while_commits_become_visible() -> u64 {
         let world = world.clone();
         thread::spawn(move || what(&world))
     };
-    let applier = run(World::index);
     let threads = [run(World::read_one), run(World::read_both), run(World::read_page)];
     world.publish();
     for thread in threads {
         thread.join().expect("no thread panicked");
     }
     let indexed = world.catalog.indexed().0;
-    world.done.store(true, Ordering::SeqCst);
-    applier.join().expect("no thread panicked");
-    world.catalog.make_room();
-    assert_eq!(world.catalog.indexed(), Revision(COMMITS));
+    while world.catalog.indexed() < Revision(COMMITS) {
+        thread::yield_now();
+    }
     for name in &world.names {
         let last = world.catalog.entry(name).expect("it can be read");
         assert_eq!(last, entry(COMMITS), "in the end");
@@ -85,22 +81,16 @@ impl World {
             names: 0,
         };
         let config = CatalogConfig {
-            // No room but while nothing waits: so `make_room` always has the applier's work done.
-            pending_bytes: 0,
+            // Each memtable is full at once.
+            memtable_bytes: 0,
             hot_names_bytes: HOT_BYTES,
             hot_blobs_bytes: HOT_BYTES,
             hot_inline_bytes: HOT_BYTES,
             ..CatalogConfig::default()
         };
-        let (catalog, _) = Catalog::start(start, &config, Blocking::Inline { latency: Duration::ZERO });
+        let (catalog, _) = Catalog::start(start, &config, Blocking::Threads);
         let name = |key: &'static str| Name::of(key).expect("a valid key");
-        Self {
-            catalog,
-            names: [name("a"), name("b")],
-            begun: AtomicU64::new(0),
-            shown: AtomicU64::new(0),
-            done: AtomicBool::new(false),
-        }
+        Self { catalog, names: [name("a"), name("b")], begun: AtomicU64::new(0), shown: AtomicU64::new(0) }
     }
 
     fn publish(&self) {
@@ -114,13 +104,6 @@ impl World {
             let commit = Commit { revision: Revision(revision), at_ms: revision, outcome: None, changes };
             self.catalog.show(&[commit]).expect("the index is well");
             self.shown.store(revision, Ordering::SeqCst);
-        }
-    }
-
-    fn index(&self) {
-        while !self.done.load(Ordering::SeqCst) {
-            self.catalog.make_room();
-            thread::yield_now();
         }
     }
 

@@ -97,5 +97,9 @@ fn built() -> Result<PathBuf, String> {
             return Err("`dstore` cannot be built".into());
         }
     }
-    if dstore.exists() { Ok(dstore) } else { Err("build `dstore` first, or say where it is: --dstore FILE".into()) }
+    if dstore.exists() {
+        Ok(dstore)
+    } else {
+        Err("build `dstore` first, or say where it is: --dstore FILE".into())
+    }
 }

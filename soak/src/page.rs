@@ -20,14 +20,23 @@ pub fn page(args: &Args, seed: u64, fleet: &Fleet, told: &Told, vitals: &Vitals,
         "soak of {:.1} minutes: engine {engine}, {locals} locals, {callers} callers, lease {lease}, seed {seed}\n",
         took.as_secs_f64() / 60.0
     );
-    let _ = writeln!(page, "calls: {answered} answered, {failed} failed, {} given up", told.counted("given up"));
-    let _ = writeln!(page, "  {:<12} {:>9} {:>7} {:>10} {:>10} {:>10}", "", "answered", "failed", "p50", "p99", "max");
+    let _ =
+        writeln!(page, "calls: {answered} answered, {failed} failed, {} given up", told.counted("given up"));
+    let _ = writeln!(
+        page,
+        "  {:<12} {:>9} {:>7} {:>10} {:>10} {:>10}",
+        "", "answered", "failed", "p50", "p99", "max"
+    );
     for (kind, figures) in &calls {
         let took = &figures.took;
         let at = |quantile| ms(took.value_at_quantile(quantile));
         let (p50, p99, max) = (at(0.5), at(0.99), ms(took.max()));
-        let _ =
-            writeln!(page, "  {kind:<12} {:>9} {:>7} {p50:>10} {p99:>10} {max:>10}", took.len(), figures.failed);
+        let _ = writeln!(
+            page,
+            "  {kind:<12} {:>9} {:>7} {p50:>10} {p99:>10} {max:>10}",
+            took.len(),
+            figures.failed
+        );
     }
     list(&mut page, "failed as", &told.counts("error "));
     list(&mut page, "faults", &told.counts("fault "));
@@ -44,12 +53,22 @@ pub fn page(args: &Args, seed: u64, fleet: &Fleet, told: &Told, vitals: &Vitals,
         fleet.locals.len() + 1,
         counted("watches too old"),
     );
-    let _ = writeln!(page, "  {:<10} {:>6} {:>28} {:>24}", "process", "lives", "MiB first/last/most", "files first/last/most");
+    let _ = writeln!(
+        page,
+        "  {:<10} {:>6} {:>28} {:>24}",
+        "process", "lives", "MiB first/last/most", "files first/last/most"
+    );
     for process in fleet.processes() {
         let Some(series) = vitals.of.get(&process.name) else { continue };
         let three = |of: &dyn Fn(&Sample) -> u64| {
-            let tell = |sample: Option<&Sample>| sample.map_or("-".to_owned(), |sample| of(sample).to_string());
-            format!("{}/{}/{}", tell(series.first.as_ref()), tell(series.last.as_ref()), tell(series.most.as_ref()))
+            let tell =
+                |sample: Option<&Sample>| sample.map_or("-".to_owned(), |sample| of(sample).to_string());
+            format!(
+                "{}/{}/{}",
+                tell(series.first.as_ref()),
+                tell(series.last.as_ref()),
+                tell(series.most.as_ref())
+            )
         };
         let (memory, files) = (three(&|s| s.bytes >> 20), three(&|s| s.files));
         let lives = process.lives.load(Ordering::SeqCst);

@@ -106,11 +106,8 @@ pub async fn run(args: &Args, seed: u64, dstore: &Path, dir: &Path) -> Result<Ou
     panics(&fleet, &told);
     enough(took, args.span(), &told);
     let page = page(args, seed, &fleet, &told, &vitals, took);
-    let stories = format!(
-        "{}\n\nwhat happened:\n{}",
-        told.stories().join("\n\n"),
-        told.happened().join("\n")
-    );
+    let stories =
+        format!("{}\n\nwhat happened:\n{}", told.stories().join("\n\n"), told.happened().join("\n"));
     Ok(Outcome { page, violations: told.violations(), stories })
 }
 
@@ -233,7 +230,9 @@ fn enough(took: Duration, span: Duration, told: &Told) {
     let faults: u64 = told.counts("fault ").values().sum();
     let judged = told.counted("names judged");
     if (answered as f64) < CALLS_A_SECOND_MIN * span.as_secs_f64() || judged == 0 {
-        told.accuse(format!("only {answered} calls in {took:?}, {judged} names judged: too little to mean anything"));
+        told.accuse(format!(
+            "only {answered} calls in {took:?}, {judged} names judged: too little to mean anything"
+        ));
     }
     if (faults as f64) < (FAULTS_A_MINUTE_MIN * span.as_secs_f64() / 60.0).floor() {
         told.accuse(format!("only {faults} faults in {took:?}: too few to mean anything"));

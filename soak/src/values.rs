@@ -118,7 +118,8 @@ mod tests {
         let hashes: std::collections::HashSet<_> = made.iter().map(|(_, b)| BlobHash::of(b)).collect();
         assert_eq!(hashes.len(), made.len());
         assert_eq!(values.number(&BlobHash::of(b"nobody's")), None);
-        let (small, large) = (made.iter().map(|(_, b)| b.len()).min(), made.iter().map(|(_, b)| b.len()).max());
+        let (small, large) =
+            (made.iter().map(|(_, b)| b.len()).min(), made.iter().map(|(_, b)| b.len()).max());
         assert!(small < Some(100) && large > Some(64 << 10), "{small:?} {large:?}");
     }
 }

@@ -81,7 +81,8 @@ impl Series {
     /// The medians of the second quarter of what was seen, and of the last.
     fn quarters(&self) -> Option<(Sample, Sample)> {
         let n = self.samples.len();
-        (n >= LEVEL_SAMPLES).then(|| (median(&self.samples[n / 4..n / 2]), median(&self.samples[n - n / 4..])))
+        (n >= LEVEL_SAMPLES)
+            .then(|| (median(&self.samples[n / 4..n / 2]), median(&self.samples[n - n / 4..])))
     }
 }
 
@@ -128,7 +129,10 @@ impl Vitals {
         series.take(pid, sample);
         let was_within = before.is_none_or(|most| most.bytes <= bytes_max && most.files <= FILES_MAX);
         if was_within && (sample.bytes > bytes_max || sample.files > FILES_MAX) {
-            told.accuse(format!("{} has {sample:?}: at most {bytes_max} bytes, {FILES_MAX} files", process.name));
+            told.accuse(format!(
+                "{} has {sample:?}: at most {bytes_max} bytes, {FILES_MAX} files",
+                process.name
+            ));
         }
     }
 

@@ -146,7 +146,8 @@ impl Watcher {
             }
         };
         if !fits && event.revision > self.repeated_until {
-            self.told.accuse(format!("the watch at {} tells {event:?}, which does not fit before it", self.name));
+            self.told
+                .accuse(format!("the watch at {} tells {event:?}, which does not fit before it", self.name));
         }
         let mut hasher = DefaultHasher::new();
         let after = match event.happened {
@@ -162,7 +163,9 @@ impl Watcher {
         match self.number {
             Some(number) if !self.ledger.agrees(revision, number) => {
                 let name = &self.name;
-                self.told.accuse(format!("the watch at {name} was told other changes up to {revision} than others"));
+                self.told.accuse(format!(
+                    "the watch at {name} was told other changes up to {revision} than others"
+                ));
                 // Said once.
                 self.number = None;
             }
@@ -177,7 +180,8 @@ impl Watcher {
         let (mut bound, mut after) = (HashMap::new(), None);
         let (mut first, mut last) = (None, Revision(0));
         loop {
-            let query = ListQuery { namespace: Namespace::default(), prefix: PREFIX.into(), after, limit: 1000 };
+            let query =
+                ListQuery { namespace: Namespace::default(), prefix: PREFIX.into(), after, limit: 1000 };
             let Ok(page) = self.client.list(&query).await else { return };
             last = last.max(page.from.revision);
             let first = *first.get_or_insert(page.from.revision);
@@ -224,11 +228,13 @@ mod tests {
 
     #[test]
     fn a_gap_and_a_repetition_are_found_and_the_same_story_is_not() {
-        let story = [event(1, "s/a", true), event(2, "s/b", true), event(3, "s/a", false), event(3, "s/b", false)];
+        let story =
+            [event(1, "s/a", true), event(2, "s/b", true), event(3, "s/a", false), event(3, "s/b", false)];
         assert_eq!(violations(&story, &story), 0);
         assert_ne!(violations(&story, &story[..3]), 0, "half of a revision");
         assert_ne!(violations(&story, &story[1..]), 0, "the first is missing");
-        let twice = [story[0].clone(), story[1].clone(), story[2].clone(), story[3].clone(), story[3].clone()];
+        let twice =
+            [story[0].clone(), story[1].clone(), story[2].clone(), story[3].clone(), story[3].clone()];
         assert_ne!(violations(&story, &twice), 0);
     }
 
