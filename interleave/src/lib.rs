@@ -34,6 +34,7 @@ use global::{
 use local::{blob_flight, cache, coherence, core, rooms};
 
 /// The node of a Local: all but its doors and its streams.
+#[allow(clippy::pedantic, reason = "judged where they belong")]
 #[path = "../../local/src"]
 mod local {
     pub(crate) mod blob_flight;
@@ -44,6 +45,7 @@ mod local {
 }
 
 /// Global: all but its doors, its watches' doors and its start.
+#[allow(clippy::pedantic, reason = "judged where they belong")]
 #[path = "../../global/src"]
 mod global {
     pub(crate) mod authority;

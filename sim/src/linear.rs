@@ -139,12 +139,10 @@ fn step(before: Option<Value>, op: Op, answer: Option<Answer>) -> Option<Option<
         (Op::Set(v), None) => (Answer::Stored, Some(v)),
         (Op::Set(v), Some(held)) if held == v => (Answer::Unchanged, before),
         (Op::Set(_), Some(held)) => (Answer::Occupied(held), before),
-        (Op::Get, None) => (Answer::Absent, None),
-        (Op::Get, Some(held)) => (Answer::Found(held), before),
         (Op::Delete, _) => (Answer::Removed(before.is_some()), None),
         (Op::Take(v), Some(held)) if held == v => (Answer::Taken, None),
-        (Op::Take(_), None) => (Answer::Absent, before),
-        (Op::Take(_), Some(held)) => (Answer::Found(held), before),
+        (Op::Get | Op::Take(_), None) => (Answer::Absent, None),
+        (Op::Get | Op::Take(_), Some(held)) => (Answer::Found(held), before),
     };
     answer.is_none_or(|answer| answer == told).then_some(after)
 }

@@ -27,8 +27,9 @@ pub struct Caller {
     doors: Vec<(String, Client)>,
     /// Values that it set lately.
     recent: VecDeque<Value>,
-    /// Of a caller that is made to be wrong: what it read last.
-    stale: Option<Option<(Arc<Register>, Answer)>>,
+    /// It is made to be wrong: then this is what it read last.
+    wrong: bool,
+    stale: Option<(Arc<Register>, Answer)>,
 }
 
 impl Caller {
@@ -36,8 +37,8 @@ impl Caller {
         let mut doors = fleet.doors();
         let locals = doors.len() - 1;
         doors[..locals].rotate_left(me as usize % locals);
-        let stale = wrong.then_some(None);
-        Self { ground, rng, name: format!("caller-{me}"), doors, recent: VecDeque::new(), stale }
+        let name = format!("caller-{me}");
+        Self { ground, rng, name, doors, recent: VecDeque::new(), wrong, stale: None }
     }
 
     /// Calls until `stop`.
@@ -93,10 +94,7 @@ impl Caller {
         let at = At { ground: &ground, client: &self.doors[door].1, by: &by };
         match self.below(100) {
             0..=43 => {
-                let read = at.get(self.slot()).await;
-                if let Some(stale) = &mut self.stale {
-                    *stale = read;
-                }
+                self.stale = at.get(self.slot()).await;
             }
             44..=61 => {
                 let set = at.set(self.slot(), self.again()).await;
@@ -122,10 +120,10 @@ impl Caller {
 
     /// The mistake that is made on purpose.
     fn answers_from_memory(&mut self, by: &str) -> bool {
-        if self.stale.is_none() || self.below(STALE) > 0 {
+        if !self.wrong || self.below(STALE) > 0 {
             return false;
         }
-        let Some((register, answer)) = self.stale.as_mut().and_then(Option::take) else { return false };
+        let Some((register, answer)) = self.stale.take() else { return false };
         let now = self.ground.told.now();
         Register::begin(&register, by, Op::Get, now).answer(answer, now);
         true

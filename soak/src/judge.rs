@@ -67,7 +67,8 @@ impl Judge {
             Ok(Verdict::Explained) => told.count("names judged"),
             Ok(Verdict::Undecided(_)) => told.count("names undecided"),
             Ok(Verdict::Impossible(stuck)) => {
-                let all: String = calls.iter().map(|call| format!("    {call}\n")).collect();
+                let all: Vec<String> = calls.iter().map(ToString::to_string).collect();
+                let all = all.join("\n");
                 let name = &register.name;
                 let story = stuck.tell(&calls);
                 told.accuse(format!("{name:?} is not linearizable: {story}  all of its calls:\n{all}"));

@@ -22,8 +22,9 @@ pub struct Shelf {
     unbound: Mutex<VecDeque<Arc<Kept>>>,
 }
 
-/// A name, and what it is bound to; `None` inside = nobody knows any more.
+/// A name, and what it is bound to, if anybody knows.
 #[derive(Debug)]
+#[expect(clippy::option_option, reason = "nobody knows, or what it is bound to if to anything")]
 pub struct Kept {
     name: Name,
     is: RwLock<Option<Option<BlobHash>>>,
