@@ -21,6 +21,8 @@ pub enum Op {
     Get,
     /// Unbind it.
     Delete,
+    /// Give away the value that it is bound to, this one: a RENAME to another key.
+    Take(Value),
 }
 
 /// What a client was told.
@@ -38,6 +40,8 @@ pub enum Answer {
     Absent,
     /// DEL: whether it was bound.
     Removed(bool),
+    /// RENAME: the value went to the other key.
+    Taken,
 }
 
 /// One call.
@@ -135,9 +139,10 @@ fn step(before: Option<Value>, op: Op, answer: Option<Answer>) -> Option<Option<
         (Op::Set(v), None) => (Answer::Stored, Some(v)),
         (Op::Set(v), Some(held)) if held == v => (Answer::Unchanged, before),
         (Op::Set(_), Some(held)) => (Answer::Occupied(held), before),
-        (Op::Get, None) => (Answer::Absent, None),
-        (Op::Get, Some(held)) => (Answer::Found(held), before),
         (Op::Delete, _) => (Answer::Removed(before.is_some()), None),
+        (Op::Take(v), Some(held)) if held == v => (Answer::Taken, None),
+        (Op::Get | Op::Take(_), None) => (Answer::Absent, None),
+        (Op::Get | Op::Take(_), Some(held)) => (Answer::Found(held), before),
     };
     answer.is_none_or(|answer| answer == told).then_some(after)
 }

@@ -3,7 +3,7 @@
 //! Needs the right to mount one; where that is missing the tests say so and look at nothing. The same on a
 //! simulated disk is in `global/src/full.rs`.
 
-use crate::rig::{Daemon, client, client_with, name, noise, until};
+use crate::rig::{Daemon, client, client_with, dstore, name, noise, until};
 use dstore_client::Client;
 use dstore_shared::{BlobHash, Error, Kind, SetOutcome};
 use std::fs::File;
@@ -54,7 +54,7 @@ impl Small {
     fn global(&self, engine: &str) -> Daemon {
         let flags = ["global", "--listen", "127.0.0.1:0", "--data", "data", "--lease", "200ms"];
         let flags = [&flags[..], &["--min-free", MIN_FREE, "--engine", engine]].concat();
-        Daemon::start(self.dir.path(), "global", &flags)
+        Daemon::start(dstore(self.dir.path(), &flags), "global")
     }
 }
 

@@ -9,6 +9,7 @@
 mod boundaries;
 
 mod contention;
+mod daemon;
 mod damage;
 mod full;
 mod gone;

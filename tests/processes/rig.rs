@@ -1,16 +1,14 @@
 //! Daemons, clients, and waiting for what must come.
 
+pub use crate::daemon::Daemon;
 use crate::wire::Wire;
 use dstore_client::{Address, Client, ClientConfig, Status, Target, Tier, Value};
 use dstore_shared::{Error, Name};
 use dstore_sys::Sys;
-use rustix::process::{Pid, Signal, kill_process};
 use std::fmt::Debug;
 use std::future::Future;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -25,97 +23,6 @@ pub fn dstore(dir: &Path, args: &[&str]) -> Command {
     command.args(args).env_clear().env("HOME", dir).env("DSTORE_LOG", "info").current_dir(dir);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
-}
-
-/// A server process. Ended when dropped.
-pub struct Daemon {
-    child: Child,
-    /// Where it listens.
-    pub at: Address,
-    err: Arc<Mutex<Vec<String>>>,
-    what: &'static str,
-}
-
-impl Daemon {
-    /// Starts `args` and waits until it says where it listens.
-    pub fn start(dir: &Path, what: &'static str, args: &[&str]) -> Self {
-        let mut child = dstore(dir, args).spawn().expect("dstore runs");
-        let err = Arc::new(Mutex::new(Vec::new()));
-        let (told, kept) = (BufReader::new(child.stderr.take().expect("piped")), err.clone());
-        std::thread::spawn(move || {
-            for line in told.lines().map_while(Result::ok) {
-                kept.lock().expect("nobody panics with it").push(line);
-            }
-        });
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("read");
-        let at = match line.trim_end().rsplit_once(" listening on ") {
-            Some((_, at)) => at.parse().expect("an address"),
-            None => panic!(
-                "{what} does not listen: {line:?} {:?} {:?}",
-                child.wait(),
-                err.lock().expect("nobody panics with it")
-            ),
-        };
-        Self { child, at, err, what }
-    }
-
-    pub fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("sent");
-    }
-
-    /// kill -9, and its end awaited.
-    pub fn kill(&mut self) {
-        self.child.kill().expect("killed");
-        self.child.wait().expect("ended");
-    }
-
-    /// Asks it to end and gives how it did.
-    pub fn end(&mut self, signal: Signal) -> ExitStatus {
-        self.signal(signal);
-        self.child.wait().expect("ended")
-    }
-
-    /// What it wrote to standard error so far.
-    pub fn err(&self) -> Vec<String> {
-        self.err.lock().expect("nobody panics with it").clone()
-    }
-
-    /// KiB of memory that it has now.
-    pub fn resident_kib(&self) -> usize {
-        let path = format!("/proc/{}/status", self.child.id());
-        let status = std::fs::read_to_string(path).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells it");
-        line.trim().trim_end_matches(" kB").parse().expect("a number")
-    }
-
-    /// CPU that its threads have taken so far.
-    pub fn cpu(&self) -> Duration {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs");
-        let taken = tasks.filter_map(|task| {
-            // A thread may end meanwhile.
-            let stat = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-            stat.split(' ').next()?.parse::<u64>().ok()
-        });
-        Duration::from_nanos(taken.sum())
-    }
-
-    /// The most memory it ever had, in bytes.
-    pub fn memory_peak(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells it");
-        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("--- {}:\n{}", self.what, self.err().join("\n"));
-        }
-    }
 }
 
 /// A Global with a data directory, and how it is started again.
@@ -133,7 +40,7 @@ impl Global {
 
     fn daemon(dir: &Path, flags: &[&str]) -> Daemon {
         let args = [&["global", "--listen", "127.0.0.1:0", "--data", "data", "--min-free", "1MiB"], flags];
-        Daemon::start(dir, "global", &args.concat())
+        Daemon::start(dstore(dir, &args.concat()), "global")
     }
 
     /// Starts it on the same data. It must have ended.
@@ -202,7 +109,7 @@ impl Local {
     fn daemon(dir: &Path, wire: &Wire, flags: &[&str]) -> Daemon {
         let at = wire.at.to_string();
         let args = [&["local", "--listen", "127.0.0.1:0", "--global", &at], flags].concat();
-        Daemon::start(dir, "local", &args)
+        Daemon::start(dstore(dir, &args), "local")
     }
 
     /// Starts a new one on the same wire. The one before must have ended.

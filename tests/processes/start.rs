@@ -154,7 +154,7 @@ async fn several_locals_run_on_one_machine_with_the_default_port_taken() {
     let global = Global::start(&[]);
     let dir = tempfile::tempdir().expect("a directory");
     let at = global.daemon.at.to_string();
-    let start = || Daemon::start(dir.path(), "local", &["local", "--global", &at]);
+    let start = || Daemon::start(dstore(dir.path(), &["local", "--global", &at]), "local");
     let (one, two) = (start(), start());
     assert_ne!(one.at, two.at);
     for daemon in [&one, &two] {

@@ -10,8 +10,8 @@ fn unknown(begun: u64, op: Op) -> Call {
     Call { by: "t".into(), op, answer: None, begun: Duration::from_millis(begun), ended: None }
 }
 
-use Answer::{Absent, Found, Occupied, Removed, Stored, Unchanged};
-use Op::{Delete, Get, Set};
+use Answer::{Absent, Found, Occupied, Removed, Stored, Taken, Unchanged};
+use Op::{Delete, Get, Set, Take};
 
 fn explained(calls: &[Call]) -> bool {
     match check(calls) {
@@ -102,6 +102,16 @@ fn one_unknown_set_explains_one_value_once() {
     assert!(explained(&calls));
     let twice = [&calls[..], &[call(18, 19, Get, Found(7))]].concat();
     assert!(!explained(&twice));
+}
+
+#[test]
+fn a_rename_takes_the_very_value_that_it_gives_to_the_other_name() {
+    let set = call(0, 1, Set(1), Stored);
+    assert!(explained(&[set.clone(), call(2, 3, Take(1), Taken), call(4, 5, Get, Absent)]));
+    assert!(!explained(&[set.clone(), call(2, 3, Take(2), Taken)]), "it was bound to another");
+    assert!(!explained(&[set.clone(), call(2, 3, Take(1), Taken), call(4, 5, Get, Found(1))]));
+    assert!(!explained(&[call(2, 3, Take(1), Taken)]), "it was not bound at all");
+    assert!(!explained(&[set, call(2, 3, Take(1), Taken), call(4, 5, Take(1), Taken)]), "once only");
 }
 
 #[test]

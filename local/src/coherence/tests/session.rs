@@ -456,3 +456,29 @@ fn rule_10_an_inv_of_a_prefix_removes_and_poisons_all_that_is_under_it_and_nothi
     t.down(7, inv(4, 20));
     t.gives(&["reconnect"]);
 }
+
+#[test]
+fn rule_26_requests_are_stamped_with_the_newest_of_globals_clocks_that_was_seen() {
+    let mut t = Table::new();
+    assert_eq!(t.m.born(), None);
+    t.m.saw(Born { boot: 0, ..born(9) });
+    assert_eq!(t.m.born(), None, "of no boot: it tells nothing");
+    t.m.saw(born(5));
+    assert_eq!(t.m.born(), Some(born(5)));
+    t.m.saw(born(3));
+    assert_eq!(t.m.born(), Some(born(5)), "late");
+    t.m.saw(born(7));
+    assert_eq!(t.m.born(), Some(born(7)));
+}
+
+#[test]
+fn what_a_welcome_tells_of_the_lease_and_of_what_a_crash_may_take_is_known_from_then_on() {
+    let mut t = Table::new();
+    assert_eq!((t.m.lease(), t.m.loss()), (dstore_shared::limits::LEASE, None));
+    t.connected(0);
+    let (lease, loss) = (Duration::from_secs(3), Some(Duration::from_millis(100)));
+    let (head, resumption) = (Revision(10), Resumption::Compacted);
+    let list = false;
+    t.down(0, Down::Welcome { epoch: e(1), head, resumption, lease, born: born(4), list, loss });
+    assert_eq!((t.m.lease(), t.m.loss(), t.m.born()), (lease, loss, Some(born(4))));
+}

@@ -1,0 +1,119 @@
+//! A `dstore` server process: started, signalled, measured, and ended with whoever has it.
+
+#![allow(dead_code, reason = "the soak has this file too, and uses other parts of it")]
+
+use dstore_client::Address;
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, ExitStatus};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// A server process. Ended when dropped.
+pub struct Daemon {
+    child: Child,
+    /// Where it listens.
+    pub at: Address,
+    err: Arc<Mutex<Vec<String>>>,
+    what: &'static str,
+}
+
+impl Daemon {
+    /// Runs `command` and waits until it says where it listens.
+    pub fn start(command: Command, what: &'static str) -> Self {
+        Self::try_start(command, what).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// As [`Self::start`], or how it ended before it listened. What it writes to standard error is kept if that is a
+    /// pipe.
+    pub fn try_start(mut command: Command, what: &'static str) -> Result<Self, String> {
+        let mut child = command.spawn().map_err(|e| format!("{what}: {command:?} does not run: {e}"))?;
+        let err = Arc::new(Mutex::new(Vec::new()));
+        if let Some(told) = child.stderr.take() {
+            let kept = err.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(told).lines().map_while(Result::ok) {
+                    kept.lock().expect("nobody panics with it").push(line);
+                }
+            });
+        }
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("read");
+        let at = line.trim_end().rsplit_once(" listening on ").and_then(|(_, at)| at.parse().ok());
+        match at {
+            Some(at) => Ok(Self { child, at, err, what }),
+            None => Err(format!(
+                "{what} does not listen: {line:?} {:?} {:?}",
+                child.wait(),
+                err.lock().expect("nobody panics with it")
+            )),
+        }
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("sent");
+    }
+
+    /// kill -9, and its end awaited.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("ended");
+    }
+
+    /// Asks it to end and gives how it did.
+    pub fn end(&mut self, signal: Signal) -> ExitStatus {
+        self.signal(signal);
+        self.child.wait().expect("ended")
+    }
+
+    /// What it wrote to standard error so far.
+    pub fn err(&self) -> Vec<String> {
+        self.err.lock().expect("nobody panics with it").clone()
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("it is ours")
+    }
+
+    /// KiB of memory that it has now.
+    pub fn resident_kib(&self) -> usize {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells it");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// CPU that its threads have taken so far.
+    pub fn cpu(&self) -> Duration {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs");
+        let taken = tasks.filter_map(|task| {
+            // A thread may end meanwhile.
+            let stat = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+            stat.split(' ').next()?.parse::<u64>().ok()
+        });
+        Duration::from_nanos(taken.sum())
+    }
+
+    /// The most memory it ever had, in bytes.
+    pub fn memory_peak(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells it");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- {}:\n{}", self.what, self.err().join("\n"));
+        }
+    }
+}
