@@ -10,7 +10,7 @@ mod host;
 pub use client::{Fetched, LinkClient, RequestSink, UpSink};
 pub use host::{Fetch, LinkHost};
 
-pub(crate) use host::LinkService;
+pub(crate) use host::{LinkService, STAGE};
 
 use crate::status::from_status;
 use dstore_shared::frame::{Answer, Ask, Reply, Request, Resolved};
