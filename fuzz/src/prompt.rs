@@ -79,6 +79,7 @@ pub fn script(bytes: &[u8]) -> Result<()> {
 }
 
 /// Bytes as they are shown, in whole and in two pieces: nothing that a terminal obeys.
+#[expect(clippy::unnecessary_wraps, reason = "it refuses nothing, others do")]
 pub fn shown(bytes: &[u8]) -> Result<()> {
     let Some((cut, bytes)) = bytes.split_first() else { return Ok(()) };
     let (a, b) = bytes.split_at(usize::from(*cut).min(bytes.len()));

@@ -3,7 +3,7 @@
 use crate::cli::args::{CommandLine, NodeFlag, Solo, StoreFlags, Verb};
 use crate::config::{Surroundings, resolve};
 use clap::Parser;
-use dstore_shared::{Error, Result};
+use dstore_shared::Result;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
@@ -58,5 +58,5 @@ pub fn command_line(bytes: &[u8]) -> Result<()> {
         env: &|name| env.iter().find(|(n, _)| *n == name.as_bytes()).map(|(_, value)| value.clone()),
         read: &|_| Err(io::ErrorKind::NotFound.into()),
     };
-    resolve(line, &around).map(drop).map_err(|e| Error::new(e.kind(), e.message()))
+    resolve(line, &around).map(drop)
 }

@@ -17,8 +17,8 @@ fn inputs(target: &str) -> Vec<(String, Vec<u8>)> {
     let files = std::fs::read_dir(corpus(target)).unwrap_or_else(|e| panic!("{target} has inputs: {e}"));
     let mut inputs: Vec<_> = files
         .map(|file| {
-            let path = file.unwrap().path();
-            (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(path).unwrap())
+            let file = file.expect("a file");
+            (file.file_name().to_string_lossy().into_owned(), std::fs::read(file.path()).expect("read"))
         })
         .collect();
     inputs.sort();
@@ -35,7 +35,7 @@ fn bears(target: Target, bytes: &[u8], what: &str) -> bool {
     borne.unwrap_or_else(|_| {
         let name = target.name;
         let hex = bytes.iter().fold(String::new(), |mut hex, byte| {
-            write!(hex, "{byte:02x}").unwrap();
+            write!(hex, "{byte:02x}").expect("a string takes it");
             hex
         });
         panic!("`{name}` does not bear {what}; to keep it: echo {hex} | xxd -r -p > fuzz/corpus/{name}/NAME");
@@ -76,9 +76,9 @@ fn mutations_of_what_is_kept_are_borne() {
 
 #[test]
 fn every_folder_of_inputs_has_its_target_and_every_target_its_program() {
-    let folders = std::fs::read_dir(corpus("")).unwrap();
+    let folders = std::fs::read_dir(corpus("")).expect("the folder of inputs");
     let mut folders: Vec<_> =
-        folders.map(|folder| folder.unwrap().file_name().into_string().unwrap()).collect();
+        folders.map(|folder| folder.expect("a folder").file_name().to_string_lossy().into_owned()).collect();
     folders.sort();
     let targets: Vec<_> = TARGETS.iter().map(|target| target.name).collect();
     assert_eq!(folders, targets);

@@ -71,14 +71,14 @@ impl Siege {
             eprintln!("{attack} at {door}: {answers} answers, the slowest {slowest:?}; {more} MiB more");
             assert!(answers > 0, "{attack}: nobody was answered meanwhile");
             assert!(more <= more_mib + SLACK_MIB, "{attack} at {door}: `{more}` MiB more");
-            self.is_calm(door, daemon);
+            is_calm(door, daemon);
         }
     }
+}
 
-    fn is_calm(&self, door: &str, daemon: &Daemon) {
-        let panics: Vec<_> = daemon.err().into_iter().filter(|line| line.contains("panicked")).collect();
-        assert!(panics.is_empty(), "{door}: {panics:?}");
-    }
+fn is_calm(door: &str, daemon: &Daemon) {
+    let panics: Vec<_> = daemon.err().into_iter().filter(|line| line.contains("panicked")).collect();
+    assert!(panics.is_empty(), "{door}: {panics:?}");
 }
 
 /// Asks and sets until it is over; gives how many answers came and how long the slowest took.
@@ -367,7 +367,7 @@ async fn answers_that_nobody_reads_take_no_more_memory_than_their_calls_may() {
 /// Begins an upload and sends more of it than is gathered in memory, but not its end.
 async fn half_uploaded(at: &Address) -> Peer {
     // `UploadChunk { header {} }`, then four of 300 KiB.
-    let data = message(&[&[0x12, 0x80, 0xe0, 0x12][..], &[5; 300 << 10]].concat());
+    let data = message(&[&[0x12, 0x80, 0xe0, 0x12][..], &vec![5; 300 << 10]].concat());
     let sent = [message(&[0x0a, 0]), repeated(&data, 4)].concat();
     let frames =
         |bytes: &[u8]| bytes.chunks(16 << 10).flat_map(|data| frame(DATA, 0, 1, data)).collect::<Vec<_>>();

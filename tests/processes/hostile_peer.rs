@@ -98,7 +98,7 @@ pub fn whole_call(path: &str, stream: u32, bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The SETTINGS that a peer may send nothing before a WINDOW_UPDATE.
+/// The SETTINGS that a peer may send nothing before it gives leave.
 pub fn no_window() -> Vec<u8> {
     frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])
 }

@@ -106,7 +106,7 @@ pub(super) async fn while_taken(call: impl Future, turns: Arc<Turns>, span: Dura
 
 /// An answer, in pieces that fit a frame of HTTP/2; with it goes what is held while it runs.
 pub(super) struct Answer<H> {
-    answer: Body,
+    inner: Body,
     /// What is left of the piece that the answer gave.
     rest: Bytes,
     turns: Arc<Turns>,
@@ -116,7 +116,7 @@ pub(super) struct Answer<H> {
 impl<H> Answer<H> {
     /// `held` is dropped when all of `answer` was given, or the answer was dropped.
     pub(super) fn new(answer: Body, turns: Arc<Turns>, held: Option<H>) -> Self {
-        Self { answer, rest: Bytes::new(), turns, held }
+        Self { inner: answer, rest: Bytes::new(), turns, held }
     }
 
     fn piece(&mut self) -> Frame<Bytes> {
@@ -132,7 +132,7 @@ impl<H: Unpin> hyper::body::Body for Answer<H> {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
         self.turns.ask();
         if self.rest.is_empty() {
-            match ready!(Pin::new(&mut self.answer).poll_frame(cx)).map(|frame| frame.map(Frame::into_data)) {
+            match ready!(Pin::new(&mut self.inner).poll_frame(cx)).map(|frame| frame.map(Frame::into_data)) {
                 Some(Ok(Ok(data))) => self.rest = data,
                 Some(Ok(Err(other))) => return Poll::Ready(Some(Ok(other))),
                 Some(Err(status)) => return Poll::Ready(Some(Err(status))),
@@ -147,10 +147,10 @@ impl<H: Unpin> hyper::body::Body for Answer<H> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.answer.is_end_stream()
+        self.rest.is_empty() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.rest.is_empty() { self.answer.size_hint() } else { SizeHint::default() }
+        if self.rest.is_empty() { self.inner.size_hint() } else { SizeHint::default() }
     }
 }
