@@ -59,7 +59,7 @@ impl Liar {
                 _ = self.io.write_all(&out).await;
             }
         };
-        timeout(crate::rig::SOON, hears).await.unwrap_or_else(|_| panic!("in time: {what}"))
+        timeout(crate::hostile_peer::PATIENCE, hears).await.unwrap_or_else(|_| panic!("in time: {what}"))
     }
 
     /// Whether the stream ends.

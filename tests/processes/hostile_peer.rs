@@ -1,11 +1,13 @@
 //! A peer that keeps no rule: bytes and HTTP/2 frames written by hand, and what comes back.
 
-use crate::rig::SOON;
 use dstore_client::Address;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+/// For what must come, beside other tests on a machine of two cores.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -121,7 +123,7 @@ pub struct Peer {
 impl Peer {
     pub async fn connect(at: &Address) -> Self {
         let io =
-            timeout(SOON, TcpStream::connect(at.to_string())).await.expect("in time").expect("connected");
+            timeout(PATIENCE, TcpStream::connect(at.to_string())).await.expect("in time").expect("connected");
         io.set_nodelay(true).expect("set");
         Self { io, got: Vec::new(), told: None }
     }
@@ -145,7 +147,7 @@ impl Peer {
     /// Sends; what the server does with it is seen by reading.
     pub async fn say(&mut self, bytes: &[u8]) {
         // The server may have ended the connection already.
-        _ = timeout(SOON, self.io.write_all(bytes)).await;
+        _ = timeout(PATIENCE, self.io.write_all(bytes)).await;
     }
 
     /// The next frame; `None` once the connection has ended.
@@ -156,7 +158,7 @@ impl Peer {
                 return Some(frame);
             }
             let mut bytes = [0; 4096];
-            match timeout(SOON, self.io.read(&mut bytes)).await.expect("something comes in time") {
+            match timeout(PATIENCE, self.io.read(&mut bytes)).await.expect("something comes in time") {
                 Ok(n @ 1..) => self.got.extend_from_slice(&bytes[..n]),
                 Ok(0) | Err(_) => return None,
             }
@@ -184,7 +186,7 @@ impl Peer {
 
     /// Waits until the server has ended the connection.
     pub async fn is_ended(&mut self) {
-        let ended = timeout(SOON, async { while self.hear().await.is_some() {} });
+        let ended = timeout(PATIENCE, async { while self.hear().await.is_some() {} });
         ended.await.expect("the connection is ended in time");
     }
 
