@@ -13,7 +13,7 @@ use dstore_sys::disk::Disk;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const FORM: Form = Form { magic: *b"dstoreCP", version: 1 };
+pub(crate) const FORM: Form = Form { magic: *b"dstoreCP", version: 1 };
 const HEAD: u8 = 1;
 const OUTCOME: u8 = 2;
 /// A part of this or a higher number must be understood; lower ones are left out by those who do not know them.

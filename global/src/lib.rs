@@ -17,6 +17,9 @@ pub mod engine;
 mod feed;
 #[cfg(test)]
 mod full;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod global;
 #[cfg(test)]
 mod golden;

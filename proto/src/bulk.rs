@@ -431,6 +431,12 @@ fn answer<M: Parts>(
     }
 }
 
+#[cfg(feature = "fuzzing")]
+#[path = "bulk_fuzzing.rs"]
+mod fuzzing;
+#[cfg(feature = "fuzzing")]
+pub(crate) use fuzzing::pieces_of;
+
 #[cfg(test)]
 #[path = "bulk_tests.rs"]
 mod tests;

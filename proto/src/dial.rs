@@ -179,7 +179,7 @@ fn checked(
 
 /// tonic 0.14 panics when it reads a `grpc-status-details-bin` that is not base64
 /// (`Status::from_header_map`), so one that might not be is not shown to it.
-fn drop_bad_details(headers: &mut HeaderMap) {
+pub(crate) fn drop_bad_details(headers: &mut HeaderMap) {
     const DETAILS: &str = "grpc-status-details-bin";
     if headers.get_all(DETAILS).iter().any(|value| !is_base64(value.as_bytes())) {
         headers.remove(DETAILS);

@@ -8,6 +8,9 @@ mod bulk;
 mod codec;
 mod convert;
 pub mod dial;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod link;
 mod loss;
 mod many;

@@ -112,21 +112,12 @@ pub(crate) async fn read_found(
     idle: Duration,
     noted: &Noted,
 ) -> Result<FoundMany> {
-    let mut reading =
-        Reading { all: FoundMany { found: Vec::new(), revision: Revision(0) }, open: None, bytes: 0 };
+    let mut reading = Reading::of(asked);
     while let Some(chunk) = in_time(idle, chunks.message()).await? {
         noted.note(&chunk);
-        for wire::GetManyPiece { header, data } in chunk.pieces {
-            if let Some(header) = header {
-                reading.close()?;
-                reading.header(header)?;
-            }
-            reading.data(data)?;
-        }
+        reading.take(chunk)?;
     }
-    reading.close()?;
-    same_length(reading.all.found.len(), asked)?;
-    Ok(reading.all)
+    reading.done()
 }
 
 /// A value whose bytes are coming.
@@ -138,14 +129,44 @@ struct Open {
     gathered: BytesMut,
 }
 
-struct Reading {
+/// The values of one call, as their pieces come.
+pub(crate) struct Reading {
     all: FoundMany,
+    asked: usize,
     open: Option<Open>,
     bytes: u64,
 }
 
 impl Reading {
+    /// Of `asked` names: of more than those nothing is kept.
+    pub(crate) fn of(asked: usize) -> Self {
+        let all = FoundMany { found: Vec::new(), revision: Revision(0) };
+        Self { all, asked, open: None, bytes: 0 }
+    }
+
+    pub(crate) fn take(&mut self, chunk: wire::GetManyChunk) -> Result<()> {
+        for wire::GetManyPiece { header, data } in chunk.pieces {
+            if let Some(header) = header {
+                self.close()?;
+                self.header(header)?;
+            }
+            self.data(data)?;
+        }
+        Ok(())
+    }
+
+    /// All values, once nothing more comes.
+    pub(crate) fn done(mut self) -> Result<FoundMany> {
+        self.close()?;
+        same_length(self.all.found.len(), self.asked)?;
+        Ok(self.all)
+    }
+
     fn header(&mut self, header: wire::DownloadHeader) -> Result<()> {
+        let answers = self.all.found.len() + 1;
+        if answers > self.asked {
+            return same_length(answers, self.asked);
+        }
         let from: Provenance = need(header.from, "from")?.try_into()?;
         self.all.revision = self.all.revision.max(from.revision);
         if !header.found {
@@ -280,4 +301,28 @@ pub(crate) fn copy_to(id: &RequestId, from: &Name, to: &Name) -> wire::CopyReque
 
 pub(crate) fn get_many_to(names: &[Name]) -> wire::GetManyRequest {
     wire::GetManyRequest { names: names_to(names) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_that_were_not_asked_for_are_refused_as_they_come() {
+        let nowhere = || wire::GetManyPiece {
+            header: Some(wire::DownloadHeader {
+                from: Some(Provenance::new(Tier::Global, false, Revision(1)).into()),
+                ..wire::DownloadHeader::default()
+            }),
+            data: Bytes::new(),
+        };
+        let chunk = |n| wire::GetManyChunk { pieces: (0..n).map(|_| nowhere()).collect() };
+        let mut reading = Reading::of(2);
+        assert!(reading.take(chunk(2)).is_ok());
+        assert!(reading.take(chunk(1)).expect_err("a third").message().contains("`3` answers came for `2`"));
+        assert!(Reading::of(2).done().is_err(), "too few");
+        let mut reading = Reading::of(2);
+        reading.take(chunk(2)).expect("as many as asked for");
+        assert_eq!(reading.done().expect("all").found.len(), 2);
+    }
 }

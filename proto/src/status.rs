@@ -69,6 +69,15 @@ pub(crate) fn detail(error: &Error) -> ErrorDetail {
     }
 }
 
+/// What the other side said, for a person.
+fn told(message: &str) -> String {
+    if message.is_empty() {
+        "the other side gave no reason: look at its log".to_owned()
+    } else {
+        cut(message)
+    }
+}
+
 fn cut(message: &str) -> String {
     let mut end = message.len().min(MESSAGE_BYTES_MAX);
     while !message.is_char_boundary(end) {
@@ -89,7 +98,7 @@ pub fn from_status(status: &Status) -> Error {
             "the other side does not know this call, so it is an older dstore or no dstore: {}",
             cut(status.message())
         )),
-        _ => Error::new(kind_of(status.code()), cut(status.message())),
+        _ => Error::new(kind_of(status.code()), told(status.message())),
     }
 }
 
@@ -98,7 +107,7 @@ pub(crate) fn from_detail(detail: &ErrorDetail, message: &str) -> Error {
     let kind = known(&detail.kind).unwrap_or(Kind::Internal);
     let error = match (kind, BlobHash::from_slice(&detail.occupied_by)) {
         (Kind::Occupied, Ok(hash)) => Error::occupied(hash),
-        _ => Error::new(kind, cut(message)),
+        _ => Error::new(kind, told(message)),
     };
     match detail.retry_after_ms {
         0 => error,
@@ -185,6 +194,15 @@ mod tests {
         let detail =
             ErrorDetail { kind: "Occupied".into(), occupied_by: vec![1; 5].into(), ..Default::default() };
         assert_eq!(from_detail(&detail, "x").occupied_by(), None);
+    }
+
+    #[test]
+    fn an_error_that_came_without_a_word_says_so() {
+        for code in [Code::Unavailable, Code::Internal, Code::Unknown] {
+            assert!(from_status(&Status::new(code, "")).message().contains("gave no reason"));
+        }
+        let detail = ErrorDetail { kind: "Denied".into(), ..ErrorDetail::default() };
+        assert!(from_detail(&detail, "").message().contains("gave no reason"));
     }
 
     #[test]

@@ -507,6 +507,64 @@ async fn a_unary_call_that_takes_too_long_is_given_up_by_the_server_and_by_the_c
     eventually("the call has ended", || world.counts().streams == 0).await;
 }
 
+/// A call of `path` that sends `messages` and then neither more nor an end.
+async fn endless_call<M: prost::Message + Send + Sync + 'static>(
+    world: &World,
+    path: &'static str,
+    messages: Vec<M>,
+) -> tonic::Status {
+    let channel =
+        dstore_proto::dial::Channel::new(&world.sys, &world.tasks, world.serving.address(), &Dial::default());
+    let mut grpc = tonic::client::Grpc::new(channel);
+    grpc.ready().await.expect("connected");
+    let endless = stream::iter(messages).chain(stream::pending());
+    let codec = tonic_prost::ProstCodec::<M, wire::GetResponse>::default();
+    let path = http::uri::PathAndQuery::from_static(path);
+    let answer = grpc.client_streaming(tonic::Request::new(endless), path, codec);
+    let answer = tokio::time::timeout(Duration::from_secs(600), answer).await;
+    answer.expect("it is given up").expect_err("it is not answered")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_never_ends_is_given_up() {
+    let world = World::memory(Limits::default()).await;
+    let limit = Limits::default().handler.as_secs();
+    for path in ["/dstore.v1.Store/Get", "/dstore.v1.Store/Download", "/grpc.health.v1.Health/Check"] {
+        for messages in [vec![], vec![get("a")]] {
+            let begun = tokio::time::Instant::now();
+            let status = endless_call(&world, path, messages).await;
+            // What needs no more than the message may be answered at once.
+            let took = begun.elapsed().as_secs();
+            assert!(took <= limit, "{path}: {took} s");
+            assert!(status.message().contains("whole") || took == 0, "{path}: {status}");
+            eventually("the call has ended", || world.counts().streams == 0).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_nobody_takes_is_given_up_and_its_memory_with_it() {
+    let world = World::memory(Limits::default()).await;
+    let at = world.serving.address();
+    let channel = |stream_window_bytes| {
+        let dial = Dial { stream_window_bytes, ..Dial::default() };
+        dstore_proto::dial::Channel::new(&world.sys, &world.tasks, at, &dial)
+    };
+    let mut client = StoreClient::new(channel(1 << 20));
+    client.set(set("a", bytes_of(UNARY_BYTES_MAX))).await.expect("set");
+    // Nothing may be sent to it.
+    let mut deaf = StoreClient::new(channel(0));
+    let asking = tokio::spawn(async move { deaf.get(get("a")).await });
+    eventually("the call runs", || world.counts().streams == 1).await;
+    // That it is not given up early shows in time only; the clock is virtual.
+    tokio::time::sleep(Limits::default().answer_taken.saturating_sub(Duration::from_secs(1))).await;
+    assert_eq!(world.counts().streams, 1, "whoever is slow is waited for");
+    tokio::time::sleep(Limits::default().answer_taken + Duration::from_secs(2)).await;
+    assert_eq!(world.counts().streams, 0);
+    assert!(asking.await.expect("no panic").is_err());
+    assert!(client.get(get("a")).await.is_ok(), "others are answered");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_stops_reading_is_given_up() {
     let world = World::memory(Limits::default()).await;

@@ -83,10 +83,7 @@ impl Daemon {
 
     /// KiB of memory that it has now.
     pub fn resident_kib(&self) -> usize {
-        let path = format!("/proc/{}/status", self.child.id());
-        let status = std::fs::read_to_string(path).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells it");
-        line.trim().trim_end_matches(" kB").parse().expect("a number")
+        resident_kib(self.id())
     }
 
     /// CPU that its threads have taken so far.
@@ -106,6 +103,13 @@ impl Daemon {
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells it");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
     }
+}
+
+/// KiB of memory that a process has now.
+pub fn resident_kib(id: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells it");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
 impl Drop for Daemon {

@@ -14,6 +14,8 @@
 
 mod budget;
 mod format;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod gather;
 mod inspect;
 mod layout;

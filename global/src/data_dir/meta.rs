@@ -7,7 +7,6 @@ use dstore_sys::disk::Disk;
 use std::path::Path;
 use std::time::Duration;
 
-const FORM: Form = Form { magic: *b"dstoreME", version: 1 };
 const FILE: &str = "meta";
 const HEAD: u8 = 1;
 const ENGINE: u8 = 2;
@@ -37,7 +36,9 @@ pub(crate) struct Meta {
 
 impl Meta {
     /// The one format that this dstore reads and writes.
-    pub(crate) const FORMAT: u32 = FORM.version;
+    pub(crate) const FORMAT: u32 = Self::FORM.version;
+    /// What kind of file it is.
+    pub(crate) const FORM: Form = Form { magic: *b"dstoreME", version: 1 };
 
     /// That of a new directory.
     pub(crate) fn new(history: HistoryId, engine: String) -> Self {
@@ -64,7 +65,7 @@ impl Meta {
     pub(crate) fn load(disk: &dyn Disk, dir: &Path) -> Result<Option<Self>> {
         let path = dir.join(FILE);
         let mut meta = Self::new(HistoryId(0), String::new());
-        let found = sealed::read(disk, &path, FORM, |part| meta.take(&path, part))?;
+        let found = sealed::read(disk, &path, Self::FORM, |part| meta.take(&path, part))?;
         if found && meta.engine.is_empty() {
             return Err(Error::corrupt(format!(
                 "`{}` names no engine: restore it from a backup",
@@ -81,7 +82,7 @@ impl Meta {
         let async_dels = if self.async_dels { ASYNC } else { 0 };
         let relaxed = if self.relaxed { RELAXED } else { 0 };
         let lease_max = u64::try_from(self.lease_max.as_nanos()).unwrap_or(u64::MAX);
-        let mut writer = SealedWriter::create(disk, &dir.join(FILE), FORM)?;
+        let mut writer = SealedWriter::create(disk, &dir.join(FILE), Self::FORM)?;
         writer.push(
             HEAD,
             &[

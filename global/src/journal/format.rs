@@ -247,6 +247,16 @@ fn digest(bytes: &[u8]) -> u64 {
     crc_fast::checksum(CrcAlgorithm::Crc64Nvme, bytes)
 }
 
+/// Makes the checksum of a header right: of a batch at a place, or of a segment.
+#[cfg(feature = "fuzzing")]
+pub(super) fn sum_right(header: &mut [u8; BATCH_HEADER], batch: Option<(u64, u64)>) {
+    let magic = if batch.is_some() { BATCH_MAGIC } else { SEGMENT_MAGIC };
+    header[..8].copy_from_slice(&magic);
+    let checksum =
+        batch.map_or_else(|| digest(&header[16..]), |(salt, offset)| salted(salt, offset, &header[16..]));
+    header[8..16].copy_from_slice(&checksum.to_le_bytes());
+}
+
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("a slice of eight bytes"))
 }

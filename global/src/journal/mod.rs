@@ -21,6 +21,8 @@
 //! It must never retry after a failed write or fsync of a batch, interpret a payload, or let a batch cross segments.
 
 mod format;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod inspect;
 mod log;
 mod open;

@@ -140,7 +140,7 @@ impl<H: LinkHost> LinkService<H> {
 }
 
 /// Where blobs are staged.
-pub(super) const STAGE: &str = "/dstore.v1.Link/Stage";
+pub(crate) const STAGE: &str = "/dstore.v1.Link/Stage";
 /// Where blobs are fetched.
 pub(super) const FETCH: &str = "/dstore.v1.Link/Fetch";
 

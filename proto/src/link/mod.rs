@@ -10,7 +10,7 @@ mod host;
 pub use client::{Fetched, LinkClient, RequestSink, UpSink};
 pub use host::{Fetch, LinkHost};
 
-pub(crate) use host::LinkService;
+pub(crate) use host::{LinkService, STAGE};
 
 use crate::status::from_status;
 use dstore_shared::frame::{Answer, Ask, Reply, Request, Resolved};
@@ -63,7 +63,7 @@ fn until_error<T: Send + 'static>(all: impl Stream<Item = Result<T>> + Send + 's
 }
 
 /// Payload of a request or reply besides what every one has.
-trait Weight {
+pub(crate) trait Weight {
     fn weight(&self) -> usize;
 }
 
@@ -113,7 +113,7 @@ impl Weight for Reply {
 const RESOLVED_WEIGHT: usize = 128;
 
 /// Cuts a batch so that each part fits a frame; most fit as they are.
-fn cut<T: Weight>(mut batch: Vec<T>) -> Vec<Vec<T>> {
+pub(crate) fn cut<T: Weight>(mut batch: Vec<T>) -> Vec<Vec<T>> {
     let mut parts = Vec::with_capacity(1);
     let (mut weight, mut len) = (0, 0);
     let mut at = 0;

@@ -3,16 +3,15 @@
 //! It ends when the peer goes, when no call came in time, when it has been idle, when the server stops, or
 //! when the peer breaks the rules; and whatever ends it, its calls end with it.
 
+use super::patience::{Answer, Received, Turns, while_taken};
 use super::together::{Together, Within};
 use super::{Limits, Shared};
 use crate::watch_wire::OfConnection;
-use crate::wrapped::Wrapped;
-use bytes::Bytes;
 use dstore_shared::Error;
 use dstore_sys::net::BoxIo;
 use dstore_sys::tasks::Tasks;
 use http::{HeaderMap, Request, Response};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -37,6 +36,8 @@ pub(super) struct Calls {
     running: AtomicUsize,
     /// Its place among the connections without a call, given back with the first one.
     fresh: Mutex<Option<OwnedSemaphorePermit>>,
+    /// Of the call that hyper hands over next.
+    next: Mutex<Arc<Turns>>,
     pub(super) within: Within,
 }
 
@@ -53,7 +54,8 @@ impl Connection {
     pub(super) fn new(shared: Arc<Shared>, fresh: OwnedSemaphorePermit, stop: CancellationToken) -> Self {
         let (begun, running, fresh) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(Some(fresh)));
         let watches = OfConnection::new(stop.clone());
-        let calls = Calls { begun, running, fresh, within: Within::default() };
+        let (next, within) = (Mutex::default(), Within::default());
+        let calls = Calls { begun, running, fresh, next, within };
         Self { shared, calls: Arc::new(calls), watches, stop }
     }
 
@@ -70,9 +72,16 @@ impl Connection {
             if super::routes::is_session(request.uri().path()) {
                 self.calls.within.expect();
             }
-            answer(self.shared.clone(), self.calls.clone(), request)
+            let turns = Arc::<Turns>::default();
+            *self.calls.next.lock() = turns.clone();
+            answer(self.shared.clone(), self.calls.clone(), turns, request)
         });
-        let spawner = Spawner { tasks: self.shared.tasks.clone(), cut, calls: self.calls.clone() };
+        let spawner = Spawner {
+            tasks: self.shared.tasks.clone(),
+            cut,
+            calls: self.calls.clone(),
+            taken: limits.answer_taken,
+        };
         let http = builder(limits, spawner).serve_connection(TokioIo::new(io), service);
         let mut http = pin!(Together::new(http, self.calls.clone()));
         tokio::select! {
@@ -142,12 +151,14 @@ struct Spawner {
     tasks: Tasks,
     cut: CancellationToken,
     calls: Arc<Calls>,
+    taken: Duration,
 }
 
 impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Spawner {
     fn execute(&self, call: F) {
         let Some(call) = self.calls.within.take_in(call) else { return };
-        let cut = self.cut.clone();
+        let (cut, turns, taken) = (self.cut.clone(), self.calls.next.lock().clone(), self.taken);
+        let call = while_taken(call, turns, taken);
         self.tasks.spawn_graceful(async move { _ = cut.run_until_cancelled(call).await });
     }
 }
@@ -182,23 +193,25 @@ impl Drop for Running {
 async fn answer(
     shared: Arc<Shared>,
     calls: Arc<Calls>,
+    turns: Arc<Turns>,
     request: Request<Incoming>,
-) -> Result<Response<impl hyper::body::Body<Data = Bytes, Error = tonic::Status>>, Infallible> {
+) -> Result<Response<Answer<Running>>, Infallible> {
     let Some(running) = Running::begin(&shared, &calls) else {
         let full = Error::exhausted("the server has as many calls as it may: try again")
             .retry_after(Duration::from_millis(100));
         let response = crate::status::to_status(&full).into_http();
-        return Ok(response.map(|body| counted(body, None)));
+        return Ok(response.map(|body| Answer::new(body, turns, None)));
     };
     let deadline = deadline_of(request.headers());
-    let call = shared.routes.call(request.map(|body| Body::new(received(body))));
+    let whole = (!super::routes::is_stream(request.uri().path())).then(|| shared.routes.limits().handler);
+    let call = shared.routes.call(request.map(|body| Body::new(Received::new(body, whole))));
     let response = match deadline {
         None => call.await,
         Some(deadline) => tokio::time::timeout(deadline, call).await.unwrap_or_else(|_| {
             tonic::Status::deadline_exceeded("the deadline that the caller set has passed").into_http()
         }),
     };
-    Ok(response.map(|body| counted(body, Some(running))))
+    Ok(response.map(|body| Answer::new(body, turns, Some(running))))
 }
 
 /// The caller's `grpc-timeout`, as the gRPC specification writes it: up to eight digits and a unit.
@@ -217,27 +230,6 @@ fn deadline_of(headers: &HeaderMap) -> Option<Duration> {
         "u" => Duration::from_micros(n),
         "n" => Duration::from_nanos(n),
         _ => return None,
-    })
-}
-
-/// A request whose abort is told as an error. tonic 0.14 takes a request that was reset with CANCEL for one
-/// that has ended (`Streaming::poll_frame`): half an upload would pass for a whole one.
-fn received(request: Incoming) -> impl hyper::body::Body<Data = Bytes, Error = tonic::Status> {
-    let gone = |e: hyper::Error| tonic::Status::aborted(format!("the caller went away: {e}"));
-    Wrapped::new(request, move |body, cx| body.poll_frame(cx).map_err(gone))
-}
-
-/// An answer that counts as a running call until it was sent or dropped.
-fn counted(
-    answer: Body,
-    mut running: Option<Running>,
-) -> impl hyper::body::Body<Data = Bytes, Error = tonic::Status> {
-    Wrapped::new(answer, move |body, cx| {
-        let frame = ready!(body.poll_frame(cx));
-        if frame.is_none() {
-            drop(running.take());
-        }
-        Poll::Ready(frame)
     })
 }
 

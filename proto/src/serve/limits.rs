@@ -41,8 +41,12 @@ pub struct Limits {
     pub first_request: Duration,
     /// A connection without a call for this long (at most twice as long) is told to go away. 5 min.
     pub idle: Duration,
-    /// A unary call is given up after this. 30 s: longer than any client of ours waits.
+    /// A request that is one message is to be whole within this, and a unary call is given up so long after that. 30 s:
+    /// longer than any client of ours waits.
     pub handler: Duration,
+    /// An answer of which the caller takes nothing for this long (at most twice as long) is given up. 60 s: longer than a
+    /// transfer that stands still, which is told so.
+    pub answer_taken: Duration,
     /// A transfer of which no piece moves for this long is given up. 30 s.
     pub transfer_idle: Duration,
     /// Between two pings to a silent peer. 20 s.
@@ -76,6 +80,7 @@ impl Default for Limits {
             first_request: Duration::from_secs(10),
             idle: Duration::from_secs(300),
             handler: Duration::from_secs(30),
+            answer_taken: Duration::from_secs(60),
             transfer_idle: Duration::from_secs(30),
             keepalive: Duration::from_secs(20),
             keepalive_timeout: Duration::from_secs(10),

@@ -7,6 +7,7 @@
 
 mod connection;
 mod limits;
+mod patience;
 mod routes;
 mod together;
 

@@ -4,9 +4,9 @@
 
 use super::Limits;
 use crate::bulk::WithBulk;
-use crate::link::{LinkHost, LinkService};
+use crate::link::{LinkHost, LinkService, STAGE};
 use crate::store::Store;
-use crate::store_service::{IdSource, StoreService};
+use crate::store_service::{IdSource, StoreService, UPLOAD};
 use crate::wire;
 use crate::wire::link_server::LinkServer;
 use crate::wire::store_server::StoreServer;
@@ -128,6 +128,13 @@ impl fmt::Debug for Routes {
 /// Whether a call of `path` is a session of the tier link.
 pub(super) fn is_session(path: &str) -> bool {
     path == "/dstore.v1.Link/Session"
+}
+
+/// Whether the request of a call of `path` is a stream, which lasts as long as its caller likes; every other is one
+/// message.
+pub(super) fn is_stream(path: &str) -> bool {
+    let ours = [UPLOAD, STAGE, "/dstore.v1.Link/Requests"];
+    ours.contains(&path) || is_session(path) || path.starts_with("/grpc.reflection.")
 }
 
 /// What the standard health service answers.

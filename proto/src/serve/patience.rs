@@ -1,0 +1,156 @@
+//! How long a call waits for its caller: for the whole of a request, and for an answer to be taken.
+//!
+//! Invariants: a request that is one message ends within its deadline, or the call does; of an answer at most a piece is
+//! in the transport's hands before the caller takes the next; a call whose caller takes nothing is dropped, and all that
+//! it held with it. A stream whose server has nothing to say is waited for: that is not the caller's doing.
+
+use crate::DATA_FRAME_BYTES;
+use crate::wrapped::Polled;
+use bytes::Bytes;
+use hyper::body::{Frame, Incoming, SizeHint};
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::Sleep;
+use tonic::Status;
+use tonic::body::Body;
+
+/// A request. One that was aborted says so: tonic 0.14 takes a request that was reset with CANCEL for one that has ended
+/// (`Streaming::poll_frame`), and half an upload would pass for a whole one.
+pub(super) struct Received {
+    request: Incoming,
+    /// For all of it; a stream has none.
+    deadline: Option<Duration>,
+    /// Runs once it had to be waited for.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Received {
+    pub(super) fn new(request: Incoming, deadline: Option<Duration>) -> Self {
+        Self { request, deadline, timer: None }
+    }
+
+    fn late(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        let Some(deadline) = self.deadline else { return Poll::Pending };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(deadline)));
+        timer.as_mut().poll(cx).map(|()| {
+            let late = format!("the request was not whole within `{deadline:?}`: send all of it");
+            crate::status::to_status(&dstore_shared::Error::unavailable(late))
+        })
+    }
+}
+
+impl hyper::body::Body for Received {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
+        let Poll::Ready(frame) = Pin::new(&mut self.request).poll_frame(cx) else {
+            return self.late(cx).map(|late| Some(Err(late)));
+        };
+        let gone = |e: hyper::Error| Status::aborted(format!("the caller went away: {e}"));
+        Poll::Ready(frame.map(|frame| frame.map_err(gone)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.request.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.request.size_hint()
+    }
+}
+
+/// Whose turn it is in an answer, and how far it has come.
+#[derive(Debug, Default)]
+pub(super) struct Turns(AtomicU64);
+
+impl Turns {
+    /// A piece was given: it is the caller's turn until he asks for the next.
+    fn give(&self) {
+        self.0.fetch_add(2, Ordering::Relaxed);
+        self.0.fetch_or(1, Ordering::Relaxed);
+    }
+
+    fn ask(&self) {
+        self.0.fetch_and(!1, Ordering::Relaxed);
+    }
+
+    /// How many pieces he was given, if it is the caller's turn.
+    fn of_caller(&self) -> Option<u64> {
+        let turns = self.0.load(Ordering::Relaxed);
+        (turns & 1 == 1).then_some(turns)
+    }
+}
+
+/// Runs a call, until its caller has taken nothing of its answer for a whole `span`, and at most for two.
+pub(super) async fn while_taken(call: impl Future, turns: Arc<Turns>, span: Duration) {
+    let (mut call, mut before) = (pin!(call), None);
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut call => return,
+            () = tokio::time::sleep(span) => {}
+        }
+        let now = turns.of_caller();
+        if now.is_some() && now == before {
+            tracing::debug!("an answer was not taken and was given up");
+            return;
+        }
+        before = now;
+    }
+}
+
+/// An answer, in pieces that fit a frame of HTTP/2; with it goes what is held while it runs.
+pub(super) struct Answer<H> {
+    inner: Body,
+    /// What is left of the piece that the answer gave.
+    rest: Bytes,
+    turns: Arc<Turns>,
+    held: Option<H>,
+}
+
+impl<H> Answer<H> {
+    /// `held` is dropped when all of `answer` was given, or the answer was dropped.
+    pub(super) fn new(answer: Body, turns: Arc<Turns>, held: Option<H>) -> Self {
+        Self { inner: answer, rest: Bytes::new(), turns, held }
+    }
+
+    fn piece(&mut self) -> Frame<Bytes> {
+        let len = self.rest.len().min(DATA_FRAME_BYTES as usize);
+        Frame::data(self.rest.split_to(len))
+    }
+}
+
+impl<H: Unpin> hyper::body::Body for Answer<H> {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
+        self.turns.ask();
+        if self.rest.is_empty() {
+            match ready!(Pin::new(&mut self.inner).poll_frame(cx)).map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => self.rest = data,
+                Some(Ok(Err(other))) => return Poll::Ready(Some(Ok(other))),
+                Some(Err(status)) => return Poll::Ready(Some(Err(status))),
+                None => {
+                    self.held.take();
+                    return Poll::Ready(None);
+                }
+            }
+        }
+        self.turns.give();
+        Poll::Ready(Some(Ok(self.piece())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.rest.is_empty() { self.inner.size_hint() } else { SizeHint::default() }
+    }
+}
