@@ -138,6 +138,7 @@ pub fn open<J>(
 ) -> Result<Opened<J>> {
     let path = &config.path;
     let lock = claim(&*sys.disk, path)?;
+    dstore_sys::failpoint!("global::start::locked");
     let mut meta = load_meta(sys, path, config.engine)?;
     let files = Checkpoints::new(sys.disk.clone(), path);
     let checkpoint = files.load()?;

@@ -10,6 +10,8 @@ mod boundaries;
 
 mod contention;
 mod damage;
+mod engines;
+mod failpoints;
 mod full;
 mod gone;
 mod limits;
@@ -26,5 +28,6 @@ mod start;
 mod storm;
 #[path = "../../benches/figures/swarm/mod.rs"]
 mod swarm;
+mod syscalls;
 mod watch;
 mod wire;

@@ -36,28 +36,50 @@ pub struct Daemon {
     what: &'static str,
 }
 
+/// How a server ended that never listened, and what it wrote to standard error.
+#[derive(Debug)]
+pub struct Stillborn {
+    pub status: ExitStatus,
+    pub err: Vec<String>,
+}
+
 impl Daemon {
     /// Starts `args` and waits until it says where it listens.
     pub fn start(dir: &Path, what: &'static str, args: &[&str]) -> Self {
-        let mut child = dstore(dir, args).spawn().expect("dstore runs");
+        Self::begin(dstore(dir, args), what)
+            .unwrap_or_else(|ended| panic!("{what} does not listen: {ended:?}"))
+    }
+
+    /// Starts a server and waits until it says where it listens, or has ended.
+    pub fn begin(mut command: Command, what: &'static str) -> Result<Self, Stillborn> {
+        let mut child = command.spawn().expect("dstore runs");
         let err = Arc::new(Mutex::new(Vec::new()));
         let (told, kept) = (BufReader::new(child.stderr.take().expect("piped")), err.clone());
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in told.lines().map_while(Result::ok) {
                 kept.lock().expect("nobody panics with it").push(line);
             }
         });
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("read");
-        let at = match line.trim_end().rsplit_once(" listening on ") {
-            Some((_, at)) => at.parse().expect("an address"),
-            None => panic!(
-                "{what} does not listen: {line:?} {:?} {:?}",
-                child.wait(),
-                err.lock().expect("nobody panics with it")
-            ),
+        let Some((_, at)) = line.trim_end().rsplit_once(" listening on ") else {
+            let status = child.wait().expect("ended");
+            reader.join().expect("nothing fails there");
+            let err = err.lock().expect("nobody panics with it").clone();
+            return Err(Stillborn { status, err });
         };
-        Self { child, at, err, what }
+        let at = at.parse().expect("an address");
+        Ok(Self { child, at, err, what })
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("it is ours")
+    }
+
+    /// The number of its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -132,8 +154,20 @@ impl Global {
     }
 
     fn daemon(dir: &Path, flags: &[&str]) -> Daemon {
+        Daemon::begin(Self::command(dir, flags), "global")
+            .unwrap_or_else(|ended| panic!("global does not listen: {ended:?}"))
+    }
+
+    fn command(dir: &Path, flags: &[&str]) -> Command {
         let args = [&["global", "--listen", "127.0.0.1:0", "--data", "data", "--min-free", "1MiB"], flags];
-        Daemon::start(dir, "global", &args.concat())
+        dstore(dir, &args.concat())
+    }
+
+    /// Starts it on the same data, with failpoints. It must have ended.
+    pub fn again_with(&mut self, failpoints: &str) -> Result<(), Stillborn> {
+        let mut command = Self::command(self.dir.path(), &self.flags);
+        self.daemon = Daemon::begin(command.env("FAILPOINTS", failpoints), "global")?;
+        Ok(())
     }
 
     /// Starts it on the same data. It must have ended.
@@ -188,6 +222,14 @@ impl Local {
         local
     }
 
+    /// Starts one with failpoints, which may end it at any time.
+    pub async fn begin(global: &Global, failpoints: &str) -> Result<Self, Stillborn> {
+        let (wire, dir) = (Wire::to(&global.daemon.at).await, tempfile::tempdir().expect("a directory"));
+        let mut command = Self::command(dir.path(), &wire, &[]);
+        let daemon = Daemon::begin(command.env("FAILPOINTS", failpoints), "local")?;
+        Ok(Self { client: client(&daemon.at), daemon, wire, flags: Vec::new(), dir })
+    }
+
     /// Starts one that may be alone.
     pub async fn lonely(global: &Address) -> Self {
         Self::of(global, &[]).await
@@ -200,9 +242,13 @@ impl Local {
     }
 
     fn daemon(dir: &Path, wire: &Wire, flags: &[&str]) -> Daemon {
+        Daemon::begin(Self::command(dir, wire, flags), "local")
+            .unwrap_or_else(|ended| panic!("local does not listen: {ended:?}"))
+    }
+
+    fn command(dir: &Path, wire: &Wire, flags: &[&str]) -> Command {
         let at = wire.at.to_string();
-        let args = [&["local", "--listen", "127.0.0.1:0", "--global", &at], flags].concat();
-        Daemon::start(dir, "local", &args)
+        dstore(dir, &[&["local", "--listen", "127.0.0.1:0", "--global", &at], flags].concat())
     }
 
     /// Starts a new one on the same wire. The one before must have ended.

@@ -74,6 +74,7 @@ impl<'a> Redo<'a> {
         if first > self.last.next() {
             return Err(self.gap(first));
         }
+        dstore_sys::failpoint!("global::redo::before_batch");
         let catalog = self.running()?;
         let mut commits = Vec::new();
         for commit in Commits::of(payload) {

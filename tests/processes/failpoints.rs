@@ -1,0 +1,348 @@
+//! Processes that end, or are slow, at every failpoint that the code names, while others write and read.
+//!
+//! The code is the list: whatever `failpoint!` names in Global's and Local's sources is tried here, each until a
+//! process has ended there by SIGABRT, or it is among the few that a process with the defaults cannot reach, which
+//! name the test that does.
+
+use crate::rig::{Global, Local, client_with, name, noise, until};
+use crate::storm::{Storm, seeded};
+use dstore_client::{Address, Client};
+use dstore_shared::{BlobHash, DeleteMode};
+use dstore_sys::rng::{Rng, SeededRng};
+use futures_util::stream;
+use rustix::process::Signal;
+use std::collections::BTreeSet;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+/// Reached with a grace of zero only, on a simulated disk:
+/// `a_power_cut_at_every_failpoint_of_global_loses_nothing_acknowledged`.
+const SIMULATED: [&str; 4] = [
+    "global::sweep::before_journal",
+    "global::sweep::before_unlink",
+    "global::sweep::journaled",
+    "global::sweep::unlinked",
+];
+/// Reached when both tiers are one process: `solo_ends_at_its_failpoints_and_its_value_is_there_or_not`.
+const SOLO: [&str; 2] = ["local::stage::after", "local::stage::before"];
+/// Reached only if there was an upload that nothing knows yet.
+const AFTER_AN_ORPHAN: [&str; 2] = ["global::adopt::before_journal", "global::adopt::journaled"];
+/// Another level.
+const RELAXED: [&str; 2] = ["global::relaxed::after_fsync", "global::relaxed::before_fsync"];
+/// How long it may take until a process ends at a failpoint while it is busy; then it is asked to stop.
+const BUSY: Duration = Duration::from_millis(700);
+const ATTEMPTS: u64 = 4;
+/// For what must come.
+const SOON: Duration = Duration::from_secs(30);
+
+fn named_below(dir: &Path, found: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            named_below(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            let text = std::fs::read_to_string(&path).expect("text");
+            let names = text.split("failpoint!(\"").skip(1).filter_map(|rest| rest.split('"').next());
+            found.extend(names.map(str::to_owned));
+        }
+    }
+}
+
+/// The failpoints of one tier.
+fn failpoints(tier: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    named_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join(tier).join("src"), &mut found);
+    found.retain(|name| name.starts_with(&format!("{tier}::")));
+    found
+}
+
+fn without(mut names: BTreeSet<String>, left_out: &[&str]) -> BTreeSet<String> {
+    for name in left_out {
+        assert!(names.remove(*name), "`{name}` is not in the code any more");
+    }
+    names
+}
+
+/// Ends the process when it has passed there some times.
+fn crash_at(name: &str, rng: &SeededRng, attempt: u64) -> String {
+    let skip = if attempt % 2 == 0 { rng.next_u64() % 4 } else { 0 };
+    if skip == 0 { format!("{name}=return(crash)") } else { format!("{name}={skip}*off->return(crash)") }
+}
+
+/// Whether it ended by abort: the one way out of a failpoint.
+fn at_failpoint(status: ExitStatus, err: &[String], name: &str) -> bool {
+    if status.signal() != Some(Signal::ABORT.as_raw()) {
+        assert_eq!(status.code(), Some(0), "{name}: {status:?} {err:#?}");
+        return false;
+    }
+    let told = err.iter().any(|line| line.contains(name));
+    assert!(told, "{name}: it ended somewhere else: {err:#?}");
+    true
+}
+
+/// Waits until Global has ended, in the end because it is asked to; whether it was at the failpoint.
+async fn ends(global: &mut Global, name: &str) -> bool {
+    let begun = Instant::now();
+    let mut asked = false;
+    loop {
+        if let Some(status) = global.daemon.ended() {
+            // The thread that reads its standard error may be behind.
+            let told = async || global.daemon.err().iter().any(|line| line.contains(name));
+            if status.signal().is_some() {
+                until("it says where it ended", told).await;
+            }
+            return at_failpoint(status, &global.daemon.err(), name);
+        }
+        if !asked && begun.elapsed() > BUSY {
+            global.daemon.signal(Signal::TERM);
+            asked = true;
+        }
+        assert!(begun.elapsed() < SOON, "{name}: it neither ends there nor stops");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// What writers do not do: DELs that wait for nobody, and uploads without a name, until Global is gone.
+async fn others(at: Address) {
+    let client = client_with(&at, Duration::from_millis(200));
+    for n in 0_u64.. {
+        let gone = client.delete_in(&[name("nobody")], DeleteMode::Async).await;
+        let kept = client.put(noise(n | 1 << 63, 70_000)).await;
+        if gone.is_err() && kept.is_err() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Starts Global with a failpoint; whether it ended there.
+async fn lives_until(name: &str, failpoint: &str, global: &mut Global, storm: &Storm) -> bool {
+    global.daemon.kill();
+    match global.again_with(failpoint) {
+        Err(ended) => at_failpoint(ended.status, &ended.err, name),
+        Ok(()) => {
+            storm.point_to(global);
+            let at = global.daemon.at.clone();
+            tokio::join!(others(at), ends(global, name)).1
+        }
+    }
+}
+
+/// Lives until one ends at `name`; after each everything acknowledged is there.
+async fn end_at(name: &str, rng: &SeededRng, global: &mut Global, storm: &mut Storm) {
+    for attempt in 0..ATTEMPTS {
+        if AFTER_AN_ORPHAN.contains(&name) {
+            let placed = "global::blobs::placed";
+            lives_until(placed, &crash_at(placed, rng, 1), global, storm).await;
+        }
+        let hit = lives_until(name, &crash_at(name, rng, attempt), global, storm).await;
+        global.again();
+        storm.is_whole(global, &format!("after {name}")).await;
+        if hit {
+            return;
+        }
+    }
+    panic!("{name} was not reached in {ATTEMPTS} lives");
+}
+
+async fn global_ends_at(which: impl Fn(usize) -> bool, engine: &'static str, flags: &[&'static str]) {
+    let left_out = [&SIMULATED[..], &RELAXED[..]].concat();
+    let names = if flags.is_empty() {
+        without(failpoints("global"), &left_out)
+    } else {
+        RELAXED.iter().map(|name| (*name).to_owned()).collect()
+    };
+    let (rng, what) = seeded("failpoints of global");
+    let mut global = Global::start(&[&["--engine", engine, "--lease", "100ms"], flags].concat());
+    let mut storm = Storm::begin(&global, &rng, what).await;
+    let (begun, mut ended) = (Instant::now(), 0);
+    for name in names.iter().enumerate().filter(|(i, _)| which(*i)).map(|(_, name)| name) {
+        end_at(name, &rng, &mut global, &mut storm).await;
+        ended += 1;
+    }
+    let (made, unknown) = storm.end().await;
+    eprintln!(
+        "{ended} of {} failpoints, {made} changes, {unknown} unknown, {:?}",
+        names.len(),
+        begun.elapsed()
+    );
+    assert!(made > ended, "{made} changes");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn global_ends_at_every_failpoint_and_loses_nothing_acknowledged() {
+    let all = failpoints("global").len() + failpoints("local").len();
+    assert!(all >= 30, "{all} failpoints");
+    global_ends_at(|i| i % 2 == 0, "memory", &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn global_ends_at_every_failpoint_and_loses_nothing_acknowledged_second_half() {
+    global_ends_at(|i| i % 2 == 1, "memory", &[]).await;
+    global_ends_at(|_| true, "memory", &["--sync", "relaxed=50ms"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: every failpoint on every durable engine"]
+async fn global_on_every_engine_ends_at_every_failpoint_and_loses_nothing_acknowledged() {
+    for engine in ["fjall", "sled"] {
+        global_ends_at(|_| true, engine, &[]).await;
+        global_ends_at(|_| true, engine, &["--sync", "relaxed=50ms"]).await;
+    }
+}
+
+/// What a visitor of one Local has seen acknowledged: each key, and what it may be bound to.
+type Seen = Vec<(String, Vec<Option<BlobHash>>)>;
+
+/// Sets, reads and deletes at a Local until it has gone; large values too, and what others wrote.
+async fn visit(at: Address, round: u64, others: Vec<String>) -> Seen {
+    let client = client_with(&at, Duration::from_millis(400));
+    let mut seen = Seen::new();
+    for n in 0_u64.. {
+        let value = noise(round << 20 | n, if n % 4 == 3 { 70_000 } else { 100 });
+        let (key, hash) = (format!("v{round}-{n}"), BlobHash::of(&value));
+        let body = Box::pin(stream::iter([Ok(value.into())]));
+        let set = client.set_stream(Some(&name(&*key)), body).await;
+        seen.push((key, if set.is_ok() { vec![Some(hash)] } else { vec![None, Some(hash)] }));
+        if n % 3 == 2 {
+            let (key, may_be) = &mut seen[n as usize - 1];
+            match client.delete(&[name(&**key)]).await {
+                Ok(_) => *may_be = vec![None],
+                Err(_) => may_be.push(None),
+            }
+        }
+        let read = others.iter().map(|key| client.get(&name(&**key)));
+        let read = futures_util::future::join_all(read).await;
+        if set.is_err() && read.iter().all(Result::is_err) {
+            return seen;
+        }
+    }
+    seen
+}
+
+/// What was acknowledged at the visited Local is bound at Global.
+async fn is_there(client: &Client, seen: Seen, when: &str) {
+    for (key, may_be) in seen {
+        let found = client.get(&name(&*key)).await.expect("global answers").map(|value| value.entry.hash);
+        assert!(may_be.contains(&found), "{when}: `{key}` is {found:?} and not among {may_be:?}");
+    }
+}
+
+/// One life of a Local that ends at `name`, while others write what it holds.
+async fn local_ends_at(name: &str, failpoint: &str, round: u64, global: &Global, storm: &Storm) -> bool {
+    let mut local = match Local::begin(global, failpoint).await {
+        Err(ended) => return at_failpoint(ended.status, &ended.err, name),
+        Ok(local) => local,
+    };
+    let visitor = tokio::spawn(visit(local.daemon.at.clone(), round, storm.some_keys().await));
+    let (begun, mut asked) = (Instant::now(), false);
+    let status = loop {
+        if let Some(status) = local.daemon.ended() {
+            break status;
+        }
+        if !asked && begun.elapsed() > BUSY {
+            local.daemon.signal(Signal::TERM);
+            asked = true;
+        }
+        assert!(begun.elapsed() < SOON, "{name}: it neither ends there nor stops");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    };
+    if status.signal().is_some() {
+        until("it says where it ended", async || local.daemon.err().iter().any(|l| l.contains(name))).await;
+    }
+    let hit = at_failpoint(status, &local.daemon.err(), name);
+    is_there(&global.client(), visitor.await.expect("it ended"), name).await;
+    hit
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_local_ends_at_every_failpoint_and_others_lose_nothing_and_wait_a_lease_at_most() {
+    let names = without(failpoints("local"), &SOLO);
+    let (rng, what) = seeded("failpoints of a local");
+    let global = Global::start(&["--engine", "memory", "--lease", "100ms"]);
+    let mut storm = Storm::begin(&global, &rng, what).await;
+    let mut round = 0;
+    for name in &names {
+        let mut hit = false;
+        for attempt in 0..ATTEMPTS {
+            round += 1;
+            let failpoint = crash_at(name, &rng, attempt);
+            hit = local_ends_at(name, &failpoint, round, &global, &storm).await;
+            let before = storm.made();
+            until("writers go on", async || storm.made() > before + 8).await;
+            if hit {
+                break;
+            }
+        }
+        assert!(hit, "{name} was not reached in {ATTEMPTS} lives");
+        storm.is_whole(&global, &format!("after {name}")).await;
+    }
+    let (made, unknown) = storm.end().await;
+    eprintln!("{} failpoints, {made} changes, {unknown} unknown", names.len());
+}
+
+#[test]
+fn solo_ends_at_its_failpoints_and_its_value_is_there_or_not() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let solo = |failpoints: &str, line: &str| {
+        let mut solo = dstore(dir.path(), &["--data", "data", "-c", line]);
+        solo.env("FAILPOINTS", failpoints).output().expect("dstore runs")
+    };
+    for point in SOLO {
+        let (key, value) = (point.replace(':', "-"), "x".repeat(70_000));
+        let ended = solo(&format!("{point}=return(crash)"), &format!("SET {key} {value}"));
+        let err = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!(ended.status.signal(), Some(Signal::ABORT.as_raw()), "{point}: {err}");
+        assert!(err.contains(point), "{err}");
+        let found = solo("", &format!("GET {key}"));
+        let found = String::from_utf8_lossy(&found.stdout).into_owned();
+        assert!(found.contains("doesn't exist"), "{point}: no name was acknowledged, nor bound: {found:.80}");
+        let set = solo("", &format!("SET {key} {value}"));
+        assert!(set.status.success(), "{point}: {set:?}");
+        assert!(String::from_utf8_lossy(&solo("", &format!("GET {key}")).stdout).contains(&value), "{point}");
+    }
+}
+
+/// Delays at all failpoints of a tier.
+fn slow(tier: &str) -> String {
+    let names = failpoints(tier);
+    names.iter().map(|name| format!("{name}=4%sleep(8)")).collect::<Vec<_>>().join(";")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tiers_that_are_slow_at_every_failpoint_lose_nothing_over_kills() {
+    let (rng, what) = seeded("slow at every failpoint");
+    let mut global = Global::start(&["--engine", "memory", "--lease", "300ms"]);
+    let mut storm = Storm::begin(&global, &rng, what).await;
+    for round in 0..8 {
+        global.daemon.kill();
+        global.again_with(&slow("global")).expect("it starts");
+        storm.point_to(&global);
+        let local = Local::begin(&global, &slow("local")).await.expect("it starts");
+        let visitor = tokio::spawn(visit(local.daemon.at.clone(), round, storm.some_keys().await));
+        tokio::time::sleep(Duration::from_micros(200_000 + rng.next_u64() % 200_000)).await;
+        drop(local);
+        let seen = visitor.await.expect("it ended");
+        storm.is_whole(&global, &format!("round {round}")).await;
+        is_there(&global.client(), seen, &format!("round {round}")).await;
+    }
+    let (made, unknown) = storm.end().await;
+    eprintln!("slow at every failpoint: {made} changes, {unknown} unknown");
+    assert!(made > 80, "{made} changes");
+}
+
+#[test]
+fn failpoints_that_cannot_be_understood_keep_a_process_from_starting() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for wrong in ["global::commit::after_fsync", "a=nonsense(", "=;="] {
+        let ended = dstore(dir.path(), &["global", "--listen", "127.0.0.1:0"])
+            .env("FAILPOINTS", wrong)
+            .output()
+            .expect("dstore runs");
+        let err = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!(ended.status.code(), Some(2), "{wrong}: {err}");
+        assert!(err.contains("FAILPOINTS"), "{wrong}: {err}");
+    }
+}
