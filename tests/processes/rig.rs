@@ -46,12 +46,12 @@ pub struct Stillborn {
 impl Daemon {
     /// Starts `args` and waits until it says where it listens.
     pub fn start(dir: &Path, what: &'static str, args: &[&str]) -> Self {
-        Self::begin(dstore(dir, args), what)
+        Self::begin(&mut dstore(dir, args), what)
             .unwrap_or_else(|ended| panic!("{what} does not listen: {ended:?}"))
     }
 
     /// Starts a server and waits until it says where it listens, or has ended.
-    pub fn begin(mut command: Command, what: &'static str) -> Result<Self, Stillborn> {
+    pub fn begin(command: &mut Command, what: &'static str) -> Result<Self, Stillborn> {
         let mut child = command.spawn().expect("dstore runs");
         let err = Arc::new(Mutex::new(Vec::new()));
         let (told, kept) = (BufReader::new(child.stderr.take().expect("piped")), err.clone());
@@ -154,7 +154,7 @@ impl Global {
     }
 
     fn daemon(dir: &Path, flags: &[&str]) -> Daemon {
-        Daemon::begin(Self::command(dir, flags), "global")
+        Daemon::begin(&mut Self::command(dir, flags), "global")
             .unwrap_or_else(|ended| panic!("global does not listen: {ended:?}"))
     }
 
@@ -242,7 +242,7 @@ impl Local {
     }
 
     fn daemon(dir: &Path, wire: &Wire, flags: &[&str]) -> Daemon {
-        Daemon::begin(Self::command(dir, wire, flags), "local")
+        Daemon::begin(&mut Self::command(dir, wire, flags), "local")
             .unwrap_or_else(|ended| panic!("local does not listen: {ended:?}"))
     }
 
