@@ -33,7 +33,11 @@ const RELAXED: [&str; 2] = ["global::relaxed::after_fsync", "global::relaxed::be
 type Drawn = (SeededRng, String);
 /// How long it may take until a process ends at a failpoint while it is busy; then it is asked to stop.
 const BUSY: Duration = Duration::from_millis(700);
+/// And if it has to look through the folders of all blobs first.
+const LOOKS_ABOUT: Duration = Duration::from_secs(15);
 const ATTEMPTS: u64 = 4;
+/// A breeze: it is not the load that matters here.
+const WRITERS: usize = 2;
 /// For what must come.
 const SOON: Duration = Duration::from_secs(30);
 
@@ -84,6 +88,7 @@ fn at_failpoint(status: ExitStatus, err: &[String], name: &str) -> bool {
 
 /// Waits until Global has ended, in the end because it is asked to; whether it was at the failpoint.
 async fn ends(global: &mut Global, name: &str) -> bool {
+    let busy = if AFTER_AN_ORPHAN.contains(&name) { LOOKS_ABOUT } else { BUSY };
     let begun = Instant::now();
     let mut asked = false;
     loop {
@@ -95,7 +100,7 @@ async fn ends(global: &mut Global, name: &str) -> bool {
             }
             return at_failpoint(status, &global.daemon.err(), name);
         }
-        if !asked && begun.elapsed() > BUSY {
+        if !asked && begun.elapsed() > busy {
             global.daemon.signal(Signal::TERM);
             asked = true;
         }
@@ -157,13 +162,13 @@ const PROCESSES_ONLY: [&str; 6] = [
     "global::session::before_hello",
 ];
 /// How many of the others a run draws.
-const DRAWN: usize = 6;
+const DRAWN: usize = 5;
 
 /// Ends a Global on `engine` at each of `names`.
 async fn global_ends_at(names: &[String], engine: &'static str, flags: &[&'static str], drawn: Drawn) {
     let (rng, what) = drawn;
     let mut global = Global::start(&[&["--engine", engine, "--lease", "100ms"], flags].concat());
-    let mut storm = Storm::begin(&global, &rng, what).await;
+    let mut storm = Storm::begin(&global, WRITERS, &rng, what).await;
     let begun = Instant::now();
     for name in names {
         end_at(name, &rng, &mut global, &mut storm).await;
@@ -288,7 +293,7 @@ async fn a_local_ends_at_every_failpoint_and_others_lose_nothing_and_wait_a_leas
     let names = failpoints("local");
     let (rng, what) = seeded("failpoints of a local");
     let global = Global::start(&["--engine", "memory", "--lease", "100ms"]);
-    let mut storm = Storm::begin(&global, &rng, what).await;
+    let mut storm = Storm::begin(&global, WRITERS, &rng, what).await;
     global.client().set(&name("large"), noise(0, 300_000)).await.expect("set");
     let mut round = 0;
     for name in &names {
@@ -298,7 +303,7 @@ async fn a_local_ends_at_every_failpoint_and_others_lose_nothing_and_wait_a_leas
             let failpoint = crash_at(name, &rng, attempt);
             hit = local_ends_at(name, &failpoint, round, &global, &storm).await;
             let before = storm.made();
-            until("writers go on", async || storm.made() > before + 8).await;
+            until("writers go on", async || storm.made() > before + 2).await;
             if hit {
                 break;
             }
@@ -320,8 +325,8 @@ fn slow(tier: &str) -> String {
 async fn tiers_that_are_slow_at_every_failpoint_lose_nothing_over_kills() {
     let (rng, what) = seeded("slow at every failpoint");
     let mut global = Global::start(&["--engine", "memory", "--lease", "300ms"]);
-    let mut storm = Storm::begin(&global, &rng, what).await;
-    for round in 0..8 {
+    let mut storm = Storm::begin(&global, WRITERS, &rng, what).await;
+    for round in 0..4 {
         global.daemon.kill();
         global.again_with(&slow("global")).expect("it starts");
         storm.point_to(&global);
@@ -335,7 +340,7 @@ async fn tiers_that_are_slow_at_every_failpoint_lose_nothing_over_kills() {
     }
     let (made, unknown) = storm.end().await;
     eprintln!("slow at every failpoint: {made} changes, {unknown} unknown");
-    assert!(made > 80, "{made} changes");
+    assert!(made > 20, "{made} changes");
 }
 
 #[test]

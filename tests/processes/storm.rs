@@ -169,11 +169,11 @@ pub struct Storm {
 }
 
 impl Storm {
-    /// Begins one at `global`; whatever is drawn comes from `rng`.
-    pub async fn begin(global: &Global, rng: &SeededRng, what: String) -> Self {
+    /// Begins one of `writers` at `global`; whatever is drawn comes from `rng`.
+    pub async fn begin(global: &Global, writers: usize, rng: &SeededRng, what: String) -> Self {
         let locals = [Local::start(global).await, Local::start(global).await];
         let clients = [0, 1].map(|i| client_with(&locals[i].daemon.at, DEADLINE));
-        let writers: Vec<_> = (0..WRITERS)
+        let writers: Vec<_> = (0..writers)
             .map(|me| {
                 let pair = [clients[me % 2].clone(), clients[(me + 1) % 2].clone()];
                 let rng = SeededRng::new(rng.next_u64());
@@ -246,7 +246,7 @@ async fn storm(engine: &'static str, rounds: u64, pause: Duration, least: u64) {
     let (rng, what) = seeded(engine);
     let begun = Instant::now();
     let mut global = Global::start(&["--engine", engine, "--lease", "100ms"]);
-    let mut storm = Storm::begin(&global, &rng, what).await;
+    let mut storm = Storm::begin(&global, WRITERS, &rng, what).await;
     let (file, mut checkpoints) = (global.data().join("checkpoint"), 0);
     let within = |part: u64| Duration::from_micros(rng.next_u64() % (part * pause.as_micros() as u64).max(1));
     for round in 0..rounds {
