@@ -146,9 +146,10 @@ pub fn open<J>(
     let index = open_index(sys, config, checkpoint.as_ref())?;
     let floors = floors(&meta, &index, checkpoint.as_ref())?;
     let mut redo = Redo::new(sys, config, (index, files), (meta.line(), checkpoint));
-    let (journal, found) = open_journal(path.join("journal"), floors, &mut |first, last, payload| {
+    let journal = open_journal(path.join("journal"), floors, &mut |first, last, payload| {
         redo.batch(first, last, payload)
-    })?;
+    });
+    let (journal, found) = journal.map_err(|e| redo.explained(e))?;
     let redone = redo.finish(found.head, floors.index)?;
     let (fresh, clean) = (meta.boot == 0, meta.clean == Some(found.head));
     // A mark of another head, as in a directory put together from copies, says nothing of leases.

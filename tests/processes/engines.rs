@@ -128,7 +128,10 @@ impl Row {
             Err(ended) => {
                 let told = ended.err.join("\n");
                 assert_eq!(ended.status.code(), Some(6), "{what}: {told}");
-                assert!(told.contains("does not reach back"), "{what}: {told}");
+                assert!(
+                    told.contains("put the right `index` back"),
+                    "{what}: it must say what helps: {told}"
+                );
                 self.refused += 1;
                 replace(index, kept);
                 global.again();
@@ -192,12 +195,15 @@ async fn write(client: Client, me: u64) -> Ledger {
 
 /// One life of a Global that is killed at some moment; what it acknowledged.
 async fn life(global: &mut Global, round: u64, rng: &SeededRng) -> Ledger {
+    // On a machine that does other things too, the first takes its time.
+    let (first, value) = (format!("first-{round}"), noise(round, 100));
+    let mut all: Ledger = vec![(first.clone(), vec![Some(BlobHash::of(&value))])];
+    global.client().set(&name(first), value).await.expect("set");
     let client = || client_with(&global.daemon.at, Duration::from_millis(300));
     let writing: Vec<_> =
         (0..WRITERS as u64).map(|me| tokio::spawn(write(client(), round << 8 | me))).collect();
     tokio::time::sleep(Duration::from_micros(100_000 + rng.next_u64() % 200_000)).await;
     global.daemon.kill();
-    let mut all = Ledger::new();
     for written in writing {
         all.extend(written.await.expect("it ended"));
     }
@@ -220,14 +226,11 @@ async fn young(engine: &'static str, harm_now: Harm, aside: &Aside, rng: &Seeded
     let what = format!("{engine} {harm_now:?}");
     row.start(&mut global, &index, &aside.at("kept"), &what);
     let client = global.client();
-    let mut acknowledged = 0;
     for (key, may_be) in &ledger {
         let found = client.get(&name(&**key)).await.unwrap_or_else(|e| panic!("{what}: `{key}`: {e}"));
         let found = found.map(|value| value.entry.hash);
         assert!(may_be.contains(&found), "{what}: `{key}` is {found:?} and not among {may_be:?}");
-        acknowledged += usize::from(may_be.len() == 1);
     }
-    assert!(acknowledged > 0, "{what}: nothing was acknowledged");
 }
 
 /// A directory of many lives and checkpoints, whose journal was trimmed: under a storm.

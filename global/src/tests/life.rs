@@ -134,7 +134,11 @@ impl Life {
                 }
                 1 => {
                     life.half_an_upload(&global).await;
-                    let next = life.span().disk.crash(Survival::Any, life.rng.next_u64());
+                    // Of the process, or of the machine.
+                    let next = match life.draw(2) {
+                        0 => life.span().disk.after_kill(),
+                        _ => life.span().disk.crash(Survival::Any, life.rng.next_u64()),
+                    };
                     life.seen_newest(global.authority().catalog.head());
                     let _ = global.stop().await;
                     next.record(256 << 20);
@@ -190,7 +194,9 @@ impl Life {
     async fn half_an_upload(&mut self, global: &Global) {
         let (store, within) = (global.store(), Duration::from_micros(self.draw(9_000)));
         let id = store.next_id().expect("an id");
-        let upload = store.set(id, None, Body::Bytes(self.noise(70_000)));
+        let bytes = self.noise(70_000);
+        self.values.push(bytes.clone());
+        let upload = store.set(id, None, Body::Bytes(bytes));
         let _ = tokio::time::timeout(within, upload).await;
     }
 

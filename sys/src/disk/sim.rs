@@ -224,6 +224,15 @@ impl SimDisk {
         Self::from_tree(self.state().platters.crash(survival, seed))
     }
 
+    /// The disk that the next process finds when one was killed on a machine that goes on: everything is there, and
+    /// what was not synced is not synced yet. Locks, faults and limits do not come along.
+    #[must_use]
+    pub fn after_kill(&self) -> Self {
+        let state = self.state();
+        let (live, platters, inodes) = (state.live.clone(), state.platters.clone(), state.inodes);
+        Self(Arc::new(Mutex::new(State { live, platters, inodes, ..State::default() })))
+    }
+
     /// The disk that a machine finds which lost power after `op` changes.
     ///
     /// # Panics

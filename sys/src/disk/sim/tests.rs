@@ -163,6 +163,19 @@ fn any_moment_of_the_history_can_be_visited_and_replays_alike() {
 }
 
 #[test]
+fn what_a_killed_process_left_unsynced_is_there_and_may_still_be_lost() {
+    let disk = disk();
+    let file = durable_file(&disk, "/d/a", b"old");
+    file.write_all_at(b"new", 0).expect("written");
+    let next = disk.after_kill();
+    assert_eq!(read(&next, "/d/a").expect("there"), b"new");
+    assert_eq!(read(&next.crash(Survival::Nothing, 0), "/d/a").expect("there"), b"old");
+    next.open(&path("/d/a"), Open::Write).expect("there").sync().expect("synced");
+    assert_eq!(read(&next.crash(Survival::Nothing, 0), "/d/a").expect("there"), b"new");
+    assert_eq!(read(&disk.crash(Survival::Nothing, 0), "/d/a").expect("there"), b"old", "another disk");
+}
+
+#[test]
 fn a_walk_through_the_history_gives_the_images_of_its_moments() {
     let disk = disk();
     for n in 0..20_u8 {
