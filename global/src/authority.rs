@@ -253,6 +253,7 @@ impl Authority {
         if drained.is_empty() {
             return;
         }
+        dstore_sys::failpoint!("global::change::drained");
         if let Err(Job::Ops(ops)) = self.committer.try_send(Job::Ops(drained)) {
             let e = self.failed().unwrap_or_else(|| Error::exhausted("too many changes wait: try again"));
             let now = self.sys.clock.now();

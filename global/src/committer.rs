@@ -421,6 +421,7 @@ impl Committer {
             let gone = || Error::unavailable("global is stopping: try again");
             let authority = self.authority.upgrade().ok_or_else(gone)?;
             authority.dir.upgrade().ok_or_else(gone)?.persist_async_dels()?;
+            dstore_sys::failpoint!("global::delete::async_noted");
             self.async_dels = true;
         }
         Ok(())
@@ -486,9 +487,11 @@ impl Committer {
     fn write(&mut self, authority: &Authority) {
         if let (Some(first), Some(last)) = (self.commits.first(), self.commits.last()) {
             let (first, last) = (first.revision, last.revision);
+            dstore_sys::failpoint!("global::commit::before_append");
             if let Err(e) = self.journal.append(first, last, &self.payload.slices()) {
                 return self.lost(authority, &e);
             }
+            dstore_sys::failpoint!("global::commit::after_fsync");
             self.payload.clear();
             self.durable_blobs.extend(self.blobs.drain().map(|(hash, meta)| (hash, (last, meta))));
         }

@@ -1,7 +1,9 @@
 //! How a Global is set up; plain data.
 
 use crate::SyncLevel;
+use crate::catalog::CatalogConfig;
 use crate::engine::EngineKind;
+use crate::journal::SEGMENT_BYTES;
 use dstore_shared::limits;
 use dstore_sys::net::Address;
 use std::path::PathBuf;
@@ -30,6 +32,10 @@ pub struct GlobalConfig {
     pub sweep_grace: Duration,
     /// Bytes of what watchers can be told of the past.
     pub watch_bytes: usize,
+    /// Bytes of a segment of the journal, a multiple of 4096: no batch is longer.
+    pub segment_bytes: u64,
+    /// A checkpoint is due after commits of so many bytes.
+    pub checkpoint_bytes: u64,
 }
 
 impl GlobalConfig {
@@ -49,6 +55,8 @@ impl GlobalConfig {
             sweep_grace: Duration::from_secs(3600),
             // About 500,000 changes of names with keys of 20 bytes.
             watch_bytes: 64 << 20,
+            segment_bytes: SEGMENT_BYTES,
+            checkpoint_bytes: CatalogConfig::default().checkpoint_bytes,
         }
     }
 }

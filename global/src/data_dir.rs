@@ -138,6 +138,7 @@ pub fn open<J>(
 ) -> Result<Opened<J>> {
     let path = &config.path;
     let lock = claim(&*sys.disk, path)?;
+    dstore_sys::failpoint!("global::start::locked");
     let mut meta = load_meta(sys, path, config.engine)?;
     let files = Checkpoints::new(sys.disk.clone(), path);
     let checkpoint = files.load()?;
@@ -145,9 +146,10 @@ pub fn open<J>(
     let index = open_index(sys, config, checkpoint.as_ref())?;
     let floors = floors(&meta, &index, checkpoint.as_ref())?;
     let mut redo = Redo::new(sys, config, (index, files), (meta.line(), checkpoint));
-    let (journal, found) = open_journal(path.join("journal"), floors, &mut |first, last, payload| {
+    let journal = open_journal(path.join("journal"), floors, &mut |first, last, payload| {
         redo.batch(first, last, payload)
-    })?;
+    });
+    let (journal, found) = journal.map_err(|e| redo.explained(e))?;
     let redone = redo.finish(found.head, floors.index)?;
     let (fresh, clean) = (meta.boot == 0, meta.clean == Some(found.head));
     // A mark of another head, as in a directory put together from copies, says nothing of leases.

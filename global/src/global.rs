@@ -160,6 +160,7 @@ impl Global {
             door.health().set(false).await;
         }
         let quiet = retire(&self.authority, self.drain_timeout).await;
+        dstore_sys::failpoint!("global::stop::retired");
         // What was asked is answered still; a Local asks the rest of the next Global.
         self.authority.readers.cancel();
         self.authority.feed.close();
@@ -168,6 +169,7 @@ impl Global {
         }
         self.tasks.stop().await;
         let failed = self.authority.failed();
+        dstore_sys::failpoint!("global::stop::before_checkpoint");
         if failed.is_none() {
             // Without it the next start redoes more of the journal; nothing else.
             let _ = tokio::time::timeout(self.drain_timeout, self.authority.checkpoint()).await;
@@ -183,6 +185,7 @@ impl Global {
             }
         };
         let ended = tokio::time::timeout(self.drain_timeout, end).await.is_ok();
+        dstore_sys::failpoint!("global::stop::before_clean_mark");
         match (failed.or(synced.err()), quiet && ended) {
             (Some(e), _) => Err(e),
             (None, true) => self.dir.mark_clean(head),
@@ -215,18 +218,22 @@ impl Global {
 
 /// Opens the data directory off the async threads.
 async fn open(sys: &Sys, config: &GlobalConfig) -> Result<Opened<Journal>> {
-    let dir =
-        DataDirConfig { path: config.data.clone(), engine: config.engine, catalog: CatalogConfig::default() };
+    let catalog = CatalogConfig { checkpoint_bytes: config.checkpoint_bytes, ..CatalogConfig::default() };
+    let dir = DataDirConfig { path: config.data.clone(), engine: config.engine, catalog };
     let (min_free, relaxed, sys) = (config.min_free, config.sync.loss(), sys.clone());
+    let segment_bytes = config.segment_bytes;
     let blocking = sys.blocking;
     blocking
         .run(move || {
             data_dir::open(&sys, &dir, |path, floors, replay| {
+                let defaults = JournalConfig::new(path);
                 let config = JournalConfig {
                     min_free_bytes: min_free,
                     replay_again: FEED_BEFORE_CHECKPOINT,
                     relaxed,
-                    ..JournalConfig::new(path)
+                    segment_bytes,
+                    first_segment_bytes: defaults.first_segment_bytes.min(segment_bytes),
+                    ..defaults
                 };
                 let floors = crate::journal::Floors {
                     checkpoint: floors.checkpoint,
@@ -333,7 +340,9 @@ async fn begin(
 ) -> Result<Opened<Journal>> {
     sys.blocking
         .run(move || {
+            dstore_sys::failpoint!("global::start::before_boot_number");
             opened.dir.begin_as(lease, relaxed)?;
+            dstore_sys::failpoint!("global::start::after_boot_number");
             Ok(opened)
         })
         .await

@@ -35,11 +35,13 @@ impl LinkHost for Host {
         };
         let authority = &self.0;
         hello.negatives = hello.negatives && authority.expect_negatives().await;
+        dstore_sys::failpoint!("global::session::before_hello");
         let (id, frames) = authority.open_stream();
         if let Err(e) = authority.event(|m, now| m.hello(now, id, &hello)) {
             authority.close_stream(id);
             return Err(e);
         }
+        dstore_sys::failpoint!("global::session::after_hello");
         Ok(Box::pin(SessionStream::new(authority.clone(), id, up, frames)))
     }
 

@@ -33,6 +33,8 @@ pub mod sessions;
 mod space;
 mod sweep;
 mod sync_level;
+#[cfg(test)]
+mod tests;
 
 pub use authority::Authority;
 pub use config::GlobalConfig;

@@ -148,7 +148,9 @@ impl Publisher {
                     fail_all(&authority, decided, &e);
                     return;
                 }
+                dstore_sys::failpoint!("global::publish::before_show");
                 self.show(&authority, &commits, decided);
+                dstore_sys::failpoint!("global::publish::after_show");
                 // After they are visible: whoever is told of a change reads at least that change.
                 authority.feed.append(&commits, &unbound);
                 at_ms

@@ -82,7 +82,9 @@ impl<'a> SealedWriter<'a> {
             self.flush()?;
         }
         self.flush()?;
+        dstore_sys::failpoint!("global::sealed::before_fsync");
         self.file.sync().map_err(|e| failed("sync", &self.path, e))?;
+        dstore_sys::failpoint!("global::sealed::after_fsync");
         Ok(Sealed { disk: self.disk, path: self.path })
     }
 
@@ -117,8 +119,10 @@ impl Sealed<'_> {
             && disk.exists(&path).map_err(|e| failed("look at", &path, e))?
         {
             disk.rename(&path, previous).map_err(|e| failed("rename", &path, e))?;
+            dstore_sys::failpoint!("global::checkpoint::between_renames");
         }
         disk.rename(&beside(&path), &path).map_err(|e| failed("rename", &path, e))?;
+        dstore_sys::failpoint!("global::sealed::renamed");
         let dir = path.parent().unwrap_or(Path::new("."));
         disk.sync_dir(dir).map_err(|e| failed("sync", dir, e))
     }

@@ -47,7 +47,10 @@ async fn sweep_batch(authority: &Arc<Authority>, left: &mut VecDeque<BlobHash>) 
     let Ok(found) = found else { return 0 };
     let mut swept = 0;
     for hash in &found {
-        match authority.commit(Work::Sweep { hash: *hash, before_ms }).await {
+        dstore_sys::failpoint!("global::sweep::before_journal");
+        let done = authority.commit(Work::Sweep { hash: *hash, before_ms }).await;
+        dstore_sys::failpoint!("global::sweep::journaled");
+        match done {
             Ok(Done::Swept { file }) => {
                 swept += 1;
                 if file {
@@ -115,7 +118,9 @@ pub(crate) async fn adopt_orphans(authority: Arc<Authority>) {
                 return;
             }
             durable = true;
+            dstore_sys::failpoint!("global::adopt::before_journal");
             adopted += u64::from(authority.keep(held).await.is_ok());
+            dstore_sys::failpoint!("global::adopt::journaled");
         }
     }
     if adopted > 0 {

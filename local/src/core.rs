@@ -220,6 +220,7 @@ impl Core {
         own: Option<Blob>,
     ) -> Result<oneshot::Receiver<Result<Changed>>> {
         check_change(id, &command)?;
+        dstore_sys::failpoint!("local::change::before_send");
         let (to, answer) = oneshot::channel();
         self.event(|c, _| c.change(id, command, own, Waiting::Change(to))).map_err(|(e, _)| e)?;
         Ok(answer)
@@ -267,12 +268,16 @@ impl Core {
 
     /// Asks for a renewal of the lease.
     pub fn keep(&self) {
+        dstore_sys::failpoint!("local::lease::before_keep");
         self.event(super::coherence::Coherence::keep);
+        dstore_sys::failpoint!("local::lease::after_keep");
     }
 
     /// Stops serving names for good and says so to Global.
     pub fn leave(&self) {
+        dstore_sys::failpoint!("local::leave::before");
         self.event(|c, _| c.leave());
+        dstore_sys::failpoint!("local::leave::after");
         self.leaving.cancel();
     }
 
@@ -315,6 +320,7 @@ impl Core {
         match answer {
             Err(error) => self.give_up(flight, &error),
             Ok((outcome, cacheable, stale)) => {
+                dstore_sys::failpoint!("local::change::before_install");
                 let (waiters, cached) = self.event(|c, _| {
                     let mut evicted = Evicted::new();
                     let done = c.changed(flight, &outcome, cacheable, |name, entry, blob, reg_seq, era| {
@@ -323,6 +329,7 @@ impl Core {
                     c.dropped(evicted);
                     done
                 });
+                dstore_sys::failpoint!("local::change::after_install");
                 for waiter in waiters {
                     if let Waiting::Change(to) = waiter {
                         let _ = to.send(Ok(Changed { outcome: outcome.clone(), cached, stale }));

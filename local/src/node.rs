@@ -317,7 +317,9 @@ impl Node {
     ) -> Result<Changed> {
         match (&done.outcome, &blob.bytes) {
             (Outcome::Set(SetOutcome::NeedBlob), Some(bytes)) => {
+                dstore_sys::failpoint!("local::stage::before");
                 self.core.link.stage(Body::Blob(bytes.clone())).await?;
+                dstore_sys::failpoint!("local::stage::after");
                 let command =
                     Command::Set { name: name.clone(), hash: blob.hash, size: blob.size, carried: None };
                 self.answer(self.core.change(id, command, self.own(blob))).await.map_err(unknown)
@@ -358,6 +360,7 @@ impl Node {
             };
         });
         let (hash, size) = self.core.link.stage(Body::Stream(Box::pin(body))).await?;
+        dstore_sys::failpoint!("local::stage::streamed");
         let copied = copy.lock().take().and_then(|copy| copy.finish(&self.core.rooms));
         let bytes = copied.and_then(|bytes| Blob::verify(bytes, hash).ok());
         Ok(Bound { hash, size, staged: true, bytes })

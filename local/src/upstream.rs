@@ -109,6 +109,7 @@ impl Contact {
 async fn one_session(core: &Core, contact: &mut Contact) -> Option<Error> {
     let mut queue = core.session_opened()?;
     let (sink, frames) = core.link.open_session();
+    dstore_sys::failpoint!("local::session::opened");
     let up = async {
         while let Some(frame) = queue.recv().await {
             if let Err(e) = sink.send(frame).await {
@@ -137,7 +138,9 @@ async fn take_frames(core: &Core, frames: Frames<Down>, contact: &mut Contact) -
             Err(_) => return Error::unavailable("global has been silent too long"),
         };
         let (good, end) = until_error(burst);
+        dstore_sys::failpoint!("local::frames::arrived");
         core.session_frames(good);
+        dstore_sys::failpoint!("local::frames::acknowledged");
         if core.is_welcome() {
             contact.made();
         }
@@ -182,6 +185,7 @@ async fn one_request_stream(core: &Core) -> bool {
         return false;
     }
     let (sink, mut replies) = core.link.open_requests();
+    dstore_sys::failpoint!("local::requests::opened");
     let up = async {
         let mut batch = first;
         loop {
@@ -198,7 +202,9 @@ async fn one_request_stream(core: &Core) -> bool {
     let down = async {
         while let Some(Ok(batch)) = replies.next().await {
             let batch: Vec<Reply> = batch;
+            dstore_sys::failpoint!("local::replies::arrived");
             core.replies(batch);
+            dstore_sys::failpoint!("local::replies::done");
             answered = true;
         }
     };

@@ -77,9 +77,9 @@ impl Process {
         command.args(&self.flags).env_clear().env("HOME", &self.dir).env("DSTORE_LOG", "info");
         command.current_dir(&self.dir).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let what = if self.flags[0] == "global" { "global" } else { "local" };
-        let starting = tokio::task::spawn_blocking(move || Daemon::try_start(command, what));
+        let starting = tokio::task::spawn_blocking(move || Daemon::begin(command, what));
         let started = match tokio::time::timeout(START_MAX, starting).await {
-            Ok(Ok(started)) => started.map_err(|e| format!("{e}\n{}", self.last_words()))?,
+            Ok(Ok(started)) => started.map_err(|ended| format!("{what} ended before it listened: {}\n{}", ended.status, self.last_words()))?,
             Ok(Err(e)) => return Err(format!("{}: {e}", self.name)),
             Err(_) => return Err(format!("{} did not start within {START_MAX:?}", self.name)),
         };

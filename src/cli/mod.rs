@@ -28,6 +28,9 @@ pub fn run(config: Config) -> u8 {
     if let Err(e) = log(&config) {
         return screen::complain(&e, exit::USAGE);
     }
+    if let Err(e) = dstore_sys::failpoints::arm() {
+        return refuse(&Error::invalid(e));
+    }
     let Config { action, mode, .. } = config;
     if matches!(action, Action::Global(_) | Action::Local { .. } | Action::Solo { .. }) {
         raise_open_files();

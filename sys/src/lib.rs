@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod disk;
+pub mod failpoints;
 pub mod net;
 pub mod rng;
 pub mod tasks;

@@ -18,36 +18,42 @@ pub struct Daemon {
     what: &'static str,
 }
 
+/// How a server ended that never listened, and what it wrote to standard error.
+#[derive(Debug)]
+pub struct Stillborn {
+    pub status: ExitStatus,
+    pub err: Vec<String>,
+}
+
 impl Daemon {
     /// Runs `command` and waits until it says where it listens.
     pub fn start(command: Command, what: &'static str) -> Self {
-        Self::try_start(command, what).unwrap_or_else(|e| panic!("{e}"))
+        Self::begin(command, what).unwrap_or_else(|ended| panic!("{what} does not listen: {ended:?}"))
     }
 
     /// As [`Self::start`], or how it ended before it listened. What it writes to standard error is kept if that is a
     /// pipe.
-    pub fn try_start(mut command: Command, what: &'static str) -> Result<Self, String> {
-        let mut child = command.spawn().map_err(|e| format!("{what}: {command:?} does not run: {e}"))?;
+    pub fn begin(mut command: Command, what: &'static str) -> Result<Self, Stillborn> {
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("{what}: {command:?} does not run: {e}"));
         let err = Arc::new(Mutex::new(Vec::new()));
-        if let Some(told) = child.stderr.take() {
+        let reader = child.stderr.take().map(|told| {
             let kept = err.clone();
             std::thread::spawn(move || {
                 for line in BufReader::new(told).lines().map_while(Result::ok) {
                     kept.lock().expect("nobody panics with it").push(line);
                 }
-            });
-        }
+            })
+        });
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("read");
-        let at = line.trim_end().rsplit_once(" listening on ").and_then(|(_, at)| at.parse().ok());
-        match at {
-            Some(at) => Ok(Self { child, at, err, what }),
-            None => Err(format!(
-                "{what} does not listen: {line:?} {:?} {:?}",
-                child.wait(),
-                err.lock().expect("nobody panics with it")
-            )),
-        }
+        let Some((_, at)) = line.trim_end().rsplit_once(" listening on ") else {
+            let status = child.wait().expect("ended");
+            reader.map(|reader| reader.join().expect("nothing fails there"));
+            let err = err.lock().expect("nobody panics with it").clone();
+            return Err(Stillborn { status, err });
+        };
+        let at = at.parse().expect("an address");
+        Ok(Self { child, at, err, what })
     }
 
     pub fn signal(&self, signal: Signal) {

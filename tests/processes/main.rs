@@ -11,6 +11,8 @@ mod boundaries;
 mod contention;
 mod daemon;
 mod damage;
+mod engines;
+mod failpoints;
 mod full;
 mod gone;
 mod hostile;
@@ -30,5 +32,6 @@ mod start;
 mod storm;
 #[path = "../../benches/figures/swarm/mod.rs"]
 mod swarm;
+mod syscalls;
 mod watch;
 mod wire;

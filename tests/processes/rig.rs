@@ -1,6 +1,6 @@
 //! Daemons, clients, and waiting for what must come.
 
-pub use crate::daemon::Daemon;
+pub use crate::daemon::{Daemon, Stillborn};
 use crate::wire::Wire;
 use dstore_client::{Address, Client, ClientConfig, Status, Target, Tier, Value};
 use dstore_shared::{Error, Name};
@@ -39,8 +39,21 @@ impl Global {
     }
 
     fn daemon(dir: &Path, flags: &[&str]) -> Daemon {
+        Daemon::begin(Self::command(dir, flags), "global")
+            .unwrap_or_else(|ended| panic!("global does not listen: {ended:?}"))
+    }
+
+    fn command(dir: &Path, flags: &[&str]) -> Command {
         let args = [&["global", "--listen", "127.0.0.1:0", "--data", "data", "--min-free", "1MiB"], flags];
-        Daemon::start(dstore(dir, &args.concat()), "global")
+        dstore(dir, &args.concat())
+    }
+
+    /// Starts it on the same data, with failpoints. It must have ended.
+    pub fn again_with(&mut self, failpoints: &str) -> Result<(), Stillborn> {
+        let mut command = Self::command(self.dir.path(), &self.flags);
+        command.env("FAILPOINTS", failpoints);
+        self.daemon = Daemon::begin(command, "global")?;
+        Ok(())
     }
 
     /// Starts it on the same data. It must have ended.
@@ -95,6 +108,15 @@ impl Local {
         local
     }
 
+    /// Starts one with failpoints, which may end it at any time.
+    pub async fn begin(global: &Global, failpoints: &str) -> Result<Self, Stillborn> {
+        let (wire, dir) = (Wire::to(&global.daemon.at).await, tempfile::tempdir().expect("a directory"));
+        let mut command = Self::command(dir.path(), &wire, &[]);
+        command.env("FAILPOINTS", failpoints);
+        let daemon = Daemon::begin(command, "local")?;
+        Ok(Self { client: client(&daemon.at), daemon, wire, flags: Vec::new(), dir })
+    }
+
     /// Starts one that may be alone.
     pub async fn lonely(global: &Address) -> Self {
         Self::of(global, &[]).await
@@ -107,9 +129,13 @@ impl Local {
     }
 
     fn daemon(dir: &Path, wire: &Wire, flags: &[&str]) -> Daemon {
+        Daemon::begin(Self::command(dir, wire, flags), "local")
+            .unwrap_or_else(|ended| panic!("local does not listen: {ended:?}"))
+    }
+
+    fn command(dir: &Path, wire: &Wire, flags: &[&str]) -> Command {
         let at = wire.at.to_string();
-        let args = [&["local", "--listen", "127.0.0.1:0", "--global", &at], flags].concat();
-        Daemon::start(dstore(dir, &args), "local")
+        dstore(dir, &[&["local", "--listen", "127.0.0.1:0", "--global", &at], flags].concat())
     }
 
     /// Starts a new one on the same wire. The one before must have ended.

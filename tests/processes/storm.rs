@@ -14,13 +14,16 @@ use rustix::process::Signal;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 
 const WRITERS: usize = 8;
 const KEYS: u64 = 12;
 /// Longer than Global is ever away.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// The longest time between a start and the next kill.
+const PAUSE: Duration = Duration::from_millis(150);
 
 /// What a key may be bound to: one thing, or two if a change's outcome is unknown.
 #[derive(Clone, Debug)]
@@ -154,84 +157,148 @@ fn written(file: &Path) -> Option<SystemTime> {
     std::fs::metadata(file).and_then(|meta| meta.modified()).ok()
 }
 
-async fn storm(engine: &'static str, rounds: u64) {
+/// Writers that never pause, their two Locals, and what they must find.
+pub struct Storm {
+    locals: [Local; 2],
+    writers: Vec<Arc<Mutex<Writer>>>,
+    stop: Arc<AtomicBool>,
+    counts: Arc<Counts>,
+    tasks: Vec<JoinHandle<Result<(), String>>>,
+    /// What a failure is replayed by.
+    what: String,
+}
+
+impl Storm {
+    /// Begins one of `writers` at `global`; whatever is drawn comes from `rng`.
+    pub async fn begin(global: &Global, writers: usize, rng: &SeededRng, what: String) -> Self {
+        let locals = [Local::start(global).await, Local::start(global).await];
+        let clients = [0, 1].map(|i| client_with(&locals[i].daemon.at, DEADLINE));
+        let writers: Vec<_> = (0..writers)
+            .map(|me| {
+                let pair = [clients[me % 2].clone(), clients[(me + 1) % 2].clone()];
+                let rng = SeededRng::new(rng.next_u64());
+                let mut writer =
+                    Writer { me, rng, made: 0, slots: Vec::new(), left_alone: Vec::new(), locals: pair };
+                writer.slots = (0..KEYS).map(|_| writer.fresh()).collect();
+                Arc::new(Mutex::new(writer))
+            })
+            .collect();
+        let stop = Arc::new(AtomicBool::new(false));
+        let counts = Arc::new(Counts { made: AtomicU64::new(0), unknown: AtomicU64::new(0) });
+        let tasks =
+            writers.iter().map(|w| tokio::spawn(write(w.clone(), stop.clone(), counts.clone()))).collect();
+        Self { locals, writers, stop, counts, tasks, what }
+    }
+
+    /// Changes that were acknowledged so far.
+    pub fn made(&self) -> u64 {
+        self.counts.made.load(Ordering::SeqCst)
+    }
+
+    /// A key of each writer.
+    pub async fn some_keys(&self) -> Vec<String> {
+        join_all(self.writers.iter().map(async |writer| writer.lock().await.slots[0].key.clone())).await
+    }
+
+    /// The Locals find the Global that was started again.
+    pub fn point_to(&self, global: &Global) {
+        for local in &self.locals {
+            local.wire.point_to(&global.daemon.at);
+        }
+    }
+
+    /// As [`Storm::point_to`]; then reads every key at both Locals while the writers wait.
+    pub async fn is_whole(&mut self, global: &Global, when: &str) {
+        self.point_to(global);
+        for local in &self.locals {
+            local.follow(global).await;
+        }
+        let wrong = verify(&self.writers).await;
+        assert!(wrong.is_empty(), "{} {when}: {wrong:#?}", self.what);
+        if let Some(ended) = self.tasks.iter().position(JoinHandle::is_finished) {
+            panic!("{} {when}: {:?}", self.what, self.tasks.swap_remove(ended).await);
+        }
+    }
+
+    /// Ends it, and looks once more. Gives the changes that were made, and those of which nobody knows.
+    pub async fn end(self) -> (u64, u64) {
+        self.stop.store(true, Ordering::SeqCst);
+        for task in self.tasks {
+            task.await.expect("it ended").unwrap_or_else(|wrong| panic!("{}: {wrong}", self.what));
+        }
+        let wrong = verify(&self.writers).await;
+        assert!(wrong.is_empty(), "{} at the end: {wrong:#?}", self.what);
+        (self.counts.made.load(Ordering::SeqCst), self.counts.unknown.load(Ordering::SeqCst))
+    }
+}
+
+/// Draws from the seed that is given, or from any.
+pub fn seeded(what: &str) -> (SeededRng, String) {
     let seed = std::env::var("DSTORE_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| dstore_sys::rng::OsRng.next_u64());
-    eprintln!("{engine}: DSTORE_SEED={seed}");
-    let rng = SeededRng::new(seed);
+    eprintln!("{what}: DSTORE_SEED={seed}");
+    (SeededRng::new(seed), format!("{what}, DSTORE_SEED={seed}"))
+}
+
+/// Kills Global `rounds` times, after at most `pause` each, with `least` changes in between. Every fourth time it is stopping, which is when it
+/// writes a checkpoint.
+async fn storm(engine: &'static str, rounds: u64, pause: Duration, least: u64) {
+    let (rng, what) = seeded(engine);
+    let begun = Instant::now();
     let mut global = Global::start(&["--engine", engine, "--lease", "100ms"]);
-    let locals = [Local::start(&global).await, Local::start(&global).await];
-    let clients = [0, 1].map(|i| client_with(&locals[i].daemon.at, DEADLINE));
-    let writers: Vec<_> = (0..WRITERS)
-        .map(|me| {
-            let pair = [clients[me % 2].clone(), clients[(me + 1) % 2].clone()];
-            let rng = SeededRng::new(rng.next_u64());
-            let mut writer =
-                Writer { me, rng, made: 0, slots: Vec::new(), left_alone: Vec::new(), locals: pair };
-            writer.slots = (0..KEYS).map(|_| writer.fresh()).collect();
-            Arc::new(Mutex::new(writer))
-        })
-        .collect();
-    let stop = Arc::new(AtomicBool::new(false));
-    let counts = Arc::new(Counts { made: AtomicU64::new(0), unknown: AtomicU64::new(0) });
-    let mut tasks: Vec<_> =
-        writers.iter().map(|w| tokio::spawn(write(w.clone(), stop.clone(), counts.clone()))).collect();
+    let mut storm = Storm::begin(&global, WRITERS, &rng, what).await;
     let (file, mut checkpoints) = (global.data().join("checkpoint"), 0);
+    let within = |part: u64| Duration::from_micros(rng.next_u64() % (part * pause.as_micros() as u64).max(1));
     for round in 0..rounds {
         let before = written(&file);
         // No event is waited for, here and below: any moment will do.
-        tokio::time::sleep(Duration::from_micros(rng.next_u64() % 150_000)).await;
+        tokio::time::sleep(within(1)).await;
         if round % 4 == 3 {
-            // Killed while it stops, which is when it writes a checkpoint.
             global.daemon.signal(Signal::TERM);
-            tokio::time::sleep(Duration::from_micros(rng.next_u64() % 300_000)).await;
+            tokio::time::sleep(within(2)).await;
         }
         global.daemon.kill();
         checkpoints += u64::from(written(&file) != before);
         global.again();
-        for local in &locals {
-            local.wire.point_to(&global.daemon.at);
-        }
-        for local in &locals {
-            local.follow(&global).await;
-        }
-        let wrong = verify(&writers).await;
-        assert!(wrong.is_empty(), "seed {seed} round {round}: {wrong:#?}");
-        if let Some(ended) = tasks.iter().position(tokio::task::JoinHandle::is_finished) {
-            panic!("seed {seed} round {round}: {:?}", tasks.swap_remove(ended).await);
+        storm.is_whole(&global, &format!("round {round}")).await;
+        if round % 100 == 99 {
+            eprintln!("{engine}: {} kills in {:?}", round + 1, begun.elapsed());
         }
     }
-    stop.store(true, Ordering::SeqCst);
-    for task in tasks {
-        task.await.expect("it ended").unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
-    }
-    let wrong = verify(&writers).await;
-    assert!(wrong.is_empty(), "seed {seed} at the end: {wrong:#?}");
-    let (made, unknown) = (counts.made.load(Ordering::SeqCst), counts.unknown.load(Ordering::SeqCst));
-    eprintln!("{engine}: {rounds} kills, {made} changes, {unknown} unknown, {checkpoints} checkpoints");
-    assert!(made > rounds * 10, "a storm and not a breeze: {made} changes");
+    let (made, unknown) = storm.end().await;
+    let rate = rounds as f64 * 60.0 / begun.elapsed().as_secs_f64();
+    eprintln!(
+        "{engine}: {rounds} kills, {made} changes, {unknown} unknown, {checkpoints} checkpoints, 0 losses, {rate:.0} a minute"
+    );
+    assert!(made > rounds * least, "a storm and not a breeze: {made} changes");
     assert!(checkpoints > 0, "some rounds wrote a checkpoint");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_kills_of_a_global_on_fjall_lose_nothing_acknowledged_and_bring_nothing_deleted_back() {
-    storm("fjall", 50).await;
+    storm("fjall", 50, PAUSE, 10).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_kills_of_a_global_in_memory_lose_nothing_acknowledged_and_bring_nothing_deleted_back() {
-    storm("memory", 50).await;
+    storm("memory", 50, PAUSE, 10).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_kills_of_a_global_on_sled_lose_nothing_acknowledged_and_bring_nothing_deleted_back() {
-    storm("sled", 50).await;
+    storm("sled", 50, PAUSE, 10).await;
 }
 
+/// `DSTORE_KILLS` of each engine that `DSTORE_ENGINES` names, one after another.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "long: seven hundred kills"]
+#[ignore = "long: hundreds of kills, or as many as DSTORE_KILLS says"]
 async fn hundreds_of_kills_lose_nothing_acknowledged_and_bring_nothing_deleted_back() {
-    storm("fjall", 300).await;
-    storm("sled", 200).await;
-    storm("memory", 200).await;
+    let given = |name| std::env::var(name).ok();
+    let kills = given("DSTORE_KILLS").map_or(300, |n| n.parse().expect("a number"));
+    let engines = given("DSTORE_ENGINES").unwrap_or_else(|| "fjall sled memory".into());
+    for engine in ["fjall", "sled", "memory"] {
+        if engines.split([' ', ',']).any(|wanted| wanted == engine) {
+            storm(engine, kills, PAUSE / 3, 2).await;
+        }
+    }
 }

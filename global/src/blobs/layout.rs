@@ -96,6 +96,7 @@ impl Layout {
         let mut ready = self.ready[usize::from(first)].lock();
         if !*ready {
             disk.create_dir_all(&dir).map_err(Unprepared::Make)?;
+            dstore_sys::failpoint!("global::blobs::folder_made");
             disk.sync_dir(&self.root).map_err(Unprepared::Sync)?;
             *ready = true;
         }

@@ -221,6 +221,7 @@ impl Blobs {
         if known(hash) {
             return Ok(true);
         }
+        dstore_sys::failpoint!("global::sweep::before_unlink");
         let (disk, path) = (&self.0.sys.disk, self.0.layout.blob(hash));
         let len = disk.open(&path, dstore_sys::disk::Open::Read).and_then(|file| file.len());
         match disk.remove(&path) {
@@ -231,6 +232,7 @@ impl Blobs {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(failed("a blob's file could not be removed", e)),
         }
+        dstore_sys::failpoint!("global::sweep::unlinked");
         self.0.marks.clear(hash);
         Ok(true)
     }

@@ -76,8 +76,11 @@ fn place_locked(mut draft: Draft) -> Result<Staged, Failure> {
         Unprepared::Make(e) => Failure::Own(failed("a directory could not be made", e)),
         Unprepared::Sync(e) => blobs.lose_directory(e),
     })?;
+    dstore_sys::failpoint!("global::blobs::before_rename");
     file.move_to(&blobs.0.layout.blob(&hash))?;
+    dstore_sys::failpoint!("global::blobs::renamed");
     blobs.0.sys.disk.sync_dir(&dir).map_err(|e| blobs.lose_directory(e))?;
+    dstore_sys::failpoint!("global::blobs::placed");
     let cleared_mark = blobs.0.marks.clear(&hash);
     count(&blobs.0.counters.placed_files, 1);
     count(&blobs.0.counters.placed_bytes, size);

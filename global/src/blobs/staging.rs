@@ -270,7 +270,9 @@ impl Draft {
                 file.clone()
             }
         };
+        dstore_sys::failpoint!("global::blobs::before_fsync");
         file.sync()?;
+        dstore_sys::failpoint!("global::blobs::after_fsync");
         self.body = Body::Sealed(file.clone());
         Ok(file)
     }
@@ -291,6 +293,7 @@ impl StagedFile {
         let path = blobs.next_staged();
         let file = blobs.0.sys.disk.open(&path, Open::Create);
         let file = Some(file.map_err(|e| failed("the upload could not be staged", e))?);
+        dstore_sys::failpoint!("global::blobs::created");
         Ok(Arc::new(Self { blobs: blobs.clone(), path, file, reservation, moved: AtomicBool::new(false) }))
     }
 

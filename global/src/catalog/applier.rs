@@ -217,7 +217,9 @@ impl Applier {
                 self.durable(memtable.last)?;
                 // Before anything of it can be seen in the index.
                 self.begun.fetch_add(1, Ordering::SeqCst);
+                dstore_sys::failpoint!("global::index::before_apply");
                 self.engine.apply(memtable.writes(), memtable.last)?;
+                dstore_sys::failpoint!("global::index::after_apply");
                 self.layers.retire(&memtable);
                 self.indexed.store(memtable.last.0, Ordering::Release);
                 // Held once, so that nobody looks before it and waits after it.
@@ -255,7 +257,9 @@ impl Applier {
 
     /// Has the index make everything durable, and it must be at `revision`.
     fn store(&self, revision: Revision) -> Result<()> {
+        dstore_sys::failpoint!("global::checkpoint::before_index");
         let proven = self.engine.checkpoint()?;
+        dstore_sys::failpoint!("global::checkpoint::after_index");
         if proven == revision {
             return Ok(());
         }
@@ -269,6 +273,7 @@ impl Applier {
             tracing::warn!(error = %e, "checkpoint failed");
             return Err(e);
         }
+        dstore_sys::failpoint!("global::checkpoint::after_file");
         let before = self.checkpointed.swap(revision.0, Ordering::AcqRel);
         self.checkpointed_before.store(before, Ordering::Release);
         Ok(revision)

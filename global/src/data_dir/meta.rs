@@ -77,6 +77,7 @@ impl Meta {
 
     /// Replaces the file, durably.
     pub(crate) fn write(&self, disk: &dyn Disk, dir: &Path) -> Result<()> {
+        dstore_sys::failpoint!("global::meta::before_write");
         let negatives = if self.negatives_ever { NEGATIVES } else { 0 };
         let clean = if self.clean.is_some() { CLEAN } else { 0 };
         let async_dels = if self.async_dels { ASYNC } else { 0 };
@@ -97,7 +98,9 @@ impl Meta {
         if let Some(line) = self.line {
             writer.push(LINE, &[&line.0.to_le_bytes()])?;
         }
-        writer.seal()?.replace(None)
+        writer.seal()?.replace(None)?;
+        dstore_sys::failpoint!("global::meta::after_write");
+        Ok(())
     }
 
     fn take(&mut self, path: &Path, part: Part) -> Result<()> {

@@ -12,7 +12,7 @@ use crate::engine::{self, Engine, Table};
 use crate::feed::{Limits, Log};
 use crate::sessions::{InvLog, LogBounds};
 use bytes::Bytes;
-use dstore_shared::{Error, HistoryId, Moment, Result, Revision};
+use dstore_shared::{Error, HistoryId, Kind, Moment, Result, Revision};
 use dstore_sys::Sys;
 use dstore_sys::tasks::LaneEnd;
 use std::sync::Arc;
@@ -72,8 +72,12 @@ impl<'a> Redo<'a> {
             return Ok(());
         }
         if first > self.last.next() {
-            return Err(self.gap(first));
+            let gap = self.gap(first);
+            // It says all that there is to say.
+            self.state = State::Failed;
+            return Err(gap);
         }
+        dstore_sys::failpoint!("global::redo::before_batch");
         let catalog = self.running()?;
         let mut commits = Vec::new();
         for commit in Commits::of(payload) {
@@ -224,6 +228,23 @@ impl<'a> Redo<'a> {
                 Ok((engine::open(self.config.engine, self.sys, &dir)?, true))
             }
         }
+    }
+
+    /// Why the journal was refused, if that is because it would have to rebuild an index.
+    pub(super) fn explained(&self, refusal: Error) -> Error {
+        let what = match &self.state {
+            State::Waiting(Index::Broken(_), _) => "cannot be opened",
+            State::Waiting(Index::Unproven(_), _) => "is not the one that `checkpoint` proves",
+            _ => return refusal,
+        };
+        if refusal.kind() != Kind::Corrupt {
+            return refusal;
+        }
+        let (path, why) = (self.config.path.display(), refusal.message());
+        Error::corrupt(format!(
+            "the index in `{path}` {what}, and cannot be rebuilt ({why}): put the right `index` back, or restore a backup"
+        ))
+        .caused_by(refusal.clone())
     }
 
     fn gap(&self, next: Revision) -> Error {

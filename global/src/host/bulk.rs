@@ -93,6 +93,7 @@ impl Authority {
         self.tasks.spawn_graceful(async move {
             let Held { size, pin } = held;
             let kept = authority.commit(Work::Keep { hash: pin.hash(), size, carried: None }).await;
+            dstore_sys::failpoint!("global::blobs::kept");
             drop(pin);
             // The caller may have gone away.
             let _ = to.send(kept.map(|_| ()));

@@ -90,8 +90,16 @@ impl SessionStream {
         match frame {
             // A second HELLO on a stream is a new stream's business.
             Up::Hello(_) => authority.close_stream(id),
-            Up::Keep { epoch, n, acked } => authority.event(|m, now| m.keep(now, id, epoch, n, acked)),
-            Up::Ack { epoch, seq } => authority.event(|m, now| m.ack(now, id, epoch, seq)),
+            Up::Keep { epoch, n, acked } => {
+                dstore_sys::failpoint!("global::lease::before_grant");
+                authority.event(|m, now| m.keep(now, id, epoch, n, acked));
+                dstore_sys::failpoint!("global::lease::after_grant");
+            }
+            Up::Ack { epoch, seq } => {
+                dstore_sys::failpoint!("global::session::before_ack");
+                authority.event(|m, now| m.ack(now, id, epoch, seq));
+                dstore_sys::failpoint!("global::session::after_ack");
+            }
             Up::Bye { epoch } => authority.event(|m, now| m.bye(now, id, epoch)),
             Up::Drop { epoch, names } => authority.event(|m, now| {
                 for (name, reg_seq) in &names {

@@ -123,7 +123,9 @@ impl Journal {
         let durable = self.syncer.as_ref().map(|syncer| syncer.durable()).unwrap_or_default();
         let place = Place { salt: self.current.header.salt, offset: self.at, previous: self.chain, durable };
         let checksum = format::encode_batch(&mut self.buffer, place, (first, last), payload);
+        dstore_sys::failpoint!("global::journal::before_write");
         let written = self.current.file.write_all_at(&self.buffer, self.at);
+        dstore_sys::failpoint!("global::journal::after_write");
         let synced = match &self.syncer {
             None => written.and_then(|()| self.current.file.sync()),
             Some(_) => written,
@@ -257,6 +259,7 @@ impl Journal {
             self.poison = Some(e.clone());
             return Err(e);
         }
+        dstore_sys::failpoint!("global::journal::next_segment");
         let full = std::mem::replace(&mut self.current, next);
         self.old.push_back(Old { stale: Stale::of(&full), first: Some(self.first), last: self.head });
         self.first = self.head.next();

@@ -46,6 +46,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Bytes of a segment: large enough that the change of segments is rare, small enough to be zeroed in about 50 ms.
+pub(crate) const SEGMENT_BYTES: u64 = 64 << 20;
+
 /// How a journal is laid out.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct JournalConfig {
@@ -73,8 +76,7 @@ impl JournalConfig {
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
-            // Large enough that the change of segments is rare, small enough to be zeroed in about 50 ms.
-            segment_bytes: 64 << 20,
+            segment_bytes: SEGMENT_BYTES,
             // An empty directory is to start within milliseconds.
             first_segment_bytes: 1 << 20,
             // One for use while the next is prepared, one in reserve for a full disk.

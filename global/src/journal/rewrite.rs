@@ -66,7 +66,9 @@ impl<'a> Fresh<'a> {
         self.file.write_all_at(&header.encode(), 0)?;
         self.file.sync()?;
         let path = Role::Live.path(dir, sequence);
+        dstore_sys::failpoint!("global::journal::rewritten");
         self.disk.rename(&Role::New.path(dir, sequence), &path)?;
+        dstore_sys::failpoint!("global::journal::rewrite_renamed");
         self.disk.sync_dir(dir)?;
         Ok(Segment { path, file: self.file.into(), header, bytes: length })
     }

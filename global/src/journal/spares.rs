@@ -441,7 +441,9 @@ impl Worker {
     /// Gives a written segment its name.
     fn name(&mut self, mut segment: Segment) -> Result<Segment, Unmade> {
         let path = Role::Live.path(&self.config.dir, segment.header.sequence);
+        dstore_sys::failpoint!("global::journal::spare_written");
         self.disk.rename(&segment.path, &path).map_err(Unmade::InDoubt)?;
+        dstore_sys::failpoint!("global::journal::spare_renamed");
         segment.path = path;
         self.settle(segment)
     }
@@ -481,6 +483,7 @@ impl Worker {
         let kept = self.free.len() + self.unsettled.len();
         if stale.bytes != self.config.segment_bytes || kept >= self.config.spare_segments {
             self.disk.remove(&stale.path)?;
+            dstore_sys::failpoint!("global::journal::retire_removed");
             self.unsynced = true;
             return self.sync_names();
         }
@@ -488,6 +491,7 @@ impl Worker {
             // What could not be renamed on a full disk is found at the next open.
             self.disk.rename(&stale.path, &spare)?;
         }
+        dstore_sys::failpoint!("global::journal::retire_renamed");
         self.unsynced = true;
         self.unsettled.push(spare);
         self.sync_names()

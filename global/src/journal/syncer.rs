@@ -120,7 +120,9 @@ impl Syncer {
             state.syncs_since = state.waits_since.take();
             (state.file.clone(), state.written)
         };
+        dstore_sys::failpoint!("global::relaxed::before_fsync");
         let synced = file.sync();
+        dstore_sys::failpoint!("global::relaxed::after_fsync");
         let mut state = self.state.lock();
         state.syncs_since = None;
         match synced {

@@ -85,6 +85,7 @@ impl Core {
 
     async fn bring_once(&self, hash: BlobHash, room: &mut Option<Room>) -> Result<Landed> {
         let fits = |size| size <= self.cache.blob_bytes_max();
+        dstore_sys::failpoint!("local::fetch::before");
         let Some(fetched) = self.link.fetch(hash, Slice::ALL).await? else { return Ok(Landed::Gone) };
         let size = fetched.size;
         if !fits(size) {
@@ -100,6 +101,7 @@ impl Core {
         let bytes = gather(fetched).await?;
         let Some(room) = room.take() else { return Ok(Landed::NoRoom) };
         let blob = Blob::verify(room.hold(bytes), hash)?;
+        dstore_sys::failpoint!("local::fetch::arrived");
         self.admit(&blob);
         Ok(Landed::Here(blob))
     }
@@ -169,6 +171,7 @@ impl Core {
 
     /// The name of a flight is resolved and its blob at hand, or too large to be kept.
     fn complete(&self, flight: FlightId, name: &Name, entry: Entry, blob: Option<&Blob>) {
+        dstore_sys::failpoint!("local::install::before");
         let (waiters, cached) = self.event(|c, _| {
             let mut evicted = Evicted::new();
             let done = c.complete(flight, |reg_seq, era| {
@@ -177,6 +180,7 @@ impl Core {
             c.dropped(evicted);
             done
         });
+        dstore_sys::failpoint!("local::install::after");
         let looked = Looked { entry: Some(entry), blob: blob.cloned(), cached, head: entry.bind_rev };
         for waiter in waiters {
             waiter.tell(&looked);

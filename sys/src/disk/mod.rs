@@ -7,7 +7,7 @@ mod real;
 mod sim;
 
 pub use real::RealDisk;
-pub use sim::{Call, Fault, SimDisk, Survival};
+pub use sim::{Call, Fault, Replay, SimDisk, Survival};
 
 use std::fmt::Debug;
 use std::io;

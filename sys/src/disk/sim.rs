@@ -224,6 +224,15 @@ impl SimDisk {
         Self::from_tree(self.state().platters.crash(survival, seed))
     }
 
+    /// The disk that the next process finds when one was killed on a machine that goes on: everything is there, and
+    /// what was not synced is not synced yet. Locks, faults and limits do not come along.
+    #[must_use]
+    pub fn after_kill(&self) -> Self {
+        let state = self.state();
+        let (live, platters, inodes) = (state.live.clone(), state.platters.clone(), state.inodes);
+        Self(Arc::new(Mutex::new(State { live, platters, inodes, ..State::default() })))
+    }
+
     /// The disk that a machine finds which lost power after `op` changes.
     ///
     /// # Panics
@@ -242,6 +251,16 @@ impl SimDisk {
         }
         drop(state);
         Self::from_tree(platters.crash(survival, seed))
+    }
+
+    /// Goes through the history from its beginning, which costs far less than [`SimDisk::crash_at`] for every moment.
+    ///
+    /// # Panics
+    /// If no history is kept.
+    pub fn replay(&self) -> Replay {
+        let state = self.state();
+        let history = state.history.as_ref().expect("a history is kept: call `record` first");
+        Replay { platters: history.base.clone(), at: history.first, ops: history.ops.clone() }
     }
 
     /// Makes calls fail.
@@ -300,6 +319,37 @@ impl SimDisk {
     fn handle(&self, state: &mut State, path: &Path, inode: Inode, writable: bool) -> Box<dyn DiskFile> {
         *state.handles.entry(inode).or_default() += 1;
         Box::new(SimFile { disk: self.clone(), path: path.to_owned(), inode, writable })
+    }
+}
+
+/// A walk through the history of a disk, forwards.
+pub struct Replay {
+    platters: Platters,
+    /// How many changes were made.
+    at: usize,
+    /// Those that come.
+    ops: VecDeque<Op>,
+}
+
+impl Replay {
+    /// Goes on to the moment after `op` changes, and pulls the plug there: as [`SimDisk::crash_at`].
+    ///
+    /// # Panics
+    /// If that moment has passed, or has not come when the walk was begun.
+    #[must_use]
+    pub fn crash_at(&mut self, op: usize, survival: Survival, seed: u64) -> SimDisk {
+        assert!(op >= self.at && op <= self.at + self.ops.len(), "`{op}` is not ahead");
+        for past in self.ops.drain(..op - self.at) {
+            self.platters.apply(&past);
+        }
+        self.at = op;
+        SimDisk::from_tree(self.platters.crash(survival, seed))
+    }
+}
+
+impl fmt::Debug for Replay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Replay({} made, {} to come)", self.at, self.ops.len())
     }
 }
 

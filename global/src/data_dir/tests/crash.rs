@@ -152,6 +152,7 @@ async fn a_crash_at_any_moment_loses_nothing_promised() {
     let (first, n) = (number("DSTORE_SEED"), number("DSTORE_SEEDS"));
     let n = n.unwrap_or(if first.is_some() { 1 } else { 12 });
     let first = first.unwrap_or(1);
+    let mut images = 0;
     for seed in first..first + n {
         println!("DSTORE_SEED={seed}");
         let rng = SeededRng::new(seed);
@@ -166,6 +167,10 @@ async fn a_crash_at_any_moment_loses_nothing_promised() {
         for _ in 0..40 {
             let op = rng.next_u64() as usize % (moments.end() + 1);
             life.crash(op, &rng, &format!("seed {seed}, after {op} changes")).await;
+            // And one within the recovery.
+            images += 2;
         }
     }
+    println!("{images} crash images of {n} directories");
+    assert!(images >= 80 * n, "{images} crash images");
 }

@@ -148,16 +148,24 @@ fn check(seed: u64) -> usize {
     run.disk.op_count()
 }
 
+/// Images that a workload must give on the average: 200 workloads give more than 10,000 in all.
+const IMAGES_MIN: usize = 100;
+
 /// Checks one quarter of the workloads, so that they run beside each other.
 fn check_quarter(quarter: u64) {
     let number =
         |name: &str, default| std::env::var(name).ok().and_then(|s| s.parse().ok()).unwrap_or(default);
     let (count, first) = (number("DSTORE_CRASH_SEEDS", 200), number("DSTORE_CRASH_SEED", 1));
     let seeds = (first..first + count).filter(|seed| seed % 4 == quarter);
+    let (workloads, mut images) = (seeds.clone().count(), 0);
     for seed in seeds {
         let moments = check(seed);
         assert!(moments > 40, "workload {seed} does too little: {moments} changes of the disk");
+        // One of each moment, and one after the recovery or within it.
+        images += 2 * (moments - 4);
     }
+    println!("{images} crash images of {workloads} journals");
+    assert!(images >= workloads * IMAGES_MIN, "{images} crash images of {workloads} journals");
 }
 
 #[test]

@@ -163,6 +163,48 @@ fn any_moment_of_the_history_can_be_visited_and_replays_alike() {
 }
 
 #[test]
+fn what_a_killed_process_left_unsynced_is_there_and_may_still_be_lost() {
+    let disk = disk();
+    let file = durable_file(&disk, "/d/a", b"old");
+    file.write_all_at(b"new", 0).expect("written");
+    let next = disk.after_kill();
+    assert_eq!(read(&next, "/d/a").expect("there"), b"new");
+    assert_eq!(read(&next.crash(Survival::Nothing, 0), "/d/a").expect("there"), b"old");
+    next.open(&path("/d/a"), Open::Write).expect("there").sync().expect("synced");
+    assert_eq!(read(&next.crash(Survival::Nothing, 0), "/d/a").expect("there"), b"new");
+    assert_eq!(read(&disk.crash(Survival::Nothing, 0), "/d/a").expect("there"), b"old", "another disk");
+}
+
+#[test]
+fn a_walk_through_the_history_gives_the_images_of_its_moments() {
+    let disk = disk();
+    for n in 0..20_u8 {
+        let name = format!("/d/{}", n % 3);
+        let file = match n {
+            0..3 => disk.open(&path(&name), Open::Create).expect("created"),
+            _ => disk.open(&path(&name), Open::Write).expect("there"),
+        };
+        file.write_all_at(&[n + 1; 3_000], u64::from(n) * 700).expect("written");
+        match n % 4 {
+            0 => file.sync().expect("synced"),
+            1 => disk.sync_dir(&path("/d")).expect("synced"),
+            _ => {}
+        }
+    }
+    let mut replay = disk.replay();
+    for op in disk.moments() {
+        for (survival, seed) in ALL.into_iter().zip(op as u64..) {
+            let (walked, jumped) = (replay.crash_at(op, survival, seed), disk.crash_at(op, survival, seed));
+            assert_eq!(walked.files(), jumped.files(), "{op} {survival:?}");
+            for (file, _) in jumped.files() {
+                let name = file.to_str().expect("text");
+                assert_eq!(read(&walked, name), read(&jumped, name), "{op} {survival:?} {name}");
+            }
+        }
+    }
+}
+
+#[test]
 fn history_is_bounded_and_files_that_are_gone_cost_nothing() {
     let disk = disk();
     disk.record(100_000);
