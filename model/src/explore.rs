@@ -152,7 +152,7 @@ impl fmt::Display for Report {
 }
 
 /// Searches a scenario to its end, or to the first violation, with so many threads.
-pub fn explore(scenario: &Scenario, threads: usize) -> Report {
+pub fn explore(scenario: &Scenario, threads: usize, most: usize) -> Report {
     let began = Instant::now();
     let first = scenario.begin();
     let run = first.run.clone();
@@ -160,7 +160,7 @@ pub fn explore(scenario: &Scenario, threads: usize) -> Report {
     let search = Search { first, told: AtomicBool::new(false), happened };
     let mut unseen: Vec<&'static str> = search.properties().iter().skip(ALWAYS).map(|p| p.name).collect();
     let checker =
-        search.checker().threads(threads).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+        search.checker().threads(threads).finish_when(HasDiscoveries::AnyFailures).target_state_count(most).spawn_bfs().join();
     let mut violation = None;
     for (what, path) in checker.discoveries() {
         unseen.retain(|expected| *expected != what);

@@ -193,6 +193,9 @@ impl State {
     fn tick(&mut self) {
         let (before, grace) = (self.deletes_drained(), self.global.m.in_grace(self.global_now()));
         self.ticks += 1;
+        if self.left.ticks < u8::MAX {
+            self.left.ticks -= 1;
+        }
         self.at_global(|m, now| while m.tick(now) {});
         if self.deletes_drained() > before {
             self.note(if grace { Seen::DelByGrace } else { Seen::DelByExpiry });

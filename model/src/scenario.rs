@@ -46,6 +46,8 @@ pub struct Faults {
     pub retries: u8,
     /// Sessions are begun after the first ones.
     pub hellos: u8,
+    /// Half a lease passes.
+    pub ticks: u8,
 }
 
 /// Steps that are one unless they are split, for other steps to come in between.

@@ -230,8 +230,8 @@ impl State {
         for call in &self.calls {
             call.canon(here, into);
         }
-        let Faults { cuts, breaks, crashes, global_crashes, evictions, retries, hellos } = self.left;
-        for left in [cuts, breaks, crashes, global_crashes, evictions, retries, hellos] {
+        let Faults { cuts, breaks, crashes, global_crashes, evictions, retries, hellos, ticks } = self.left;
+        for left in [cuts, breaks, crashes, global_crashes, evictions, retries, hellos, ticks] {
             into.put(left);
         }
         into.put(self.wrong.is_some());

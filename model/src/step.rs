@@ -74,7 +74,9 @@ impl State {
         }
         into.extend((0..self.asks.len()).map(Step::Ask));
         into.extend((0..self.replies.len()).map(Step::Reply));
-        into.push(Step::Tick);
+        if self.left.ticks > 0 {
+            into.push(Step::Tick);
+        }
     }
 
     fn steps_of_callers(&self, into: &mut Vec<Step>) {

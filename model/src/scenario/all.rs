@@ -8,7 +8,7 @@ use crate::seen::Seen;
 use Kind::{Del, Get, Set};
 
 const NONE: Faults =
-    Faults { cuts: 0, breaks: 0, crashes: 0, global_crashes: 0, evictions: 0, retries: 0, hellos: 0 };
+    Faults { cuts: 0, breaks: 0, crashes: 0, global_crashes: 0, evictions: 0, retries: 0, hellos: 0, ticks: 4 };
 
 /// Those that tests search: a few seconds each with little optimisation.
 pub fn small() -> Vec<Scenario> {
