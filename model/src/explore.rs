@@ -107,6 +107,21 @@ impl Model for Search {
     }
 }
 
+/// How far a search may go.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Threads. With one, the way to a violation is the shortest.
+    pub threads: usize,
+    /// Steps, about.
+    pub steps: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { threads: 1, steps: usize::MAX }
+    }
+}
+
 /// What came of a search.
 #[derive(Debug)]
 pub struct Report {
@@ -122,6 +137,8 @@ pub struct Report {
     pub took: Duration,
     /// What did not hold, with the way to it.
     pub violation: Option<(&'static str, Vec<String>)>,
+    /// Whether every state was looked at.
+    pub exhausted: bool,
     /// What was to happen and did not.
     pub unseen: Vec<&'static str>,
     /// On how many steps what happened.
@@ -129,9 +146,9 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether everything held, and what was to happen did.
+    /// Whether everything was looked at and held, and what was to happen did.
     pub fn is_good(&self) -> bool {
-        self.violation.is_none() && self.unseen.is_empty()
+        self.exhausted && self.violation.is_none() && self.unseen.is_empty()
     }
 }
 
@@ -141,6 +158,7 @@ impl fmt::Display for Report {
         let took = took.as_secs_f64();
         write!(f, "{name:<22} {states:>9} states {steps:>10} steps depth {depth:>3} {took:>7.1} s ")?;
         match &self.violation {
+            None if !self.exhausted => write!(f, "holds so far, not exhausted"),
             None if self.unseen.is_empty() => write!(f, "exhausted, holds"),
             None => write!(f, "exhausted, but never: {}", self.unseen.join(", ")),
             Some((what, way)) => {
@@ -151,8 +169,8 @@ impl fmt::Display for Report {
     }
 }
 
-/// Searches a scenario to its end, or to the first violation, with so many threads.
-pub fn explore(scenario: &Scenario, threads: usize, most: usize) -> Report {
+/// Searches a scenario to its end, to the first violation, or to its limits.
+pub fn explore(scenario: &Scenario, limits: Limits) -> Report {
     let began = Instant::now();
     let first = scenario.begin();
     let run = first.run.clone();
@@ -160,7 +178,7 @@ pub fn explore(scenario: &Scenario, threads: usize, most: usize) -> Report {
     let search = Search { first, told: AtomicBool::new(false), happened };
     let mut unseen: Vec<&'static str> = search.properties().iter().skip(ALWAYS).map(|p| p.name).collect();
     let checker =
-        search.checker().threads(threads).finish_when(HasDiscoveries::AnyFailures).target_state_count(most).spawn_bfs().join();
+        search.checker().threads(limits.threads).finish_when(HasDiscoveries::AnyFailures).target_state_count(limits.steps).spawn_bfs().join();
     let mut violation = None;
     for (what, path) in checker.discoveries() {
         unseen.retain(|expected| *expected != what);
@@ -171,6 +189,7 @@ pub fn explore(scenario: &Scenario, threads: usize, most: usize) -> Report {
     Report {
         name: scenario.name,
         states: checker.unique_state_count(),
+        exhausted: checker.state_count() < limits.steps,
         steps: checker.state_count(),
         depth: checker.max_depth(),
         took: began.elapsed(),

@@ -45,7 +45,7 @@ pub(crate) fn up(frame: &Up, line: Line, into: &mut Canon) {
             into.epoch(*epoch);
             into.put(*batch);
             into.put(*last);
-            into.len(names.len());
+            into.count(names.len());
             for listed in names {
                 listed.name.canon(into);
                 into.put(listed.bind_rev.0);
@@ -55,7 +55,7 @@ pub(crate) fn up(frame: &Up, line: Line, into: &mut Canon) {
         Up::Drop { epoch, names } => {
             into.put(4u8);
             into.epoch(*epoch);
-            into.len(names.len());
+            into.count(names.len());
             for (name, reg_seq) in names {
                 name.canon(into);
                 registration(*reg_seq, line, into);
@@ -106,7 +106,7 @@ pub(crate) fn down(frame: &Down, line: Line, into: &mut Canon) {
         Down::Summarized { batch, refused, .. } => {
             into.put(5u8);
             into.put(*batch);
-            into.len(refused.len());
+            into.count(refused.len());
             refused.iter().for_each(|at| into.put(*at));
         }
         Down::Retire { .. } => into.put(6u8),

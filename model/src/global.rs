@@ -120,19 +120,19 @@ impl Global {
         for entry in &self.visible {
             entry.canon(into);
         }
-        into.len(self.queue.len());
+        into.count(self.queue.len());
         self.queue.iter().for_each(|(op, _)| into.named(Sort::Op, op.0));
-        into.len(self.shown.len());
+        into.count(self.shown.len());
         for (op, outcome, head) in &self.shown {
             into.named(Sort::Op, op.0);
             outcome.canon(into);
             into.put(head.0);
         }
-        into.len(self.reads.len());
+        into.count(self.reads.len());
         for read in &self.reads {
             read.canon(self.boot, into);
         }
-        into.len(self.listings.len());
+        into.count(self.listings.len());
         for (stream, frame) in &self.listings {
             into.named(Sort::Stream, *stream);
             if let Some(stream) = state.streams.iter().find(|s| s.id == *stream) {
@@ -147,12 +147,12 @@ impl Global {
 
     /// It matters for a boot to come only.
     fn canon_journal(&self, into: &mut Canon) {
-        into.len(self.outcomes.len());
+        into.count(self.outcomes.len());
         for (id, outcome) in &self.outcomes {
             into.put(id.client.0 as u64);
             outcome.canon(into);
         }
-        into.len(self.voided.len());
+        into.count(self.voided.len());
         for (revision, names) in &self.voided {
             into.put(revision.0);
             names.iter().for_each(|name| name.canon(into));

@@ -66,7 +66,7 @@ impl Local {
         self.m.canon(now, answerable, into);
         let (local, life) = self.who;
         let held = self.names.all();
-        into.len(held.len());
+        into.count(held.len());
         for (name, held) in held {
             name.canon(into);
             held.entry.canon(into);
@@ -78,7 +78,7 @@ impl Local {
         into.put(self.life);
         into.maybe(self.session, |into, stream| into.named(Sort::Stream, stream));
         into.put(self.broken);
-        into.len(self.found.len());
+        into.count(self.found.len());
         for (flight, _, _) in &self.found {
             into.ranked(Sort::flights(local, life), flight.0);
         }

@@ -7,7 +7,8 @@ mod all;
 
 use crate::planted::Planted;
 use crate::seen::Seen;
-pub use all::{all, small};
+use std::fmt;
+pub use all::{all, large, small};
 
 /// What a caller may ask for. Names and values are small numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -120,6 +121,21 @@ impl Scenario {
 
     pub(crate) fn is_planted(&self, planted: Planted) -> bool {
         self.planted == Some(planted)
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sessions = self.sessions.iter().filter(|has| **has).count();
+        let Self { name, before, faults, log_max, .. } = self;
+        write!(f, "{name}: {sessions} sessions, before {before:?}, callers")?;
+        for op in &self.ops {
+            match op.menu[..] {
+                [(local, kind)] => write!(f, " {}: {kind:?}@{local}", op.client)?,
+                _ => write!(f, " {}: one of {}", op.client, op.menu.len())?,
+            }
+        }
+        write!(f, "; at most {faults:?}, log of {log_max}")
     }
 }
 

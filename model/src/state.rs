@@ -213,16 +213,16 @@ impl State {
         for (i, local) in self.locals.iter().enumerate() {
             local.canon(here, self.ticks, &self.answerable(i), into);
         }
-        into.len(self.streams.len());
+        into.count(self.streams.len());
         for stream in &self.streams {
             stream.canon(self, into);
         }
-        into.len(self.asks.len());
+        into.count(self.asks.len());
         for (line, request) in &self.asks {
             self.canon_line(*line, into);
             crate::frames::request(request, *line, into);
         }
-        into.len(self.replies.len());
+        into.count(self.replies.len());
         for (line, reply) in &self.replies {
             self.canon_line(*line, into);
             crate::frames::reply(reply, *line, into);
@@ -283,9 +283,9 @@ impl Stream {
         for flag in [self.cut, self.at_global, self.at_local] {
             into.put(flag);
         }
-        into.len(self.up.len());
+        into.count(self.up.len());
         self.up.iter().for_each(|frame| crate::frames::up(frame, self.line, into));
-        into.len(self.down.len());
+        into.count(self.down.len());
         self.down.iter().for_each(|frame| crate::frames::down(frame, self.line, into));
     }
 }

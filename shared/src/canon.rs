@@ -51,17 +51,14 @@ fn party(local: LocalId, life: Incarnation) -> u64 {
     (local.0 as u64) << 32 | life.0
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Word {
-    Plain(u64),
-    Ranked(Sort, u64),
-}
-
 /// A state as it is being written down.
 #[derive(Default, Debug)]
 pub struct Canon {
-    words: Vec<Word>,
+    words: Vec<u64>,
+    /// What only equality matters of, in the order of appearance.
     seen: Vec<(Sort, u64)>,
+    /// Where ranks are to be put, and of what.
+    ranked: Vec<(Sort, u64, usize)>,
 }
 
 /// Something that can be written down in this way.
@@ -72,16 +69,19 @@ pub trait Canonical {
 
 impl Canon {
     /// Writes a number as it is.
+    #[inline]
     pub fn put(&mut self, word: impl Into<u64>) {
-        self.words.push(Word::Plain(word.into()));
+        self.words.push(word.into());
     }
 
     /// Writes how many follow.
-    pub fn len(&mut self, len: usize) {
-        self.put(len as u64);
+    #[inline]
+    pub fn count(&mut self, n: usize) {
+        self.put(n as u64);
     }
 
     /// Writes whether there is something, and it as `write` does.
+    #[inline]
     pub fn maybe<T>(&mut self, some: Option<T>, write: impl FnOnce(&mut Self, T)) {
         self.put(some.is_some());
         if let Some(some) = some {
@@ -90,68 +90,76 @@ impl Canon {
     }
 
     /// Writes bytes.
+    #[inline]
     pub fn bytes(&mut self, bytes: &[u8]) {
-        self.len(bytes.len());
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.put(u64::from_le_bytes(word));
-        }
+        self.count(bytes.len());
+        let (words, rest) = bytes.as_chunks();
+        words.iter().for_each(|word| self.put(u64::from_le_bytes(*word)));
+        let mut word = [0; 8];
+        word[..rest.len()].copy_from_slice(rest);
+        self.put(u64::from_le_bytes(word));
     }
 
     /// Writes how long it is until a moment; what is over is over.
+    #[inline]
     pub fn left(&mut self, until: Moment, now: Moment) {
         self.put(until.since(now).as_nanos() as u64);
     }
 
     /// Writes a number of which only equality matters, as the place of its first appearance among its sort.
+    #[inline]
     pub fn named(&mut self, sort: Sort, id: u64) {
-        let known = self.seen.iter().filter(|(s, _)| *s == sort).position(|(_, seen)| *seen == id);
-        let place = known.unwrap_or_else(|| {
-            self.seen.push((sort, id));
-            self.seen.iter().filter(|(s, _)| *s == sort).count() - 1
-        });
-        self.put(place as u64);
+        let mut place = 0;
+        for (s, seen) in &self.seen {
+            if *s == sort && *seen == id {
+                return self.put(place);
+            }
+            place += u64::from(*s == sort);
+        }
+        self.seen.push((sort, id));
+        self.put(place);
     }
 
     /// Writes an epoch: only equality matters.
+    #[inline]
     pub fn epoch(&mut self, epoch: Epoch) {
         self.named(Sort::Epoch, epoch.boot << 32 | epoch.counter);
     }
 
     /// Writes a number of which the order matters, as its rank among all of its sort that are written.
+    #[inline]
     pub fn ranked(&mut self, sort: Sort, n: u64) {
-        self.words.push(Word::Ranked(sort, n));
+        self.ranked.push((sort, n, self.words.len()));
+        self.words.push(0);
     }
 
     /// What was written.
-    pub fn words(self) -> Vec<u64> {
-        let rank = |word: &Word| match word {
-            Word::Ranked(sort, n) => Some((*sort, *n)),
-            Word::Plain(_) => None,
-        };
-        let mut all: Vec<(Sort, u64)> = self.words.iter().filter_map(rank).collect();
-        all.sort_unstable();
-        all.dedup();
-        let rank_of = |sort: Sort, n: u64| {
-            let first = all.partition_point(|(s, _)| *s < sort);
-            all.partition_point(|at| *at < (sort, n)) - first
-        };
-        let plain = |word: &Word| match word {
-            Word::Plain(word) => *word,
-            Word::Ranked(sort, n) => rank_of(*sort, *n) as u64,
-        };
-        self.words.iter().map(plain).collect()
+    #[inline]
+    pub fn words(mut self) -> Vec<u64> {
+        self.ranked.sort_unstable();
+        let (mut rank, mut last) = (0, None);
+        for (sort, n, at) in self.ranked {
+            rank = match last {
+                Some((s, _)) if s != sort => 0,
+                Some((_, m)) if m != n => rank + 1,
+                _ => rank,
+            };
+            last = Some((sort, n));
+            self.words[at] = rank;
+        }
+        self.words
     }
 }
 
 impl Canonical for Name {
+    #[inline]
     fn canon(&self, into: &mut Canon) {
         into.bytes(self.as_bytes());
     }
 }
 
 impl Canonical for Entry {
+    #[inline]
     fn canon(&self, into: &mut Canon) {
         into.bytes(self.hash.as_bytes());
         into.put(self.size);
@@ -161,6 +169,7 @@ impl Canonical for Entry {
 }
 
 impl Canonical for Outcome {
+    #[inline]
     fn canon(&self, into: &mut Canon) {
         match self {
             Self::Set(SetOutcome::Stored(entry)) => (into.put(1u8), entry.canon(into)).1,
@@ -168,7 +177,7 @@ impl Canonical for Outcome {
             Self::Set(SetOutcome::Occupied(entry)) => (into.put(3u8), entry.canon(into)).1,
             Self::Delete(done) => {
                 into.put(4u8);
-                into.len(done.removed.len());
+                into.count(done.removed.len());
                 done.removed.iter().for_each(|removed| into.put(*removed));
                 into.put(done.revision.0);
             }
@@ -178,6 +187,7 @@ impl Canonical for Outcome {
 }
 
 impl<T: Canonical> Canonical for Option<T> {
+    #[inline]
     fn canon(&self, into: &mut Canon) {
         into.maybe(self.as_ref(), |into, some| some.canon(into));
     }

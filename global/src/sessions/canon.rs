@@ -24,18 +24,18 @@ impl<J, R: Canonical> Sessions<J, R> {
         }
         let mut sessions: Vec<(&SessionNo, &Session)> = self.by_no.iter().collect();
         sessions.sort_unstable_by_key(|(_, session)| (session.local_id, session.incarnation));
-        into.len(sessions.len());
+        into.count(sessions.len());
         for (no, session) in sessions {
             self.canon_session(now, *no, session, into);
         }
         self.canon_holders(now, into);
         let marks: Vec<Moment> = self.ops.values().map(|op| op.marked_at).collect();
-        into.len(self.ops.len());
+        into.count(self.ops.len());
         for (no, op) in &self.ops {
             into.named(Sort::Op, no.0);
             self.canon_op(now, op, into);
         }
-        into.len(self.absences.len());
+        into.count(self.absences.len());
         for (at, no, session) in &self.absences {
             into.left(*at, now);
             into.named(Sort::Op, no.0);
@@ -48,14 +48,14 @@ impl<J, R: Canonical> Sessions<J, R> {
 
     fn canon_session(&self, now: Moment, no: SessionNo, session: &Session, into: &mut Canon) {
         into.named(Sort::Session, no.0);
-        into.bytes(&session.local_id.0.to_le_bytes());
+        into.put(session.local_id.0 as u64);
         into.put(session.incarnation.0);
         into.epoch(self.epoch(session.epoch));
         into.maybe(session.stream, |into, stream| into.named(Sort::Stream, stream.0));
         into.left(session.lease_end, now);
         into.put(session.seq);
         into.put(session.acked);
-        into.len(session.owed.len());
+        into.count(session.owed.len());
         for (seq, op) in &session.owed {
             into.put(*seq);
             into.named(Sort::Op, op.0);
@@ -77,7 +77,7 @@ impl<J, R: Canonical> Sessions<J, R> {
         let mut held: Vec<_> =
             self.holders.all().filter_map(|(name, held)| Some((name, live(&held.session)?, held))).collect();
         held.sort_unstable_by_key(|(name, session, _)| (*name, session.local_id, session.incarnation));
-        into.len(held.len());
+        into.count(held.len());
         for (name, session, held) in held {
             name.canon(into);
             into.named(Sort::Session, held.session.0);
@@ -96,12 +96,12 @@ impl<J, R: Canonical> Sessions<J, R> {
             Stage::Committing => 2,
             Stage::Settling => 3,
         });
-        into.len(op.names.len());
+        into.count(op.names.len());
         op.names.iter().for_each(|name| name.canon(into));
         into.maybe(op.prefix.as_ref(), |into, prefix| into.bytes(prefix.as_bytes()));
         into.bytes(&op.id.client.0.to_le_bytes());
         into.put(op.id.n);
-        into.len(op.responders.len());
+        into.count(op.responders.len());
         for waiting in &op.responders {
             waiting.to.canon(into);
             into.maybe(waiting.until, |into, until| into.left(until, now));
@@ -123,7 +123,7 @@ impl<J, R: Canonical> Sessions<J, R> {
         let mut waits: Vec<_> =
             op.waits.iter().map(|no| (self.by_no.get(no).map(|s| (s.local_id, s.incarnation)), no)).collect();
         waits.sort_unstable();
-        into.len(waits.len());
+        into.count(waits.len());
         waits.into_iter().for_each(|(_, no)| into.named(Sort::Session, no.0));
         into.put(op.failed.is_some());
     }

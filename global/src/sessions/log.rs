@@ -132,10 +132,10 @@ impl InvLog {
     /// Writes what it remembers. Age is left out: nothing is too old in what a model looks at.
     pub(super) fn canon(&self, into: &mut Canon) {
         into.put(self.floor.0);
-        into.len(self.voided.len());
+        into.count(self.voided.len());
         for voided in &self.voided {
             into.put(voided.revision.0);
-            into.len(voided.names.len());
+            into.count(voided.names.len());
             voided.names.iter().for_each(|name| name.canon(into));
             into.maybe(voided.prefix.as_ref(), |into, prefix| into.bytes(prefix.as_bytes()));
         }

@@ -252,10 +252,10 @@ impl Requests {
     pub fn canon(&self, into: &mut Canon) {
         let mut clients: Vec<_> = self.clients.iter().collect();
         clients.sort_unstable_by_key(|(id, _)| **id);
-        into.len(clients.len());
+        into.count(clients.len());
         for (id, client) in clients {
-            into.bytes(&id.0.to_le_bytes());
-            into.len(client.requests.len());
+            into.put(id.0 as u64);
+            into.count(client.requests.len());
             for (n, (born, state)) in &client.requests {
                 into.put(*n);
                 into.put(born.0);

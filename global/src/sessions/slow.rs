@@ -82,7 +82,7 @@ impl Slow {
     pub fn canon(&self, now: Moment, marks: &[Moment], into: &mut Canon) {
         let mut hangs: Vec<_> = self.0.iter().collect();
         hangs.sort_unstable_by_key(|(local, _)| **local);
-        into.len(hangs.len());
+        into.count(hangs.len());
         for (local, hang) in hangs {
             into.bytes(&local.0.to_le_bytes());
             into.left(hang.until, now);

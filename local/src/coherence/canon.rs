@@ -31,7 +31,7 @@ where
             Stream::Open => 2,
         });
         let answerable = self.keeps.iter().filter(|(n, _)| answerable.contains(n));
-        into.len(answerable.clone().count());
+        into.count(answerable.clone().count());
         for (n, made) in answerable {
             into.ranked(self.keep_sort(), *n);
             // What a LEASE that answers it would still give.
@@ -45,7 +45,7 @@ where
         into.maybe(self.summary.as_ref(), |into, summary| self.canon_summary(summary, into));
         let mut flights: Vec<(&FlightId, &Flight<W>)> = self.flights.iter().collect();
         flights.sort_unstable_by_key(|(id, _)| **id);
-        into.len(flights.len());
+        into.count(flights.len());
         for (id, flight) in flights {
             into.ranked(self.flight_sort(), id.0);
             flight.canon(self.registration_sort(), self.flight_sort(), into);
@@ -60,7 +60,7 @@ where
     fn canon_summary(&self, summary: &Summary<T::Cursor>, into: &mut Canon) {
         summary.cursor.canon(into);
         into.put(summary.batch);
-        into.len(summary.listed.len());
+        into.count(summary.listed.len());
         for listed in &summary.listed {
             listed.name.canon(into);
             into.put(listed.bind_rev.0);

@@ -29,7 +29,7 @@ impl<W: Canonical> Flight<W> {
         into.put(self.own.is_some());
         into.maybe(self.part_of, |into, part| into.ranked(flights, part.0));
         for waiters in [&self.early, &self.late] {
-            into.len(waiters.len());
+            into.count(waiters.len());
             waiters.iter().for_each(|waiter| waiter.canon(into));
         }
     }
