@@ -91,13 +91,16 @@ impl Model for Search {
             Property::always("I1: what may be served is true, or busy", |search: &Self, s: &State| {
                 search.holds(s.is_never_stale())
             }),
-            Property::always("I4: Global waits for longer than a Local serves", |search: &Self, s: &State| {
-                search.holds(s.is_waited_for_longer())
-            }),
+            Property::always(
+                "I4: Global waits for longer than a Local serves",
+                |search: &Self, s: &State| search.holds(s.is_waited_for_longer()),
+            ),
             Property::always("I7: who may serve a name is registered", |search: &Self, s: &State| {
                 search.holds(s.is_registered())
             }),
-            Property::always("G4: drains are bounded", |search: &Self, s: &State| search.holds(s.is_bounded())),
+            Property::always("G4: drains are bounded", |search: &Self, s: &State| {
+                search.holds(s.is_bounded())
+            }),
             Property::always("G1, G2, G3: callers are told the truth", |search: &Self, s: &State| {
                 search.holds(s.error().is_none())
             }),
@@ -177,8 +180,13 @@ pub fn explore(scenario: &Scenario, limits: Limits) -> Report {
     let happened = std::array::from_fn(|_| AtomicBool::new(false));
     let search = Search { first, told: AtomicBool::new(false), happened };
     let mut unseen: Vec<&'static str> = search.properties().iter().skip(ALWAYS).map(|p| p.name).collect();
-    let checker =
-        search.checker().threads(limits.threads).finish_when(HasDiscoveries::AnyFailures).target_state_count(limits.steps).spawn_bfs().join();
+    let checker = search
+        .checker()
+        .threads(limits.threads)
+        .finish_when(HasDiscoveries::AnyFailures)
+        .target_state_count(limits.steps)
+        .spawn_bfs()
+        .join();
     let mut violation = None;
     for (what, path) in checker.discoveries() {
         unseen.retain(|expected| *expected != what);

@@ -27,10 +27,9 @@ pub(crate) struct Responder {
 }
 
 impl Canonical for Responder {
-    /// An answer on a line that was given up goes nowhere, whosoever it was.
     fn canon(&self, into: &mut Canon) {
         into.put(self.line.local as u64);
-        into.named(Sort::Flight(0), self.line.connection);
+        into.named(Sort::Line, self.line.connection);
         let (local, life) = self.line.who;
         into.ranked(Sort::flights(local, life), self.flight.0);
     }
@@ -76,7 +75,7 @@ pub(crate) struct Global {
     pub voided: Vec<(Revision, Vec<Name>)>,
     /// With [`Planted::VisibleBeforeSync`]: what is on the disk.
     pub durable: Option<[Option<Entry>; 2]>,
-    /// With [`Planted::AckOfOldEpoch`]: the session that each Local has. It follows from the machine.
+    /// With [`Planted::ReleaseOnStreamLoss`]: the session that each Local has. It follows from the machine.
     pub sessions: [Option<(StreamId, Epoch)>; 2],
 }
 
@@ -97,8 +96,14 @@ fn grace() -> Duration {
 impl Global {
     /// The first boot of an empty directory.
     pub fn new(now: Moment, log_max: usize) -> Self {
-        let boot =
-            Boot { history: HISTORY, number: 1, head: Revision(0), at: now, grace: Duration::ZERO, all_wait: false };
+        let boot = Boot {
+            history: HISTORY,
+            number: 1,
+            head: Revision(0),
+            at: now,
+            grace: Duration::ZERO,
+            all_wait: false,
+        };
         Self {
             m: Sessions::new(terms(log_max), boot),
             boot: 1,
@@ -218,7 +223,9 @@ impl State {
 
     fn send_down(&mut self, to: StreamId, frame: Down) {
         let forged = match &frame {
-            Down::Inv { epoch, seq, .. } if self.is_planted(Planted::CommitBeforeAcked) => Some((*epoch, *seq)),
+            Down::Inv { epoch, seq, .. } if self.is_planted(Planted::CommitBeforeAcked) => {
+                Some((*epoch, *seq))
+            }
             _ => None,
         };
         if let Some(stream) = self.stream_of(to.0).filter(|stream| !stream.cut && stream.at_local) {
@@ -276,10 +283,9 @@ impl State {
     fn boot(&mut self) {
         let at = self.global_now();
         let skips = self.is_planted(Planted::SkipGrace);
-        let again = self.is_planted(Planted::EpochsComeAgain);
         let log_max = self.run.scenario.log_max;
         let global = self.global();
-        let number = if again { global.boot } else { global.boot + 1 };
+        let number = global.boot + 1;
         let grace = if skips { Duration::ZERO } else { grace() };
         let boot = Boot { history: HISTORY, number, head: global.head, at, grace, all_wait: false };
         let mut m = Sessions::new(terms(log_max), boot);
@@ -303,4 +309,3 @@ fn lease_first(actions: &mut Vec<Action<Job, Responder>>) {
         actions.insert(welcome + 1, lease);
     }
 }
-

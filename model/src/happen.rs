@@ -6,9 +6,7 @@ use crate::seen::Seen;
 use crate::state::{Caller, HISTORY, Line, Stage, State, Stream, value_of};
 use crate::step::Step;
 use dstore_global::sessions::StreamId;
-use dstore_shared::{
-    Blob, BlobHash, Born, ClientId, Command, DeleteMode, RequestId,
-};
+use dstore_shared::{Blob, BlobHash, Born, ClientId, Command, DeleteMode, RequestId};
 use std::collections::VecDeque;
 use std::sync::{Arc, LazyLock};
 

@@ -2,10 +2,10 @@
 
 mod names;
 
+use crate::happen::Said;
 use crate::planted::Planted;
 use crate::scenario::{Kind, Scenario};
 use crate::seen::Seen;
-use crate::happen::Said;
 use crate::state::{Call, Caller, Stage, State, identity, value_of};
 use dstore_local::coherence::{Action, Bounds, Coherence, Identity};
 use dstore_shared::canon::{Canon, Canonical, Sort};
@@ -50,7 +50,7 @@ impl Local {
             valid_until: Moment::ZERO,
             era: 0,
             session: None,
-            connection: life << 32,
+            connection: (i as u64) << 48 | life << 32,
             broken: false,
             found: Vec::new(),
             kept_at: 0,

@@ -27,12 +27,28 @@ pub enum Planted {
     IgnoreEra,
     /// The clock of a Local is slower than is allowed for.
     SlowClock,
-    /// Epochs of one boot of Global come again in the next.
-    EpochsComeAgain,
-    /// Global takes an acknowledgement of an older epoch for one of the present.
-    AckOfOldEpoch,
     /// Each attempt of a change has an id of its own.
     RestampRetries,
     /// A change is visible before it is on the disk.
     VisibleBeforeSync,
+}
+
+impl Planted {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::AckWithoutRemoval,
+        Self::ServePastLease,
+        Self::CommitBeforeAcked,
+        Self::ReleaseOnStreamLoss,
+        Self::SkipGrace,
+        Self::LeaseBeforeInvs,
+        Self::NoRepeatedInvs,
+        Self::InstallPoisoned,
+        Self::ReadBeforeRegistering,
+        Self::AlwaysCacheable,
+        Self::IgnoreEra,
+        Self::SlowClock,
+        Self::RestampRetries,
+        Self::VisibleBeforeSync,
+    ];
 }

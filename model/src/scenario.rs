@@ -7,8 +7,8 @@ mod all;
 
 use crate::planted::Planted;
 use crate::seen::Seen;
-use std::fmt;
 pub use all::{all, large, small};
+use std::fmt;
 
 /// What a caller may ask for. Names and values are small numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,8 +47,22 @@ pub struct Faults {
     pub retries: u8,
     /// Sessions are begun after the first ones.
     pub hellos: u8,
-    /// Half a lease passes.
+    /// Half a lease passes; the largest number stands for any.
     pub ticks: u8,
+}
+
+impl Faults {
+    /// Nothing goes wrong, and any time may pass.
+    pub const NONE: Self = Self {
+        cuts: 0,
+        breaks: 0,
+        crashes: 0,
+        global_crashes: 0,
+        evictions: 0,
+        retries: 0,
+        hellos: 0,
+        ticks: u8::MAX,
+    };
 }
 
 /// Steps that are one unless they are split, for other steps to come in between.
@@ -102,7 +116,7 @@ impl Scenario {
             twins: false,
             before: Vec::new(),
             ops,
-            faults: Faults::default(),
+            faults: Faults::NONE,
             split: Split::default(),
             log_max: 1_000,
             own: false,

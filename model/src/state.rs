@@ -194,7 +194,6 @@ impl State {
         usize::from(self.run.names[1] == *name)
     }
 
-
     pub(crate) fn stream_of(&mut self, id: u64) -> Option<&mut Stream> {
         self.streams.iter_mut().find(|stream| stream.id == id)
     }
@@ -209,6 +208,8 @@ impl State {
     pub fn words(&self) -> Vec<u64> {
         let into = &mut Canon::default();
         let (there, here) = (self.global_now(), self.local_now());
+        // First, so that what is on the present lines is told from what is on those given up.
+        self.locals.iter().for_each(|local| into.named(Sort::Line, local.connection));
         self.global.canon(there, self, into);
         for (i, local) in self.locals.iter().enumerate() {
             local.canon(here, self.ticks, &self.answerable(i), into);
@@ -219,12 +220,12 @@ impl State {
         }
         into.count(self.asks.len());
         for (line, request) in &self.asks {
-            self.canon_line(*line, into);
+            into.named(Sort::Line, line.connection);
             crate::frames::request(request, *line, into);
         }
         into.count(self.replies.len());
         for (line, reply) in &self.replies {
-            self.canon_line(*line, into);
+            into.named(Sort::Line, line.connection);
             crate::frames::reply(reply, *line, into);
         }
         for call in &self.calls {
@@ -252,12 +253,6 @@ impl State {
             _ => None,
         });
         up.chain(down).collect()
-    }
-
-    /// A line that the Local has given up is as any other such.
-    pub(crate) fn canon_line(&self, line: Line, into: &mut Canon) {
-        into.put(line.local as u64);
-        into.put(line == self.line(line.local));
     }
 }
 

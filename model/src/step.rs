@@ -84,7 +84,8 @@ impl State {
         for (i, call) in self.calls.iter().enumerate() {
             match call.stage {
                 Stage::Idle => {
-                    let earlier = self.calls[..i].iter().zip(ops).filter(|(_, op)| op.client == ops[i].client);
+                    let earlier =
+                        self.calls[..i].iter().zip(ops).filter(|(_, op)| op.client == ops[i].client);
                     if earlier.into_iter().all(|(call, _)| call.is_over()) {
                         into.extend((0..ops[i].menu.len()).map(|choice| Step::Begin(i, choice)));
                     }

@@ -14,6 +14,8 @@ pub enum Sort {
     Session,
     /// A session stream.
     Stream,
+    /// A connection for requests.
+    Line,
     /// An epoch.
     Epoch,
     /// A change on its way.

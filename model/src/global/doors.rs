@@ -6,7 +6,7 @@ use crate::seen::Seen;
 use crate::state::{Line, State};
 use dstore_global::sessions::{Caller, StreamId, Submission};
 use dstore_shared::frame::{Answer, Ask, Down, Request, Resolved, Up};
-use dstore_shared::{Command, DeleteMode, Epoch, RequestId};
+use dstore_shared::{Command, DeleteMode, Epoch, RegSeq, RequestId};
 
 impl State {
     pub(crate) fn frame_at_global(&mut self, stream: u64, frame: Up) {
@@ -23,10 +23,7 @@ impl State {
                 self.at_global(|m, now| m.keep(now, id, epoch, n, acked));
                 self.note_refused(stream);
             }
-            Up::Ack { epoch, seq } => {
-                let (id, epoch) = self.acknowledged(stream, epoch);
-                self.at_global(|m, now| m.ack(now, id, epoch, seq));
-            }
+            Up::Ack { epoch, seq } => self.at_global(|m, now| m.ack(now, id, epoch, seq)),
             Up::Summary { epoch, .. } => {
                 self.global().listings.push((stream, frame));
                 if self.is_listing_due(epoch) {
@@ -97,15 +94,6 @@ impl State {
         }
     }
 
-    /// Of which session an acknowledgement is.
-    fn acknowledged(&mut self, stream: u64, epoch: Epoch) -> (StreamId, Epoch) {
-        let local = self.stream_of(stream).map_or(0, |stream| stream.line.local);
-        match self.global.sessions[local] {
-            Some(present) if self.is_planted(Planted::AckOfOldEpoch) => present,
-            _ => (StreamId(stream), epoch),
-        }
-    }
-
     pub(crate) fn ask_at_global(&mut self, line: Line, request: Request) {
         let to = Responder { line, flight: request.flight };
         let Request { epoch, reg_seq, .. } = request;
@@ -129,13 +117,7 @@ impl State {
         }
     }
 
-    fn change(
-        &mut self,
-        to: Responder,
-        (epoch, reg_seq): (Epoch, dstore_shared::RegSeq),
-        id: RequestId,
-        command: Command,
-    ) {
+    fn change(&mut self, to: Responder, (epoch, reg_seq): (Epoch, RegSeq), id: RequestId, command: Command) {
         let (names, sets) = match &command {
             Command::Set { name, .. } => (vec![name.clone()], true),
             Command::Delete { names, .. } => (names.clone(), false),

@@ -7,12 +7,22 @@ use super::{Faults, Kind, Op, Scenario, Split, op};
 use crate::seen::Seen;
 use Kind::{Del, Get, Set};
 
-const NONE: Faults =
-    Faults { cuts: 0, breaks: 0, crashes: 0, global_crashes: 0, evictions: 0, retries: 0, hellos: 0, ticks: u8::MAX };
+const NONE: Faults = Faults::NONE;
 
 /// Those that tests search: at most a few seconds each.
 pub fn small() -> Vec<Scenario> {
-    vec![hit(), fill(), resume(), compacted(), local_crash(), global_crash(), retry(), both(), evict(), twins()]
+    vec![
+        hit(),
+        fill(),
+        resume(),
+        compacted(),
+        local_crash(),
+        global_crash(),
+        retry(),
+        both(),
+        evict(),
+        twins(),
+    ]
 }
 
 /// Those that take minutes.
@@ -40,7 +50,11 @@ pub fn all() -> Vec<Scenario> {
 
 /// One Local with a session that holds the first name, and one without.
 fn holder(name: &'static str, ops: Vec<Op>) -> Scenario {
-    Scenario { sessions: [false, true], before: vec![(0, Set(0, 1)), (1, Get(0))], ..Scenario::new(name, ops) }
+    Scenario {
+        sessions: [false, true],
+        before: vec![(0, Set(0, 1)), (1, Get(0))],
+        ..Scenario::new(name, ops)
+    }
 }
 
 /// A name that is held is read and deleted.
