@@ -28,8 +28,7 @@ pub(crate) struct Responder {
 
 impl Canonical for Responder {
     fn canon(&self, into: &mut Canon) {
-        into.put(self.line.local as u64);
-        into.named(Sort::Line, self.line.connection);
+        self.line.canon(into);
         let (local, life) = self.line.who;
         into.ranked(Sort::flights(local, life), self.flight.0);
     }

@@ -42,6 +42,13 @@ pub(crate) struct Line {
     pub connection: u64,
 }
 
+impl Line {
+    pub fn canon(self, into: &mut Canon) {
+        into.put(self.local as u64);
+        into.named(Sort::Line, self.connection);
+    }
+}
+
 /// A session stream: both directions are in order.
 #[derive(Clone, Debug)]
 pub(crate) struct Stream {
@@ -220,12 +227,12 @@ impl State {
         }
         into.count(self.asks.len());
         for (line, request) in &self.asks {
-            into.named(Sort::Line, line.connection);
+            line.canon(into);
             crate::frames::request(request, *line, into);
         }
         into.count(self.replies.len());
         for (line, reply) in &self.replies {
-            into.named(Sort::Line, line.connection);
+            line.canon(into);
             crate::frames::reply(reply, *line, into);
         }
         for call in &self.calls {

@@ -32,7 +32,7 @@ const STATES: [(&str, usize); 1] = [("hit", 6042)];
 /// a state is come across again on another way.
 #[test]
 fn states_that_are_taken_for_one_behave_as_one() {
-    for name in ["hit", "both", "retry", "evict"] {
+    for name in ["hit", "both", "retry-and-break", "evict", "global-crash", "twins"] {
         let mut known: HashMap<Vec<u64>, Vec<Vec<u64>>> = HashMap::new();
         let mut pending = VecDeque::from([named(name).begin()]);
         let (mut met, mut looked) = (0, 0);

@@ -260,9 +260,15 @@ impl Requests {
                 into.put(*n);
                 into.put(born.0);
                 match state {
-                    State::Running(op) => into.named(Sort::Op, op.0),
-                    State::Done(outcome) => outcome.canon(into),
-                    State::NotDone => into.put(u64::MAX),
+                    State::Running(op) => {
+                        into.put(0u8);
+                        into.named(Sort::Op, op.0);
+                    }
+                    State::Done(outcome) => {
+                        into.put(1u8);
+                        outcome.canon(into);
+                    }
+                    State::NotDone => into.put(2u8),
                 }
             }
         }

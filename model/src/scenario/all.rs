@@ -32,6 +32,7 @@ pub fn large() -> Vec<Scenario> {
         compacted_and_read(),
         crash_and_read(),
         global_crash_and_read(),
+        retry_and_break(),
         split_hit(),
         refill(),
         own(),
@@ -118,7 +119,7 @@ pub(crate) fn retry() -> Scenario {
     Scenario {
         sessions: [false, false],
         before: vec![(0, Set(0, 1))],
-        faults: Faults { retries: 1, breaks: 1, global_crashes: 1, ticks: 3, ..NONE },
+        faults: Faults { retries: 1, global_crashes: 1, ticks: 0, ..NONE },
         expects: vec![Seen::Duplicate],
         ..holder("retry", vec![op(0, 0, Del(1)), op(0, 0, Set(0, 2)), op(1, 1, Get(0))])
     }
@@ -136,7 +137,7 @@ pub(crate) fn both() -> Scenario {
 /// A held name is evicted and read again.
 pub(crate) fn evict() -> Scenario {
     Scenario {
-        faults: Faults { evictions: 1, ticks: 1, ..NONE },
+        faults: Faults { evictions: 1, ticks: 0, ..NONE },
         split: Split { reads: true, fills: true, ..Split::default() },
         expects: vec![Seen::Install, Seen::DelByAck],
         ..holder("evict", vec![op(0, 0, Del(1)), op(1, 1, Get(0)), op(2, 1, Get(0))])
@@ -187,6 +188,15 @@ fn global_crash_and_read() -> Scenario {
         faults: Faults { global_crashes: 1, hellos: 1, ..NONE },
         expects: vec![Seen::GlobalCrash, Seen::DelByGrace, Seen::Resume, Seen::Hit],
         ..holder("global-crash-and-read", vec![op(0, 0, Del(1)), op(1, 1, Get(0))])
+    }
+}
+
+/// Changes that are asked for twice, by callers and by Locals.
+fn retry_and_break() -> Scenario {
+    Scenario {
+        name: "retry-and-break",
+        faults: Faults { retries: 1, breaks: 1, global_crashes: 1, ticks: 3, ..NONE },
+        ..retry()
     }
 }
 
