@@ -50,7 +50,8 @@ pub(crate) struct Read {
     pub name: Name,
     pub made: Option<Registration>,
     /// The index was looked at.
-    pub found: Option<Option<Entry>>,
+    pub looked: bool,
+    pub found: Option<Entry>,
 }
 
 /// One life of the process, and what the disk keeps over all of them.
@@ -170,7 +171,8 @@ impl Read {
         into.epoch(self.epoch);
         self.name.canon(into);
         into.maybe(self.made.as_ref(), |into, made| made.canon(boot, into));
-        into.maybe(self.found, |into, found| found.canon(into));
+        into.put(self.looked);
+        self.found.canon(into);
         // By Planted::ReadBeforeRegistering it is asked for later.
         let (local, life) = self.to.line.who;
         into.ranked(Sort::registrations(local, life), self.reg_seq.0);

@@ -285,7 +285,10 @@ impl State {
     /// Connects who has a session, and does what was done before, each to its end.
     pub(crate) fn prepare(&mut self) {
         let run = self.run.clone();
-        for i in (0..2).filter(|i| run.scenario.sessions[*i]) {
+        let has_session = |i: &usize| run.scenario.sessions[*i];
+        // The newer of two processes comes when the older holds what it may hold.
+        let (first, last) = if run.scenario.twins { (0..1, 1..2) } else { (0..2, 2..2) };
+        for i in first.filter(has_session) {
             self.connect(i);
             self.settle();
         }
@@ -300,6 +303,10 @@ impl State {
                 Kind::Get(_) => self.get(at),
                 _ => self.change_at(*local, at),
             }
+            self.settle();
+        }
+        for i in last.filter(has_session) {
+            self.connect(i);
             self.settle();
         }
     }

@@ -67,6 +67,7 @@ impl Faults {
 
 /// Steps that are one unless they are split, for other steps to come in between.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is split or not by itself")]
 pub struct Split {
     /// A hit: `valid_until` is loaded, the name looked up, the clock read.
     pub hits: bool,

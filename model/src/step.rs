@@ -134,7 +134,7 @@ impl State {
             into.push(Step::Finish);
         }
         for (i, read) in global.reads.iter().enumerate() {
-            into.push(if read.found.is_none() { Step::Look(i) } else { Step::Confirm(i) });
+            into.push(if read.looked { Step::Confirm(i) } else { Step::Look(i) });
         }
         for (i, (_, frame)) in global.listings.iter().enumerate() {
             if let Up::Summary { epoch, .. } = frame

@@ -100,11 +100,9 @@ impl State {
         match request.ask {
             Ask::Resolve { name, .. } => {
                 let late = self.is_planted(Planted::ReadBeforeRegistering);
-                let made = self.at_global(|m, now| match late {
-                    true => None,
-                    false => m.begin_read(now, epoch, &name, reg_seq),
-                });
-                let read = Read { to, epoch, reg_seq, name, made, found: None };
+                let made = self
+                    .at_global(|m, now| if late { None } else { m.begin_read(now, epoch, &name, reg_seq) });
+                let read = Read { to, epoch, reg_seq, name, made, looked: false, found: None };
                 let at = self.global.reads.partition_point(|other| other.to < to);
                 self.global().reads.insert(at, read);
                 if !self.run.scenario.split.reads {
@@ -139,13 +137,12 @@ impl State {
     pub(crate) fn look(&mut self, i: usize) {
         let key = self.key(&self.global.reads[i].name);
         let global = self.global();
-        global.reads[i].found = Some(global.visible[key]);
+        (global.reads[i].looked, global.reads[i].found) = (true, global.visible[key]);
     }
 
     /// A read is confirmed and answered.
     pub(crate) fn confirm(&mut self, i: usize) {
-        let Read { to, epoch, reg_seq, name, made, found } = self.global().reads.remove(i);
-        let entry = found.flatten();
+        let Read { to, epoch, reg_seq, name, made, found: entry, .. } = self.global().reads.remove(i);
         let late = self.is_planted(Planted::ReadBeforeRegistering);
         let mut cacheable = self.at_global(|m, now| {
             let made = if late { m.begin_read(now, epoch, &name, reg_seq) } else { made };

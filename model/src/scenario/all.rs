@@ -11,18 +11,7 @@ const NONE: Faults = Faults::NONE;
 
 /// Those that tests search: at most a few seconds each.
 pub fn small() -> Vec<Scenario> {
-    vec![
-        hit(),
-        fill(),
-        resume(),
-        compacted(),
-        local_crash(),
-        global_crash(),
-        retry(),
-        both(),
-        evict(),
-        twins(),
-    ]
+    vec![hit(), fill(), resume(), compacted(), local_crash(), global_crash(), retry(), both(), evict()]
 }
 
 /// Those that take minutes.
@@ -33,6 +22,7 @@ pub fn large() -> Vec<Scenario> {
         crash_and_read(),
         global_crash_and_read(),
         retry_and_break(),
+        twins(),
         split_hit(),
         refill(),
         own(),
@@ -150,7 +140,6 @@ pub(crate) fn twins() -> Scenario {
         twins: true,
         sessions: [true, true],
         before: vec![(0, Set(0, 1)), (0, Get(0))],
-        faults: Faults { hellos: 1, ..NONE },
         expects: vec![Seen::Hit, Seen::DelByExpiry],
         ..Scenario::new("twins", vec![op(0, 1, Del(1)), op(1, 0, Get(0))])
     }
