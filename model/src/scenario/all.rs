@@ -11,7 +11,18 @@ const NONE: Faults = Faults::NONE;
 
 /// Those that tests search: at most a few seconds each.
 pub fn small() -> Vec<Scenario> {
-    vec![hit(), fill(), resume(), compacted(), local_crash(), global_crash(), retry(), both(), evict()]
+    vec![
+        hit(),
+        fill(),
+        resume(),
+        compacted(),
+        local_crash(),
+        global_crash(),
+        retry(),
+        both(),
+        evict(),
+        twins(),
+    ]
 }
 
 /// Those that take minutes.
@@ -22,7 +33,6 @@ pub fn large() -> Vec<Scenario> {
         crash_and_read(),
         global_crash_and_read(),
         retry_and_break(),
-        twins(),
         split_hit(),
         refill(),
         own(),
