@@ -5,6 +5,7 @@
 //! This crate does no I/O, reads no clock and knows neither tonic nor an index engine.
 
 mod blob;
+pub mod canon;
 mod entry;
 mod error;
 pub mod frame;

@@ -22,9 +22,9 @@ const UNHURRIED: Duration = Duration::from_millis(10);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Collapsed {
     /// Its number: it stands for the INVs before.
-    seq: u64,
+    pub seq: u64,
     /// A frame was left out after it.
-    missed: bool,
+    pub missed: bool,
 }
 
 impl<J, R> Sessions<J, R> {

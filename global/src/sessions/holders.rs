@@ -9,7 +9,7 @@ use foldhash::fast::RandomState;
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 
-/// The index is kept in this many parts, so that sweeping after a dead session never holds the lock long.
+/// The index is kept in at most this many parts, so that sweeping after a dead session never holds the lock long.
 const PARTS: usize = 256;
 
 /// One registration.
@@ -27,7 +27,7 @@ pub(super) struct Holding {
 }
 
 /// Most names have one holder or a few: one is kept without an allocation.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Holdings {
     One(Holding),
     Many(Vec<Holding>),
@@ -68,7 +68,7 @@ impl Holdings {
 }
 
 /// Which session may hold which name.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Holders {
     parts: Vec<HashMap<Name, Holdings, RandomState>>,
     hash: RandomState,
@@ -84,13 +84,14 @@ impl Holders {
     /// An empty index of at most `max` registrations.
     pub fn new(max: usize) -> Self {
         let hash = RandomState::default();
-        let parts = (0..PARTS).map(|_| HashMap::with_hasher(hash.clone())).collect();
+        // One that can hold a few only needs no more than a few.
+        let parts = (0..PARTS.min(max.max(1))).map(|_| HashMap::with_hasher(hash.clone())).collect();
         Self { parts, hash, registrations: 0, max, generation: 0, sweeping: HashMap::new(), sweep_at: 0 }
     }
 
     fn part(&self, name: &Name) -> usize {
         // The high bits: the maps use the low ones.
-        (self.hash.hash_one(name) >> 48) as usize % PARTS
+        (self.hash.hash_one(name) >> 48) as usize % self.parts.len()
     }
 
     /// Registers `session` and gives the generation of its registration; `None` if the index is full.
@@ -160,7 +161,7 @@ impl Holders {
 
     /// Declares all registrations of `session` void; [`Holders::sweep`] removes them bit by bit.
     pub fn void(&mut self, session: SessionNo) {
-        self.sweeping.insert(session, self.sweep_at + PARTS);
+        self.sweeping.insert(session, self.sweep_at + self.parts.len());
     }
 
     /// Removes void registrations from one part. Returns whether there is more to do.
@@ -169,7 +170,8 @@ impl Holders {
             return false;
         }
         let dead: HashSet<SessionNo> = self.sweeping.keys().copied().collect();
-        let part = &mut self.parts[self.sweep_at % PARTS];
+        let at = self.sweep_at % self.parts.len();
+        let part = &mut self.parts[at];
         let mut removed = 0;
         part.retain(|_, holdings| {
             let before = holdings.as_slice().len();
@@ -185,6 +187,12 @@ impl Holders {
         let at = self.sweep_at;
         self.sweeping.retain(|_, end| *end > at);
         !self.sweeping.is_empty()
+    }
+
+    /// Every registration, dead sessions' included.
+    pub fn all(&self) -> impl Iterator<Item = (&Name, &Holding)> {
+        let names = self.parts.iter().flatten();
+        names.flat_map(|(name, holdings)| holdings.as_slice().iter().map(move |held| (name, held)))
     }
 
     /// How many registrations there are.

@@ -5,6 +5,7 @@
 //! revisions; it is bounded by revisions, bytes and age, and whatever leaves it raises the floor. It never knows
 //! who holds what.
 
+use dstore_shared::canon::{Canon, Canonical};
 use dstore_shared::{Moment, Name, Prefix, Revision};
 use std::collections::VecDeque;
 use std::mem::size_of;
@@ -31,7 +32,7 @@ impl Default for LogBounds {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Voided {
     revision: Revision,
     at: Moment,
@@ -62,7 +63,7 @@ impl Voided {
 }
 
 /// What became void lately.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct InvLog {
     bounds: LogBounds,
     /// Changes up to here may be missing.
@@ -126,6 +127,18 @@ impl InvLog {
     /// Its floor, and what it remembers, in the order of revisions.
     pub fn into_parts(self) -> (Revision, impl Iterator<Item = (Revision, Vec<Name>)>) {
         (self.floor, self.voided.into_iter().map(|voided| (voided.revision, voided.names)))
+    }
+
+    /// Writes what it remembers. Age is left out: nothing is too old in what a model looks at.
+    pub(super) fn canon(&self, into: &mut Canon) {
+        into.put(self.floor.0);
+        into.count(self.voided.len());
+        for voided in &self.voided {
+            into.put(voided.revision.0);
+            into.count(voided.names.len());
+            voided.names.iter().for_each(|name| name.canon(into));
+            into.maybe(voided.prefix.as_ref(), |into, prefix| into.bytes(prefix.as_bytes()));
+        }
     }
 
     /// Revisions remembered.

@@ -16,6 +16,7 @@
 //! by a clock past its `lease_end`; whoever may serve a name is registered for it or a wildcard.
 //! It must never release a session because its stream broke.
 
+mod canon;
 mod collapse;
 mod holders;
 mod inspect;
@@ -148,7 +149,7 @@ pub struct Boot {
 }
 
 /// What is to be done, in this order. `J` is the work of an op, `R` somebody who waits for its outcome.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Action<J, R> {
     /// Queue a frame on a session stream. If there is no room for it and one more, leave it out, report
     /// `overflowed`, and leave out all that follows until a RESYNC, which takes the last place.
@@ -200,7 +201,7 @@ enum Mark {
 }
 
 /// The coherence machine of Global.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Sessions<J, R> {
     terms: Terms,
     boot: Boot,

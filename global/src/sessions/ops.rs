@@ -25,7 +25,7 @@ pub(super) enum Stage {
 }
 
 /// An attempt that waits for its op.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Waiting<R> {
     pub to: R,
     /// When it is to be answered as pending.
@@ -35,7 +35,7 @@ pub(super) struct Waiting<R> {
 }
 
 /// One change on its way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Op<J, R> {
     pub names: Vec<Name>,
     /// It wants every name under this, instead of names.
@@ -43,8 +43,8 @@ pub(super) struct Op<J, R> {
     pub id: RequestId,
     job: Option<J>,
     pub responders: Vec<Waiting<R>>,
-    caller: Option<Caller>,
-    drains: bool,
+    pub caller: Option<Caller>,
+    pub drains: bool,
     pub spared: Option<Name>,
     /// How many of its names an earlier op has, and how many earlier ops it waits for because of a prefix.
     pub blocked: usize,
@@ -59,7 +59,7 @@ pub(super) struct Op<J, R> {
     /// The sessions waited for.
     pub waits: BTreeSet<SessionNo>,
     /// The journal failed under it: it never ends.
-    failed: Option<Error>,
+    pub failed: Option<Error>,
 }
 
 impl<J, R> Op<J, R> {

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 const PREFIXES_MAX: usize = 64;
 
 /// The ops by prefix that are queued, draining or committing.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Prefixes {
     ops: BTreeMap<OpNo, Prefix>,
     /// How many have finished: a read that began before the last of them is not to be cached.

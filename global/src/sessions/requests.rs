@@ -5,6 +5,7 @@
 //! older attempts.
 
 use super::OpNo;
+use dstore_shared::canon::{Canon, Canonical, Sort};
 use dstore_shared::limits::{OUTCOME_TTL, OUTCOMES_PER_CLIENT};
 use dstore_shared::{Born, ClientId, Error, Outcome, RequestId, Result};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -24,7 +25,7 @@ pub(super) enum Admission {
     Done(Outcome),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum State {
     Running(OpNo),
     Done(Outcome),
@@ -46,7 +47,7 @@ impl State {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Client {
     largest: u64,
     running: u64,
@@ -65,7 +66,7 @@ impl Client {
 type BornAt = (u64, u64);
 
 /// The outcomes still remembered.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Requests {
     boot: Born,
     clients: HashMap<ClientId, Client>,
@@ -245,6 +246,32 @@ impl Requests {
             }
         }
         (done, last.filter(|_| seen == max))
+    }
+
+    /// Writes what is remembered. Age and number are left out: nothing is forgotten in what a model looks at.
+    pub fn canon(&self, into: &mut Canon) {
+        let mut clients: Vec<_> = self.clients.iter().collect();
+        clients.sort_unstable_by_key(|(id, _)| **id);
+        into.count(clients.len());
+        for (id, client) in clients {
+            into.put(id.0 as u64);
+            into.count(client.requests.len());
+            for (n, (born, state)) in &client.requests {
+                into.put(*n);
+                into.put(born.0);
+                match state {
+                    State::Running(op) => {
+                        into.put(0u8);
+                        into.named(Sort::Op, op.0);
+                    }
+                    State::Done(outcome) => {
+                        into.put(1u8);
+                        outcome.canon(into);
+                    }
+                    State::NotDone => into.put(2u8),
+                }
+            }
+        }
     }
 
     /// How many are remembered.

@@ -10,7 +10,7 @@ use dstore_shared::{
 use std::collections::{BTreeMap, HashSet};
 
 /// One incarnation of a Local that holds names or may still serve some.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "answers, not states: each is yes or no by itself")]
 pub(super) struct Session {
     pub local_id: LocalId,

@@ -3,6 +3,7 @@
 //! Invariants: one hang counts once, however many changes waited for it; the time grows with each further one
 //! and is forgiven after a quiet while; a Local in it is no wildcard by coming back.
 
+use dstore_shared::canon::Canon;
 use dstore_shared::{LocalId, Moment};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -27,7 +28,7 @@ struct Hang {
 }
 
 /// The Locals that kept a change waiting lately.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Slow(HashMap<LocalId, Hang>);
 
 impl Slow {
@@ -74,6 +75,21 @@ impl Slow {
             hang.until = now + hang.length;
         }
         hang.until
+    }
+
+    /// Writes what is noted, as it bears on changes that were marked at `marks`. Forgiving is left out: no model
+    /// looks at so long a time.
+    pub fn canon(&self, now: Moment, marks: &[Moment], into: &mut Canon) {
+        let mut hangs: Vec<_> = self.0.iter().collect();
+        hangs.sort_unstable_by_key(|(local, _)| **local);
+        into.count(hangs.len());
+        for (local, hang) in hangs {
+            into.bytes(&local.0.to_le_bytes());
+            into.left(hang.until, now);
+            into.put(hang.length.as_secs());
+            into.put(hang.away);
+            marks.iter().for_each(|mark| into.put(*mark <= hang.noted));
+        }
     }
 
     /// How many there are at `now`.

@@ -5,7 +5,7 @@ use crate::coherence::NameTable;
 use dstore_shared::{Name, Prefix, RegSeq, Revision};
 
 /// Where a listing of stale names goes on.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Listing {
     at: Cursor,
     done: bool,

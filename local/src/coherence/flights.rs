@@ -1,6 +1,7 @@
 //! Outstanding upstream requests: who may share one, who is served by its reply, what may be installed
 //! (rules 10, 21 to 24).
 
+mod canon;
 mod many;
 
 use super::{Absences, Absent, Action, Coherence, NameTable, Waiter};
@@ -10,7 +11,7 @@ use dstore_shared::{
     RequestId, Result, Revision, SetOutcome,
 };
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum State {
     /// Not sent: a lapsed Local has at most one sent flight a name.
     Waiting,
@@ -34,7 +35,7 @@ enum Sort {
 }
 
 /// An outstanding upstream request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Flight<W> {
     sort: Sort,
     /// The name whose INVs poison it.

@@ -15,6 +15,7 @@
 //! served by a reply to a question sent before he asked, unless it is cacheable (rule 22).
 
 mod absences;
+mod canon;
 mod flights;
 mod session;
 #[cfg(test)]
@@ -36,7 +37,7 @@ use std::time::Duration;
 /// The names that the node holds, as the machine changes them.
 pub trait NameTable {
     /// Where a listing of stale names goes on.
-    type Cursor: Default + Send + std::fmt::Debug;
+    type Cursor: Clone + Default + Send + std::fmt::Debug;
 
     /// Removes `name` if it is bound at or before `upto`.
     fn remove_upto(&self, name: &Name, upto: Revision);
@@ -87,7 +88,7 @@ impl Default for Bounds {
 }
 
 /// What is to be done, in this order.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Action<W> {
     /// Publish `valid_until` for hits.
     ValidUntil(Moment),
@@ -110,7 +111,7 @@ pub enum Action<W> {
 }
 
 /// The coherence machine of a Local.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "four questions that are answered independently")]
 pub struct Coherence<T: NameTable, W> {
     identity: Identity,

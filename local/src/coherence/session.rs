@@ -22,13 +22,13 @@ pub(super) enum Stream {
 }
 
 /// A listing of held names under way: one batch is outstanding at a time.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Summary<C> {
-    cursor: C,
-    batch: u64,
-    listed: Vec<Listed>,
-    last: bool,
-    refused: bool,
+    pub cursor: C,
+    pub batch: u64,
+    pub listed: Vec<Listed>,
+    pub last: bool,
+    pub refused: bool,
 }
 
 impl<T: NameTable, W: Waiter> Coherence<T, W> {
