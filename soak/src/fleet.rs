@@ -79,7 +79,9 @@ impl Process {
         let what = if self.flags[0] == "global" { "global" } else { "local" };
         let starting = tokio::task::spawn_blocking(move || Daemon::begin(command, what));
         let started = match tokio::time::timeout(START_MAX, starting).await {
-            Ok(Ok(started)) => started.map_err(|ended| format!("{what} ended before it listened: {}\n{}", ended.status, self.last_words()))?,
+            Ok(Ok(started)) => started.map_err(|ended| {
+                format!("{what} ended before it listened: {}\n{}", ended.status, self.last_words())
+            })?,
             Ok(Err(e)) => return Err(format!("{}: {e}", self.name)),
             Err(_) => return Err(format!("{} did not start within {START_MAX:?}", self.name)),
         };
