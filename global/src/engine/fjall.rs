@@ -329,6 +329,11 @@ mod tests {
         assert_eq!(kind(fjall::Error::Storage(fjall::LsmError::Unrecoverable)), Kind::Corrupt);
         assert_eq!(kind(fjall::Error::Io(io(io::ErrorKind::UnexpectedEof))), Kind::Corrupt);
         assert_eq!(
+            kind(fjall::Error::Io(io(io::ErrorKind::AlreadyExists))),
+            Kind::Corrupt,
+            "a file is missing"
+        );
+        assert_eq!(
             kind(fjall::Error::Storage(fjall::LsmError::Io(io(io::ErrorKind::NotFound)))),
             Kind::Corrupt
         );
