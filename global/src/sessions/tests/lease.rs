@@ -276,3 +276,11 @@ fn rule_20_a_drop_releases_no_drain_under_way() {
     t.ack(4, 1, e(1), 1);
     t.gives(&["commit d1"]);
 }
+
+#[test]
+fn rule_17_an_ack_may_be_owed_for_a_quarter_of_the_lease_and_for_a_quarter_of_a_second_at_most() {
+    let owed = |ms| Terms::for_lease(Duration::from_millis(ms)).ack_max;
+    assert_eq!(owed(400), Duration::from_millis(100));
+    assert_eq!(owed(2_000), Duration::from_millis(250));
+    assert_eq!(owed(10_000), Duration::from_millis(250));
+}
