@@ -247,6 +247,11 @@ impl Requests {
         (done, last.filter(|_| seen == max))
     }
 
+    /// The bytes that they take, about.
+    pub fn weight(&self) -> usize {
+        self.weight
+    }
+
     /// How many are remembered.
     pub fn len(&self) -> usize {
         self.by_birth.len()

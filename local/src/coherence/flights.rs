@@ -60,6 +60,16 @@ pub(super) struct Flight<W> {
 }
 
 impl<W> Flight<W> {
+    /// How many wait for it.
+    pub fn waiters(&self) -> usize {
+        self.early.len() + self.late.len()
+    }
+
+    /// Whether INVs of a name poison it.
+    pub fn has_name(&self) -> bool {
+        self.name.is_some()
+    }
+
     fn clears_poison(&self, r: Revision) -> bool {
         self.poison.is_none_or(|upto| r > upto)
     }

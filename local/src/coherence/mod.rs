@@ -16,6 +16,7 @@
 
 mod absences;
 mod flights;
+mod inspect;
 mod session;
 #[cfg(test)]
 mod tests;

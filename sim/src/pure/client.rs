@@ -1,13 +1,16 @@
 //! Callers: each makes one operation at a time, and repeats a change under its id until it is answered.
 
-use super::config::{Fault, Planted};
+use super::config::{Asks, Fault};
 use super::history::{Op, Told, What};
+use super::keys;
 use super::local::{self, Call, hash_of};
 use super::many::Both;
-use super::rng::MS;
+use super::planted::Planted;
+use super::rng::{MS, Time};
 use super::world::{self, World};
 use dstore_shared::{Born, ClientId, Command, DeleteMode, Kind, RequestId, Result};
 use std::cell::Cell;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -66,8 +69,9 @@ impl World {
         if self.is_closing() {
             return;
         }
-        if self.rng.chance(80) {
-            self.clients[c].home = self.rng.below(self.cfg.locals);
+        let homes = self.homes();
+        if self.rng.chance(80) || self.clients[c].home >= homes {
+            self.clients[c].home = self.rng.below(homes);
         }
         let fight = self.fight(c);
         if let Some((home, _)) = &fight {
@@ -94,21 +98,31 @@ impl World {
 
     fn draw(&mut self) -> What {
         let key = self.rng.below(self.cfg.keys);
-        match self.rng.between(0, 99) {
-            0..=49 => What::Get(key),
+        match self.rng.weighed(&self.cfg.asks) {
+            Asks::Get => What::Get(key),
             // Half of what it tells may linger after an asynchronous DEL.
-            50..=59 if self.cfg.modes => What::Get(key),
-            50..=59 => What::Both([key, self.other(key)]),
-            60..=81 => {
+            Asks::Both if self.cfg.modes => What::Get(key),
+            Asks::Both => What::Both([key, self.other(key)]),
+            Asks::Set => {
                 // A few values come again, so that some SETs, COPYs and RENAMEs find equal bytes.
                 let value =
                     if self.rng.chance(500) { self.rng.between(1, 2) } else { self.rng.between(4, 1 << 40) };
                 What::Set(key, value)
             }
-            82..=88 => What::Del(vec![key]),
-            89..=92 => What::Del(vec![key, self.other(key)]),
-            n => What::Move { from: key, to: self.other(key), unbinds: n < 98 },
+            Asks::DelPrefix if self.cfg.prefixes => self.under(key),
+            Asks::Del | Asks::DelPrefix => What::Del(vec![key]),
+            Asks::DelBoth => What::Del(vec![key, self.other(key)]),
+            Asks::Copy => What::Move { from: key, to: self.other(key), unbinds: false },
+            Asks::Rename => What::Move { from: key, to: self.other(key), unbinds: true },
         }
+    }
+
+    /// A DEL of a prefix that `key` is under.
+    pub fn under(&mut self, key: usize) -> What {
+        let over: Vec<usize> =
+            (0..keys::PREFIXES.len()).filter(|p| keys::under(*p, self.cfg.keys).contains(&key)).collect();
+        let prefix = self.rng.pick(&over);
+        What::DelPrefix(prefix, keys::under(prefix, self.cfg.keys))
     }
 
     fn other(&mut self, key: usize) -> usize {
@@ -150,7 +164,7 @@ impl World {
         let home = self.clients[c].home;
         self.call(c, home, op, &what, id);
         if id.is_some() && self.has(Fault::Duplicates) && self.rng.chance(100) {
-            let other = self.rng.below(self.cfg.locals);
+            let other = self.rng.below(self.homes());
             self.call(c, other, op, &what, id);
         }
         let patience = match id {
@@ -181,6 +195,7 @@ impl World {
             }
             What::Move { from, to, unbinds: false } => Command::Copy { from: name(from), to: name(to) },
             What::Move { from, to, unbinds: true } => Command::Rename { from: name(from), to: name(to) },
+            What::DelPrefix(prefix, _) => Command::DeletePrefix { prefix: keys::prefix(*prefix) },
             What::Del(keys) => {
                 let mode = self.history.ops[op].mode;
                 Command::Delete { names: keys.iter().map(name).collect(), mode }
@@ -200,7 +215,7 @@ impl World {
             current.calls.iter().for_each(|gone| gone.set(true));
         }
         if self.rng.chance(500) {
-            self.clients[c].home = self.rng.below(self.cfg.locals);
+            self.clients[c].home = self.rng.below(self.homes());
         }
         self.attempt(c);
     }
@@ -209,9 +224,14 @@ impl World {
         if let Some(current) = self.clients[c].current.take() {
             current.calls.iter().for_each(|gone| gone.set(true));
         }
-        let think = self.rng.between(1, 40) * MS;
-        let think = self.haste().unwrap_or(think);
+        let think = self.haste().unwrap_or_else(|| self.think());
         self.after(think, world::Event::Client(c, Event::Next));
+    }
+
+    /// How long a caller thinks: now and then long, mostly not.
+    fn think(&mut self) -> Time {
+        let most = if self.rng.chance(50) { 40_000 } else { self.cfg.think_us };
+        self.rng.between(20, most) * 1_000
     }
 
     /// A Local answers a call.
@@ -223,19 +243,7 @@ impl World {
         self.learn_born(c);
         match answer {
             Ok(told) => {
-                let is_change = self.history.ops[call.op].id.is_some();
-                self.trace(if is_change { 1 } else { 2 });
-                self.history.ops[call.op].answer = Some((self.now, told));
-                let excused = self.history.excuses(&self.history.ops[call.op]);
-                self.history.ops[call.op].excused = excused;
-                // Another id of the same change has an effect of its own, which the search will see.
-                let searched_only = self.cfg.black_box || self.planted(Planted::RestampRetries) && is_change;
-                if !searched_only {
-                    let verdict = self.history.judge(&self.history.ops[call.op]);
-                    if let Err(why) = verdict {
-                        self.violation(|| why);
-                    }
-                }
+                self.note_answer(call.op, told);
                 self.done(c);
             }
             Err(e) => match e.kind() {
@@ -248,6 +256,27 @@ impl World {
                 }
                 _ => self.violation(|| format!("op {} was answered {e:?}", call.op)),
             },
+        }
+    }
+
+    fn note_answer(&mut self, op: usize, told: Told) {
+        let mut hash = DefaultHasher::new();
+        told.hash(&mut hash);
+        self.trace(op as u64);
+        self.trace(hash.finish());
+        let is_change = self.history.ops[op].id.is_some();
+        self.history.ops[op].answer = Some((self.now, told));
+        let excused = self.cfg.modes && self.history.excuses(&self.history.ops[op]);
+        self.history.ops[op].excused = excused;
+        // Another id of the same change has an effect of its own, which the search will see.
+        if self.cfg.black_box || self.planted(Planted::RestampRetries) && is_change {
+            return;
+        }
+        if let Err(why) = self.history.judge(&self.history.ops[op]) {
+            self.violation(|| why);
+        }
+        if is_change {
+            self.check_durable(op);
         }
     }
 }

@@ -13,8 +13,7 @@ impl World {
         // A siege that every other fault breaks up proves nothing.
         let is_spared = self.siege().is_some() && self.rng.chance(800);
         if !self.cfg.faults.is_empty() && !is_spared {
-            let faults: Vec<Fault> = self.cfg.faults.iter().copied().collect();
-            let fault = self.rng.pick(&faults);
+            let fault = self.rng.weighed(&self.cfg.faults);
             self.strike(fault);
         }
         let pause = self.rng.between(10, 400) * MS;
@@ -22,7 +21,7 @@ impl World {
     }
 
     fn strike(&mut self, fault: Fault) {
-        let i = self.rng.below(self.cfg.locals);
+        let i = self.rng.below(self.locals.len());
         match fault {
             Fault::Cuts => self.cut_some(i),
             Fault::Stalls => {
@@ -55,7 +54,7 @@ impl World {
             // These happen elsewhere, or not this time.
             _ => return,
         }
-        self.faults += 1;
+        self.struck[fault as usize] += 1;
         self.trace(fault as u64);
     }
 
@@ -77,6 +76,10 @@ impl World {
             link.down_until = self.now;
             link.to_global = self.now;
             link.to_local = self.now;
+        }
+        // The twins of Locals stop for good.
+        for twin in self.cfg.locals..self.locals.len() {
+            self.crash_local(twin);
         }
     }
 }
