@@ -225,13 +225,7 @@ impl Log {
     ///
     /// # Errors
     /// `TooOld` if he is at what was forgotten.
-    pub fn part(
-        &self,
-        place: &mut Place,
-        wanted: &Wanted,
-        room: &mut Room,
-        seen: &mut Seen,
-    ) -> Result<Part> {
+    pub fn part(&self, place: &mut Place, wanted: &Wanted, room: &mut Room, seen: &mut Seen) -> Result<Part> {
         let oldest = self.whole.front().map_or(self.open.first, |chunk| chunk.first);
         let next = match place.next {
             Some(next) => next,

@@ -25,7 +25,8 @@ impl<E> Agenda<E> {
     pub fn plan(&mut self, at: Time, event: E) {
         let place = self.free.pop().unwrap_or_else(|| {
             self.places.push(None);
-            u32::try_from(self.places.len() - 1).expect("fewer than four billion events are planned at a time")
+            u32::try_from(self.places.len() - 1)
+                .expect("fewer than four billion events are planned at a time")
         });
         self.places[place as usize] = Some(event);
         self.planned += 1;

@@ -5,7 +5,7 @@
 //! ```
 //! Invariant: what a seed does depends on the seed and the options that its replay names, and on nothing else.
 
-use super::{Config, Planted, Report, run};
+use super::{Config, Fault, Planted, Report, run};
 use std::fmt;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 /// How the command is called.
 pub const USAGE: &str = "usage: dstore-sim pure --seed N [--seeds M | --minutes M] [--threads T] [--bug NAME] \
-                         [--black-box] [--life SECONDS] [--floor OPS] [--trace]";
+                         [--black-box] [--life SECONDS] [--floor OPS] [--trace] [--survey BASES]";
 
 /// Operations a seed, on average, below which a range of seeds proves too little. One seed alone is not judged.
 pub const FLOOR: usize = 1_000;
@@ -35,15 +35,18 @@ struct Options {
     life: Option<u64>,
     floor: usize,
     trace: bool,
+    /// Tells, from so many places on, after how many seeds each bug, or the one asked for, is found.
+    survey: Option<u64>,
 }
 
 impl Options {
     fn of(mut given: impl Iterator<Item = String>) -> Option<Self> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let mut seed = None;
-        let (seeds, minutes, bug, life) = (1, None, None, None);
+        let (seeds, minutes, bug, life, survey) = (1, None, None, None, None);
         let (black_box, floor, trace) = (false, FLOOR, false);
-        let mut options = Self { seed: 0, seeds, minutes, threads, bug, black_box, life, floor, trace };
+        let mut options =
+            Self { seed: 0, seeds, minutes, threads, bug, black_box, life, floor, trace, survey };
         while let Some(flag) = given.next() {
             let mut number = || given.next()?.parse::<u64>().ok();
             match flag.as_str() {
@@ -54,6 +57,7 @@ impl Options {
                 "--life" => options.life = Some(number()?),
                 "--floor" => options.floor = usize::try_from(number()?).ok()?,
                 "--bug" => options.bug = Some(Planted::named(&given.next()?)?),
+                "--survey" => options.survey = Some(number()?.max(1)),
                 "--black-box" => options.black_box = true,
                 "--trace" => options.trace = true,
                 _ => return None,
@@ -103,6 +107,10 @@ pub struct Sum {
     pub hits: usize,
     /// Times that something went wrong, as configured.
     pub faults: usize,
+    /// The same by kind, in the order of [`Fault::ALL`].
+    pub struck: [usize; Fault::ALL.len()],
+    /// Changes that watchers were told of.
+    pub watched: usize,
     /// Seeds that showed a violation.
     pub wrong: u64,
     /// Histories too tangled to be searched in the steps allowed.
@@ -118,6 +126,8 @@ impl Sum {
         self.ops += report.ops;
         self.hits += report.hits;
         self.faults += report.faults;
+        self.struck.iter_mut().zip(report.struck).for_each(|(sum, n)| *sum += n);
+        self.watched += report.watched;
         self.wrong += u64::from(!report.violations.is_empty());
         self.undecided += report.undecided;
         self.trace = self.trace.wrapping_add(report.trace_hash);
@@ -131,11 +141,11 @@ impl Sum {
 
 impl fmt::Display for Sum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seeds, ops, hits, faults, wrong, undecided, trace } = self;
+        let Self { seeds, ops, hits, faults, struck: _, watched, wrong, undecided, trace } = self;
         write!(
             f,
-            "seeds={seeds} ops={ops} hits={hits} faults={faults} violating={wrong} undecided={undecided} \
-             trace={trace:016x}"
+            "seeds={seeds} ops={ops} hits={hits} watched={watched} faults={faults} violating={wrong} \
+             undecided={undecided} trace={trace:016x}"
         )
     }
 }
@@ -146,16 +156,63 @@ pub fn main(given: impl Iterator<Item = String>) -> ExitCode {
         eprintln!("{USAGE}\nbugs:{}", Planted::ALL.map(|bug| format!(" {bug:?}")).concat());
         return ExitCode::from(2);
     };
+    if let Some(bases) = options.survey {
+        let bugs = options.bug.map_or(Planted::ALL.to_vec(), |bug| vec![bug]);
+        let found = bugs.into_iter().map(|bug| survey(&Options { bug: Some(bug), ..options }, bases));
+        return if found.min() == Some(true) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let (sum, took) = sweep(&options);
     let rate = sum.ops as f64 / took.as_secs_f64().max(1e-9);
     if sum.seeds > 1 {
         println!("{sum} seconds={:.1} ops/s={rate:.0}", took.as_secs_f64());
+        let struck = Fault::ALL.iter().zip(sum.struck).map(|(fault, n)| format!(" {fault:?}={n}"));
+        println!("faults:{}", struck.collect::<String>());
     }
     if sum.seeds > 1 && !sum.reaches(options.floor) {
         println!("too little was done to mean anything: fewer than {} operations a seed", options.floor);
         return ExitCode::FAILURE;
     }
     if sum.wrong > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Seeds from one place on in which a bug is looked for.
+const SURVEYED: u64 = 1_000;
+/// Between two of these places.
+const APART: u64 = 10_000;
+
+/// Tells after how many seeds a bug is found, from `bases` places on; false if it was not found from one of them.
+fn survey(options: &Options, bases: u64) -> bool {
+    let shows = |seed: &u64| !run(*seed, options.config(*seed)).violations.is_empty();
+    let base = |n: u64| options.seed.wrapping_add(n * APART);
+    let first = |from: u64| (from..from + SURVEYED).find(shows).map(|seed| seed - from + 1);
+    let next = AtomicU64::new(0);
+    let found = Mutex::new(Vec::new());
+    on_threads(options.threads, || {
+        loop {
+            let n = next.fetch_add(1, Ordering::Relaxed);
+            if n >= bases {
+                return;
+            }
+            let after = first(base(n)).unwrap_or(u64::MAX);
+            found.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(after);
+        }
+    });
+    let mut found = found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    found.sort_unstable();
+    let told = |n: u64| if n == u64::MAX { format!("> {SURVEYED}") } else { n.to_string() };
+    let (bug, rule) = options.bug.map(|bug| (format!("{bug:?}"), bug.rule())).unwrap_or_default();
+    let (median, most) = (told(found[found.len() / 2]), told(found[found.len() - 1]));
+    println!("{bug} (rule {rule}): median {median}, at most {most} seeds, from {bases} places on");
+    found.last() != Some(&u64::MAX)
+}
+
+fn on_threads(threads: usize, work: impl Fn() + Sync) {
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(&work);
+        }
+        work();
+    });
 }
 
 /// Runs all seeds asked for, or as many as there is time for.
@@ -177,12 +234,7 @@ fn sweep(options: &Options) -> (Sum, Duration) {
             tell(options, seed, &report, &mut told);
         }
     };
-    std::thread::scope(|scope| {
-        for _ in 1..options.threads {
-            scope.spawn(work);
-        }
-        work();
-    });
+    on_threads(options.threads, work);
     let (sum, _) = told.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     (sum, began.elapsed())
 }

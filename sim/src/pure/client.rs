@@ -20,8 +20,8 @@ const ATTEMPTS_MAX: u32 = 8;
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Event {
     Next,
-    /// No answer has come to an attempt of the operation.
-    Late(usize, u32),
+    /// Perhaps no answer has come in time.
+    Late,
 }
 
 #[derive(Debug)]
@@ -32,18 +32,32 @@ pub(super) struct Client {
     born: Option<Born>,
     home: usize,
     pub current: Option<Current>,
+    /// GETs of one name that follow at once.
+    burst: (usize, u64),
+    /// When it looks at its patience next.
+    looks_at: Option<Time>,
 }
 
 #[derive(Debug)]
 pub(super) struct Current {
     pub op: usize,
     attempts: u32,
+    /// When its patience is over.
+    patient_until: Time,
     calls: Vec<Rc<Cell<bool>>>,
 }
 
 impl Client {
     pub fn new(i: usize, home: usize) -> Self {
-        Self { id: ClientId(i as u128 + 1), n: 0, born: None, home, current: None }
+        Self {
+            id: ClientId(i as u128 + 1),
+            n: 0,
+            born: None,
+            home,
+            current: None,
+            burst: (0, 0),
+            looks_at: None,
+        }
     }
 }
 
@@ -51,12 +65,29 @@ impl World {
     pub fn at_client(&mut self, c: usize, event: Event) {
         match event {
             Event::Next => self.next_op(c),
-            Event::Late(op, attempt) => {
-                let current = &self.clients[c].current;
-                if current.as_ref().is_some_and(|now| now.op == op && now.attempts == attempt) {
-                    self.try_again(c);
-                }
-            }
+            Event::Late => self.look_whether_late(c),
+        }
+    }
+
+    fn look_whether_late(&mut self, c: usize) {
+        if self.clients[c].looks_at.is_some_and(|at| at <= self.now) {
+            self.clients[c].looks_at = None;
+        }
+        let Some(until) = self.clients[c].current.as_ref().map(|current| current.patient_until) else {
+            return;
+        };
+        if until <= self.now { self.try_again(c) } else { self.be_patient(c, until) }
+    }
+
+    /// The caller waits until then. One look at the clock is planned at a time, or most would be in vain.
+    fn be_patient(&mut self, c: usize, until: Time) {
+        let client = &mut self.clients[c];
+        if let Some(current) = &mut client.current {
+            current.patient_until = until;
+        }
+        if client.looks_at.is_none_or(|at| at > until) {
+            client.looks_at = Some(until);
+            self.at(until, world::Event::Client(c, Event::Late));
         }
     }
 
@@ -78,7 +109,7 @@ impl World {
             self.clients[c].home = *home;
         }
         self.learn_born(c);
-        let what = fight.map_or_else(|| self.draw(), |(_, what)| what);
+        let what = fight.map_or_else(|| self.draw_or_burst(c), |(_, what)| what);
         let id = match (&what, self.clients[c].born) {
             (What::Get(_) | What::Both(_), _) => None,
             // It has to see Global's clock first.
@@ -92,8 +123,23 @@ impl World {
         let mode = self.draw_mode(&what);
         let (from, answer, took_effect, excused) = (self.now, None, false, false);
         self.history.ops.push(Op { what, from, answer, id, took_effect, effect: None, mode, excused });
-        self.clients[c].current = Some(Current { op, attempts: 0, calls: Vec::new() });
+        self.clients[c].current = Some(Current { op, attempts: 0, patient_until: 0, calls: Vec::new() });
         self.attempt(c);
+    }
+
+    /// Many callers read one name again and again: most operations of a busy node are such.
+    fn draw_or_burst(&mut self, c: usize) -> What {
+        let (key, left) = self.clients[c].burst;
+        if left > 0 {
+            self.clients[c].burst = (key, left - 1);
+            return What::Get(key);
+        }
+        if self.rng.chance(self.cfg.bursts) {
+            let (key, left) = (self.rng.below(self.cfg.keys), self.rng.between(10, 150));
+            self.clients[c].burst = (key, left);
+            return What::Get(key);
+        }
+        self.draw()
     }
 
     fn draw(&mut self) -> What {
@@ -154,6 +200,8 @@ impl World {
         let Some(current) = self.clients[c].current.as_mut() else { return };
         current.attempts += 1;
         let (op, attempt) = (current.op, current.attempts);
+        // The hit may answer at once.
+        current.patient_until = Time::MAX;
         let what = self.history.ops[op].what.clone();
         let mut id = self.history.ops[op].id;
         if self.planted(Planted::RestampRetries)
@@ -171,7 +219,11 @@ impl World {
             Some(_) => self.rng.between(100, 3_000) * MS,
             None => self.patience().unwrap_or(3_000 * MS),
         };
-        self.after(patience, world::Event::Client(c, Event::Late(op, attempt)));
+        // Unless it was answered already.
+        if self.clients[c].current.as_ref().is_some_and(|now| now.op == op && now.patient_until == Time::MAX)
+        {
+            self.be_patient(c, self.now + patience);
+        }
     }
 
     fn call(&mut self, c: usize, i: usize, op: usize, what: &What, id: Option<RequestId>) {
@@ -183,8 +235,8 @@ impl World {
         let name = |key: &usize| self.keys[*key].clone();
         let command = match what {
             What::Get(key) => {
-                let event = local::Event::Get(call, name(key));
-                return self.local_event(i, 0, event);
+                let (event, life) = (local::Event::Get(call, name(key)), self.locals[i].life);
+                return self.reach_local(i, life, event);
             }
             What::Both(keys) => {
                 let event = local::Event::Both(call, Both::of([name(&keys[0]), name(&keys[1])]));
@@ -224,7 +276,8 @@ impl World {
         if let Some(current) = self.clients[c].current.take() {
             current.calls.iter().for_each(|gone| gone.set(true));
         }
-        let think = self.haste().unwrap_or_else(|| self.think());
+        let bursts = self.clients[c].burst.1 > 0;
+        let think = self.haste().unwrap_or_else(|| if bursts { 0 } else { self.think() });
         self.after(think, world::Event::Client(c, Event::Next));
     }
 
@@ -249,10 +302,10 @@ impl World {
             Err(e) => match e.kind() {
                 Kind::Closed => self.done(c),
                 Kind::Unavailable | Kind::Exhausted | Kind::Pending => {
-                    let Some(current) = &self.clients[c].current else { return };
-                    let late = Event::Late(current.op, current.attempts);
                     let soon = self.rng.between(5, 50) * MS;
-                    self.after(soon, world::Event::Client(c, late));
+                    // Whatever it did in a burst is over.
+                    self.clients[c].burst = (0, 0);
+                    self.be_patient(c, self.now + soon);
                 }
                 _ => self.violation(|| format!("op {} was answered {e:?}", call.op)),
             },

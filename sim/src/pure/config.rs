@@ -35,6 +35,8 @@ pub struct Config {
     pub asks: BTreeMap<Asks, u64>,
     /// How long a caller thinks at most, in microseconds.
     pub think_us: u64,
+    /// How often of a thousand times a caller begins to read one name again and again.
+    pub bursts: u64,
     /// What is wrong on purpose.
     pub planted: Option<Planted>,
     /// Whether only what callers were told is judged, and not the state of the machines.
@@ -163,6 +165,7 @@ impl Config {
             faults: draw_faults(&mut rng),
             asks: draw_asks(&mut rng),
             think_us: rng.pick(&[300, 5_000, 40_000]),
+            bursts: rng.pick(&[0, 50, 150]),
             planted: None,
             black_box: false,
             narrate: false,

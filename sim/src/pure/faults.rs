@@ -27,8 +27,15 @@ impl World {
             Fault::Stalls => {
                 let long = self.rng.pick(&[5, 60, 600, 3_000]);
                 let until = self.now + self.rng.between(1, long) * MS;
+                // One way or both.
+                let way = self.rng.between(0, 3);
                 let link = &mut self.net.links[i];
-                (link.to_global, link.to_local) = (until, until);
+                if way != 1 {
+                    link.to_local = until;
+                }
+                if way != 2 {
+                    link.to_global = until;
+                }
             }
             Fault::LocalCrashes if self.rng.chance(300) => self.crash_local(i),
             Fault::LocalStops if self.rng.chance(300) => self.local_event(i, 0, local::Event::Leave),

@@ -21,9 +21,7 @@ use dstore_global::change::Commit;
 use dstore_global::feed::Log;
 use dstore_global::sessions::{Action, Answered, LogBounds, OpNo, Registration, Sessions, StreamId, Terms};
 use dstore_shared::frame::{Answer, Down, Request, Resumption, Up};
-use dstore_shared::{
-    Command, Entry, Epoch, FlightId, HistoryId, Moment, Name, Outcome, RequestId, Revision,
-};
+use dstore_shared::{Command, Entry, Epoch, FlightId, HistoryId, Moment, Name, Outcome, RequestId, Revision};
 use planted::Sabotage;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

@@ -109,7 +109,13 @@ impl History {
     }
 
     /// A change has become visible. False if the request had an effect before.
-    pub fn visible(&mut self, now: Time, id: RequestId, changes: &[(usize, Option<u64>)], told: Told) -> bool {
+    pub fn visible(
+        &mut self,
+        now: Time,
+        id: RequestId,
+        changes: &[(usize, Option<u64>)],
+        told: Told,
+    ) -> bool {
         for (key, value) in changes {
             self.versions[*key].push((now, *value));
         }

@@ -233,7 +233,11 @@ impl World {
         // A hit, or a question, changes nothing of what may be served.
         let reads = matches!(
             event,
-            Event::Get(..) | Event::Both(..) | Event::Look(..) | Event::ReadClock(..) | Event::ReadClockAbsent(..)
+            Event::Get(..)
+                | Event::Both(..)
+                | Event::Look(..)
+                | Event::ReadClock(..)
+                | Event::ReadClockAbsent(..)
         );
         if !reads {
             self.touched.locals |= 1 << i;

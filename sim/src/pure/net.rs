@@ -78,6 +78,8 @@ impl Net {
         let local = self.of(stream).local;
         let link = self.links[local];
         let stalled = if up { link.to_global } else { link.to_local };
+        // After a stall streams deliver in any order among each other.
+        let stalled = if stalled > now { stalled + rng.between(0, 2_000) * 1_000 } else { 0 };
         let delay = if rng.chance(slow) { rng.between(1, 60) * MS } else { rng.between(20, 1_500) * 1_000 };
         let stream = self.of(stream);
         if stream.cut {

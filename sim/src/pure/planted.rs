@@ -4,7 +4,8 @@
 //! machines stay as they are, and nothing of this is in any binary that serves. The comments name the rules of
 //! docs/PROTOCOL.md or the promises of docs/GUARANTEES.md.
 
-use super::config::{Config, Fault, Weights};
+use super::config::{Asks, Config, Fault, Weights};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 macro_rules! planted {
@@ -161,8 +162,8 @@ impl Planted {
     /// The faults without which it does not show, or seldom.
     fn needs(self) -> &'static [Fault] {
         use Fault::{
-            Cuts, Duplicates, Evictions, GlobalCrashes, GlobalStops, LateFrames, LocalCrashes, LocalPauses, Sieges,
-            Skew, Stalls, Twins,
+            Cuts, Duplicates, Evictions, GlobalCrashes, GlobalStops, LateFrames, LocalCrashes, LocalPauses,
+            Sieges, Skew, Stalls, Twins,
         };
         match self {
             Self::SkipGrace | Self::VisibleBeforeSync | Self::RepliesBeforeSync | Self::ForgottenAsync => {
@@ -170,10 +171,7 @@ impl Planted {
             }
             Self::ReleaseOnStreamLoss
             | Self::IgnoreEra
-            | Self::ReplayOffByOne
-            | Self::LeaseBeforeInvs
             | Self::ForgetsPrefix
-            | Self::ResumeReleases
             | Self::NoWildcard
             | Self::WelcomeServes
             | Self::KeepRevives
@@ -185,11 +183,13 @@ impl Planted {
             Self::LoadAfterLookup => &[Cuts, LocalPauses, Sieges],
             Self::RestampRetries | Self::ForgetsNoEffect => &[Duplicates, Stalls],
             Self::RestampsBorn | Self::BootReused => &[Duplicates, GlobalCrashes, Stalls],
-            Self::ForgetFloor | Self::ForgetLeaseGrown | Self::GraceEndsEarly => &[GlobalCrashes, Cuts, Sieges],
-            Self::StopsWithLeases => &[GlobalStops, Stalls, Sieges],
+            Self::ForgetFloor | Self::ForgetLeaseGrown => &[GlobalCrashes, Cuts, Sieges],
+            Self::GraceEndsEarly => &[GlobalCrashes, Stalls],
+            Self::StopsWithLeases => &[GlobalStops, Stalls],
             Self::IgnoreResync => &[Stalls, LocalPauses, Sieges],
             Self::FenceReleases => &[Twins, LocalCrashes, Sieges],
-            Self::AckOfOldSession => &[Cuts, LateFrames, Stalls, Sieges],
+            Self::AckOfOldSession => &[Cuts, LateFrames, Stalls],
+            Self::ReplayOffByOne | Self::LeaseBeforeInvs | Self::ResumeReleases => &[Cuts, Stalls],
             Self::DropUnnumbered => &[Evictions, Stalls],
             Self::WatchSkipsOne | Self::WatchForgets | Self::WatchHalf => &[Cuts],
             _ => &[Stalls, Sieges],
@@ -209,12 +209,23 @@ impl Config {
         match planted {
             Planted::IgnoreResync => self.queue_max = 4,
             Planted::ForgetLeaseGrown => self.sessions_at_lease = 1,
-            Planted::ReplayOffByOne | Planted::LeaseBeforeInvs | Planted::ForgetFloor | Planted::WelcomeServes => {
+            Planted::ReplayOffByOne
+            | Planted::LeaseBeforeInvs
+            | Planted::ResumeReleases
+            | Planted::AckOfOldSession
+            | Planted::GraceEndsEarly
+            | Planted::StopsWithLeases => self.flapping(),
+            Planted::DropUnnumbered => {
+                (self.keys, self.think_us, self.bursts) = (2, 300, 0);
+                self.faults = Weights::from([(Fault::Evictions, 20), (Fault::Stalls, 1)]);
+            }
+            Planted::ForgetFloor | Planted::WelcomeServes => {
                 (self.log_max, self.replay_max) = (1_000_000, 8_000);
             }
             Planted::SummaryUnchecked | Planted::IgnoreEra => self.log_max = 2,
             Planted::NoWildcard | Planted::WildcardEndsEarly => {
                 (self.log_max, self.replay_max, self.holdings_max) = (1_000_000, 8_000, 1_000);
+                self.keys = 4;
             }
             Planted::AsyncFreesAtCommit => self.modes = true,
             Planted::ForgottenAsync => {
@@ -241,5 +252,13 @@ impl Config {
             _ => {}
         }
         self
+    }
+
+    /// Locals that lose their streams now and then and are back before their leases end, while a few names are bound
+    /// and unbound all the time.
+    fn flapping(&mut self) {
+        (self.log_max, self.replay_max, self.queue_max) = (1_000_000, 8_000, 32_768);
+        (self.lease, self.keys, self.think_us, self.bursts) = (Duration::from_secs(2), 2, 5_000, 0);
+        self.asks = BTreeMap::from([(Asks::Get, 50), (Asks::Set, 25), (Asks::Del, 25)]);
     }
 }

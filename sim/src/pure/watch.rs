@@ -106,7 +106,13 @@ impl World {
     }
 
     /// Tells the feed of a change, and notes it for the checkers, which know it from the map of what is visible.
-    pub(super) fn note_became(&mut self, revision: Revision, name: &Name, value: Option<u64>, was: Option<u64>) {
+    pub(super) fn note_became(
+        &mut self,
+        revision: Revision,
+        name: &Name,
+        value: Option<u64>,
+        was: Option<u64>,
+    ) {
         self.became.push(Became { revision, name: name.clone(), value, was });
     }
 

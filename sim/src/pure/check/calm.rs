@@ -39,7 +39,9 @@ impl World {
             let valid = local.up && self.local_now(*i) < local.valid_until;
             let flights = local.m.flights();
             if !valid || flights > 0 {
-                self.violation(|| format!("calm: local {i} did not recover: valid {valid}, {flights} flights"));
+                self.violation(|| {
+                    format!("calm: local {i} did not recover: valid {valid}, {flights} flights")
+                });
             }
         }
         let counts = self.global.process.as_ref().map(|p| p.m.counts());

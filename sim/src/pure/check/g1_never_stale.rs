@@ -16,16 +16,14 @@ impl World {
             let busy = process.is_some_and(|p| p.m.is_busy(name));
             let truth = self.global.visible.get(name).map(|e| e.bind_rev);
             // What an asynchronous DEL removed may linger, until a strict change has been made.
-            let lingers = || {
-                truth.is_none() && self.history.may_linger(self.key(name), held.value, self.now, self.now)
-            };
+            let lingers =
+                || truth.is_none() && self.history.may_linger(self.key(name), held.value, self.now, self.now);
             if truth != Some(held.rev) && !busy && !lingers() {
                 let rev = held.rev;
                 wrong.push(format!("G1: local {i} may serve {name:?} of {rev:?}, but it is {truth:?}"));
             }
-            let waited = in_grace
-                || busy
-                || process.is_none_or(|p| p.m.would_wait_for(local_id, incarnation, name));
+            let waited =
+                in_grace || busy || process.is_none_or(|p| p.m.would_wait_for(local_id, incarnation, name));
             if !waited {
                 wrong.push(format!("G1: local {i} may serve {name:?} and nobody would wait for it"));
             }

@@ -23,7 +23,8 @@ impl World {
     /// What Global shows is what its disk has, as the process begins: nothing is lost and nothing is back.
     pub(in crate::pure) fn check_recovered(&mut self) {
         for key in 0..self.keys.len() {
-            let bound = self.global.visible.get(&self.keys[key]).map(|e| crate::pure::local::value_of(e.hash));
+            let bound =
+                self.global.visible.get(&self.keys[key]).map(|e| crate::pure::local::value_of(e.hash));
             let truth = self.history.truth(key);
             if bound != truth {
                 self.violation(|| format!("G3: key {key} is {bound:?} and should be {truth:?}"));

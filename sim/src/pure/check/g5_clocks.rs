@@ -11,8 +11,8 @@ impl World {
         let now = self.global.clock.read(self.now);
         let end = process.m.lease_end(local_id, incarnation).filter(|end| *end > now);
         let serves_until = local.clock.time_of(local.valid_until);
-        let holds = end.is_some_and(|end| serves_until <= self.global.clock.time_of(end))
-            || process.m.in_grace(now);
+        let holds =
+            end.is_some_and(|end| serves_until <= self.global.clock.time_of(end)) || process.m.in_grace(now);
         if !holds {
             self.violation(|| {
                 format!("G5: local {i} serves until {serves_until} ns, global waits until {end:?}")

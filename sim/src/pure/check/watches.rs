@@ -26,7 +26,13 @@ pub(in crate::pure) struct Due {
 
 impl World {
     /// A watcher was told of a change.
-    pub(in crate::pure) fn check_told(&mut self, w: usize, name: &Name, revision: Revision, happened: Happened) {
+    pub(in crate::pure) fn check_told(
+        &mut self,
+        w: usize,
+        name: &Name,
+        revision: Revision,
+        happened: Happened,
+    ) {
         let watcher = &self.watchers[w];
         let prefix = watcher.prefix();
         let mut next = watcher.due.next;
@@ -57,18 +63,19 @@ impl World {
     pub(in crate::pure) fn check_through(&mut self, w: usize, through: Revision) {
         let Due { next, through: before } = self.watchers[w].due;
         let prefix = self.watchers[w].prefix();
-        let missing = self.became[next..]
+        let due = self.became.get(next..).unwrap_or_default();
+        let missing = due
             .iter()
             .take_while(|became| became.revision <= through)
             .find(|became| prefix.covers(&became.name))
             .cloned();
+        let whole = due.iter().take_while(|became| became.revision <= through).count();
         let head = self.became.last().map_or(Revision(0), |became| became.revision).max(self.global.head());
         if missing.is_some() || through < before || through > head {
             self.violation(|| {
                 format!("watches: {w} was told all up to {through} after {before}, head {head}, without {missing:?}")
             });
         }
-        let whole = self.became[next..].iter().take_while(|became| became.revision <= through).count();
         self.watchers[w].due = Due { next: next + whole, through };
     }
 }

@@ -7,7 +7,8 @@ use crate::pure::world::World;
 use dstore_global::sessions::{Action, StreamId, Terms};
 use dstore_shared::frame::{Down, Hello, Up};
 use dstore_shared::{
-    ClientId, Epoch, Incarnation, LocalId, Moment, Name, Outcome, Prefix, RegSeq, RequestId, Revision, SetOutcome,
+    ClientId, Epoch, Incarnation, LocalId, Moment, Name, Outcome, Prefix, RegSeq, RequestId, Revision,
+    SetOutcome,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -90,15 +91,15 @@ impl World {
     }
 
     /// What becomes of a frame of a Local.
-    pub(super) fn doctored_up(&mut self, stream: u64, frame: Up) -> (u64, Up) {
-        match frame {
-            Up::Ack { epoch, seq } if self.planted(Planted::AckOfOldSession) => {
-                let sessions = &self.global.sabotage.sessions;
-                let of = sessions.get(&stream).map(|(local, incarnation, _)| (*local, *incarnation));
-                let newest = sessions.iter().rev().find(|(_, (l, i, _))| Some((*l, *i)) == of);
-                newest.map_or((stream, Up::Ack { epoch, seq }), |(stream, (.., epoch))| {
-                    (*stream, Up::Ack { epoch: *epoch, seq })
-                })
+    pub(super) fn doctored_up(&mut self, stream: u64, frame: Up) -> Option<(u64, Up)> {
+        Some(match frame {
+            Up::Ack { seq, .. } if self.planted(Planted::AckOfOldSession) => {
+                let (stream, epoch) = self.newest_session(stream)?;
+                (stream, Up::Ack { epoch, seq })
+            }
+            Up::Keep { epoch: of, n, acked } if self.planted(Planted::AckOfOldSession) => {
+                let (newest, epoch) = self.newest_session(stream)?;
+                (newest, Up::Keep { epoch, n: if epoch == of { n } else { 0 }, acked })
             }
             Up::Summary { epoch, batch, names, .. } if self.planted(Planted::WildcardEndsEarly) => {
                 (stream, Up::Summary { epoch, batch, names, last: true })
@@ -113,12 +114,22 @@ impl World {
                 (stream, Up::Drop { epoch, names: names.into_iter().map(any).collect() })
             }
             frame => (stream, frame),
-        }
+        })
+    }
+
+    /// The newest session of whoever has or had one on `stream`.
+    fn newest_session(&self, stream: u64) -> Option<(u64, Epoch)> {
+        let sessions = &self.global.sabotage.sessions;
+        let of = sessions.get(&stream).map(|(local, incarnation, _)| (*local, *incarnation))?;
+        let newest = sessions.iter().rev().find(|(_, (local, incarnation, _))| (*local, *incarnation) == of);
+        newest.map(|(stream, (.., epoch))| (*stream, *epoch))
     }
 
     /// Answers the KEEP of a session that has run out.
     pub(super) fn revive(&mut self, now: Moment, stream: u64, n: u64) {
-        let Some((local, incarnation, epoch)) = self.global.sabotage.sessions.get(&stream).copied() else { return };
+        let Some((local, incarnation, epoch)) = self.global.sabotage.sessions.get(&stream).copied() else {
+            return;
+        };
         let m = self.machine();
         if n > 0 && m.lease_end(local, incarnation).is_none() {
             let (lease, through, born) = (m.lease(), m.head(), m.born(now));
