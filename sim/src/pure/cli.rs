@@ -82,17 +82,10 @@ impl Options {
 
     /// The command that runs one seed again.
     fn replay(&self, seed: u64) -> String {
-        let mut command = format!("cargo run -p dstore-sim --release -- pure --seed {seed}");
-        if let Some(bug) = self.bug {
-            command += &format!(" --bug {bug:?}");
-        }
-        if self.black_box {
-            command += " --black-box";
-        }
-        if let Some(seconds) = self.life {
-            command += &format!(" --life {seconds}");
-        }
-        command + " --trace"
+        let bug = self.bug.map(|bug| format!(" --bug {bug:?}")).unwrap_or_default();
+        let black_box = if self.black_box { " --black-box" } else { "" };
+        let life = self.life.map(|seconds| format!(" --life {seconds}")).unwrap_or_default();
+        format!("cargo run -p dstore-sim --release -- pure --seed {seed}{bug}{black_box}{life} --trace")
     }
 }
 
@@ -202,7 +195,7 @@ fn survey(options: &Options, bases: u64) -> bool {
     let told = |n: u64| if n == u64::MAX { format!("> {SURVEYED}") } else { n.to_string() };
     let (bug, rule) = options.bug.map(|bug| (format!("{bug:?}"), bug.rule())).unwrap_or_default();
     let (median, most) = (told(found[found.len() / 2]), told(found[found.len() - 1]));
-    println!("{bug} (rule {rule}): median {median}, at most {most} seeds, from {bases} places on");
+    println!("{bug} ({rule}): median {median}, at most {most} seeds, from {bases} places on");
     found.last() != Some(&u64::MAX)
 }
 

@@ -135,7 +135,7 @@ impl World {
             return What::Get(key);
         }
         if self.rng.chance(self.cfg.bursts) {
-            let (key, left) = (self.rng.below(self.cfg.keys), self.rng.between(10, 150));
+            let (key, left) = (self.rng.below(self.cfg.keys), self.rng.between(10, 600));
             self.clients[c].burst = (key, left);
             return What::Get(key);
         }
@@ -212,6 +212,7 @@ impl World {
         let home = self.clients[c].home;
         self.call(c, home, op, &what, id);
         if id.is_some() && self.has(Fault::Duplicates) && self.rng.chance(100) {
+            self.struck[Fault::Duplicates as usize] += 1;
             let other = self.rng.below(self.homes());
             self.call(c, other, op, &what, id);
         }
@@ -296,7 +297,7 @@ impl World {
         self.learn_born(c);
         match answer {
             Ok(told) => {
-                self.note_answer(call.op, told);
+                self.note_answer(c, call.op, told);
                 self.done(c);
             }
             Err(e) => match e.kind() {
@@ -312,12 +313,16 @@ impl World {
         }
     }
 
-    fn note_answer(&mut self, op: usize, told: Told) {
+    fn note_answer(&mut self, c: usize, op: usize, told: Told) {
         let mut hash = DefaultHasher::new();
         told.hash(&mut hash);
         self.trace(op as u64);
         self.trace(hash.finish());
         let is_change = self.history.ops[op].id.is_some();
+        if told == Told::Got(None) {
+            // Who asks again and again for what is not there asks Global each time.
+            self.clients[c].burst = (0, 0);
+        }
         self.history.ops[op].answer = Some((self.now, told));
         let excused = self.cfg.modes && self.history.excuses(&self.history.ops[op]);
         self.history.ops[op].excused = excused;

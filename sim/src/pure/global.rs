@@ -166,8 +166,8 @@ pub(super) struct Global {
     sabotage: Sabotage,
 }
 
-/// Outcomes that are durable, at most; the machine remembers fewer of a client and a boot.
-const OUTCOMES_KEPT: usize = 8_000;
+/// Outcomes that are durable, at most: those of the last minutes.
+const OUTCOMES_KEPT: usize = 2_000;
 /// Commits that the journal has, at most.
 const COMMITS_KEPT: usize = 4_000;
 

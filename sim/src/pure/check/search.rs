@@ -364,6 +364,25 @@ mod tests {
     }
 
     #[test]
+    fn half_a_delete_by_prefix_is_not_nor_a_count_that_was_never_true() {
+        let under = |told| op(2, 20, What::DelPrefix(0, vec![0, 1]), Told::RemovedUnder(told));
+        let judged = |told, a, b| {
+            let both = [set(0, 1, 1), op(0, 1, What::Set(1, 2), Told::Stored), under(told)];
+            let reads = [get(3, 4, 0, a), get(5, 6, 1, b)];
+            judge(&both.into_iter().chain(reads).collect::<Vec<_>>(), [0, 1])
+        };
+        assert_eq!(judged(2, None, Some(2)), Verdict::Not);
+        assert_eq!(judged(2, Some(1), None), Verdict::Linearizable);
+        assert_eq!(judged(2, None, None), Verdict::Linearizable);
+        assert_eq!(judged(1, Some(1), None), Verdict::Not);
+        // Of three names, of which this looks at two, the number tells nothing.
+        let of_three = op(2, 20, What::DelPrefix(0, vec![0, 1, 2]), Told::RemovedUnder(3));
+        let ops = [set(0, 1, 1), of_three, get(21, 22, 0, None)];
+        assert_eq!(judge(&ops, [0, 1]), Verdict::Linearizable);
+        assert_eq!(judge(&[ops[0].clone(), ops[1].clone(), get(21, 22, 0, Some(1))], [0, 1]), Verdict::Not);
+    }
+
+    #[test]
     fn an_unanswered_change_may_take_effect_at_any_time_if_it_did_at_all() {
         let lost = |took_effect| Op { answer: None, took_effect, ..set(0, 0, 1) };
         let read = get(100, 101, 0, Some(1));

@@ -210,6 +210,7 @@ impl World {
 
     /// The process goes on without writing, and dies soon.
     fn sync_fails(&mut self, batch: Batch) {
+        self.struck[Fault::SyncFailures as usize] += 1;
         let error = Error::unavailable("outcome unknown");
         for end in &batch.ends {
             self.machine().fail(end.op, &error);

@@ -173,8 +173,12 @@ impl World {
             acks.push((*epoch, *seq));
         }
         match (self.cfg.planted, frame) {
-            (Some(Planted::NoRepeatedInvs), Down::Inv { .. }) if greeted => None,
-            (Some(Planted::ForgetsPrefix), Down::InvPrefix { .. }) if greeted => None,
+            (Some(Planted::NoRepeatedInvs), Down::Inv { .. })
+            | (Some(Planted::ForgetsPrefix), Down::InvPrefix { .. })
+                if greeted =>
+            {
+                None
+            }
             (Some(Planted::NoWildcard), Down::Summarized { batch: u64::MAX, .. }) => None,
             (Some(Planted::NoWildcard), Down::Welcome { epoch, head, resumption, lease, born, loss, .. }) => {
                 Some(Down::Welcome { epoch, head, resumption, lease, born, list: false, loss })
