@@ -267,8 +267,11 @@ impl World {
             Event::Lost(stream) => self.machine().stream_lost(StreamId(stream)),
             Event::Tick => {
                 let process = self.global.process.as_mut().expect("global is up");
-                process.tick_at = None;
-                while process.m.tick(now) {}
+                // Another was planned since, for an earlier moment, or is to come for a later one.
+                if process.tick_at.is_some_and(|at| at <= now) {
+                    process.tick_at = None;
+                    while process.m.tick(now) {}
+                }
             }
             Event::Read(no) => self.read(no),
             Event::Answer(no) => self.answer_read(no),
@@ -362,7 +365,8 @@ impl World {
                         self.send_session(stream, frame);
                     }
                 }
-                Action::Close(..) if self.planted(Planted::KeepRevives) => {}
+                Action::Close(..)
+                    if self.planted(Planted::KeepRevives) || self.planted(Planted::AckOfOldSession) => {}
                 Action::Close(stream, _) => self.close(stream.0, true),
                 Action::Commit(op, job) => {
                     self.global.process.as_mut().expect("global is up").queue.push_back((op, job));
@@ -399,7 +403,8 @@ impl World {
     fn plan_tick(&mut self) {
         let process = self.global.process.as_mut().expect("global is up");
         let due = process.m.next_deadline();
-        if let Some(deadline) = due.filter(|_| due != process.tick_at) {
+        // One that comes too early plans the next: leases are renewed all the time.
+        if let Some(deadline) = due.filter(|due| process.tick_at.is_none_or(|at| *due < at)) {
             process.tick_at = due;
             let late = self.rng.between(0, TICK_LATE_MAX.as_micros() as u64) * 1_000;
             let at = self.global.clock.time_of(deadline).max(self.now) + late;
