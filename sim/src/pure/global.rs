@@ -365,8 +365,7 @@ impl World {
                         self.send_session(stream, frame);
                     }
                 }
-                Action::Close(..)
-                    if self.planted(Planted::KeepRevives) || self.planted(Planted::AckOfOldSession) => {}
+                Action::Close(..) if self.planted(Planted::KeepRevives) => {}
                 Action::Close(stream, _) => self.close(stream.0, true),
                 Action::Commit(op, job) => {
                     self.global.process.as_mut().expect("global is up").queue.push_back((op, job));

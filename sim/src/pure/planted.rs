@@ -75,8 +75,6 @@ planted! {
     FenceReleases "12",
     /// INVs are acknowledged at once and applied a little later.
     AckBeforeRemoval "13",
-    /// An ACK of an older session counts for the present one.
-    AckOfOldSession "13",
     /// INVs of running drains are left out of a resumption.
     NoRepeatedInvs "14",
     /// What a Local that comes back missed is repeated to it but for the first change.
@@ -162,8 +160,8 @@ impl Planted {
     /// The faults without which it does not show, or seldom.
     fn needs(self) -> &'static [Fault] {
         use Fault::{
-            Cuts, Duplicates, Evictions, GlobalCrashes, GlobalStops, LateFrames, LocalCrashes, LocalPauses,
-            Sieges, Skew, Stalls, Twins,
+            Cuts, Duplicates, Evictions, GlobalCrashes, GlobalStops, LocalCrashes, LocalPauses, Sieges, Skew,
+            Stalls, Twins,
         };
         match self {
             Self::SkipGrace | Self::VisibleBeforeSync | Self::RepliesBeforeSync | Self::ForgottenAsync => {
@@ -188,7 +186,6 @@ impl Planted {
             Self::StopsWithLeases => &[GlobalStops, Stalls],
             Self::IgnoreResync => &[Stalls, LocalPauses, Sieges],
             Self::FenceReleases => &[Twins, LocalCrashes, Sieges],
-            Self::AckOfOldSession => &[Cuts, LateFrames, Stalls],
             Self::ResumeReleases => &[Cuts, Stalls],
             Self::DropUnnumbered => &[Evictions, Stalls],
             Self::WatchSkipsOne | Self::WatchForgets | Self::WatchHalf => &[Cuts],
@@ -215,11 +212,6 @@ impl Config {
                 (self.lease, self.clients, self.think_us) = (Duration::from_millis(100), 3, 40_000);
                 self.asks = BTreeMap::from([(Asks::Get, 50), (Asks::Set, 5)]);
                 self.faults = Weights::from([(Fault::Sieges, 1)]);
-            }
-            Planted::AckOfOldSession => {
-                self.flapping();
-                (self.lease, self.locals) = (Duration::from_millis(400), 2);
-                self.faults = Weights::from([(Fault::Cuts, 8), (Fault::Stalls, 8), (Fault::LateFrames, 1)]);
             }
             Planted::ResumeReleases | Planted::GraceEndsEarly | Planted::StopsWithLeases => self.flapping(),
             Planted::DropUnnumbered => {

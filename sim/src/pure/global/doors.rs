@@ -12,7 +12,7 @@ use dstore_shared::{Command, DeleteMode, Epoch, Name, RegSeq, RequestId, Revisio
 impl World {
     pub(super) fn frame_at_global(&mut self, stream: u64, frame: Up) {
         let now = self.global_now();
-        let Some((stream, frame)) = self.doctored_up(stream, frame) else { return };
+        let frame = self.doctored_up(stream, frame);
         let id = StreamId(stream);
         match frame {
             Up::Hello(mut hello) => {

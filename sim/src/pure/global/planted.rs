@@ -91,18 +91,10 @@ impl World {
     }
 
     /// What becomes of a frame of a Local.
-    pub(super) fn doctored_up(&mut self, stream: u64, frame: Up) -> Option<(u64, Up)> {
-        Some(match frame {
-            Up::Ack { seq, .. } if self.planted(Planted::AckOfOldSession) => {
-                let (stream, epoch) = self.newest_session(stream)?;
-                (stream, Up::Ack { epoch, seq })
-            }
-            Up::Keep { epoch: of, n, acked } if self.planted(Planted::AckOfOldSession) => {
-                let (newest, epoch) = self.newest_session(stream)?;
-                (newest, Up::Keep { epoch, n: if epoch == of { n } else { 0 }, acked })
-            }
+    pub(super) fn doctored_up(&mut self, stream: u64, frame: Up) -> Up {
+        match frame {
             Up::Summary { epoch, batch, names, .. } if self.planted(Planted::WildcardEndsEarly) => {
-                (stream, Up::Summary { epoch, batch, names, last: true })
+                Up::Summary { epoch, batch, names, last: true }
             }
             Up::Drop { epoch, names } if self.planted(Planted::DropUnnumbered) => {
                 let local = self.net.of(stream).local;
@@ -111,18 +103,10 @@ impl World {
                     let seq = newest.get(&(local, name.clone())).copied().unwrap_or(seq);
                     (name, seq)
                 };
-                (stream, Up::Drop { epoch, names: names.into_iter().map(any).collect() })
+                Up::Drop { epoch, names: names.into_iter().map(any).collect() }
             }
-            frame => (stream, frame),
-        })
-    }
-
-    /// The newest session of whoever has or had one on `stream`.
-    fn newest_session(&self, stream: u64) -> Option<(u64, Epoch)> {
-        let sessions = &self.global.sabotage.sessions;
-        let of = sessions.get(&stream).map(|(local, incarnation, _)| (*local, *incarnation))?;
-        let newest = sessions.iter().rev().find(|(_, (local, incarnation, _))| (*local, *incarnation) == of);
-        newest.map(|(stream, (.., epoch))| (*stream, *epoch))
+            frame => frame,
+        }
     }
 
     /// Answers the KEEP of a session that has run out.
