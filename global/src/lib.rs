@@ -14,7 +14,7 @@ mod config;
 pub mod data_dir;
 mod door;
 pub mod engine;
-mod feed;
+pub mod feed;
 #[cfg(test)]
 mod full;
 #[cfg(feature = "fuzzing")]

@@ -1,4 +1,5 @@
-//! Runs seeds and prints a line for each: `dstore-sim --seed N [--seeds M] [--bug NAME]`.
+//! Runs seeds and prints a line for each: `dstore-sim --seed N [--seeds M] [--bug NAME]`, or those of the two
+//! machines alone: `dstore-sim pure --seed N …`.
 //! With `RUST_LOG` set it also prints the plan and what the product logs, with virtual time.
 
 use dstore_sim::run::{Bug, Plan, run};
@@ -7,6 +8,9 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).is_some_and(|first| first == "pure") {
+        return dstore_sim::pure::cli::main(std::env::args().skip(2));
+    }
     let Some((first, count, bug)) = arguments(std::env::args().skip(1)) else {
         eprintln!("usage: dstore-sim --seed N [--seeds M] [--bug client-cache|slow-clock|forgetful-disk]");
         return ExitCode::from(2);

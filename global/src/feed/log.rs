@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 /// How much is remembered.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
+pub struct Limits {
     /// Events, and so revisions that are about names.
     pub events: usize,
     /// Bytes that they take.
@@ -36,16 +36,18 @@ const EVENT_BYTES: usize = 96;
 
 /// What a name was bound to that a commit unbinds.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Unbound {
+pub struct Unbound {
     /// Of the commit.
     pub revision: Revision,
+    /// The name.
     pub name: Name,
+    /// What it was bound to.
     pub was: Entry,
 }
 
 /// What is remembered: every event of the revisions above the floor up to the head.
 #[derive(Debug)]
-pub(crate) struct Log {
+pub struct Log {
     limits: Limits,
     whole: VecDeque<Arc<Chunk>>,
     open: Chunk,
@@ -57,7 +59,7 @@ pub(crate) struct Log {
 
 /// Consecutive events.
 #[derive(Default, Debug)]
-pub(crate) struct Chunk {
+pub struct Chunk {
     /// Number of the first, counted since the log began.
     first: u64,
     events: Vec<Row>,
@@ -76,21 +78,22 @@ struct Row {
 
 /// Where a watcher is.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub struct Place {
     after: Revision,
     /// The number of the event that he looks at next; unknown before the first look.
     next: Option<u64>,
 }
 
 impl Place {
-    pub(super) fn after(after: Revision) -> Self {
+    /// Right behind everything of a revision.
+    pub fn after(after: Revision) -> Self {
         Self { after, next: None }
     }
 }
 
 /// What a watcher wants.
 #[derive(Debug)]
-pub(super) struct Wanted {
+pub struct Wanted {
     /// Of packed names.
     pub prefix: Bytes,
     /// Where the key begins in them.
@@ -99,13 +102,16 @@ pub(super) struct Wanted {
 
 /// What still fits a batch.
 #[derive(Debug)]
-pub(super) struct Room {
-    events: usize,
-    bytes: usize,
+pub struct Room {
+    /// Events.
+    pub events: usize,
+    /// Bytes of keys and entries.
+    pub bytes: usize,
 }
 
 /// What a watcher is to do next.
-pub(super) enum Part {
+#[derive(Debug)]
+pub enum Part {
     /// Read this chunk, without the lock; what follows it has this revision, or everything up to this head was in it.
     Whole(Arc<Chunk>, After),
     /// There is no more, or no room.
@@ -114,8 +120,10 @@ pub(super) enum Part {
 
 /// What follows a chunk.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum After {
+pub enum After {
+    /// An event of this revision.
     Event(Revision),
+    /// No event up to this head.
     Nothing(Revision),
 }
 
@@ -131,39 +139,44 @@ impl After {
 
 impl Log {
     /// A log that knows nothing of what was up to `head`.
-    pub(crate) fn new(head: Revision, limits: Limits) -> Self {
+    pub fn new(head: Revision, limits: Limits) -> Self {
         let open = Chunk::default();
         Self { limits, whole: VecDeque::new(), open, floor: head, head, events: 0, bytes: 0 }
     }
 
     /// The newest revision of which it tells.
-    pub(crate) fn head(&self) -> Revision {
+    pub fn head(&self) -> Revision {
         self.head
     }
 
     /// What may be watched after, at the earliest.
-    pub(crate) fn floor(&self) -> Revision {
+    pub fn floor(&self) -> Revision {
         self.floor
     }
 
+    /// How many events are remembered.
+    pub fn events(&self) -> usize {
+        self.events
+    }
+
     /// Bytes that the events take.
-    pub(crate) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.bytes + self.open.bytes()
     }
 
     /// Takes `bytes` at most from now on; gives what it forgets.
-    pub(crate) fn limit(&mut self, bytes: usize) -> Vec<Arc<Chunk>> {
+    pub fn limit(&mut self, bytes: usize) -> Vec<Arc<Chunk>> {
         self.limits.bytes = bytes;
         self.evict()
     }
 
     /// Room for a whole batch.
-    pub(super) fn batch() -> Room {
+    pub fn batch() -> Room {
         Room { events: WATCH_EVENTS_MAX, bytes: WATCH_BYTES_MAX }
     }
 
     /// Takes the next commits in.
-    pub(crate) fn append(&mut self, commits: &[Commit], unbound: &[Unbound]) {
+    pub fn append(&mut self, commits: &[Commit], unbound: &[Unbound]) {
         let mut unbound = unbound.iter().peekable();
         for commit in commits {
             for change in &commit.changes {
@@ -195,7 +208,7 @@ impl Log {
     }
 
     /// Forgets what is too much, the oldest chunks first; gives them to be dropped.
-    pub(crate) fn evict(&mut self) -> Vec<Arc<Chunk>> {
+    pub fn evict(&mut self) -> Vec<Arc<Chunk>> {
         let mut gone = Vec::new();
         while self.bytes() > self.limits.bytes || self.events > self.limits.events {
             let Some(oldest) = self.whole.pop_front() else { break };
@@ -212,13 +225,7 @@ impl Log {
     ///
     /// # Errors
     /// `TooOld` if he is at what was forgotten.
-    pub(super) fn part(
-        &self,
-        place: &mut Place,
-        wanted: &Wanted,
-        room: &mut Room,
-        seen: &mut Seen,
-    ) -> Result<Part> {
+    pub fn part(&self, place: &mut Place, wanted: &Wanted, room: &mut Room, seen: &mut Seen) -> Result<Part> {
         let oldest = self.whole.front().map_or(self.open.first, |chunk| chunk.first);
         let next = match place.next {
             Some(next) => next,
@@ -271,7 +278,7 @@ impl Chunk {
     }
 
     /// Copies what is wanted, from the watcher's place on, as long as there is room; true if it went to the end.
-    pub(super) fn read(
+    pub fn read(
         &self,
         place: &mut Place,
         wanted: &Wanted,

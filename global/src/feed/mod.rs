@@ -13,14 +13,13 @@ mod log;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use log::{Limits, Log, Unbound};
+pub use log::{After, Chunk, Limits, Log, Part, Place, Room, Unbound, Wanted};
 
 use crate::change::Commit;
 use dstore_proto::watch::{Seen, WatchQuery, Watching, not_reached, other_history, too_old};
 use dstore_shared::limits::WATCH_PROGRESS;
 use dstore_shared::{Error, HistoryId, Result, Revision};
 use futures_util::stream;
-use log::{Part, Place, Wanted};
 use parking_lot::RwLock;
 use std::pin::pin;
 use std::sync::Arc;

@@ -274,6 +274,11 @@ impl Requests {
         }
     }
 
+    /// The bytes that they take, about.
+    pub fn weight(&self) -> usize {
+        self.weight
+    }
+
     /// How many are remembered.
     pub fn len(&self) -> usize {
         self.by_birth.len()

@@ -92,6 +92,11 @@ impl Slow {
         }
     }
 
+    /// How many are remembered, those forgiven included.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// How many there are at `now`.
     pub fn count(&self, now: Moment) -> usize {
         self.0.values().filter(|hang| now < hang.until).count()

@@ -65,6 +65,11 @@ impl Absences {
         self.names.len()
     }
 
+    /// How many there may be.
+    pub fn max(&self) -> usize {
+        self.max
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()

@@ -61,6 +61,16 @@ pub(super) struct Flight<W> {
 }
 
 impl<W> Flight<W> {
+    /// How many wait for it.
+    pub fn waiters(&self) -> usize {
+        self.early.len() + self.late.len()
+    }
+
+    /// Whether INVs of a name poison it.
+    pub fn has_name(&self) -> bool {
+        self.name.is_some()
+    }
+
     fn clears_poison(&self, r: Revision) -> bool {
         self.poison.is_none_or(|upto| r > upto)
     }
@@ -87,8 +97,8 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         self.seen = self.seen.max(now);
         if let Some(flight) = self.joinable(now, name) {
             let flight = self.flights.get_mut(&flight).expect("an indexed flight");
-            if flight.early.len() + flight.late.len() >= self.bounds.waiters_max {
-                return Err((Error::exhausted("too many callers wait for one name: try again"), waiter));
+            if flight.waiters() >= self.bounds.waiters_max {
+                return Err((too_many_wait(), waiter));
             }
             // To join a binding that was found, registered and not poisoned, while the lease is valid, is as
             // good as a hit.
@@ -316,14 +326,21 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         self.drop_unless(kept, true, flight.name.clone(), flight.reg_seq);
     }
 
-    /// One flight for all of `waiters`, joined before it is sent.
-    fn read_again(&mut self, now: Moment, name: &Name, waiters: Vec<W>) {
+    /// One flight for all of `waiters`, joined before it is sent. Those whom a flight that is there has no room for
+    /// are refused.
+    fn read_again(&mut self, now: Moment, name: &Name, mut waiters: Vec<W>) {
         if waiters.is_empty() {
             return;
         }
         let waiting = self.out(name).find(|f| matches!(f.state, State::Waiting)).map(|f| f.request.flight);
         if let Some(flight) = waiting.and_then(|id| self.flights.get_mut(&id)) {
-            return flight.early.extend(waiters);
+            let room = self.bounds.waiters_max.saturating_sub(flight.waiters());
+            let refused = waiters.split_off(room.min(waiters.len()));
+            flight.early.extend(waiters);
+            if !refused.is_empty() {
+                self.actions.push(Action::Refused(refused, too_many_wait()));
+            }
+            return;
         }
         let ask = Ask::Resolve { name: name.clone(), have: None, cache: true, carry: true };
         let wait = !self.is_valid(now) && self.is_asked(name);
@@ -444,6 +461,10 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         }
         Some(flight)
     }
+}
+
+fn too_many_wait() -> Error {
+    Error::exhausted("too many callers wait for one name: try again")
 }
 
 fn the_only<W>((error, mut waiters): (Error, Vec<W>)) -> (Error, W) {

@@ -17,6 +17,7 @@
 mod absences;
 mod canon;
 mod flights;
+mod inspect;
 mod session;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 /// KEEPs that may be unanswered; older ones are forgotten, and their LEASEs then ignored.
-const KEEPS_MAX: usize = 16;
+pub(super) const KEEPS_MAX: usize = 16;
 
 /// How far the session stream is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,13 +1,16 @@
 //! Callers: each makes one operation at a time, and repeats a change under its id until it is answered.
 
-use super::config::{Fault, Planted};
+use super::config::{Asks, Fault};
 use super::history::{Op, Told, What};
+use super::keys;
 use super::local::{self, Call, hash_of};
 use super::many::Both;
-use super::rng::MS;
+use super::planted::Planted;
+use super::rng::{MS, Time};
 use super::world::{self, World};
 use dstore_shared::{Born, ClientId, Command, DeleteMode, Kind, RequestId, Result};
 use std::cell::Cell;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -17,8 +20,8 @@ const ATTEMPTS_MAX: u32 = 8;
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Event {
     Next,
-    /// No answer has come to an attempt of the operation.
-    Late(usize, u32),
+    /// Perhaps no answer has come in time.
+    Late,
 }
 
 #[derive(Debug)]
@@ -29,18 +32,32 @@ pub(super) struct Client {
     born: Option<Born>,
     home: usize,
     pub current: Option<Current>,
+    /// GETs of one name that follow at once.
+    burst: (usize, u64),
+    /// When it looks at its patience next.
+    looks_at: Option<Time>,
 }
 
 #[derive(Debug)]
 pub(super) struct Current {
     pub op: usize,
     attempts: u32,
+    /// When its patience is over.
+    patient_until: Time,
     calls: Vec<Rc<Cell<bool>>>,
 }
 
 impl Client {
     pub fn new(i: usize, home: usize) -> Self {
-        Self { id: ClientId(i as u128 + 1), n: 0, born: None, home, current: None }
+        Self {
+            id: ClientId(i as u128 + 1),
+            n: 0,
+            born: None,
+            home,
+            current: None,
+            burst: (0, 0),
+            looks_at: None,
+        }
     }
 }
 
@@ -48,12 +65,29 @@ impl World {
     pub fn at_client(&mut self, c: usize, event: Event) {
         match event {
             Event::Next => self.next_op(c),
-            Event::Late(op, attempt) => {
-                let current = &self.clients[c].current;
-                if current.as_ref().is_some_and(|now| now.op == op && now.attempts == attempt) {
-                    self.try_again(c);
-                }
-            }
+            Event::Late => self.look_whether_late(c),
+        }
+    }
+
+    fn look_whether_late(&mut self, c: usize) {
+        if self.clients[c].looks_at.is_some_and(|at| at <= self.now) {
+            self.clients[c].looks_at = None;
+        }
+        let Some(until) = self.clients[c].current.as_ref().map(|current| current.patient_until) else {
+            return;
+        };
+        if until <= self.now { self.try_again(c) } else { self.be_patient(c, until) }
+    }
+
+    /// The caller waits until then. One look at the clock is planned at a time, or most would be in vain.
+    fn be_patient(&mut self, c: usize, until: Time) {
+        let client = &mut self.clients[c];
+        if let Some(current) = &mut client.current {
+            current.patient_until = until;
+        }
+        if client.looks_at.is_none_or(|at| at > until) {
+            client.looks_at = Some(until);
+            self.at(until, world::Event::Client(c, Event::Late));
         }
     }
 
@@ -66,15 +100,16 @@ impl World {
         if self.is_closing() {
             return;
         }
-        if self.rng.chance(80) {
-            self.clients[c].home = self.rng.below(self.cfg.locals);
+        let homes = self.homes();
+        if self.rng.chance(80) || self.clients[c].home >= homes {
+            self.clients[c].home = self.rng.below(homes);
         }
         let fight = self.fight(c);
         if let Some((home, _)) = &fight {
             self.clients[c].home = *home;
         }
         self.learn_born(c);
-        let what = fight.map_or_else(|| self.draw(), |(_, what)| what);
+        let what = fight.map_or_else(|| self.draw_or_burst(c), |(_, what)| what);
         let id = match (&what, self.clients[c].born) {
             (What::Get(_) | What::Both(_), _) => None,
             // It has to see Global's clock first.
@@ -88,27 +123,52 @@ impl World {
         let mode = self.draw_mode(&what);
         let (from, answer, took_effect, excused) = (self.now, None, false, false);
         self.history.ops.push(Op { what, from, answer, id, took_effect, effect: None, mode, excused });
-        self.clients[c].current = Some(Current { op, attempts: 0, calls: Vec::new() });
+        self.clients[c].current = Some(Current { op, attempts: 0, patient_until: 0, calls: Vec::new() });
         self.attempt(c);
+    }
+
+    /// Many callers read one name again and again: most operations of a busy node are such.
+    fn draw_or_burst(&mut self, c: usize) -> What {
+        let (key, left) = self.clients[c].burst;
+        if left > 0 {
+            self.clients[c].burst = (key, left - 1);
+            return What::Get(key);
+        }
+        if self.rng.chance(self.cfg.bursts) {
+            let (key, left) = (self.rng.below(self.cfg.keys), self.rng.between(10, 600));
+            self.clients[c].burst = (key, left);
+            return What::Get(key);
+        }
+        self.draw()
     }
 
     fn draw(&mut self) -> What {
         let key = self.rng.below(self.cfg.keys);
-        match self.rng.between(0, 99) {
-            0..=49 => What::Get(key),
+        match self.rng.weighed(&self.cfg.asks) {
+            Asks::Get => What::Get(key),
             // Half of what it tells may linger after an asynchronous DEL.
-            50..=59 if self.cfg.modes => What::Get(key),
-            50..=59 => What::Both([key, self.other(key)]),
-            60..=81 => {
+            Asks::Both if self.cfg.modes => What::Get(key),
+            Asks::Both => What::Both([key, self.other(key)]),
+            Asks::Set => {
                 // A few values come again, so that some SETs, COPYs and RENAMEs find equal bytes.
                 let value =
                     if self.rng.chance(500) { self.rng.between(1, 2) } else { self.rng.between(4, 1 << 40) };
                 What::Set(key, value)
             }
-            82..=88 => What::Del(vec![key]),
-            89..=92 => What::Del(vec![key, self.other(key)]),
-            n => What::Move { from: key, to: self.other(key), unbinds: n < 98 },
+            Asks::DelPrefix if self.cfg.prefixes => self.under(key),
+            Asks::Del | Asks::DelPrefix => What::Del(vec![key]),
+            Asks::DelBoth => What::Del(vec![key, self.other(key)]),
+            Asks::Copy => What::Move { from: key, to: self.other(key), unbinds: false },
+            Asks::Rename => What::Move { from: key, to: self.other(key), unbinds: true },
         }
+    }
+
+    /// A DEL of a prefix that `key` is under.
+    pub fn under(&mut self, key: usize) -> What {
+        let over: Vec<usize> =
+            (0..keys::PREFIXES.len()).filter(|p| keys::under(*p, self.cfg.keys).contains(&key)).collect();
+        let prefix = self.rng.pick(&over);
+        What::DelPrefix(prefix, keys::under(prefix, self.cfg.keys))
     }
 
     fn other(&mut self, key: usize) -> usize {
@@ -140,6 +200,8 @@ impl World {
         let Some(current) = self.clients[c].current.as_mut() else { return };
         current.attempts += 1;
         let (op, attempt) = (current.op, current.attempts);
+        // The hit may answer at once.
+        current.patient_until = Time::MAX;
         let what = self.history.ops[op].what.clone();
         let mut id = self.history.ops[op].id;
         if self.planted(Planted::RestampRetries)
@@ -150,14 +212,19 @@ impl World {
         let home = self.clients[c].home;
         self.call(c, home, op, &what, id);
         if id.is_some() && self.has(Fault::Duplicates) && self.rng.chance(100) {
-            let other = self.rng.below(self.cfg.locals);
+            self.struck[Fault::Duplicates as usize] += 1;
+            let other = self.rng.below(self.homes());
             self.call(c, other, op, &what, id);
         }
         let patience = match id {
             Some(_) => self.rng.between(100, 3_000) * MS,
             None => self.patience().unwrap_or(3_000 * MS),
         };
-        self.after(patience, world::Event::Client(c, Event::Late(op, attempt)));
+        // Unless it was answered already.
+        if self.clients[c].current.as_ref().is_some_and(|now| now.op == op && now.patient_until == Time::MAX)
+        {
+            self.be_patient(c, self.now + patience);
+        }
     }
 
     fn call(&mut self, c: usize, i: usize, op: usize, what: &What, id: Option<RequestId>) {
@@ -169,8 +236,8 @@ impl World {
         let name = |key: &usize| self.keys[*key].clone();
         let command = match what {
             What::Get(key) => {
-                let event = local::Event::Get(call, name(key));
-                return self.local_event(i, 0, event);
+                let (event, life) = (local::Event::Get(call, name(key)), self.locals[i].life);
+                return self.reach_local(i, life, event);
             }
             What::Both(keys) => {
                 let event = local::Event::Both(call, Both::of([name(&keys[0]), name(&keys[1])]));
@@ -181,6 +248,7 @@ impl World {
             }
             What::Move { from, to, unbinds: false } => Command::Copy { from: name(from), to: name(to) },
             What::Move { from, to, unbinds: true } => Command::Rename { from: name(from), to: name(to) },
+            What::DelPrefix(prefix, _) => Command::DeletePrefix { prefix: keys::prefix(*prefix) },
             What::Del(keys) => {
                 let mode = self.history.ops[op].mode;
                 Command::Delete { names: keys.iter().map(name).collect(), mode }
@@ -200,7 +268,7 @@ impl World {
             current.calls.iter().for_each(|gone| gone.set(true));
         }
         if self.rng.chance(500) {
-            self.clients[c].home = self.rng.below(self.cfg.locals);
+            self.clients[c].home = self.rng.below(self.homes());
         }
         self.attempt(c);
     }
@@ -209,9 +277,15 @@ impl World {
         if let Some(current) = self.clients[c].current.take() {
             current.calls.iter().for_each(|gone| gone.set(true));
         }
-        let think = self.rng.between(1, 40) * MS;
-        let think = self.haste().unwrap_or(think);
+        let bursts = self.clients[c].burst.1 > 0;
+        let think = self.haste().unwrap_or_else(|| if bursts { 0 } else { self.think() });
         self.after(think, world::Event::Client(c, Event::Next));
+    }
+
+    /// How long a caller thinks: now and then long, mostly not.
+    fn think(&mut self) -> Time {
+        let most = if self.rng.chance(50) { 40_000 } else { self.cfg.think_us };
+        self.rng.between(20, most) * 1_000
     }
 
     /// A Local answers a call.
@@ -223,31 +297,44 @@ impl World {
         self.learn_born(c);
         match answer {
             Ok(told) => {
-                let is_change = self.history.ops[call.op].id.is_some();
-                self.trace(if is_change { 1 } else { 2 });
-                self.history.ops[call.op].answer = Some((self.now, told));
-                let excused = self.history.excuses(&self.history.ops[call.op]);
-                self.history.ops[call.op].excused = excused;
-                // Another id of the same change has an effect of its own, which the search will see.
-                let searched_only = self.cfg.black_box || self.planted(Planted::RestampRetries) && is_change;
-                if !searched_only {
-                    let verdict = self.history.judge(&self.history.ops[call.op]);
-                    if let Err(why) = verdict {
-                        self.violation(|| why);
-                    }
-                }
+                self.note_answer(c, call.op, told);
                 self.done(c);
             }
             Err(e) => match e.kind() {
                 Kind::Closed => self.done(c),
                 Kind::Unavailable | Kind::Exhausted | Kind::Pending => {
-                    let Some(current) = &self.clients[c].current else { return };
-                    let late = Event::Late(current.op, current.attempts);
                     let soon = self.rng.between(5, 50) * MS;
-                    self.after(soon, world::Event::Client(c, late));
+                    // Whatever it did in a burst is over.
+                    self.clients[c].burst = (0, 0);
+                    self.be_patient(c, self.now + soon);
                 }
                 _ => self.violation(|| format!("op {} was answered {e:?}", call.op)),
             },
+        }
+    }
+
+    fn note_answer(&mut self, c: usize, op: usize, told: Told) {
+        let mut hash = DefaultHasher::new();
+        told.hash(&mut hash);
+        self.trace(op as u64);
+        self.trace(hash.finish());
+        let is_change = self.history.ops[op].id.is_some();
+        if told == Told::Got(None) {
+            // Who asks again and again for what is not there asks Global each time.
+            self.clients[c].burst = (0, 0);
+        }
+        self.history.ops[op].answer = Some((self.now, told));
+        let excused = self.cfg.modes && self.history.excuses(&self.history.ops[op]);
+        self.history.ops[op].excused = excused;
+        // Another id of the same change has an effect of its own, which the search will see.
+        if self.cfg.black_box || self.planted(Planted::RestampRetries) && is_change {
+            return;
+        }
+        if let Err(why) = self.history.judge(&self.history.ops[op]) {
+            self.violation(|| why);
+        }
+        if is_change {
+            self.check_durable(op);
         }
     }
 }

@@ -1,7 +1,8 @@
 //! What a run is made of: its size, its faults, and the bug that was planted in it.
 
+use super::planted::Planted;
 use super::rng::Rng;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// One run of the simulator, but for its seed.
@@ -28,8 +29,14 @@ pub struct Config {
     pub queue_max: usize,
     /// Virtual time with faults; a calm follows in which everything must come to its end.
     pub duration: Duration,
-    /// What goes wrong.
-    pub faults: BTreeSet<Fault>,
+    /// What goes wrong, each how often beside the others.
+    pub faults: Weights,
+    /// What callers ask for, each how often beside the others.
+    pub asks: BTreeMap<Asks, u64>,
+    /// How long a caller thinks at most, in microseconds.
+    pub think_us: u64,
+    /// How often of a thousand times a caller begins to read one name again and again.
+    pub bursts: u64,
     /// What is wrong on purpose.
     pub planted: Option<Planted>,
     /// Whether only what callers were told is judged, and not the state of the machines.
@@ -40,6 +47,103 @@ pub struct Config {
     pub modes: bool,
     /// Whether every other Local keeps "not found" answers.
     pub negatives: bool,
+    /// Whether there are DELs by prefix.
+    pub prefixes: bool,
+    /// How many watch.
+    pub watchers: usize,
+    /// Outcomes that Global remembers.
+    pub outcomes_max: usize,
+    /// Changes under way that Global takes.
+    pub ops_max: usize,
+    /// Requests that a Local has under way.
+    pub flights_max: usize,
+    /// Events that Global's feed remembers.
+    pub events_max: usize,
+}
+
+/// How often each thing happens beside the others; what is not there does not happen.
+pub type Weights = BTreeMap<Fault, u64>;
+
+/// What callers ask for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Asks {
+    /// GET.
+    Get,
+    /// Two names at one moment.
+    Both,
+    /// SET.
+    Set,
+    /// DEL of one name.
+    Del,
+    /// DEL of two names.
+    DelBoth,
+    /// DEL by prefix, if the run has any.
+    DelPrefix,
+    /// COPY.
+    Copy,
+    /// RENAME.
+    Rename,
+}
+
+impl Asks {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Get,
+        Self::Both,
+        Self::Set,
+        Self::Del,
+        Self::DelBoth,
+        Self::DelPrefix,
+        Self::Copy,
+        Self::Rename,
+    ];
+
+    /// How often it is asked for beside the others, if nothing is dominant.
+    fn usual(self) -> u64 {
+        match self {
+            Self::Get => 50,
+            Self::Set => 22,
+            Self::Both => 10,
+            Self::Del => 7,
+            Self::DelBoth | Self::DelPrefix | Self::Rename => 4,
+            Self::Copy => 2,
+        }
+    }
+}
+
+/// How likely a kind of fault is absent from a run, of a thousand.
+const ABSENT: u64 = 450;
+/// How likely it dominates one that has it: it strikes eight times as often as another.
+const DOMINANT: u64 = 150;
+
+fn draw_faults(rng: &mut Rng) -> Weights {
+    let mut faults = Weights::new();
+    for fault in Fault::ALL {
+        if !rng.chance(ABSENT) {
+            faults.insert(fault, if rng.chance(DOMINANT) { 8 } else { 1 });
+        }
+    }
+    // Now and then one alone, or none.
+    match rng.between(0, 19) {
+        0 => Weights::new(),
+        1..=3 => Weights::from([(rng.pick(&Fault::ALL), 1)]),
+        _ => faults,
+    }
+}
+
+fn draw_asks(rng: &mut Rng) -> BTreeMap<Asks, u64> {
+    let mut asks: BTreeMap<Asks, u64> = Asks::ALL.into_iter().map(|ask| (ask, ask.usual())).collect();
+    if rng.chance(500) {
+        for weight in asks.values_mut() {
+            *weight *= rng.pick(&[0, 1, 1, 6]);
+        }
+        // Without these nothing would ever be read, or be there to be read.
+        for ask in [Asks::Get, Asks::Set] {
+            let weight = asks.entry(ask).or_default();
+            *weight = (*weight).max(ask.usual());
+        }
+    }
+    asks
 }
 
 impl Config {
@@ -58,43 +162,26 @@ impl Config {
             replay_max: if rng.chance(150) { 3 } else { 8_000 },
             queue_max: if rng.chance(300) { 4 } else { 32_768 },
             duration: Duration::from_secs(8),
-            faults: Fault::ALL.into_iter().filter(|_| rng.chance(550)).collect(),
+            faults: draw_faults(&mut rng),
+            asks: draw_asks(&mut rng),
+            think_us: rng.pick(&[300, 5_000, 40_000]),
+            bursts: rng.pick(&[0, 50, 150]),
             planted: None,
             black_box: false,
             narrate: false,
             modes: rng.chance(500),
             negatives: rng.chance(500),
+            prefixes: rng.chance(500),
+            watchers: rng.below(3),
+            outcomes_max: if rng.chance(200) { 8 } else { 500_000 },
+            ops_max: if rng.chance(150) { 2 } else { 65_536 },
+            flights_max: if rng.chance(150) { 3 } else { 64 },
+            events_max: if rng.chance(300) { 6 } else { 1 << 20 },
         }
-    }
-
-    /// The same with a planted bug, and with the faults that it takes to show.
-    #[must_use]
-    pub fn with(mut self, planted: Planted) -> Self {
-        // Few others, or the bug hides behind them.
-        self.faults = self.faults.into_iter().step_by(3).chain(planted.needs()).collect();
-        self.planted = Some(planted);
-        match planted {
-            Planted::IgnoreResync => self.queue_max = 4,
-            Planted::ForgetLeaseGrown => self.sessions_at_lease = 1,
-            Planted::ReplayOffByOne | Planted::LeaseBeforeInvs | Planted::ForgetFloor => {
-                (self.log_max, self.replay_max) = (1_000_000, 8_000);
-            }
-            _ => {}
-        }
-        (self.modes, self.negatives) = match planted {
-            Planted::AsyncFreesAtCommit | Planted::ForgottenAsync => (true, false),
-            Planted::UndrainedPresence | Planted::AbsenceOutlivesEpoch => (false, true),
-            _ => (false, false),
-        };
-        if planted == Planted::ForgottenAsync {
-            // Long enough for Global to be back before it ends.
-            self.lease = Duration::from_secs(2);
-        }
-        self
     }
 
     pub(super) fn has(&self, fault: Fault) -> bool {
-        self.faults.contains(&fault)
+        self.faults.contains_key(&fault)
     }
 
     pub(super) fn is_planted(&self, planted: Planted) -> bool {
@@ -131,11 +218,15 @@ pub enum Fault {
     Duplicates,
     /// A Local is cut off for longer than a lease, one way or both, while others change a name that it holds.
     Sieges,
+    /// What is on its way on a stream that breaks arrives all the same, after newer streams were opened.
+    LateFrames,
+    /// Two processes run under one Local's identity: the newer fences the older, which goes on serving.
+    Twins,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Cuts,
         Self::Stalls,
         Self::LocalCrashes,
@@ -149,121 +240,9 @@ impl Fault {
         Self::Skew,
         Self::Duplicates,
         Self::Sieges,
+        Self::LateFrames,
+        Self::Twins,
     ];
-}
-
-/// A bug put into the driver of the machines on purpose, which the checkers must find.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Planted {
-    /// No grace after a crash (rule 29).
-    SkipGrace,
-    /// INVs are acknowledged at once and applied a little later (rule 13).
-    AckBeforeRemoval,
-    /// A reply is installed although an INV met its flight (rule 10).
-    InstallPoisoned,
-    /// Every reply says that it may be cached (rule 7).
-    AlwaysCacheable,
-    /// A broken stream ends its session (rule 18).
-    ReleaseOnStreamLoss,
-    /// A name is read before its reader is registered (rule 7).
-    ReadBeforeRegistering,
-    /// `valid_until` is loaded after the lookup (rule 1).
-    LoadAfterLookup,
-    /// Clocks are ten times as wrong as they may be (G5).
-    WrongClocks,
-    /// INVs of running drains are left out of a resumption (rule 14).
-    NoRepeatedInvs,
-    /// Names of before a WELCOME go on being served (rule 31).
-    IgnoreEra,
-    /// Changes are visible before they are durable (rule 8).
-    VisibleBeforeSync,
-    /// Names are free before the change is visible (rule 7).
-    FreeBeforeVisible,
-    /// Every attempt has an id of its own (rule 24).
-    RestampRetries,
-    /// A DEL of several names shows one after the other (G2).
-    PiecemealDelete,
-    /// What a Local that comes back missed is repeated to it but for the first change (rule 14).
-    ReplayOffByOne,
-    /// The first LEASE of a session goes out before the INVs that must come before it (rule 14).
-    LeaseBeforeInvs,
-    /// After a restart Global takes what it redid of its journal for all that ever happened (rule 14).
-    ForgetFloor,
-    /// Names go on being served after a RESYNC (rule 14).
-    IgnoreResync,
-    /// The grace after a crash is that of the shortest D, not of the longest granted (rule 29).
-    ForgetLeaseGrown,
-    /// The names of one question are looked up one after the other (G2).
-    PiecemealReads,
-    /// A read of several names does not look at its hits again (G2).
-    NoSecondLook,
-    /// A RENAME does not wait for the holders of the name that it unbinds (rule 6).
-    UndrainedRename,
-    /// The names of an asynchronous DEL are free as soon as it is visible (rule 27).
-    AsyncFreesAtCommit,
-    /// After a crash nobody knows of asynchronous DELs that were not drained (rule 29).
-    ForgottenAsync,
-    /// A SET does not wait for those who may serve that its name is absent (rule 28).
-    UndrainedPresence,
-    /// "Not found" answers are kept over a change of the epoch (rule 28).
-    AbsenceOutlivesEpoch,
-}
-
-impl Planted {
-    /// All of them.
-    pub const ALL: [Self; 26] = [
-        Self::SkipGrace,
-        Self::AckBeforeRemoval,
-        Self::InstallPoisoned,
-        Self::AlwaysCacheable,
-        Self::ReleaseOnStreamLoss,
-        Self::ReadBeforeRegistering,
-        Self::LoadAfterLookup,
-        Self::WrongClocks,
-        Self::NoRepeatedInvs,
-        Self::IgnoreEra,
-        Self::VisibleBeforeSync,
-        Self::FreeBeforeVisible,
-        Self::RestampRetries,
-        Self::PiecemealDelete,
-        Self::ReplayOffByOne,
-        Self::LeaseBeforeInvs,
-        Self::ForgetFloor,
-        Self::IgnoreResync,
-        Self::ForgetLeaseGrown,
-        Self::PiecemealReads,
-        Self::NoSecondLook,
-        Self::UndrainedRename,
-        Self::AsyncFreesAtCommit,
-        Self::ForgottenAsync,
-        Self::UndrainedPresence,
-        Self::AbsenceOutlivesEpoch,
-    ];
-
-    /// Every one shows more often when somebody looks where it would.
-    fn needs(self) -> Vec<Fault> {
-        let mut needs = self.needs_of_its_own();
-        needs.push(Fault::Sieges);
-        needs
-    }
-
-    fn needs_of_its_own(self) -> Vec<Fault> {
-        match self {
-            Self::SkipGrace | Self::VisibleBeforeSync | Self::ForgottenAsync => vec![Fault::GlobalCrashes],
-            Self::ReleaseOnStreamLoss
-            | Self::IgnoreEra
-            | Self::ReplayOffByOne
-            | Self::LeaseBeforeInvs
-            | Self::AbsenceOutlivesEpoch => vec![Fault::Cuts],
-            Self::NoRepeatedInvs => vec![Fault::Cuts, Fault::Stalls],
-            Self::WrongClocks => vec![Fault::Cuts, Fault::Skew],
-            Self::LoadAfterLookup => vec![Fault::Cuts, Fault::LocalPauses],
-            Self::RestampRetries => vec![Fault::Duplicates],
-            Self::ForgetFloor | Self::ForgetLeaseGrown => vec![Fault::GlobalCrashes, Fault::Cuts],
-            Self::IgnoreResync => vec![Fault::Stalls, Fault::LocalPauses],
-            _ => vec![Fault::Stalls],
-        }
-    }
 }
 
 /// What came of a run.
@@ -275,6 +254,10 @@ pub struct Report {
     pub hits: usize,
     /// Times that something went wrong, as configured.
     pub faults: usize,
+    /// The same by kind, in the order of [`Fault::ALL`].
+    pub struck: [usize; Fault::ALL.len()],
+    /// Changes that watchers were told of.
+    pub watched: usize,
     /// Sessions whose Local was told what it missed.
     pub resumed: usize,
     /// Queues of session streams that overflowed.

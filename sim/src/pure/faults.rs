@@ -13,8 +13,7 @@ impl World {
         // A siege that every other fault breaks up proves nothing.
         let is_spared = self.siege().is_some() && self.rng.chance(800);
         if !self.cfg.faults.is_empty() && !is_spared {
-            let faults: Vec<Fault> = self.cfg.faults.iter().copied().collect();
-            let fault = self.rng.pick(&faults);
+            let fault = self.rng.weighed(&self.cfg.faults);
             self.strike(fault);
         }
         let pause = self.rng.between(10, 400) * MS;
@@ -22,14 +21,21 @@ impl World {
     }
 
     fn strike(&mut self, fault: Fault) {
-        let i = self.rng.below(self.cfg.locals);
+        let i = self.rng.below(self.locals.len());
         match fault {
             Fault::Cuts => self.cut_some(i),
             Fault::Stalls => {
                 let long = self.rng.pick(&[5, 60, 600, 3_000]);
                 let until = self.now + self.rng.between(1, long) * MS;
+                // One way or both.
+                let way = self.rng.between(0, 3);
                 let link = &mut self.net.links[i];
-                (link.to_global, link.to_local) = (until, until);
+                if way != 1 {
+                    link.to_local = until;
+                }
+                if way != 2 {
+                    link.to_global = until;
+                }
             }
             Fault::LocalCrashes if self.rng.chance(300) => self.crash_local(i),
             Fault::LocalStops if self.rng.chance(300) => self.local_event(i, 0, local::Event::Leave),
@@ -55,7 +61,7 @@ impl World {
             // These happen elsewhere, or not this time.
             _ => return,
         }
-        self.faults += 1;
+        self.struck[fault as usize] += 1;
         self.trace(fault as u64);
     }
 
@@ -77,6 +83,10 @@ impl World {
             link.down_until = self.now;
             link.to_global = self.now;
             link.to_local = self.now;
+        }
+        // The twins of Locals stop for good.
+        for twin in self.cfg.locals..self.locals.len() {
+            self.crash_local(twin);
         }
     }
 }

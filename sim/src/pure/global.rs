@@ -9,17 +9,20 @@
 mod committer;
 mod doors;
 mod life;
+mod planted;
 
 pub(super) use committer::told;
 
-use super::config::{Config, Planted};
-use super::rng::{Clock, MS, Rng, Time};
+use super::config::Config;
+use super::planted::Planted;
+use super::rng::{Clock, MS, Rng, Time, lengthened};
 use super::world::{self, World};
+use dstore_global::change::Commit;
+use dstore_global::feed::Log;
 use dstore_global::sessions::{Action, Answered, LogBounds, OpNo, Registration, Sessions, StreamId, Terms};
 use dstore_shared::frame::{Answer, Down, Request, Resumption, Up};
-use dstore_shared::{
-    Command, Entry, Epoch, FlightId, HistoryId, Moment, Name, Outcome, RequestId, Result, Revision,
-};
+use dstore_shared::{Command, Entry, Epoch, FlightId, HistoryId, Moment, Name, Outcome, RequestId, Revision};
+use planted::Sabotage;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -41,8 +44,7 @@ pub(super) enum Event {
     LeaseAllowed(Duration),
     /// With [`Planted::PiecemealDelete`]: the rest of a change is visible.
     Rest(Record),
-    /// Of an asynchronous DEL also its request.
-    Finish(OpNo, Result<Outcome>, Revision, Option<RequestId>),
+    Finish(Box<Finish>),
     Quiet,
     Crash,
     /// It goes on after it stood still.
@@ -60,6 +62,20 @@ pub(super) struct Responder {
 pub(super) struct Job {
     id: RequestId,
     command: Command,
+    /// Whoever asked first.
+    responder: Responder,
+}
+
+/// The end of an op, once what it did is visible.
+#[derive(Clone, Debug)]
+pub(super) struct Finish {
+    op: OpNo,
+    id: RequestId,
+    outcome: Outcome,
+    head: Revision,
+    asynchronous: bool,
+    /// Of a DEL by prefix: what it unbound.
+    gone: Option<Vec<Name>>,
 }
 
 /// A change as the journal has it.
@@ -74,9 +90,7 @@ pub(super) struct Record {
 
 #[derive(Debug)]
 struct Batch {
-    results: Vec<(OpNo, Result<Outcome>)>,
-    /// Of its asynchronous DELs.
-    asynchronous: Vec<(OpNo, RequestId)>,
+    ends: Vec<Finish>,
     records: Vec<Record>,
 }
 
@@ -107,6 +121,11 @@ pub(super) struct Process {
     queue: VecDeque<(OpNo, Job)>,
     batch: Option<Batch>,
     pub failed: bool,
+    pub feed: Log,
+    /// How long leases of earlier processes may run on.
+    pub grace: Duration,
+    /// The longest lease that it granted.
+    pub granted: Duration,
     retiring: bool,
     /// A longer lease is being made durable.
     allowing: bool,
@@ -125,10 +144,12 @@ pub(super) struct Global {
     head: Revision,
     /// With [`Planted::VisibleBeforeSync`]: what was visible before the batch on its way.
     before: Option<BTreeMap<Name, Entry>>,
-    /// Outcomes that the journal has.
-    outcomes: Vec<(RequestId, Outcome)>,
-    /// Names that became void, by revision, as the journal has them.
-    voided: Vec<(Revision, Vec<Name>)>,
+    /// Outcomes that the journal or a checkpoint has.
+    outcomes: VecDeque<(RequestId, Outcome)>,
+    /// What the journal has, by revision.
+    pub commits: VecDeque<Commit>,
+    /// Everything up to here it has no more.
+    pub forgotten: Revision,
     /// The longest lease that may have been granted; durable.
     lease_max: Duration,
     clean: bool,
@@ -142,7 +163,13 @@ pub(super) struct Global {
     epochs: BTreeMap<u64, Epoch>,
     terms: Terms,
     next_read: u64,
+    sabotage: Sabotage,
 }
+
+/// Outcomes that are durable, at most: those of the last minutes.
+const OUTCOMES_KEPT: usize = 2_000;
+/// Commits that the journal has, at most.
+const COMMITS_KEPT: usize = 4_000;
 
 impl Global {
     pub fn new(rng: &mut Rng, cfg: &Config) -> Self {
@@ -153,8 +180,9 @@ impl Global {
             visible: BTreeMap::new(),
             head: Revision(0),
             before: None,
-            outcomes: Vec::new(),
-            voided: Vec::new(),
+            outcomes: VecDeque::new(),
+            commits: VecDeque::new(),
+            forgotten: Revision(0),
             lease_max: cfg.lease,
             clean: true,
             negatives: false,
@@ -167,16 +195,38 @@ impl Global {
                 sessions_at_lease: cfg.sessions_at_lease,
                 log: LogBounds { revisions_max: cfg.log_max, ..LogBounds::default() },
                 replay_max: cfg.replay_max,
-                ..Terms::for_lease(cfg.lease)
+                outcomes_max: cfg.outcomes_max,
+                ops_max: cfg.ops_max,
+                ..planted::terms(cfg)
             },
             next_read: 0,
+            sabotage: Sabotage::default(),
         }
+    }
+
+    /// The newest visible revision.
+    pub fn head(&self) -> Revision {
+        self.head
+    }
+
+    /// A change that the journal has.
+    pub fn remember(&mut self, commit: Commit) {
+        self.commits.push_back(commit);
+        if self.commits.len() > COMMITS_KEPT
+            && let Some(oldest) = self.commits.pop_front()
+        {
+            self.forgotten = oldest.revision;
+        }
+    }
+
+    /// Whether the journal has what a request did.
+    pub fn has_durable(&self, id: RequestId) -> bool {
+        self.outcomes.iter().rev().any(|(of, _)| (of.client, of.n) == (id.client, id.n))
     }
 
     /// The longest lease of an earlier process that may still run.
     fn grace(&self) -> Duration {
-        let d = self.lease_max;
-        d + d * dstore_shared::limits::CLOCK_RATE_ERROR_PER_MILLE as u32 / 1000 + Duration::from_nanos(1)
+        lengthened(self.lease_max)
     }
 }
 
@@ -209,21 +259,19 @@ impl World {
 
     fn at_global(&mut self, event: Event) {
         let now = self.global_now();
+        self.touched.global = true;
         match event {
             Event::Frame(stream, frame) => self.frame_at_global(stream, frame),
             Event::Ask(stream, request) => self.ask(stream, request),
-            Event::Lost(stream) => {
-                if self.planted(Planted::ReleaseOnStreamLoss)
-                    && let Some(epoch) = self.global.epochs.remove(&stream)
-                {
-                    self.machine().bye(now, StreamId(stream), epoch);
-                }
-                self.machine().stream_lost(StreamId(stream));
-            }
+            Event::Lost(stream) if self.hides_loss(now, stream) => {}
+            Event::Lost(stream) => self.machine().stream_lost(StreamId(stream)),
             Event::Tick => {
                 let process = self.global.process.as_mut().expect("global is up");
-                process.tick_at = None;
-                while process.m.tick(now) {}
+                // Another was planned since, for an earlier moment, or is to come for a later one.
+                if process.tick_at.is_some_and(|at| at <= now) {
+                    process.tick_at = None;
+                    while process.m.tick(now) {}
+                }
             }
             Event::Read(no) => self.read(no),
             Event::Answer(no) => self.answer_read(no),
@@ -235,18 +283,25 @@ impl World {
                 process.m.allow_lease(length);
             }
             Event::Rest(record) => self.show(&record, true),
-            Event::Finish(op, result, head, asynchronous) => {
-                self.machine().finish(now, op, &result, head);
-                if let Some(id) = asynchronous {
-                    self.bound_told(id);
-                }
-            }
+            Event::Finish(end) => self.end_op(now, *end),
             Event::Wake => {}
             Event::Quiet => self.look_whether_quiet(),
             Event::Crash => return self.crash_global(),
         }
         if self.global.process.is_some() {
             self.after_global();
+        }
+    }
+
+    fn end_op(&mut self, now: Moment, end: Finish) {
+        let Finish { op, id, outcome, head, asynchronous, gone } = end;
+        self.note_finished(id, &outcome);
+        match gone {
+            Some(gone) => self.machine().finish_prefix(now, op, outcome, head, &gone),
+            None => self.machine().finish(now, op, &Ok(outcome), head),
+        }
+        if asynchronous {
+            self.bound_told(id);
         }
     }
 
@@ -296,27 +351,21 @@ impl World {
     }
 
     fn carry_out_all(&mut self, mut actions: Vec<Action<Job, Responder>>) {
-        if self.planted(Planted::LeaseBeforeInvs) {
-            lease_first(&mut actions);
-        }
-        let mut greeted = None;
+        self.reorder(&mut actions);
         for action in actions {
             match action {
                 Action::Send(stream, frame) => {
-                    greeted = match &frame {
-                        Down::Welcome { resumption, .. } => {
-                            self.resumed += usize::from(*resumption == Resumption::Resume);
-                            Some(stream)
-                        }
-                        Down::Lease { .. } => None,
-                        _ => greeted,
-                    };
-                    let left_out = self.planted(Planted::NoRepeatedInvs) && greeted == Some(stream);
-                    if left_out && matches!(frame, Down::Inv { .. }) {
-                        continue;
+                    let process = self.global.process.as_mut().expect("global is up");
+                    match &frame {
+                        Down::Welcome { resumption: Resumption::Resume, .. } => self.resumed += 1,
+                        Down::Lease { lease, .. } => process.granted = process.granted.max(*lease),
+                        _ => {}
                     }
-                    self.send_session(stream, frame);
+                    if let Some(frame) = self.doctored(stream, frame) {
+                        self.send_session(stream, frame);
+                    }
                 }
+                Action::Close(..) if self.planted(Planted::KeepRevives) => {}
                 Action::Close(stream, _) => self.close(stream.0, true),
                 Action::Commit(op, job) => {
                     self.global.process.as_mut().expect("global is up").queue.push_back((op, job));
@@ -327,6 +376,7 @@ impl World {
                 Action::Answer(to, Err(e)) => self.reply(to, Answer::Failed(e)),
             }
         }
+        self.ack_for_the_spared();
     }
 
     /// How long, in the time of the world, a lease may run on that an asynchronous DEL did not wait for: as Global
@@ -339,7 +389,7 @@ impl World {
     /// An asynchronous DEL was answered.
     fn bound_told(&mut self, id: RequestId) {
         let until = self.now + self.longest_lingering();
-        self.history.bounded(Some(id), until);
+        self.history.bounded(self.now, Some(id), until);
         let only = self.machine().counts().ops == 1;
         if self.planted(Planted::AsyncFreesAtCommit) && only {
             let (now, epochs) = (self.global_now(), self.global.epochs.clone());
@@ -352,21 +402,12 @@ impl World {
     fn plan_tick(&mut self) {
         let process = self.global.process.as_mut().expect("global is up");
         let due = process.m.next_deadline();
-        if let Some(deadline) = due.filter(|_| due != process.tick_at) {
+        // One that comes too early plans the next: leases are renewed all the time.
+        if let Some(deadline) = due.filter(|due| process.tick_at.is_none_or(|at| *due < at)) {
             process.tick_at = due;
             let late = self.rng.between(0, TICK_LATE_MAX.as_micros() as u64) * 1_000;
             let at = self.global.clock.time_of(deadline).max(self.now) + late;
             self.at(at, world::Event::Global(self.global.boot, Event::Tick));
         }
-    }
-}
-
-/// Moves the first LEASE of a session to right behind its WELCOME.
-fn lease_first(actions: &mut Vec<Action<Job, Responder>>) {
-    let welcome = actions.iter().position(|a| matches!(a, Action::Send(_, Down::Welcome { .. })));
-    let lease = actions.iter().position(|a| matches!(a, Action::Send(_, Down::Lease { n: 0, .. })));
-    if let (Some(welcome), Some(lease)) = (welcome, lease) {
-        let lease = actions.remove(lease);
-        actions.insert(welcome + 1, lease);
     }
 }

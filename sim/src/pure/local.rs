@@ -1,23 +1,32 @@
 //! A Local: the machine under test, its name table, and hits as a node makes them.
+//!
+//! ```text
+//! calls -> hit (load, look, clock), or machine -> actions: frames, questions   streams: what comes down
+//!                                                                              replies: answers, installs
+//! ```
 
-use super::config::{Config, Planted};
-use super::global::told;
+mod replies;
+mod streams;
+
+use super::config::Config;
 use super::history::Told;
 use super::many::Both;
 use super::names::{Held, Names};
 use super::net::{REQUEST_STREAMS, Slot};
+use super::planted::Planted;
 use super::rng::{Clock, MS, Rng, Time};
 use super::world::{self, World};
 use dstore_local::coherence::{Absences, Action, Bounds, Coherence, Identity, Waiter};
-use dstore_shared::frame::{Answer, Down, Reply, Request, Up};
+use dstore_shared::frame::{Down, Reply, Request, Up};
+use dstore_shared::limits::CLOCK_RATE_ERROR_PER_MILLE;
 use dstore_shared::{
-    Blob, BlobHash, Command, Entry, Epoch, Error, FlightId, Incarnation, LocalId, Moment, Name, Outcome,
-    RequestId, Result,
+    Blob, BlobHash, Command, Entry, Error, FlightId, Incarnation, LocalId, Moment, Name, RequestId,
 };
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 #[derive(Debug)]
 pub(super) enum Event {
@@ -67,8 +76,10 @@ impl Waiter for Call {
 #[derive(Debug)]
 pub(super) struct Local {
     pub up: bool,
-    /// Counts processes: the incarnation.
+    /// Counts processes of this place.
     pub life: u64,
+    /// Counts processes of all: the incarnation.
+    incarnation: u64,
     pub clock: Clock,
     pub m: Coherence<Names, Call>,
     pub names: Names,
@@ -84,6 +95,8 @@ pub(super) struct Local {
     asked: BTreeMap<FlightId, Name>,
     /// Reads of two names that wait for Global, by operation.
     pub both: BTreeMap<usize, Both>,
+    /// With [`Planted::JoinsAnyFlight`]: who waits for a flight without having joined it.
+    riders: Vec<(FlightId, Call)>,
     pub paused_until: Time,
     inbox: VecDeque<(u64, Event)>,
 }
@@ -100,12 +113,14 @@ pub(super) fn value_of(hash: BlobHash) -> u64 {
 
 impl Local {
     pub fn new(rng: &mut Rng, cfg: &Config, i: usize) -> Self {
-        let id = LocalId(i as u128 + 1);
+        // One place more than there are Locals: a twin of the first.
+        let id = LocalId((i % cfg.locals) as u128 + 1);
         Self {
             up: false,
             life: 0,
+            incarnation: 0,
             clock: Clock::of(rng, cfg),
-            m: machine(id, 0),
+            m: machine(id, 0, cfg),
             names: Names::new(cfg.planted),
             absences: None,
             valid_until: Moment::ZERO,
@@ -116,41 +131,56 @@ impl Local {
             found: BTreeMap::new(),
             asked: BTreeMap::new(),
             both: BTreeMap::new(),
+            riders: Vec::new(),
             paused_until: 0,
             inbox: VecDeque::new(),
         }
     }
 
     pub fn identity(&self) -> (LocalId, Incarnation) {
-        (self.id, Incarnation(self.life))
+        (self.id, Incarnation(self.incarnation))
+    }
+
+    /// Its session stream.
+    pub fn session(&self) -> Option<u64> {
+        self.session
     }
 }
 
-fn machine(local_id: LocalId, life: u64) -> Coherence<Names, Call> {
-    let label = format!("local {local_id}");
-    let identity = Identity { local_id, incarnation: Incarnation(life), label };
-    Coherence::new(identity, Bounds { flights_max: 64, waiters_max: 16 })
+/// Callers that may wait for one flight: few, so that some are refused.
+const WAITERS_MAX: usize = 4;
+
+fn machine(local_id: LocalId, incarnation: u64, cfg: &Config) -> Coherence<Names, Call> {
+    let label = format!("local {}", local_id.0);
+    let identity = Identity { local_id, incarnation: Incarnation(incarnation), label };
+    Coherence::new(identity, Bounds { flights_max: cfg.flights_max, waiters_max: WAITERS_MAX })
 }
 
 impl World {
     pub fn start_local(&mut self, i: usize) {
+        // A twin that was on its way when the faults stopped stays away.
+        if i >= self.homes() {
+            return;
+        }
         let planted = self.cfg.planted;
+        self.incarnations += 1;
         let local = &mut self.locals[i];
         local.life += 1;
+        local.incarnation = self.incarnations;
         local.up = true;
-        local.m = machine(local.id, local.life);
+        local.m = machine(local.id, local.incarnation, &self.cfg);
         local.absences = None;
         if self.cfg.negatives && i.is_multiple_of(2) {
             // Few, so that there is not always room.
             let absences = Arc::new(Absences::new(2));
             local.absences = Some(absences.clone());
-            local.m = machine(local.id, local.life).keeping(absences);
+            local.m = machine(local.id, local.incarnation, &self.cfg).keeping(absences);
         }
         local.names = Names::new(planted);
         (local.valid_until, local.era) = (Moment::ZERO, 0);
         (local.session, local.requests) = (None, [None; REQUEST_STREAMS]);
         (local.found, local.asked) = (BTreeMap::new(), BTreeMap::new());
-        local.both = BTreeMap::new();
+        (local.both, local.riders) = (BTreeMap::new(), Vec::new());
         (local.paused_until, local.inbox) = (0, VecDeque::new());
         self.local_event(i, 0, Event::Connect(Slot::Session));
         for n in 0..REQUEST_STREAMS {
@@ -200,6 +230,18 @@ impl World {
 
     fn at_local(&mut self, i: usize, event: Event) {
         let now = self.local_now(i);
+        // A hit, or a question, changes nothing of what may be served.
+        let reads = matches!(
+            event,
+            Event::Get(..)
+                | Event::Both(..)
+                | Event::Look(..)
+                | Event::ReadClock(..)
+                | Event::ReadClockAbsent(..)
+        );
+        if !reads {
+            self.touched.locals |= 1 << i;
+        }
         match event {
             Event::Frame(stream, frame) => self.frame_at_local(i, stream, frame),
             Event::Reply(reply) => self.reply_at_local(i, reply),
@@ -300,140 +342,14 @@ impl World {
 
     fn miss(&mut self, i: usize, call: Call, name: &Name) {
         let now = self.local_now(i);
+        if self.planted(Planted::JoinsAnyFlight) {
+            let local = &mut self.locals[i];
+            if let Some((flight, _)) = local.asked.iter().find(|(_, of)| *of == name) {
+                return local.riders.push((*flight, call));
+            }
+        }
         if let Err((e, call)) = self.locals[i].m.read(now, name, None, call) {
             self.answered(&call, Err(e));
-        }
-    }
-
-    // ---- streams
-
-    fn connect(&mut self, i: usize, slot: Slot) {
-        let now = self.local_now(i);
-        let Some(stream) = self.open(i) else {
-            let backoff = self.rng.between(5, 120) * MS;
-            return self.local_event(i, backoff, Event::Connect(slot));
-        };
-        let local = &mut self.locals[i];
-        match slot {
-            Slot::Session => {
-                local.session = Some(stream);
-                local.m.connected(now);
-            }
-            Slot::Requests(n) => {
-                local.requests[n] = Some(stream);
-                local.m.send_again();
-            }
-        }
-    }
-
-    fn lost_at_local(&mut self, i: usize, stream: u64) {
-        let local = &mut self.locals[i];
-        let slot = if local.session == Some(stream) {
-            local.session = None;
-            local.m.lost();
-            Slot::Session
-        } else if let Some(n) = local.requests.iter().position(|s| *s == Some(stream)) {
-            local.requests[n] = None;
-            Slot::Requests(n)
-        } else {
-            return;
-        };
-        let backoff = self.rng.between(1, 100) * MS;
-        self.local_event(i, backoff, Event::Connect(slot));
-    }
-
-    fn frame_at_local(&mut self, i: usize, stream: u64, frame: Down) {
-        if self.locals[i].session != Some(stream) {
-            return;
-        }
-        let now = self.local_now(i);
-        let deaf = self.planted(Planted::IgnoreResync) && matches!(frame, Down::Resync { .. });
-        let outlives = self.planted(Planted::AbsenceOutlivesEpoch) && matches!(frame, Down::Welcome { .. });
-        let local = &mut self.locals[i];
-        let kept =
-            local.absences.as_ref().filter(|_| outlives).map(|absences| (absences.clone(), absences.all()));
-        local.m.down(now, frame, &local.names);
-        if let Some((absences, kept)) = kept {
-            for (name, absent) in kept {
-                absences.hold(&name, absent);
-            }
-        }
-        if deaf {
-            for action in local.m.take_actions() {
-                if !matches!(action, Action::Era(_)) {
-                    self.carry_out(i, action);
-                }
-            }
-        }
-        if self.planted(Planted::AckBeforeRemoval) {
-            self.local_event(i, 2 * MS, Event::RemoveLate);
-        }
-        if self.rng.chance(500) {
-            self.locals[i].m.flush_ack();
-        } else {
-            let delay = self.rng.between(0, 1_000) * 1_000;
-            self.local_event(i, delay, Event::FlushAck);
-        }
-    }
-
-    // ---- replies
-
-    fn reply_at_local(&mut self, i: usize, reply: Reply) {
-        let now = self.local_now(i);
-        let local = &mut self.locals[i];
-        local.m.saw(reply.born);
-        match reply.answer {
-            Answer::Resolved(resolved) => local.m.resolved(now, reply.flight, resolved),
-            Answer::ResolvedMany(all) => {
-                if let Err((e, waiting)) = local.m.resolved_many(now, reply.flight, all) {
-                    self.tell_all(waiting, &Err(e));
-                }
-            }
-            Answer::Changed { outcome, cacheable, .. } => self.changed(i, reply.flight, &outcome, cacheable),
-            Answer::Failed(e) => {
-                local.asked.remove(&reply.flight);
-                let waiting = local.m.failed(reply.flight);
-                self.tell_all(waiting, &Err(e));
-            }
-        }
-    }
-
-    fn changed(&mut self, i: usize, flight: FlightId, outcome: &Outcome, cacheable: Option<Epoch>) {
-        let local = &mut self.locals[i];
-        local.asked.remove(&flight);
-        let names = &local.names;
-        let (waiting, _) = local.m.changed(flight, outcome, cacheable, |name, entry, _, reg_seq, era| {
-            names.install(
-                name.clone(),
-                Held { value: value_of(entry.hash), rev: entry.bind_rev, reg_seq, era },
-            );
-            true
-        });
-        self.tell_all(waiting, &Ok(told(outcome)));
-    }
-
-    fn complete(&mut self, i: usize, flight: FlightId) {
-        let poisoned_too = self.planted(Planted::InstallPoisoned);
-        let refuses = self.rng.chance(30);
-        let local = &mut self.locals[i];
-        let Some((name, entry)) = local.found.remove(&flight) else { return };
-        let names = &local.names;
-        let held = |reg_seq, era| Held { value: value_of(entry.hash), rev: entry.bind_rev, reg_seq, era };
-        let (waiting, installed) = local.m.complete(flight, |reg_seq, era| {
-            if !refuses {
-                names.install(name.clone(), held(reg_seq, era));
-            }
-            names.get(&name).is_some()
-        });
-        if poisoned_too && !installed {
-            names.install(name, held(dstore_shared::RegSeq(0), local.era));
-        }
-        self.tell_all(waiting, &Ok(Told::Got(Some(value_of(entry.hash)))));
-    }
-
-    fn tell_all(&mut self, waiting: Vec<Call>, answer: &Result<Told>) {
-        for call in waiting.into_iter().filter(|call| !call.part) {
-            self.answered(&call, answer.clone());
         }
     }
 
@@ -452,6 +368,10 @@ impl World {
 
     fn carry_out(&mut self, i: usize, action: Action<Call>) {
         match action {
+            Action::ValidUntil(until) if until > Moment::ZERO && self.planted(Planted::LeaseFromArrival) => {
+                let arrived = self.local_now(i) + self.granted(i);
+                self.locals[i].valid_until = until.max(arrived);
+            }
             Action::ValidUntil(until) => self.locals[i].valid_until = until,
             Action::Era(era) => self.locals[i].era = era,
             Action::Send(frame) => self.send_up(i, frame),
@@ -481,6 +401,12 @@ impl World {
         }
     }
 
+    /// How long a lease that is granted now may be relied upon.
+    fn granted(&self, i: usize) -> Duration {
+        let lease = self.locals[i].m.lease();
+        lease.saturating_sub(lease * CLOCK_RATE_ERROR_PER_MILLE as u32 / 1000 + Duration::from_nanos(1))
+    }
+
     fn send_up(&mut self, i: usize, frame: Up) {
         if let Some(stream) = self.locals[i].session {
             self.send(stream, true, world::Event::Up(stream, frame));
@@ -498,10 +424,22 @@ impl World {
         if let Some(name) = name {
             self.locals[i].asked.insert(request.flight, name);
         }
+        let request = self.restamped(i, request);
         let n = self.rng.below(REQUEST_STREAMS);
         // What is not sent now goes out when a stream opens again.
         if let Some(stream) = self.locals[i].requests[n] {
             self.send(stream, true, world::Event::Ask(stream, request));
         }
+    }
+
+    /// With [`Planted::RestampsBorn`]: an attempt of an older boot passes for one of this.
+    fn restamped(&self, i: usize, mut request: Request) -> Request {
+        if self.planted(Planted::RestampsBorn)
+            && let dstore_shared::frame::Ask::Change { id, .. } = &mut request.ask
+            && let Some(born) = self.locals[i].m.born().filter(|born| born.boot > id.born.boot)
+        {
+            id.born = born;
+        }
+        request
     }
 }

@@ -1,9 +1,9 @@
 //! Reads of two names at one moment, as a node makes them: hits, what is missing resolved together, the hits again.
 
-use super::config::Planted;
 use super::history::Told;
 use super::local::{Call, Event, value_of};
 use super::names::Held;
+use super::planted::Planted;
 use super::world::World;
 use dstore_shared::Name;
 use dstore_shared::frame::Resolved;

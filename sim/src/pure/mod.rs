@@ -6,30 +6,35 @@
 //! drivers around them (`global`, `local`) are as thin as they can be.
 //!
 //! ```text
-//! world: what happens next ── faults ── net: streams in order, late or broken
-//!   client ── local (machine, names, hits) ── net ── global (machine, committer, disk)
-//! check, after every event: I1, I4, I7, G4      history, wgl, at every answer and at the end: G1, G2, G3
+//! world: what happens next (agenda) ── faults, siege ── net: streams in order, late or broken
+//!   client ── local (machine, names, hits) ── net ── global (machine, committer, disk, feed) ── watch
+//! check: one file for each promise; history: what it looks at      planted: bugs put in on purpose
 //! ```
 //! Invariant: the same seed and configuration give the same trace, whatever else the process does.
 
+mod agenda;
 mod check;
+pub mod cli;
 mod client;
 mod config;
 mod faults;
 mod global;
 mod history;
+mod keys;
 mod local;
 mod many;
 mod names;
 mod net;
+mod planted;
 mod rng;
 mod siege;
 #[cfg(test)]
 mod tests;
-mod wgl;
+mod watch;
 mod world;
 
-pub use config::{Config, Fault, Planted, Report};
+pub use config::{Asks, Config, Fault, Report, Weights};
+pub use planted::Planted;
 
 /// Runs one schedule to its end, or to the first violations.
 pub fn run(seed: u64, config: Config) -> Report {

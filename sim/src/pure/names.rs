@@ -1,6 +1,6 @@
 //! A Local's name table, as simple as can be.
 
-use super::config::Planted;
+use super::planted::Planted;
 use dstore_local::coherence::NameTable;
 use dstore_shared::{Name, Prefix, RegSeq, Revision};
 use std::cell::{Ref, RefCell};

@@ -1,14 +1,22 @@
 //! The run's random numbers and its machines' clocks.
 
-use super::config::{Config, Fault, Planted};
+use super::config::{Config, Fault};
+use super::planted::Planted;
 use dstore_shared::Moment;
 use dstore_shared::limits::CLOCK_RATE_ERROR_PER_MILLE;
 use dstore_sys::rng::Rng as _;
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Virtual nanoseconds since the run began: what no machine of the run can read.
 pub(super) type Time = u64;
 
 pub(super) const MS: Time = 1_000_000;
+
+/// What `d` by one clock may be by another, rounded up.
+pub(super) fn lengthened(d: Duration) -> Duration {
+    d + d * CLOCK_RATE_ERROR_PER_MILLE as u32 / 1000 + Duration::from_nanos(1)
+}
 
 /// The numbers of one run.
 #[derive(Debug)]
@@ -30,6 +38,19 @@ impl Rng {
 
     pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())]
+    }
+
+    /// One of those that weigh something, the heavier the more often.
+    pub fn weighed<T: Copy>(&mut self, from: &BTreeMap<T, u64>) -> T {
+        let mut at = self.0.next_u64() % from.values().sum::<u64>();
+        let mut chosen = from.iter();
+        loop {
+            let (one, weight) = chosen.next().expect("a place below the sum of all weights");
+            if at < *weight {
+                return *one;
+            }
+            at -= weight;
+        }
     }
 
     /// True in `per_mille` of a thousand cases.

@@ -93,10 +93,12 @@ impl World {
         if c.is_multiple_of(2) {
             return Some((siege.local, What::Get(siege.key)));
         }
-        let others = self.cfg.locals - 1;
-        let home = (siege.local + 1 + self.rng.below(others)) % self.cfg.locals;
+        let homes = self.homes();
+        let home = (siege.local + 1 + self.rng.below(homes - 1)) % homes;
         let deletes = self.now >= siege.cut_at && self.rng.chance(600);
-        let what = if deletes {
+        let what = if deletes && self.cfg.prefixes && self.rng.chance(300) {
+            self.under(siege.key)
+        } else if deletes {
             What::Del(vec![siege.key])
         } else {
             What::Set(siege.key, self.rng.between(4, 1 << 40))

@@ -1,40 +1,36 @@
 //! Seeds without violations, planted bugs with them.
 
+use super::cli::{FLOOR, Sum, line};
 use super::*;
+use std::collections::BTreeMap;
 use std::env;
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 /// Where the seeds begin in which planted bugs are looked for.
-const BASES: [u64; 3] = [0, 500_000, 900_000];
-/// Seeds of a survey, from each base.
-const SURVEYED: u64 = 40;
+const BASE: u64 = 500_000;
 
 /// Runs `seeds`; at the first violation says how to see it again.
 fn all_hold(seeds: Range<u64>) {
-    let (mut ops, mut hits, mut faults, mut undecided) = (0, 0, 0, 0);
-    let (mut resumed, mut resyncs) = (0, 0);
+    let (mut sum, mut resumed, mut resyncs) = (Sum::default(), 0, 0);
     for seed in seeds.clone() {
         let report = run(seed, Config::for_seed(seed));
         assert!(
             report.violations.is_empty(),
-            "seed {seed}: {:#?}\n{:?}\nto see it again: DSTORE_SIM_SEED={seed} cargo test -p dstore-sim --lib \
-             pure::tests::replay -- --ignored --nocapture",
+            "{}\n{:#?}\n{:?}\nto see it again: cargo run -p dstore-sim --release -- pure --seed {seed} --trace",
+            line(seed, &report),
             report.violations,
             Config::for_seed(seed),
         );
-        ops += report.ops;
-        hits += report.hits;
-        faults += report.faults;
-        undecided += report.undecided;
+        sum.add(&report);
         resumed += report.resumed;
         resyncs += report.resyncs;
     }
-    println!(
-        "seeds {seeds:?}: {ops} ops, {hits} hits, {faults} faults, {resumed} resumed, {resyncs} overflows, \
-         {undecided} histories undecided"
-    );
+    println!("seeds {seeds:?}: {sum}, {resumed} resumed, {resyncs} overflows");
+    assert!(sum.reaches(FLOOR), "fewer than {FLOOR} operations a seed mean little: {sum}");
     assert!(resumed > 100 && resyncs > 100, "sessions that come back and queues that overflow are looked at");
-    assert!(hits * 20 > ops, "too few hits to mean anything");
+    assert!(sum.hits * 20 > sum.ops && sum.watched > 1_000, "too few hits or watched changes: {sum}");
+    assert!(sum.struck.iter().all(|n| *n > 0 || seeds.end - seeds.start < 100), "{:?}", sum.struck);
 }
 
 #[test]
@@ -42,6 +38,7 @@ fn a_seed_replays_to_the_same_trace() {
     for seed in [1, 2, 3] {
         let (first, second) = (run(seed, Config::for_seed(seed)), run(seed, Config::for_seed(seed)));
         assert_eq!(first.trace_hash, second.trace_hash, "seed {seed}");
+        assert_eq!(line(seed, &first), line(seed, &second));
         assert_ne!(first.trace_hash, run(seed + 1, Config::for_seed(seed)).trace_hash);
     }
 }
@@ -49,6 +46,19 @@ fn a_seed_replays_to_the_same_trace() {
 #[test]
 fn no_schedule_of_the_first_three_hundred_breaks_a_promise() {
     all_hold(0..300);
+}
+
+#[test]
+fn an_hour_of_a_clusters_life_holds() {
+    let (seed, began) = (77, Instant::now());
+    let (duration, lease) = (Duration::from_secs(3_600), Duration::from_secs(2));
+    // A caller asks ten times a second or less, as most do.
+    let (think_us, bursts, watchers) = (400_000, 0, 1);
+    let config = Config { lease, duration, think_us, bursts, watchers, ..Config::for_seed(seed) };
+    let report = run(seed, config);
+    println!("{} took {:?}", line(seed, &report), began.elapsed());
+    assert!(report.violations.is_empty(), "{:#?}", report.violations);
+    assert!(report.ops > 20_000 && report.faults > 1_000, "{report:?}");
 }
 
 #[test]
@@ -60,93 +70,61 @@ fn long() {
 }
 
 #[test]
-#[ignore = "replays the seed in DSTORE_SIM_SEED, telling every event"]
-fn replay() {
-    let seed = env::var("DSTORE_SIM_SEED").expect("a seed").parse().expect("a number");
-    let report = run(seed, Config { narrate: true, ..Config::for_seed(seed) });
-    assert!(report.violations.is_empty(), "seed {seed}: {report:#?}");
+fn every_fault_is_absent_from_some_runs_and_dominates_others() {
+    let (mut there, mut dominant) = (BTreeMap::<Fault, u64>::new(), BTreeMap::<Fault, u64>::new());
+    for seed in 0..2_000 {
+        let faults = Config::for_seed(seed).faults;
+        let others: u64 = faults.values().sum();
+        for (fault, weight) in faults {
+            *there.entry(fault).or_default() += 1;
+            *dominant.entry(fault).or_default() += u64::from(weight * 3 > others);
+        }
+    }
+    println!("of 2000 runs\nhave it {there:?}\nand are dominated by it {dominant:?}");
+    for fault in Fault::ALL {
+        assert!((600..1_400).contains(&there[&fault]), "{fault:?} is there in {}", there[&fault]);
+        assert!(dominant[&fault] > 60, "{fault:?} dominates {}", dominant[&fault]);
+    }
 }
 
-/// The first seed that shows a planted bug, from each base.
-fn find(planted: Planted, black_box: bool) -> [u64; 3] {
-    let shows = |seed: &u64| {
-        let config = Config { black_box, ..Config::for_seed(*seed).with(planted) };
-        !run(*seed, config).violations.is_empty()
-    };
+/// After how many seeds a planted bug shows.
+fn find(planted: Planted, black_box: bool) -> u64 {
     let most = seeds_for(planted, black_box);
-    BASES.map(|from| {
-        let found = (from..from + most).find(shows);
-        found.unwrap_or_else(|| panic!("{planted:?} was not found in {most} seeds from {from} on")) - from
-    })
-}
-
-/// How many seeds a planted bug may take to show, from any seed on: enough that it is missed less than once in
-/// a thousand times, by the rates that `survey` tells.
-fn seeds_for(planted: Planted, black_box: bool) -> u64 {
-    match planted {
-        // A window of a few milliseconds, of which callers hit a few.
-        Planted::WrongClocks | Planted::AckBeforeRemoval if black_box => 400,
-        Planted::SkipGrace | Planted::VisibleBeforeSync if black_box => 250,
-        // A hit must stand still between its lookup and its look at the clock while a whole session begins.
-        // Or: a crash between the answer to a DEL and the end of a lease, and a SET between it and that end.
-        Planted::LoadAfterLookup | Planted::ForgottenAsync => 400,
-        Planted::ReadBeforeRegistering if black_box => 200,
-        // A change between what was redone and what a Local had applied, which still holds its name.
-        Planted::ForgetFloor if black_box => 600,
-        // Or: one session must run out and another begin within half a second.
-        Planted::ForgetFloor | Planted::AbsenceOutlivesEpoch => 200,
-        // The first change missed must be a DEL of what is held, and a caller ask before the next one.
-        Planted::ReplayOffByOne if black_box => 1_500,
-        // A frame's time between the LEASE and the INVs that should have come first.
-        Planted::LeaseBeforeInvs if black_box => 500,
-        // Between a WELCOME and the answer to the first SUMMARY.
-        Planted::IgnoreEra => 100,
-        // A change of both names must come between two looks of one read.
-        Planted::PiecemealReads | Planted::NoSecondLook => 150,
-        _ => 60,
-    }
-}
-
-/// Of how many seeds a planted bug shows, from three places on.
-fn rates(planted: Planted, black_box: bool) -> [usize; 3] {
     let shows = |seed: &u64| {
         let config = Config { black_box, ..Config::for_seed(*seed).with(planted) };
         !run(*seed, config).violations.is_empty()
     };
-    BASES.map(|from| (from..from + SURVEYED).filter(shows).count())
+    let found = (BASE..BASE + most).find(shows);
+    found.unwrap_or_else(|| panic!("{planted:?} was not found in {most} seeds from {BASE} on")) - BASE + 1
 }
 
-#[test]
-#[ignore = "minutes; tells how often each planted bug shows, or those in DSTORE_SIM_PLANTED"]
-fn survey() {
-    let only = env::var("DSTORE_SIM_PLANTED").unwrap_or_default();
-    let wanted = |planted: &Planted| only.is_empty() || only.contains(&format!("{planted:?}"));
-    for planted in Planted::ALL.into_iter().filter(wanted) {
-        let (inside, outside) = (rates(planted, false), rates(planted, true));
-        println!("{planted:?}: of {SURVEYED} seeds {inside:?}, by what callers are told {outside:?}");
+/// How many seeds a planted bug may take to show: ten times what it does by the survey of docs/TESTING.md, or more.
+fn seeds_for(planted: Planted, black_box: bool) -> u64 {
+    let seldom = SELDOM.contains(&planted);
+    match black_box {
+        false if seldom => 1_000,
+        false => 400,
+        true if seldom => 3_000,
+        true => 1_000,
     }
 }
 
-#[test]
-#[ignore = "tells how often the bugs of modes and absences show"]
-fn survey_modes() {
-    use Planted::{AbsenceOutlivesEpoch, AsyncFreesAtCommit, ForgottenAsync, UndrainedPresence};
-    for planted in [AsyncFreesAtCommit, ForgottenAsync, UndrainedPresence, AbsenceOutlivesEpoch] {
-        let (inside, outside) = (rates(planted, false), rates(planted, true));
-        println!("{planted:?}: of {SURVEYED} seeds {inside:?}, by what callers are told {outside:?}");
-    }
-}
+/// Those for which several things must come together within a few milliseconds.
+const SELDOM: [Planted; 3] = [Planted::ReplayOffByOne, Planted::ForgetFloor, Planted::WildcardEndsEarly];
+
+/// Those that callers notice by waiting only.
+const DELAYS: [Planted; 1] = [Planted::NeverOverdue];
 
 #[test]
 fn every_planted_bug_is_found() {
     for planted in Planted::ALL {
-        println!("{planted:?}: after {:?} seeds", find(planted, false));
+        println!("{planted:?}: after {} seeds", find(planted, false));
     }
 }
 
 #[test]
 fn every_planted_bug_shows_in_what_callers_are_told() {
-    for planted in Planted::ALL {
-        println!("{planted:?}: after {:?} seeds", find(planted, true));
+    for planted in Planted::ALL.into_iter().filter(|planted| !DELAYS.contains(planted)) {
+        println!("{planted:?}: after {} seeds", find(planted, true));
     }
 }

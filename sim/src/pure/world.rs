@@ -3,21 +3,24 @@
 //! Everything random comes from the seed, and nothing depends on the order of a hash map, so that a seed
 //! replays to the same trace.
 
+use super::agenda::Agenda;
+use super::check::{Became, Touched};
 use super::client::Client;
-use super::config::{Config, Fault, Planted, Report};
+use super::config::{Config, Fault, Report};
 use super::global::{self, Global};
 use super::history::History;
+use super::keys;
 use super::local::{self, Local};
 use super::net::Net;
+use super::planted::Planted;
 use super::rng::{MS, Rng, Time};
 use super::siege::Siege;
+use super::watch::{self, Watcher};
 use dstore_shared::Name;
 use dstore_shared::frame::{Down, Reply, Request, Up};
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
 
-/// How long everything has to come to its end after the last fault.
-const CALM: Time = 12_000 * MS;
+/// How long everything has to come to its end after the last fault: the longest lease, and some.
+const CALM: Time = 15_000 * MS;
 /// A run that has found this many violations is over.
 const VIOLATIONS_MAX: usize = 3;
 
@@ -28,6 +31,7 @@ pub(super) enum Event {
     /// To a Local, of the given life.
     Local(usize, u64, local::Event),
     Client(usize, super::client::Event),
+    Watcher(usize, watch::Event),
     /// A frame arrives.
     Up(u64, Up),
     Down(u64, Down),
@@ -51,33 +55,43 @@ pub(super) struct World {
     pub global: Global,
     pub locals: Vec<Local>,
     pub clients: Vec<Client>,
+    pub watchers: Vec<Watcher>,
     pub keys: Vec<Name>,
     pub history: History,
     pub violations: Vec<String>,
+    /// Every change of a name that became visible.
+    pub became: Vec<Became>,
+    /// What the last event may have changed.
+    pub touched: Touched,
+    /// Events so far.
+    pub steps: u64,
     pub hits: usize,
-    pub faults: usize,
+    pub struck: [usize; Fault::ALL.len()],
+    /// Changes that watchers were told of.
+    pub watched: usize,
     /// Sessions that were resumed, and queues that overflowed.
     pub resumed: usize,
     pub resyncs: usize,
     /// The latest.
     pub siege: Option<Siege>,
-    /// When each event happens, in the order in which they were planned.
-    queue: BinaryHeap<Reverse<(Time, u64)>>,
-    events: HashMap<u64, Event>,
-    next: u64,
+    /// Processes of Locals so far.
+    pub incarnations: u64,
+    agenda: Agenda<Event>,
     trace: u64,
 }
 
 impl World {
     pub fn new(seed: u64, cfg: Config) -> Self {
         let mut rng = Rng::new(seed);
-        let keys: Vec<Name> =
-            (0..cfg.keys).map(|i| Name::of(format!("k{i}")).expect("a short key")).collect();
+        let keys = keys::names(cfg.keys);
         let global = Global::new(&mut rng, &cfg);
-        let locals = (0..cfg.locals).map(|i| Local::new(&mut rng, &cfg, i)).collect();
+        // A twin has the identity of the first.
+        let processes = cfg.locals + usize::from(cfg.has(Fault::Twins));
+        let locals = (0..processes).map(|i| Local::new(&mut rng, &cfg, i)).collect();
         let clients = (0..cfg.clients).map(|i| Client::new(i, i % cfg.locals)).collect();
+        let watchers = (0..cfg.watchers).map(Watcher::new).collect();
         let mut world = Self {
-            net: Net::new(cfg.locals),
+            net: Net::new(processes),
             history: History::new(cfg.keys),
             cfg,
             rng,
@@ -85,18 +99,26 @@ impl World {
             global,
             locals,
             clients,
+            watchers,
             keys,
             violations: Vec::new(),
+            became: Vec::new(),
+            touched: Touched::default(),
+            steps: 0,
             hits: 0,
-            faults: 0,
+            struck: [0; Fault::ALL.len()],
+            watched: 0,
             resumed: 0,
             resyncs: 0,
             siege: None,
-            queue: BinaryHeap::new(),
-            events: HashMap::new(),
-            next: 0,
+            incarnations: 0,
+            agenda: Agenda::default(),
             trace: 0xcbf2_9ce4_8422_2325,
         };
+        // These are there all the time.
+        for fault in [Fault::Skew, Fault::Twins] {
+            world.struck[fault as usize] = usize::from(world.has(fault));
+        }
         world.after(0, Event::GlobalStarts);
         for i in 0..world.locals.len() {
             let delay = world.rng.between(0, 50) * MS;
@@ -104,6 +126,9 @@ impl World {
         }
         for i in 0..world.clients.len() {
             world.after(10 * MS, Event::Client(i, super::client::Event::Next));
+        }
+        for w in 0..world.watchers.len() {
+            world.after(20 * MS, Event::Watcher(w, watch::Event::Connect));
         }
         world.after(200 * MS, Event::Fault);
         world
@@ -114,9 +139,17 @@ impl World {
     }
 
     pub fn at(&mut self, at: Time, event: Event) {
-        self.next += 1;
-        self.queue.push(Reverse((at, self.next)));
-        self.events.insert(self.next, event);
+        self.agenda.plan(at, event);
+    }
+
+    /// The Locals that must serve at the end.
+    pub fn members(&self) -> std::ops::Range<usize> {
+        0..self.cfg.locals
+    }
+
+    /// Where callers may ask.
+    pub fn homes(&self) -> usize {
+        if self.is_calm() { self.cfg.locals } else { self.locals.len() }
     }
 
     /// The last time at which something goes wrong.
@@ -149,21 +182,20 @@ impl World {
         }
     }
 
-    /// Adds to the trace's hash (after FNV-1a).
+    /// Adds to the hash of the history (after FNV-1a).
     pub fn trace(&mut self, what: u64) {
         self.trace = (self.trace ^ what).wrapping_mul(0x0100_0000_01b3).rotate_left(29);
     }
 
     pub fn run(mut self) -> Report {
         let end = self.faults_end() + CALM;
-        while let Some(Reverse((at, no))) = self.queue.pop() {
-            let event = self.events.remove(&no).expect("a planned event");
+        while let Some((at, event)) = self.agenda.next() {
             if at > end || self.violations.len() >= VIOLATIONS_MAX || self.is_over() {
                 break;
             }
             // No two things happen at one moment, so that the history's order is the order of events.
             self.now = at.max(self.now + 1);
-            self.trace(self.now);
+            self.steps += 1;
             if self.cfg.narrate {
                 println!("{:>12} {event:?}", self.now / 1_000);
             }
@@ -178,6 +210,7 @@ impl World {
             Event::Global(boot, event) => self.reach_global(boot, event),
             Event::Local(i, life, event) => self.reach_local(i, life, event),
             Event::Client(i, event) => self.at_client(i, event),
+            Event::Watcher(w, event) => self.at_watcher(w, event),
             Event::Up(stream, frame) if self.arrives(stream, true) => {
                 self.reach_global(self.global.boot, global::Event::Frame(stream, frame));
             }
@@ -214,7 +247,7 @@ impl World {
 
     fn arrives(&mut self, stream: u64, up: bool) -> bool {
         let stream = self.net.of(stream);
-        !stream.cut && if up { stream.at_global } else { stream.at_local }
+        (!stream.cut || stream.late) && if up { stream.at_global } else { stream.at_local }
     }
 
     // ---- sending
@@ -229,7 +262,10 @@ impl World {
 
     /// A stream breaks; each end learns of it sooner or later.
     pub fn cut(&mut self, stream: u64, soon: bool) {
-        self.net.of(stream).cut = true;
+        let late = self.has(Fault::LateFrames) && self.rng.chance(500);
+        self.struck[Fault::LateFrames as usize] += usize::from(late);
+        let broken = self.net.of(stream);
+        (broken.cut, broken.late) = (true, late);
         let most = if soon { 5 } else { self.rng.pick(&[5, 300, 3_000]) };
         let (to_global, to_local) = (self.rng.between(0, most) * MS, self.rng.between(0, most) * MS);
         self.after(to_global, Event::LostAtGlobal(stream));
@@ -260,7 +296,9 @@ impl World {
         Report {
             ops,
             hits: self.hits,
-            faults: self.faults,
+            faults: self.struck.iter().sum(),
+            struck: self.struck,
+            watched: self.watched,
             resumed: self.resumed,
             resyncs: self.resyncs,
             undecided,

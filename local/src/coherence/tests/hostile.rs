@@ -134,6 +134,26 @@ fn flights_and_waiters_are_bounded_and_the_refused_are_handed_back() {
 }
 
 #[test]
+fn late_waiters_who_ask_again_keep_to_the_bound_of_the_flight_that_they_join() {
+    let mut t = Table::with(Bounds { flights_max: 8, waiters_max: 2 });
+    t.connected(0);
+    t.welcome(e(1));
+    t.lease(0, e(1), 0);
+    t.summarized(e(1), 1, &[]);
+    t.get(3, "k", "early");
+    t.get(4, "k", "late");
+    // Lapsed: another flight waits for the one that is out, and is full.
+    t.get(VALID_MS, "k", "g1");
+    t.get(VALID_MS, "k", "g2");
+    t.skip();
+    t.bound(VALID_MS + 1, 1, 5, None);
+    t.gives(&["f1 found @5", "Exhausted for late", "f2 resolve k e1 #2"]);
+    assert_eq!(t.m.leaks(), Vec::<String>::new());
+    t.bound(VALID_MS + 2, 2, 6, None);
+    assert_eq!(t.complete(2, "k", 6).0, ["g1", "g2"]);
+}
+
+#[test]
 fn nothing_is_left_when_all_was_answered() {
     let mut t = Table::open();
     t.get(3, "k", "g1");

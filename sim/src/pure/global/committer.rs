@@ -1,45 +1,46 @@
 //! Global's committer: queued ops become batches, batches become durable, then visible, then finished.
 
-use super::{Batch, Event, Global, Record};
-use crate::pure::config::{Fault, Planted};
+use super::{Batch, Event, Finish, Global, Job, OUTCOMES_KEPT, Record};
+use crate::pure::config::Fault;
 use crate::pure::history::Told;
 use crate::pure::local::value_of;
+use crate::pure::planted::Planted;
 use crate::pure::rng::MS;
 use crate::pure::world::{self, World};
+use dstore_global::sessions::OpNo;
+use dstore_shared::frame::Answer;
 use dstore_shared::{
-    Command, CopyOutcome, CopyResult, DeleteMode, DeleteOutcome, Entry, Error, Name, Outcome, Revision,
-    SetOutcome,
+    Command, CopyOutcome, CopyResult, DeleteMode, DeleteOutcome, Entry, Error, Name, Outcome, PrefixOutcome,
+    Revision, SetOutcome,
 };
 
 impl World {
     /// Appends what is queued as one batch, if no batch is on its way.
     pub(super) fn commit_next(&mut self) {
+        let held_up = self.awaits(self.global_now());
         let process = self.global.process.as_mut().expect("global is up");
-        if process.batch.is_some() || process.queue.is_empty() || process.failed {
+        if process.batch.is_some() || process.queue.is_empty() || process.failed || held_up {
             return;
         }
         let jobs = std::mem::take(&mut process.queue);
-        let mut batch = Batch { results: Vec::new(), asynchronous: Vec::new(), records: Vec::new() };
+        let mut batch = Batch { ends: Vec::new(), records: Vec::new() };
         let mut head = self.global.head;
         for (op, job) in jobs {
-            // Ops of one batch have no name in common: the state before the batch is the state before each.
-            let outcome = self.outcome(&job.command, head.next());
-            let asynchronous = matches!(job.command, Command::Delete { mode: DeleteMode::Async, .. });
-            if asynchronous {
-                self.global.async_dels = true;
-                batch.asynchronous.push((op, job.id));
+            head = self.append(&mut batch, op, &job, head);
+            if self.planted(Planted::RepliesBeforeSync) {
+                let outcome = batch.ends.last().expect("it was just appended").outcome.clone();
+                self.reply(job.responder, Answer::Changed { outcome, cacheable: None, stale: None });
             }
-            if let Some(changes) = changes(&job.command, &outcome) {
-                head = head.next();
-                let (rev, id, outcome) = (head, job.id, outcome.clone());
-                batch.records.push(Record { rev, id, outcome, changes, asynchronous });
-            }
-            batch.results.push((op, Ok(outcome)));
         }
         if self.planted(Planted::VisibleBeforeSync) {
             self.global.before = Some(self.global.visible.clone());
             for record in &batch.records {
                 self.global.apply(record);
+            }
+        }
+        if self.planted(Planted::WatchBeforeVisible) {
+            for record in &batch.records {
+                self.feed(record.rev, &self.global.with_before(record));
             }
         }
         self.global.process.as_mut().expect("global is up").batch = Some(batch);
@@ -50,6 +51,27 @@ impl World {
             self.rng.between(100, 900) * 1_000
         };
         self.after(sync, world::Event::Global(self.global.boot, Event::Synced));
+    }
+
+    /// Decides one op and puts it into the batch; gives the newest revision of that. Ops of one batch have no name in
+    /// common: the state before the batch is the state before each.
+    fn append(&mut self, batch: &mut Batch, op: OpNo, job: &Job, mut head: Revision) -> Revision {
+        let outcome = self.outcome(&job.command, head.next());
+        let asynchronous = matches!(job.command, Command::Delete { mode: DeleteMode::Async, .. });
+        self.global.async_dels |= asynchronous;
+        let id = job.id;
+        let mut gone = None;
+        if let Some(changes) = self.changes(&job.command, &outcome) {
+            head = head.next();
+            if matches!(job.command, Command::DeletePrefix { .. }) {
+                gone = Some(changes.iter().map(|(name, _)| name.clone()).collect());
+            }
+            batch.records.push(Record { rev: head, id, outcome: outcome.clone(), changes, asynchronous });
+        }
+        // By the names that were taken when it came, which it may have outgrown.
+        gone = gone.filter(|_| !self.planted(Planted::PrefixTakesWhatIsThere));
+        batch.ends.push(Finish { op, id, outcome, head, asynchronous, gone });
+        head
     }
 
     fn outcome(&self, command: &Command, next: Revision) -> Outcome {
@@ -68,7 +90,38 @@ impl World {
             }
             Command::Copy { from, to } => Outcome::Copy(self.copied(from, to, false, next)),
             Command::Rename { from, to } => Outcome::Rename(self.copied(from, to, true, next)),
-            Command::DeletePrefix { .. } => unreachable!("its clients delete by name"),
+            Command::DeletePrefix { prefix } => {
+                let removed = self.global.visible.keys().filter(|name| prefix.covers(name)).count() as u64;
+                let revision = if removed > 0 { next } else { Revision(next.0 - 1) };
+                Outcome::DeletePrefix(PrefixOutcome { removed, revision })
+            }
+        }
+    }
+
+    /// What a command changes, if anything.
+    fn changes(&self, command: &Command, outcome: &Outcome) -> Option<Vec<(Name, Option<Entry>)>> {
+        match (command, outcome) {
+            (Command::Set { name, .. }, Outcome::Set(SetOutcome::Stored(e))) => {
+                Some(vec![(name.clone(), Some(*e))])
+            }
+            (Command::Delete { names, .. }, Outcome::Delete(d)) => {
+                let removed = names.iter().zip(&d.removed).filter(|(_, removed)| **removed);
+                let changes: Vec<_> = removed.map(|(name, _)| (name.clone(), None)).collect();
+                (!changes.is_empty()).then_some(changes)
+            }
+            (Command::DeletePrefix { prefix }, Outcome::DeletePrefix(done)) if done.removed > 0 => {
+                let under = self.global.visible.keys().filter(|name| prefix.covers(name));
+                Some(under.map(|name| (name.clone(), None)).collect())
+            }
+            (Command::Copy { to, .. }, Outcome::Copy(copy)) => match copy.result {
+                CopyResult::Done(entry) => Some(vec![(to.clone(), Some(entry))]),
+                _ => None,
+            },
+            (Command::Rename { from, to }, Outcome::Rename(copy)) => match copy.result {
+                CopyResult::Done(entry) => Some(vec![(from.clone(), None), (to.clone(), Some(entry))]),
+                _ => None,
+            },
+            _ => None,
         }
     }
 
@@ -98,7 +151,7 @@ impl World {
         for record in &batch.records {
             if self.planted(Planted::FreeBeforeVisible) {
                 late.push(record.clone());
-            } else if self.planted(Planted::PiecemealDelete) && record.changes.len() > 1 {
+            } else if self.shows_piecemeal(record) {
                 let (mut first, mut rest) = (record.clone(), record.clone());
                 rest.changes = first.changes.split_off(1);
                 late.push(rest);
@@ -109,14 +162,13 @@ impl World {
         }
         let head = self.global.head;
         let mut delay = 0;
+        let boot = self.global.boot;
         for rest in late {
-            self.after(3 * MS, world::Event::Global(self.global.boot, Event::Rest(rest)));
+            self.after(3 * MS, world::Event::Global(boot, Event::Rest(rest)));
         }
-        for (op, result) in batch.results {
+        for end in batch.ends {
             delay += if self.rng.chance(500) { 0 } else { self.rng.between(1, 1_500) * 1_000 };
-            let boot = self.global.boot;
-            let asynchronous = batch.asynchronous.iter().find(|(no, _)| *no == op).map(|(_, id)| *id);
-            self.after(delay, world::Event::Global(boot, Event::Finish(op, result, head, asynchronous)));
+            self.after(delay, world::Event::Global(boot, Event::Finish(Box::new(Finish { head, ..end }))));
         }
     }
 
@@ -125,27 +177,43 @@ impl World {
             let keys: Vec<usize> = record.changes.iter().map(|(name, _)| self.key(name)).collect();
             self.history.lingers(self.now, record.id, &keys);
         }
+        let changes = self.global.with_before(record);
         self.global.apply(record);
-        self.global.outcomes.push((record.id, record.outcome.clone()));
-        let voided: Vec<Name> =
-            record.changes.iter().filter(|(_, e)| e.is_none()).map(|(name, _)| name.clone()).collect();
-        if !voided.is_empty() {
-            self.global.voided.push((record.rev, voided));
+        if whole {
+            self.global.outcomes.push_back((record.id, record.outcome.clone()));
+            if self.global.outcomes.len() > OUTCOMES_KEPT {
+                self.global.outcomes.pop_front();
+            }
+        }
+        for (name, is, was) in &changes {
+            let value = |entry: &Option<Entry>| entry.map(|entry| value_of(entry.hash));
+            self.note_became(record.rev, name, value(is), value(was));
+        }
+        if !self.planted(Planted::WatchBeforeVisible) {
+            self.feed(record.rev, &changes);
         }
         let mut changes: Vec<_> =
             record.changes.iter().map(|(name, e)| (self.key(name), e.map(|e| value_of(e.hash)))).collect();
         changes.sort_unstable();
         let first = self.history.visible(self.now, record.id, &changes, told(&record.outcome));
-        if whole && !first && !self.planted(Planted::PiecemealDelete) {
-            self.violation(|| format!("request {:?} took effect twice", record.id));
+        let pieces = self.planted(Planted::PiecemealDelete) || self.planted(Planted::PiecemealPrefix);
+        if whole && !first && !pieces {
+            self.violation(|| format!("G2: request {:?} took effect twice", record.id));
         }
+    }
+
+    fn shows_piecemeal(&self, record: &Record) -> bool {
+        let by_prefix = matches!(record.outcome, Outcome::DeletePrefix(_));
+        let planted = if by_prefix { Planted::PiecemealPrefix } else { Planted::PiecemealDelete };
+        self.planted(planted) && record.changes.len() > 1
     }
 
     /// The process goes on without writing, and dies soon.
     fn sync_fails(&mut self, batch: Batch) {
+        self.struck[Fault::SyncFailures as usize] += 1;
         let error = Error::unavailable("outcome unknown");
-        for (op, _) in &batch.results {
-            self.machine().fail(*op, &error);
+        for end in &batch.ends {
+            self.machine().fail(end.op, &error);
         }
         let process = self.global.process.as_mut().expect("global is up");
         process.failed = true;
@@ -157,6 +225,12 @@ impl World {
 }
 
 impl Global {
+    /// The changes of a record that is about to be applied, each with what its name is bound to.
+    fn with_before(&self, record: &Record) -> Vec<(Name, Option<Entry>, Option<Entry>)> {
+        let before = |name: &Name| self.visible.get(name).copied();
+        record.changes.iter().map(|(name, is)| (name.clone(), *is, before(name))).collect()
+    }
+
     fn apply(&mut self, record: &Record) {
         self.head = self.head.max(record.rev);
         for (name, entry) in &record.changes {
@@ -165,29 +239,6 @@ impl Global {
                 None => _ = self.visible.remove(name),
             }
         }
-    }
-}
-
-/// What a command changes, if anything.
-fn changes(command: &Command, outcome: &Outcome) -> Option<Vec<(Name, Option<Entry>)>> {
-    match (command, outcome) {
-        (Command::Set { name, .. }, Outcome::Set(SetOutcome::Stored(e))) => {
-            Some(vec![(name.clone(), Some(*e))])
-        }
-        (Command::Delete { names, .. }, Outcome::Delete(d)) => {
-            let removed = names.iter().zip(&d.removed).filter(|(_, removed)| **removed);
-            let changes: Vec<_> = removed.map(|(name, _)| (name.clone(), None)).collect();
-            (!changes.is_empty()).then_some(changes)
-        }
-        (Command::Copy { to, .. }, Outcome::Copy(copy)) => match copy.result {
-            CopyResult::Done(entry) => Some(vec![(to.clone(), Some(entry))]),
-            _ => None,
-        },
-        (Command::Rename { from, to }, Outcome::Rename(copy)) => match copy.result {
-            CopyResult::Done(entry) => Some(vec![(from.clone(), None), (to.clone(), Some(entry))]),
-            _ => None,
-        },
-        _ => None,
     }
 }
 
@@ -204,6 +255,6 @@ pub(in crate::pure) fn told(outcome: &Outcome) -> Told {
             CopyResult::Occupied(e) => Told::Occupied(value_of(e.hash)),
             CopyResult::NotFound => Told::NotFound,
         },
-        Outcome::DeletePrefix(_) => unreachable!("its clients delete by name"),
+        Outcome::DeletePrefix(done) => Told::RemovedUnder(done.removed),
     }
 }

@@ -1,30 +1,37 @@
 //! What comes in at Global: frames of sessions, and requests with their answers.
 
 use super::{Asked, Event, Job, Read, Responder};
-use crate::pure::config::Planted;
+use crate::pure::planted::Planted;
 use crate::pure::rng::MS;
 use crate::pure::world::{self, World};
 use dstore_global::sessions::Registration;
 use dstore_global::sessions::{Caller, StreamId, Submission};
 use dstore_shared::frame::{Answer, Ask, Reply, Request, Resolved, Up};
-use dstore_shared::{Command, DeleteMode, Epoch, Name, RegSeq, Revision};
+use dstore_shared::{Command, DeleteMode, Epoch, Name, RegSeq, RequestId, Revision};
 
 impl World {
     pub(super) fn frame_at_global(&mut self, stream: u64, frame: Up) {
         let now = self.global_now();
+        let frame = self.doctored_up(stream, frame);
         let id = StreamId(stream);
         match frame {
             Up::Hello(mut hello) => {
-                if self.planted(Planted::ReplayOffByOne) {
-                    hello.applied_rev = hello.applied_rev.next().min(self.global.head);
-                }
+                self.before_hello(now, &mut hello);
                 self.global.negatives |= hello.negatives;
                 match self.machine().hello(now, id, &hello) {
-                    Ok(epoch) => _ = self.global.epochs.insert(stream, epoch),
+                    Ok(epoch) => {
+                        self.global.epochs.insert(stream, epoch);
+                        self.after_hello(now, stream, &hello, epoch);
+                    }
                     Err(_) => self.close(stream, true),
                 }
             }
-            Up::Keep { epoch, n, acked } => self.machine().keep(now, id, epoch, n, acked),
+            Up::Keep { epoch, n, acked } => {
+                self.machine().keep(now, id, epoch, n, acked);
+                if self.planted(Planted::KeepRevives) {
+                    self.revive(now, stream, n);
+                }
+            }
             Up::Ack { epoch, seq } => self.machine().ack(now, id, epoch, seq),
             Up::Summary { epoch, batch, names, last } => {
                 let wait = self.machine().listing_wait(now, epoch);
@@ -37,7 +44,9 @@ impl World {
                 for (i, listed) in (0..).zip(names) {
                     let made = self.machine().begin_read(now, epoch, &listed.name, listed.reg_seq);
                     let bound = self.global.visible.get(&listed.name).map(|e| e.bind_rev);
-                    let equal = bound == Some(listed.bind_rev);
+                    let unchecked = self.planted(Planted::SummaryUnchecked) && bound.is_some();
+                    let equal = unchecked || bound == Some(listed.bind_rev);
+                    self.note_registration(stream, &listed.name, listed.reg_seq);
                     let held = made.and_then(|made| self.machine().end_read(now, &listed.name, made, equal));
                     if held.is_none() {
                         refused.push(i);
@@ -55,36 +64,74 @@ impl World {
     }
 
     pub(super) fn ask(&mut self, stream: u64, request: Request) {
-        let now = self.global_now();
         let responder = Responder { stream, flight: request.flight };
         let Request { epoch, reg_seq, .. } = request;
         match request.ask {
             Ask::Resolve { name, cache, .. } => {
+                self.note_registration(stream, &name, reg_seq);
                 self.begin_read((responder, epoch), vec![(name, reg_seq)], cache, false);
             }
             Ask::ResolveMany { names, cache, .. } => {
                 let asked = names.into_iter().zip(reg_seq.0..).map(|(name, seq)| (name, RegSeq(seq)));
                 self.begin_read((responder, epoch), asked.collect(), cache, true);
             }
-            Ask::Change { id, command } => {
-                let strict = DeleteMode::Strict;
-                let (names, drains, spared, mode) = match &command {
-                    Command::Set { name, .. } => (vec![name.clone()], false, None, strict),
-                    Command::Delete { names, mode } => (names.clone(), true, None, *mode),
-                    Command::Copy { from, to } => {
-                        (vec![from.clone(), to.clone()], false, Some(to.clone()), strict)
-                    }
-                    Command::Rename { from, to } => {
-                        let drains = !self.planted(Planted::UndrainedRename);
-                        (vec![from.clone(), to.clone()], drains, Some(to.clone()), strict)
-                    }
-                    Command::DeletePrefix { .. } => unreachable!("its clients delete by name"),
-                };
-                let sets = matches!(command, Command::Set { .. });
-                let caller = (sets && reg_seq.0 > 0).then_some(Caller { epoch, reg_seq });
-                let job = Job { id, command };
-                let change = Submission { id, names, drains, spared, mode, job, caller, responder };
-                self.machine().submit(now, change);
+            Ask::Change { id, command } => self.change(responder, (epoch, reg_seq), id, command),
+        }
+    }
+
+    fn change(
+        &mut self,
+        responder: Responder,
+        (epoch, reg_seq): (Epoch, RegSeq),
+        id: RequestId,
+        command: Command,
+    ) {
+        let now = self.global_now();
+        self.spare(responder.stream);
+        let (mut names, drains, spared, mode) = self.wanted(id, &command);
+        let mut wanted = None;
+        if let Command::DeletePrefix { prefix } = &command {
+            if self.planted(Planted::PrefixTakesWhatIsThere) {
+                names = self.global.visible.keys().filter(|name| prefix.covers(name)).cloned().collect();
+            } else {
+                wanted = Some(prefix.clone());
+            }
+            self.note_prefix(id, prefix);
+        }
+        let sets = matches!(command, Command::Set { .. });
+        if let Command::Set { name, .. } = &command {
+            self.note_registration(responder.stream, name, reg_seq);
+        }
+        let caller = (sets && reg_seq.0 > 0).then_some(Caller { epoch, reg_seq });
+        let caller = caller.filter(|_| !self.planted(Planted::UnqueuedSet));
+        let (known, job) = (self.known_as(id), Job { id, command, responder });
+        let change = Submission { id: known, names, drains, spared, mode, job, caller, responder };
+        match wanted {
+            Some(prefix) => self.machine().submit_prefix(now, prefix, change),
+            None => self.machine().submit(now, change),
+        }
+    }
+
+    /// The names that a change wants, whether it drains, the name that it spares, and when it is answered.
+    fn wanted(&self, id: RequestId, command: &Command) -> (Vec<Name>, bool, Option<Name>, DeleteMode) {
+        let strict = DeleteMode::Strict;
+        match command {
+            Command::Set { .. } if self.planted(Planted::UnqueuedSet) => {
+                // A name of its own, which nobody else wants.
+                let name = Name::of(format!("set {:?} {}", id.client, id.n)).expect("a short key");
+                (vec![name], false, None, strict)
+            }
+            Command::Set { name, .. } => (vec![name.clone()], false, None, strict),
+            Command::Delete { names, mode } => {
+                (names.clone(), !self.planted(Planted::UndrainedDelete), None, *mode)
+            }
+            Command::Copy { from, to } => (vec![from.clone(), to.clone()], false, Some(to.clone()), strict),
+            Command::Rename { from, to } => {
+                let drains = !self.planted(Planted::UndrainedRename);
+                (vec![from.clone(), to.clone()], drains, Some(to.clone()), strict)
+            }
+            Command::DeletePrefix { .. } => {
+                (Vec::new(), !self.planted(Planted::UndrainedPrefix), None, strict)
             }
         }
     }
@@ -154,7 +201,8 @@ impl World {
             if !found && cacheable.is_some() {
                 read.head = self.machine().head();
             }
-            if self.planted(Planted::AlwaysCacheable) && found {
+            let under = || self.planted(Planted::CachesUnderBusyPrefix) && self.is_under_prefix(&asked.name);
+            if found && (self.planted(Planted::AlwaysCacheable) || under()) {
                 cacheable = Some(read.epoch);
             }
             resolved.push(Resolved { entry: asked.found, carried: None, cacheable, head: read.head });

@@ -1,8 +1,8 @@
 //! Is a history linearizable? Wing and Gong's search (1993) with Lowe's memory of configurations (2017), over
 //! two names at a time, so that a DEL of both must be seen as one.
 
-use super::history::{Op, Told, What};
-use super::rng::Time;
+use crate::pure::history::{Op, Told, What};
+use crate::pure::rng::Time;
 use std::collections::HashSet;
 
 /// Two names: the value that each is bound to.
@@ -17,7 +17,9 @@ pub(super) enum Verdict {
     Tangled,
 }
 
+/// Steps allowed, beside some for each call.
 const STEPS_MAX: usize = 400_000;
+const STEPS_A_CALL: usize = 20;
 
 /// What an op does to the two names and tells about them.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ enum Seen {
     Both([(bool, Option<u64>); 2]),
     Set(usize, u64, Option<Told>),
     Del([Deleted; 2]),
+    /// Of a DEL by prefix: which of the names are under it; and how many were bound, if there are no others.
+    Under([bool; 2], Option<u64>),
     /// A COPY or RENAME from one to another; either may be neither of the two.
     Move {
         from: Option<usize>,
@@ -95,10 +99,20 @@ fn project(op: &Op, pair: [usize; 2]) -> Option<Call> {
             }
             Seen::Del(deleted)
         }
+        (What::DelPrefix(_, keys), told) => {
+            let under = pair.map(|key| keys.contains(&key));
+            let all = keys.len() == under.iter().filter(|under| **under).count();
+            let count = match told {
+                Some(Told::RemovedUnder(n)) if all => Some(n),
+                _ => None,
+            };
+            Seen::Under(under, count)
+        }
     };
     let elsewhere = matches!(
         seen,
         Seen::Del([Deleted::No, Deleted::No])
+            | Seen::Under([false, false], _)
             | Seen::Both([(false, _), (false, _)])
             | Seen::Move { from: None, to: None, .. }
     );
@@ -144,6 +158,13 @@ fn step(mut state: State, seen: &Seen) -> Option<State> {
             }
             Some(state)
         }
+        Seen::Under(under, count) => {
+            let mut removed = 0;
+            for (at, _) in under.iter().enumerate().filter(|(_, under)| **under) {
+                removed += u64::from(state[at].take().is_some());
+            }
+            count.is_none_or(|count| count == removed).then_some(state)
+        }
     }
 }
 
@@ -180,6 +201,18 @@ fn moved(
         }
     }
     fits.then_some(state)
+}
+
+/// A random number for each call (after `SplitMix64`, twice).
+fn number_of(call: usize) -> u128 {
+    let mix = |mut z: u64| {
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    };
+    let call = call as u64 + 1;
+    let high = mix(call.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    u128::from(high) << 64 | u128::from(mix(high ^ call))
 }
 
 /// Beginnings and ends of calls in the order of time, as a list from which calls are lifted. Node 0 is the
@@ -229,14 +262,16 @@ impl Search {
 
     fn run(mut self, calls: &[Call]) -> Verdict {
         let mut state: State = [None; 2];
-        let mut done = vec![0_u64; calls.len().div_ceil(64)];
+        // Which calls are done, as the sum of a number for each: two sets that differ have different sums, but for a
+        // chance of 2^-64 a pair. One that did not would only make this say "no" too soon.
+        let mut done = 0_u128;
         let mut seen = HashSet::new();
         let mut lifted: Vec<(usize, State)> = Vec::new();
         let mut at = self.next[0];
-        let mut steps = 0;
+        let (mut steps, most) = (0, STEPS_MAX + STEPS_A_CALL * calls.len());
         while self.next[0] != 0 {
             steps += 1;
-            if steps > STEPS_MAX {
+            if steps > most {
                 return Verdict::Tangled;
             }
             // Every list that is not empty ends with an end, so 0 is not met before one.
@@ -245,15 +280,15 @@ impl Search {
                 let Some((begin, before)) = lifted.pop() else { return Verdict::Not };
                 let (call, _) = self.node[begin];
                 state = before;
-                done[call / 64] &= !(1 << (call % 64));
+                done = done.wrapping_sub(number_of(call));
                 self.relink(self.end_of[call]);
                 self.relink(begin);
                 at = self.next[begin];
                 continue;
             }
             if let Some(after) = step(state, &calls[call].seen) {
-                done[call / 64] |= 1 << (call % 64);
-                if seen.insert((done.clone(), after)) {
+                done = done.wrapping_add(number_of(call));
+                if seen.insert((done, after)) {
                     lifted.push((at, state));
                     state = after;
                     self.unlink(at);
@@ -261,7 +296,7 @@ impl Search {
                     at = self.next[0];
                     continue;
                 }
-                done[call / 64] &= !(1 << (call % 64));
+                done = done.wrapping_sub(number_of(call));
             }
             at = self.next[at];
         }
@@ -326,6 +361,25 @@ mod tests {
         assert_eq!(half(Some(1), None), Verdict::Linearizable);
         assert_eq!(half(None, None), Verdict::Linearizable);
         assert_eq!(half(Some(1), Some(2)), Verdict::Linearizable);
+    }
+
+    #[test]
+    fn half_a_delete_by_prefix_is_not_nor_a_count_that_was_never_true() {
+        let under = |told| op(2, 20, What::DelPrefix(0, vec![0, 1]), Told::RemovedUnder(told));
+        let judged = |told, a, b| {
+            let both = [set(0, 1, 1), op(0, 1, What::Set(1, 2), Told::Stored), under(told)];
+            let reads = [get(3, 4, 0, a), get(5, 6, 1, b)];
+            judge(&both.into_iter().chain(reads).collect::<Vec<_>>(), [0, 1])
+        };
+        assert_eq!(judged(2, None, Some(2)), Verdict::Not);
+        assert_eq!(judged(2, Some(1), None), Verdict::Linearizable);
+        assert_eq!(judged(2, None, None), Verdict::Linearizable);
+        assert_eq!(judged(1, Some(1), None), Verdict::Not);
+        // Of three names, of which this looks at two, the number tells nothing.
+        let of_three = op(2, 20, What::DelPrefix(0, vec![0, 1, 2]), Told::RemovedUnder(3));
+        let ops = [set(0, 1, 1), of_three, get(21, 22, 0, None)];
+        assert_eq!(judge(&ops, [0, 1]), Verdict::Linearizable);
+        assert_eq!(judge(&[ops[0].clone(), ops[1].clone(), get(21, 22, 0, Some(1))], [0, 1]), Verdict::Not);
     }
 
     #[test]
