@@ -6,6 +6,7 @@ use crate::global::Global;
 use crate::local::Local;
 use crate::scenario::{Faults, Kind, Scenario};
 use crate::seen::{Seen, Sightings};
+use dstore_global::sessions::StreamId;
 use dstore_shared::canon::{Canon, Canonical, Sort};
 use dstore_shared::frame::{Down, Reply, Request, Up};
 use dstore_shared::{Entry, HistoryId, Incarnation, LocalId, Moment, Name, RequestId};
@@ -259,7 +260,7 @@ impl State {
             Down::Lease { n, .. } => Some(*n),
             _ => None,
         });
-        up.chain(down).collect()
+        up.chain(down).chain(self.global.m.keep_waiting(StreamId(stream.id))).collect()
     }
 }
 

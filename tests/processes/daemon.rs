@@ -48,7 +48,9 @@ impl Daemon {
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("read");
         let Some((_, at)) = line.trim_end().rsplit_once(" listening on ") else {
             let status = child.wait().expect("ended");
-            reader.map(|reader| reader.join().expect("nothing fails there"));
+            if let Some(reader) = reader {
+                reader.join().expect("nothing fails there");
+            }
             let err = err.lock().expect("nobody panics with it").clone();
             return Err(Stillborn { status, err });
         };

@@ -71,7 +71,7 @@ fn without(mut names: BTreeSet<String>, left_out: &[&str]) -> BTreeSet<String> {
 
 /// Ends the process when it has passed there some times.
 fn crash_at(name: &str, rng: &SeededRng, attempt: u64) -> String {
-    let skip = if attempt % 2 == 0 { rng.next_u64() % 4 } else { 0 };
+    let skip = if attempt.is_multiple_of(2) { rng.next_u64() % 4 } else { 0 };
     if skip == 0 { format!("{name}=return(crash)") } else { format!("{name}={skip}*off->return(crash)") }
 }
 
@@ -125,14 +125,12 @@ async fn others(at: Address) {
 /// Starts Global with a failpoint; whether it ended there.
 async fn lives_until(name: &str, failpoint: &str, global: &mut Global, storm: &Storm) -> bool {
     global.daemon.kill();
-    match global.again_with(failpoint) {
-        Err(ended) => at_failpoint(ended.status, &ended.err, name),
-        Ok(()) => {
-            storm.point_to(global);
-            let at = global.daemon.at.clone();
-            tokio::join!(others(at), ends(global, name)).1
-        }
+    if let Err(ended) = global.again_with(failpoint) {
+        return at_failpoint(ended.status, &ended.err, name);
     }
+    storm.point_to(global);
+    let at = global.daemon.at.clone();
+    tokio::join!(others(at), ends(global, name)).1
 }
 
 /// Lives until one ends at `name`; after each everything acknowledged is there.

@@ -5,7 +5,7 @@
 
 use super::ops::{Op, Stage};
 use super::session::Session;
-use super::{Mark, Registration, SessionNo, Sessions};
+use super::{Mark, Registration, SessionNo, Sessions, StreamId};
 use dstore_shared::canon::{Canon, Canonical, Sort};
 use dstore_shared::{Epoch, Moment};
 use std::time::Duration;
@@ -60,7 +60,8 @@ impl<J, R: Canonical> Sessions<J, R> {
             into.put(*seq);
             into.named(Sort::Op, op.0);
         }
-        let Session { fenced, overflowed, refused, bare, resumed, shedding, negatives, .. } = session;
+        let Session { fenced, overflowed, refused, bare, resumed, shedding, negatives, keep_waiting, .. } =
+            session;
         let wild = self.wildcards.contains(&no);
         for flag in [*fenced, *overflowed, *refused, *bare, *resumed, *shedding, *negatives, wild] {
             into.put(flag);
@@ -70,6 +71,14 @@ impl<J, R: Canonical> Sessions<J, R> {
             into.put(collapsed.missed);
         });
         into.left(session.slow_until, now);
+        let keeps = Sort::keeps(session.local_id, session.incarnation);
+        into.maybe(*keep_waiting, |into, n| into.ranked(keeps, n));
+    }
+
+    /// The KEEP of a stream that is answered as soon as an ack is there.
+    pub fn keep_waiting(&self, stream: StreamId) -> Option<u64> {
+        let no = self.by_stream.get(&stream)?;
+        self.by_no.get(no)?.keep_waiting
     }
 
     fn canon_holders(&self, now: Moment, into: &mut Canon) {

@@ -155,6 +155,7 @@ fn histories_of_two_hundred_calls_are_judged_quickly() {
                 (Set(_), Some(held)) => Occupied(held),
                 (Get, held) => held.map_or(Absent, Found),
                 (Delete, held) => Removed(held.is_some()),
+                (Op::Take(_), _) => unreachable!("not among those drawn"),
             };
             state = step(state, op, Some(told)).expect("the answer was made from the state");
             // Around its moment, overlapping about eight others.

@@ -6,7 +6,7 @@ use dstore_shared::canon::{Canon, Canonical, Sort};
 impl<W: Canonical> Flight<W> {
     /// Writes it down; `registrations` and `flights`: of which sort its numbers are. What it asks is left out: it
     /// follows from its sort, its name and who waits for it. When it was sent matters for absent names only.
-    pub(in crate::coherence) fn canon(&self, registrations: Sort, flights: Sort, into: &mut Canon) {
+    pub(in super::super) fn canon(&self, registrations: Sort, flights: Sort, into: &mut Canon) {
         into.put(match self.sort {
             Kind::Get => 0u8,
             Kind::Look => 1,
