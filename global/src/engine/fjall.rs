@@ -328,6 +328,12 @@ mod tests {
         assert_eq!(kind(fjall::Error::Io(io(io::ErrorKind::PermissionDenied))), Kind::Unavailable);
         assert_eq!(kind(fjall::Error::Storage(fjall::LsmError::Unrecoverable)), Kind::Corrupt);
         assert_eq!(kind(fjall::Error::Io(io(io::ErrorKind::UnexpectedEof))), Kind::Corrupt);
+        let before_the_beginning = || io::Error::from_raw_os_error(22);
+        assert_eq!(
+            kind(fjall::Error::Storage(fjall::LsmError::Io(before_the_beginning()))),
+            Kind::Corrupt,
+            "a file is shorter than its trailer"
+        );
         assert_eq!(
             kind(fjall::Error::Io(io(io::ErrorKind::AlreadyExists))),
             Kind::Corrupt,

@@ -87,7 +87,8 @@ pub(super) fn refused(io: &io::Error, e: &dyn fmt::Display) -> Error {
 /// Whether an error of the system tells of damage: a file that is missing or too short. Any other says nothing
 /// of what is stored.
 pub(super) fn is_damage(e: &io::Error) -> bool {
-    use io::ErrorKind::{AlreadyExists, InvalidData, NotFound, UnexpectedEof};
-    // A folder that lacks some of its files is made anew over the others.
-    matches!(e.kind(), NotFound | AlreadyExists | UnexpectedEof | InvalidData)
+    use io::ErrorKind::{AlreadyExists, InvalidData, InvalidInput, NotFound, UnexpectedEof};
+    // A folder that lacks some of its files is made anew over the others; in a file that is shorter than its trailer one
+    // is looked for before the beginning.
+    matches!(e.kind(), NotFound | AlreadyExists | UnexpectedEof | InvalidData | InvalidInput)
 }
