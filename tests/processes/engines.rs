@@ -122,7 +122,7 @@ impl Row {
     fn start(&mut self, global: &mut Global, index: &Path, kept: &Path, what: &str) {
         match global.again_with("") {
             Ok(()) if global.daemon.err().iter().any(|line| line.contains("rebuilding it")) => {
-                self.rebuilt += 1
+                self.rebuilt += 1;
             }
             Ok(()) => self.served += 1,
             Err(ended) => {
@@ -242,9 +242,9 @@ async fn old(engine: &'static str, rounds: u64, aside: &Aside, rng: &SeededRng, 
         for (harm_now, row) in &mut *rows {
             tokio::time::sleep(Duration::from_micros(20_000 + rng.next_u64() % 60_000)).await;
             if round % 2 == 1 {
-                _ = global.daemon.end(Signal::TERM)
+                _ = global.daemon.end(Signal::TERM);
             } else {
-                global.daemon.kill()
+                global.daemon.kill();
             }
             if !aside.at("oldest").exists() {
                 aside.keep(&index, "oldest");
