@@ -80,6 +80,7 @@ impl FjallEngine {
 
     fn open_or_panic(sys: &Sys, dir: &Path) -> Result<Self> {
         folder::finish_discard(dir, FOLDER)?;
+        no_keyspace_is_lost(dir)?;
         let builder = || Database::builder(dir.join(FOLDER)).cache_size(TUNING.cache).worker_threads(1);
         let is_held = |e: &fjall::Error| matches!(e, fjall::Error::Locked);
         let db = folder::once_free(|| builder().open(), is_held).map_err(broken)?;
@@ -281,6 +282,27 @@ fn create_identity(sys: &Sys, db: &Database, meta: &Keyspace) -> Result<u128> {
     Ok(identity)
 }
 
+/// fjall takes a keyspace without this file for one that was never finished, and begins it anew, empty, without a word:
+/// every name would be gone, and nobody would know. We never leave one unfinished but when the whole index is new.
+fn no_keyspace_is_lost(dir: &Path) -> Result<()> {
+    let keyspaces = dir.join(FOLDER).join("keyspaces");
+    let found = match std::fs::read_dir(&keyspaces) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found.map_err(|e| failed("list", &keyspaces, e))?,
+    };
+    for entry in found {
+        let path = entry.map_err(|e| failed("list", &keyspaces, e))?.path();
+        let current = path.join("current");
+        if path.is_dir() && !current.try_exists().map_err(|e| failed("look at", &current, e))? {
+            let current = current.display();
+            return Err(Error::corrupt(format!(
+                "the index is damaged, `{current}` is missing: restore the data directory from a backup"
+            )));
+        }
+    }
+    Ok(())
+}
+
 fn broken(e: fjall::Error) -> Error {
     let outside = outside(&e).map(|io| folder::refused(io, &e));
     let error = match &e {
@@ -317,6 +339,30 @@ pub(super) fn discard(dir: &Path) -> Result<()> {
 mod tests {
     use super::*;
     use dstore_shared::Kind;
+    use dstore_sys::disk::{Disk, RealDisk};
+
+    #[test]
+    fn a_keyspace_that_lost_its_file_is_damage_and_not_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = || Write { table: Table::Names, key: "k".into(), value: Some("v".into()) };
+        let engine = FjallEngine::open(&Sys::real(), dir.path()).unwrap();
+        engine.apply(vec![write()], Revision(1)).unwrap();
+        engine.checkpoint().unwrap();
+        drop(engine);
+        let mut keyspaces = 0;
+        for entry in std::fs::read_dir(dir.path().join(FOLDER).join("keyspaces")).unwrap() {
+            let (current, aside) = (entry.unwrap().path().join("current"), dir.path().join("aside"));
+            std::fs::copy(&current, &aside).unwrap();
+            RealDisk.remove(&current).unwrap();
+            let e = FjallEngine::open(&Sys::real(), dir.path()).expect_err("a file is missing");
+            assert!(e.kind() == Kind::Corrupt && e.message().contains("/current` is missing"), "{e}");
+            std::fs::copy(&aside, &current).unwrap();
+            keyspaces += 1;
+        }
+        assert!(keyspaces >= 5, "{keyspaces}");
+        let engine = FjallEngine::open(&Sys::real(), dir.path()).unwrap();
+        assert_eq!(engine.revision().unwrap(), Revision(1));
+    }
 
     #[test]
     fn a_system_that_refuses_is_not_taken_for_damage() {
