@@ -696,3 +696,36 @@ async fn a_watch_of_what_may_not_be_is_refused() {
     }
     assert!(world.store.asked.lock().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_one_piece_that_nobody_takes_is_given_up_too() {
+    let world = World::memory(Limits::default()).await;
+    let at = world.serving.address();
+    let channel = |stream_window_bytes| {
+        let dial = Dial { stream_window_bytes, ..Dial::default() };
+        dstore_proto::dial::Channel::new(&world.sys, &world.tasks, at, &dial)
+    };
+    let mut client = StoreClient::new(channel(1 << 20));
+    client.set(set("a", bytes_of(200 << 10))).await.expect("set");
+    // 1 KiB may be sent to it, and it takes none.
+    let mut deaf = StoreClient::new(channel(1 << 10));
+    let mut answers = Vec::new();
+    for _ in 0..100 {
+        answers.push(deaf.download(get("a")).await.expect("begun").into_inner());
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.counts().streams, 100, "each is a call as long as something of it is left");
+    tokio::time::sleep(Limits::default().answer_taken * 3).await;
+    assert_eq!(world.counts().streams, 0);
+    for mut chunks in answers {
+        let mut bytes = 0;
+        let ended = loop {
+            match chunks.message().await {
+                Ok(Some(chunk)) => bytes += chunk.data.len(),
+                Ok(None) => break true,
+                Err(_) => break false,
+            }
+        };
+        assert!(!ended && bytes < 200 << 10, "{bytes} bytes were kept though nobody took them");
+    }
+}

@@ -54,23 +54,23 @@ impl<J, R> Sessions<J, R> {
     }
 
     /// After an ack: the Local has heard a RESYNC, and may have missed something since.
-    pub(super) fn look_whether_resynced(&mut self, no: SessionNo) {
-        let Some(session) = self.by_no.get_mut(&no) else { return };
+    /// Gives the number that the session has from now on.
+    pub(super) fn look_whether_resynced(&mut self, no: SessionNo) -> SessionNo {
+        let Some(session) = self.by_no.get_mut(&no) else { return no };
         let Some(collapsed) = session.collapsed.filter(|collapsed| session.acked >= collapsed.seq) else {
-            return;
+            return no;
         };
         if collapsed.missed || session.seq > collapsed.seq {
-            return self.resync(no);
+            self.resync(no);
+            return no;
         }
         session.collapsed = None;
-        if std::mem::take(&mut session.shedding) {
-            self.shed(no);
-        }
+        if std::mem::take(&mut session.shedding) { self.shed(no) } else { no }
     }
 
     /// Ends the registrations of a session that holds nothing servable, by giving it another number.
-    fn shed(&mut self, no: SessionNo) {
-        let Some(session) = self.by_no.remove(&no) else { return };
+    fn shed(&mut self, no: SessionNo) -> SessionNo {
+        let Some(session) = self.by_no.remove(&no) else { return no };
         debug_assert!(session.owed.is_empty(), "everything that was sent is acknowledged");
         self.next_session += 1;
         let new = SessionNo(self.next_session);
@@ -85,6 +85,7 @@ impl<J, R> Sessions<J, R> {
             self.by_stream.insert(stream, new);
         }
         self.by_no.insert(new, Session { overflowed: false, ..session });
+        new
     }
 
     /// A change marked at `marked` waited too long for the session: for a while it registers nothing. If it has

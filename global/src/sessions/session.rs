@@ -319,7 +319,7 @@ impl<J, R> Sessions<J, R> {
         if let Some(mark) = late {
             self.hung(now, no, mark);
         }
-        self.look_whether_resynced(no);
+        let no = self.look_whether_resynced(no);
         self.renew(now, no);
     }
 

@@ -18,6 +18,9 @@ use tokio::time::Sleep;
 use tonic::Status;
 use tonic::body::Body;
 
+/// What may be left in the transport by a call that has ended.
+const LITTLE: usize = 16 << 10;
+
 /// A request. One that was aborted says so: tonic 0.14 takes a request that was reset with CANCEL for one that has ended
 /// (`Streaming::poll_frame`), and half an upload would pass for a whole one.
 pub(super) struct Received {
@@ -120,8 +123,11 @@ impl<H> Answer<H> {
     }
 
     fn piece(&mut self) -> Frame<Bytes> {
-        let len = self.rest.len().min(DATA_FRAME_BYTES as usize);
-        Frame::data(self.rest.split_to(len))
+        let all = self.rest.len();
+        // Of much the last bit goes by itself: the transport asks for it, and so for the end, only when the caller has
+        // room for all that went before; else the call would end with its answer in the transport, held for ever.
+        let len = if all > LITTLE { all - LITTLE } else { all };
+        Frame::data(self.rest.split_to(len.min(DATA_FRAME_BYTES as usize)))
     }
 }
 

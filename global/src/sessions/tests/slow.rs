@@ -207,6 +207,26 @@ fn rule_17_of_many_locals_none_is_slow_that_is_told_late() {
 }
 
 #[test]
+fn rule_17_a_keep_is_answered_by_the_ack_that_ends_the_registrations_of_a_slow_local() {
+    for (first, carried) in [(2, None), (3, None), (2, Some(3))] {
+        let mut t = with_a_and_b();
+        late(&mut t, 1_000, "d1", "k", 1);
+        t.skip();
+        late(&mut t, 1_900, "d2", "l", 2);
+        t.gives(&["s1 inv 2 l upto 10 e1", "commit d2", "s1 resync 3 upto 10 e1"]);
+        t.keep(1_901, 1, e(1), 1, first);
+        if first < 3 {
+            t.gives_nothing();
+            match carried {
+                None => t.ack(1_902, 1, e(1), 3),
+                Some(acked) => t.keep(1_902, 1, e(1), 2, acked),
+            }
+        }
+        t.gives(&[if carried.is_some() { "s1 lease 2 e1" } else { "s1 lease 1 e1" }]);
+    }
+}
+
+#[test]
 fn rule_29_a_lease_grows_with_the_sessions_and_only_as_far_as_is_durable() {
     let terms = Terms {
         sessions_at_lease: 2,
