@@ -30,6 +30,8 @@ const EPOCH: Epoch = Epoch { history: HistoryId(7), boot: 1, counter: 1 };
 struct Host {
     blobs: Mutex<HashMap<BlobHash, Bytes>>,
     damaged: Option<usize>,
+    /// A byte of what is staged arrives as another.
+    garbles: bool,
     uploads: AtomicUsize,
     cut_uploads: AtomicUsize,
     sessions: AtomicUsize,
@@ -90,7 +92,12 @@ impl LinkHost for Shared {
         if bytes.is_err() {
             self.0.cut_uploads.fetch_add(1, Ordering::SeqCst);
         }
-        let bytes = bytes?;
+        let mut bytes = bytes?;
+        if self.0.garbles {
+            let mut other = bytes.to_vec();
+            other[0] ^= 1;
+            bytes = other.into();
+        }
         assert!(size.is_none_or(|size| size == bytes.len() as u64));
         let hash = BlobHash::of(&bytes);
         let size = bytes.len() as u64;
@@ -375,6 +382,20 @@ async fn a_damaged_group_ends_a_fetch_and_only_what_is_before_it_was_passed_on()
     assert_eq!(failed.kind(), Kind::Corrupt);
     assert_eq!(good, bytes[..2 * GROUP_BYTES]);
     assert!(body.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_value_that_global_received_otherwise_than_it_was_sent_is_refused_streamed_or_whole() {
+    let world = World::new(Host { garbles: true, ..Host::default() }, Limits::default()).await;
+    let link = world.link();
+    let bytes = bytes_of(3 << 20);
+    let pieces = stream::iter([Ok(bytes.slice(..1 << 20)), Ok(bytes.slice(1 << 20..))]);
+    let blob = dstore_shared::Blob::hash(bytes.clone());
+    for body in [Body::Blob(blob), Body::Bytes(bytes), Body::Stream(Box::pin(pieces))] {
+        let refused = link.stage(body).await.expect_err("other bytes are there");
+        assert_eq!(refused.kind(), Kind::Corrupt);
+        assert!(refused.message().contains("stage it again"), "{refused}");
+    }
 }
 
 #[tokio::test]
