@@ -542,18 +542,24 @@ async fn a_request_that_never_ends_is_given_up() {
     }
 }
 
+/// A client to which so many bytes of an answer may be sent before it takes them.
+fn with_window(world: &World, stream_window_bytes: u32) -> StoreClient<dstore_proto::dial::Channel> {
+    let dial = Dial { stream_window_bytes, ..Dial::default() };
+    StoreClient::new(dstore_proto::dial::Channel::new(
+        &world.sys,
+        &world.tasks,
+        world.serving.address(),
+        &dial,
+    ))
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_nobody_takes_is_given_up_and_its_memory_with_it() {
     let world = World::memory(Limits::default()).await;
-    let at = world.serving.address();
-    let channel = |stream_window_bytes| {
-        let dial = Dial { stream_window_bytes, ..Dial::default() };
-        dstore_proto::dial::Channel::new(&world.sys, &world.tasks, at, &dial)
-    };
-    let mut client = StoreClient::new(channel(1 << 20));
+    let mut client = with_window(&world, 1 << 20);
     client.set(set("a", bytes_of(UNARY_BYTES_MAX))).await.expect("set");
     // Nothing may be sent to it.
-    let mut deaf = StoreClient::new(channel(0));
+    let mut deaf = with_window(&world, 0);
     let asking = tokio::spawn(async move { deaf.get(get("a")).await });
     eventually("the call runs", || world.counts().streams == 1).await;
     // That it is not given up early shows in time only; the clock is virtual.
@@ -700,15 +706,10 @@ async fn a_watch_of_what_may_not_be_is_refused() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_of_one_piece_that_nobody_takes_is_given_up_too() {
     let world = World::memory(Limits::default()).await;
-    let at = world.serving.address();
-    let channel = |stream_window_bytes| {
-        let dial = Dial { stream_window_bytes, ..Dial::default() };
-        dstore_proto::dial::Channel::new(&world.sys, &world.tasks, at, &dial)
-    };
-    let mut client = StoreClient::new(channel(1 << 20));
+    let mut client = with_window(&world, 1 << 20);
     client.set(set("a", bytes_of(200 << 10))).await.expect("set");
     // 1 KiB may be sent to it, and it takes none.
-    let mut deaf = StoreClient::new(channel(1 << 10));
+    let mut deaf = with_window(&world, 1 << 10);
     let mut answers = Vec::new();
     for _ in 0..100 {
         answers.push(deaf.download(get("a")).await.expect("begun").into_inner());
