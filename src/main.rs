@@ -7,6 +7,12 @@ use clap::Parser;
 use config::Surroundings;
 use std::process::ExitCode;
 
+/// Gives memory back to the system some seconds after it was freed, which glibc's does not: 10,000 Locals that left would
+/// keep 300 MiB of it.
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let line = cli::args::CommandLine::parse();
     let around =

@@ -43,6 +43,11 @@ const SUITES: [Suite; 11] = [
     ("engines", engines::run),
 ];
 
+// The allocator of the binary.
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() {
     let plan = plan();
     harness::header();
