@@ -11,7 +11,7 @@
 
 use dashmap::DashMap;
 use dstore_shared::limits::{ABSENCE_TERM, ABSENCES_MAX};
-use dstore_shared::{Moment, Name, RegSeq, Revision};
+use dstore_shared::{Moment, Name, Prefix, RegSeq, Revision};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -95,6 +95,15 @@ impl Absences {
         if let Some((name, absent)) = self.names.remove_if(name.as_bytes(), |_, absent| absent.at <= upto) {
             ends.remove(&(absent.until, name));
         }
+    }
+
+    /// The same, of all names under `prefix`. Looks at every one that is kept.
+    pub fn remove_prefix_upto(&self, prefix: &Prefix, upto: Revision) {
+        let mut ends = self.ends.lock();
+        ends.retain(|(_, name)| {
+            let covered = prefix.covers(name);
+            !covered || self.names.remove_if(name.as_bytes(), |_, absent| absent.at <= upto).is_none()
+        });
     }
 
     /// Forgets all.

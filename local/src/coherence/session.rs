@@ -185,6 +185,11 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         }
         self.known = self.known.max(upto);
         names.remove_prefix_upto(prefix, upto);
+        // What is absent stays so, but a flight of before may be under way: it is poisoned, and what it registered is
+        // given back, with which Global forgets that an earlier answer is kept.
+        if let Some(absences) = &self.absences {
+            absences.remove_prefix_upto(prefix, upto);
+        }
         self.poison_prefix(prefix, upto);
         self.acked = seq;
         self.ack_due = true;

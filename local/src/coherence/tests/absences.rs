@@ -121,6 +121,19 @@ fn rule_10_an_inv_removes_an_absence_read_at_or_before_its_revision() {
 }
 
 #[test]
+fn rule_10_an_inv_of_a_prefix_removes_the_absences_under_it() {
+    for (prefix, upto, stays) in [("k", 19, true), ("k", 20, false), ("", 20, false), ("l", 20, true)] {
+        let mut k = Keeping::open();
+        k.t.get(10, "key", "g1");
+        k.absent(11, 1, 20, Some(e(1)));
+        let covered = Prefix::new(&dstore_shared::Namespace::default(), prefix.as_bytes()).unwrap();
+        let inv = Down::InvPrefix { epoch: e(1), seq: 1, prefix: covered, upto: Revision(upto) };
+        k.t.down(0, inv);
+        assert_eq!(k.knows_absent(12, "key"), stays, "{prefix}* upto {upto}");
+    }
+}
+
+#[test]
 fn rule_10_a_poisoned_absence_is_kept_only_if_it_is_newer_than_every_inv() {
     for (head, kept) in [(11, false), (12, false), (13, true)] {
         let mut k = Keeping::open();
