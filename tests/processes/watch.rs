@@ -1,7 +1,7 @@
 //! Watchers that are cut off, killed and resumed in a storm of changes, while Global restarts: each sees every change
 //! of its names once, as the writers were told it.
 
-use crate::rig::{Global, Local, client_with, dstore, name, noise};
+use crate::rig::{Global, Local, client_with, dstore, name, noise, until};
 use crate::wire::{Flow, Wire};
 use dstore_client::{Client, Event, Happened, WatchQuery};
 use dstore_shared::{BlobHash, Kind, Namespace, Revision, SetOutcome};
@@ -42,11 +42,18 @@ fn change_of(event: &Event) -> Change {
     (event.revision.0, key, hash)
 }
 
+/// When writers stop, and what they have done.
+#[derive(Default)]
+struct Storm {
+    stop: AtomicBool,
+    made: AtomicU64,
+}
+
 /// Sets some names, deletes them together, and so on, until `stop`.
-async fn write(me: usize, client: Client, rng: SeededRng, stop: Arc<AtomicBool>) -> Told {
+async fn write(me: usize, client: Client, rng: SeededRng, storm: Arc<Storm>) -> Told {
     let mut told = Told::default();
     for round in 0.. {
-        if stop.load(Ordering::SeqCst) {
+        if storm.stop.load(Ordering::SeqCst) {
             break;
         }
         let many = if me == 0 && round % 8 == 0 { MANY } else { 1 + (rng.next_u64() % 6) as usize };
@@ -80,6 +87,7 @@ async fn write(me: usize, client: Client, rng: SeededRng, stop: Arc<AtomicBool>)
         match client.delete(&names).await {
             Ok(reply) => {
                 assert!(reply.removed.iter().all(|removed| *removed));
+                storm.made.fetch_add(2 * bound.len() as u64, Ordering::SeqCst);
                 told.changes.extend(bound.into_iter().map(|key| (reply.revision.0, key, None)));
             }
             Err(e) if matches!(e.kind(), Kind::Unavailable | Kind::Closed) => told.unknown.extend(bound),
@@ -111,7 +119,7 @@ async fn cut_off(at: dstore_client::Address, end: End, rng: SeededRng) -> (Vec<C
     loop {
         let more = watch.next().await.expect("it resumes");
         seen.extend(more.events.iter().map(change_of));
-        if is_over(&end, more.through.0) {
+        if cuts >= CUTS && is_over(&end, more.through.0) {
             return (seen, cuts);
         }
         if cuts < CUTS && tokio::time::Instant::now() >= next_cut {
@@ -160,16 +168,20 @@ fn killed(dir: &Path, at: &str, end: &End, rng: &SeededRng) -> (Vec<Change>, u64
             .spawn()
             .expect("dstore runs");
         let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let killer = (kills < CUTS).then(|| {
-            let life = Duration::from_millis(20 + rng.next_u64() % 100);
-            let child = Pid::from_child(&child);
+        let pid = Pid::from_child(&child);
+        let begin = |life| {
             std::thread::spawn(move || {
                 std::thread::sleep(life);
-                kill_process(child, Signal::KILL).expect("nobody has waited for it");
+                kill_process(pid, Signal::KILL).expect("nobody has waited for it");
             })
-        });
+        };
+        let life = || (kills < CUTS).then(|| Duration::from_millis(20 + rng.next_u64() % 100));
+        // Every second one lives until it has told something: on a busy machine no other gets that far, and what nobody
+        // has seen over two restarts is forgotten.
+        let mut killer = life().filter(|_| kills % 2 == 1).map(begin);
         let mut over = false;
         for line in lines.map_while(Result::ok) {
+            killer = killer.or_else(|| life().map(begin));
             // Its last line may be half of one.
             let Ok(event) = serde_json::from_str::<serde_json::Value>(&line) else { break };
             let (Some(revision), Some(key)) = (event["revision"].as_u64(), event["key"].as_str()) else {
@@ -179,8 +191,8 @@ fn killed(dir: &Path, at: &str, end: &End, rng: &SeededRng) -> (Vec<Change>, u64
             let hash = hash.map(|hash| hash.parse().expect("a hash"));
             seen.entry(revision).or_default().push((revision, key.to_owned(), hash));
             // The last change of all is one of its own.
-            over = is_over(end, revision);
-            if over && killer.is_none() {
+            over = kills >= CUTS && is_over(end, revision);
+            if over {
                 child.kill().expect("killed");
                 break;
             }
@@ -217,9 +229,11 @@ async fn watchers_that_are_cut_off_and_killed_a_hundred_times_miss_nothing_and_s
     let fresh = || SeededRng::new(rng.next_u64());
     let mut global = Global::start(&["--lease", "100ms"]);
     let locals = [Local::start(&global).await, Local::start(&global).await];
-    let (stop, end) = (Arc::new(AtomicBool::new(false)), End::default());
+    let (storm, end) = (Arc::new(Storm::default()), End::default());
     let writers: Vec<_> = (0..WRITERS)
-        .map(|me| tokio::spawn(write(me, client_with(&locals[0].daemon.at, DEADLINE), fresh(), stop.clone())))
+        .map(|me| {
+            tokio::spawn(write(me, client_with(&locals[0].daemon.at, DEADLINE), fresh(), storm.clone()))
+        })
         .collect();
     let at = locals[1].daemon.at.clone();
     let cut_off = tokio::spawn(cut_off(at.clone(), end.clone(), fresh()));
@@ -245,7 +259,9 @@ async fn watchers_that_are_cut_off_and_killed_a_hundred_times_miss_nothing_and_s
         }
     }
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    stop.store(true, Ordering::SeqCst);
+    // However slow the machine is.
+    until("a storm and not a breeze", async || storm.made.load(Ordering::SeqCst) > 5000).await;
+    storm.stop.store(true, Ordering::SeqCst);
     let mut told = Told::default();
     for writer in writers {
         let Told { mut changes, mut unknown } = writer.await.expect("it ended");
