@@ -37,6 +37,7 @@ pub struct Call {
 }
 
 /// What an answer said beside what it was about.
+#[expect(clippy::struct_excessive_bools, reason = "each is a word of the call or of its answer")]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Told {
     /// The revision that it tells of.

@@ -180,7 +180,7 @@ impl Plan {
         plan.locals = 2 + below(2) as usize;
         plan.workers = pick(&[0, 0, 2]) as usize;
         plan.keys = pick(&[2, 3, 3, 4, KEYS_MAX as u64]) as usize;
-        plan.think_ms = pick(&[10, 20, 30]);
+        plan.think_ms = pick(&[15, 30, 50]);
         plan.latency_max = Duration::from_millis(pick(&[2, 5, 10, 25]));
         plan.blocked = Duration::from_millis(pick(&[1, 1, 1, 4]));
         plan.cache_bytes = pick(&[1 << 20, 1 << 20, 1 << 20, 40_000, 2_000, 64]);

@@ -30,7 +30,8 @@ pub struct Report {
     pub faults: usize,
     /// What was wrong.
     pub violations: Vec<String>,
-    /// Digest of all that happened: equal for equal runs.
+    /// Digest of all that was seen, of every turn of the network, and of how often the disk was changed: equal for
+    /// equal runs.
     pub trace: u64,
     /// How long it took, in true (virtual) time.
     pub took: Duration,
@@ -106,6 +107,8 @@ pub fn run(plan: &Plan) -> Report {
         }
     }
     let took = sim.elapsed();
+    // Before hosts are dropped: their tasks go in no order, and may still change the disk.
+    let trace = trace(&cluster);
     // As power would leave it, were it lost now.
     let image = cluster.disk().crash(Survival::Any, plan.seed);
     // Hosts may still write down what happens while they are dropped.
@@ -114,7 +117,7 @@ pub fn run(plan: &Plan) -> Report {
         epilogue::run(&cluster, &image);
     }
     judge(&cluster);
-    report(&cluster, nemesis.made(), took)
+    report(&cluster, nemesis.made(), took, trace)
 }
 
 /// Judges what was seen.
@@ -138,7 +141,13 @@ fn judge(cluster: &Cluster) {
     }
 }
 
-fn report(cluster: &Cluster, faults: usize, took: Duration) -> Report {
+/// A digest of all that was seen and done.
+fn trace(cluster: &Cluster) -> u64 {
+    let disk = cluster.disk().op_count() as u64;
+    cluster.history().digest() ^ cluster.net().trace() ^ disk.rotate_left(32)
+}
+
+fn report(cluster: &Cluster, faults: usize, took: Duration, trace: u64) -> Report {
     let history = cluster.history();
     let calls = history.calls();
     Report {
@@ -147,7 +156,7 @@ fn report(cluster: &Cluster, faults: usize, took: Duration) -> Report {
         unknown: calls.iter().filter(|call| call.answer.is_none()).count(),
         faults,
         violations: cluster.violations(),
-        trace: history.digest() ^ cluster.net().trace(),
+        trace,
         took,
     }
 }

@@ -38,8 +38,8 @@ pub fn judge(evidence: &Evidence<'_>) -> Vec<String> {
 /// Keys that a call, answered so, has unbound.
 fn removes(call: &Call) -> Vec<usize> {
     match (call.op, call.answer) {
-        (Op::Delete(_), Some(Answer::Removed(keys))) => keys.each().collect(),
-        (Op::DeletePrefix(keys), Some(Answer::RemovedMany(_))) => keys.each().collect(),
+        (Op::Delete(_), Some(Answer::Removed(keys)))
+        | (Op::DeletePrefix(keys), Some(Answer::RemovedMany(_))) => keys.each().collect(),
         (Op::Rename(from, _), Some(Answer::Done(_))) => vec![from],
         _ => Vec::new(),
     }

@@ -34,11 +34,11 @@ impl<D: Desk> Client<D> {
             store.set(id, Some(name(key)), body(value, is_stream)).await.map(|reply| reply.outcome)
         });
         if let Some(outcome) = done.await {
-            self.stored(&begun, outcome);
+            self.stored(&begun, &outcome);
         }
     }
 
-    fn stored(&self, begun: &Begun, outcome: SetOutcome) {
+    fn stored(&self, begun: &Begun, outcome: &SetOutcome) {
         let answer = match outcome {
             SetOutcome::Stored(entry) => {
                 self.cluster.0.history.say(begun, |told| told.revision = Some(entry.bind_rev.0));
@@ -58,22 +58,22 @@ impl<D: Desk> Client<D> {
 
     /// Two SETs in one call, each by itself.
     pub async fn set_many(&self, keys: [usize; 2]) {
-        let mut sets = Vec::new();
-        let mut begun = Vec::new();
+        let (mut sets, mut begun) = (Vec::new(), Vec::new());
+        let draw = self.draw();
         for key in keys {
-            let Ok(id) = self.ended(self.desk.id(self.draw())).await else { return };
+            // Of one client, so that they follow one another.
+            let Ok(id) = self.ended(self.desk.id(draw)).await else { return };
             let value = self.cluster.new_value();
             sets.push(SetOne { id, name: name(key), value: Blob::hash(bytes_of(value)) });
             begun.push(Op::Set(key, value));
         }
         let begun: Vec<Begun> = begun.into_iter().map(|op| self.begin(op)).collect();
-        let draw = self.draw();
         // What fails is not tried again: its outcome stays unknown.
         match self.ended(self.desk.store(draw).set_many(sets)).await {
             Ok(done) => {
                 for (begun, done) in begun.iter().zip(done) {
                     match done {
-                        Ok(reply) => self.stored(begun, reply.outcome),
+                        Ok(reply) => self.stored(begun, &reply.outcome),
                         Err(e) => self.judge(&e),
                     }
                 }

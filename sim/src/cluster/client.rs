@@ -76,7 +76,7 @@ impl<D: Desk> Client<D> {
         let other = (key + 1 + self.below(keys - 1) as usize) % keys as usize;
         match plan.deeds[self.below(plan.deeds.len() as u64) as usize] {
             Deed::Get => self.get_again(key).await,
-            Deed::Stat => self.stat(key).await,
+            Deed::Stat => _ = self.stat(key).await,
             Deed::Slice => self.slice(key).await,
             Deed::Stale => self.stale(key).await,
             Deed::Hash => self.hash().await,

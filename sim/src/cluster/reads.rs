@@ -78,19 +78,25 @@ impl<D: Desk> Client<D> {
         Ok(Some((value, from)))
     }
 
-    pub async fn stat(&self, key: usize) {
+    /// Reads what a key is bound to; `None` = no answer.
+    pub async fn stat(&self, key: usize) -> Option<Option<Value>> {
         let draw = self.draw();
         let begun = self.begin_read(Op::Get(key), draw);
-        match self.ended(self.desk.store(draw).stat(Target::Name(name(key)))).await {
-            Ok(None) => self.end(&begun, Answer::Absent),
-            Ok(Some(stat)) => {
-                if let Some(value) = self.known(&stat.entry.hash) {
-                    self.say(&begun, stat.from);
-                    self.end(&begun, Answer::Found(value));
-                }
+        let stat = match self.ended(self.desk.store(draw).stat(Target::Name(name(key)))).await {
+            Ok(stat) => stat,
+            Err(e) => {
+                self.failed(&begun, &e);
+                return None;
             }
-            Err(e) => self.failed(&begun, &e),
-        }
+        };
+        let Some(stat) = stat else {
+            self.end(&begun, Answer::Absent);
+            return Some(None);
+        };
+        let value = self.known(&stat.entry.hash)?;
+        self.say(&begun, stat.from);
+        self.end(&begun, Answer::Found(value));
+        Some(Some(value))
     }
 
     /// A value that was read by name is readable by its hash until it is swept.
