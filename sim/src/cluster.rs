@@ -481,7 +481,7 @@ pub(crate) fn name(key: usize) -> Name {
 /// The bytes of a value: most are small, some travel on their own, some have a file at Global.
 pub(crate) fn bytes_of(value: Value) -> bytes::Bytes {
     let len: usize = match value % 16 {
-        7 => 20_000,
+        7 | 10 => 20_000,
         13 => 70_000,
         3 if value % 64 == 3 => 150_000,
         _ => 12,

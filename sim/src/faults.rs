@@ -299,6 +299,13 @@ impl Nemesis {
         self.agenda.is_empty()
     }
 
+    /// Takes back what still waits to happen.
+    pub fn rest(&self, sim: &Sim<'_>) {
+        for local in 0..self.cluster.plan().locals {
+            self.cluster.net().heal(sim.lookup(GLOBAL), sim.lookup(local_host(local)));
+        }
+    }
+
     /// Faults made.
     pub fn made(&self) -> usize {
         self.made
@@ -400,9 +407,11 @@ impl Nemesis {
             Fault::PowerLoss | Fault::KillGlobal => start_global(sim),
             // They end by themselves.
             Fault::StopGlobal | Fault::FailSync | Fault::Reset(_) | Fault::FlipBlob(_) => {}
-            Fault::CutAfter(i, _) | Fault::DamageOnWire(i) => {
+            Fault::CutAfter(i, _) => {
                 self.cluster.net().heal(sim.lookup(GLOBAL), sim.lookup(local_host(i)));
             }
+            // Long values are rare: it waits for one until the work ends.
+            Fault::DamageOnWire(_) => {}
             Fault::Slow(i) => {
                 sim.set_link_max_message_latency(GLOBAL, local_host(i), self.cluster.plan().latency_max);
             }

@@ -97,6 +97,7 @@ pub fn run(plan: &Plan) -> Report {
             continue;
         }
         if quiet_since.is_none() {
+            nemesis.rest(&sim);
             cluster.enter(Phase::Settle);
         }
         if cluster.is_quiet() && *quiet_since.get_or_insert(now) + SETTLED < now {

@@ -95,6 +95,9 @@ impl Told {
                 }
             }
         }
+        if lost {
+            told.gaps.push((told.through, u64::MAX));
+        }
         told
     }
 

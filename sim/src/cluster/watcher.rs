@@ -1,6 +1,6 @@
 //! Somebody who watches every name, and goes on from where he was: over broken connections, and over his own death.
 
-use super::{Cluster, Phase, TrueTime, key_of};
+use super::{Cluster, GLOBAL, Phase, TrueTime, key_of};
 use crate::history::{Bound, Watched};
 use crate::plan::Bug;
 use dstore_client::{Client, Happened};
@@ -97,7 +97,9 @@ impl<S: Store> Watcher<S> {
 
     /// What he missed is forgotten: he lists, and watches after the list.
     async fn begin_anew(&self) {
-        if self.cluster.0.plan.watch_bytes > 1 << 20 {
+        // After a start Global knows what its journal still has, which may be no more than is after the checkpoint.
+        let has_started_again = self.cluster.0.lives.borrow().get(GLOBAL).is_some_and(|lives| *lives > 1);
+        if self.cluster.0.plan.watch_bytes > 1 << 20 && !has_started_again {
             self.cluster.accuse(format!("{}: changes are forgotten before their time", self.by));
         }
         self.note(Watched::TooOld);
