@@ -405,13 +405,15 @@ impl Nemesis {
     fn end(&mut self, sim: &mut Sim<'_>, fault: Fault) {
         match fault {
             Fault::PowerLoss | Fault::KillGlobal => start_global(sim),
-            // They end by themselves.
-            Fault::StopGlobal | Fault::FailSync | Fault::Reset(_) | Fault::FlipBlob(_) => {}
+            // They end by themselves; damage waits for a long value, which is rare, until the work ends.
+            Fault::StopGlobal
+            | Fault::FailSync
+            | Fault::Reset(_)
+            | Fault::FlipBlob(_)
+            | Fault::DamageOnWire(_) => {}
             Fault::CutAfter(i, _) => {
                 self.cluster.net().heal(sim.lookup(GLOBAL), sim.lookup(local_host(i)));
             }
-            // Long values are rare: it waits for one until the work ends.
-            Fault::DamageOnWire(_) => {}
             Fault::Slow(i) => {
                 sim.set_link_max_message_latency(GLOBAL, local_host(i), self.cluster.plan().latency_max);
             }
