@@ -23,7 +23,7 @@ use dstore_client::ClientConfig;
 use dstore_global::{EngineKind, Global, GlobalConfig};
 use dstore_local::{Listen, Local, LocalConfig};
 use dstore_proto::dial::Dial;
-use dstore_shared::{Blob, BlobHash, Key, Kind, Moment, Name};
+use dstore_shared::{Blob, BlobHash, Key, Moment, Name};
 use dstore_sys::Sys;
 use dstore_sys::clock::TokioClock;
 use dstore_sys::disk::{Disk, SimDisk};
@@ -367,7 +367,7 @@ impl Cluster {
         for key in 0..self.0.plan.keys {
             let value = loop {
                 let mut value = client.get(key).await;
-                if value.is_none() && self.0.plan.allows(Kind::Corrupt) {
+                if value.is_none() && self.0.plan.damages_files() {
                     // Its bytes are damaged for good; its name is not.
                     value = client.stat(key).await;
                 }

@@ -70,12 +70,12 @@ async fn look(cluster: &Cluster, image: &SimDisk) {
 }
 
 fn is_damage(cluster: &Cluster, kind: Kind) -> bool {
-    kind == Kind::Corrupt && cluster.plan().allows(kind)
+    kind == Kind::Corrupt && cluster.plan().damages_files()
 }
 
 /// A file for each large value that has a name, and no other.
 fn look_at_files(cluster: &Cluster, disk: &SimDisk, last: &[Option<Value>]) {
-    if cluster.plan().allows(Kind::Corrupt) {
+    if cluster.plan().damages_files() {
         return;
     }
     let large = last.iter().flatten().filter(|value| bytes_of(**value).len() > INLINE_BYTES_MAX);

@@ -3,8 +3,8 @@
 //! [`cluster`] runs both tiers as they are, real gRPC included, over a simulated network, disk and clock;
 //! [`plan`] draws from the seed what they do and what breaks, [`faults`] breaks it, [`check`] judges what was seen, a
 //! promise a file. [`pure`] runs the two coherence
-//! machines alone, thousands of times quicker. One seed gives one run: nothing here may ask the machine for
-//! time, randomness or a thread.
+//! machines alone, thousands of times quicker. One seed gives one run, but for a clock that
+//! h2 keeps: nothing here may ask the machine for time, randomness or a thread.
 
 pub mod check;
 pub mod cluster;

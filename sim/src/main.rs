@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! dstore-sim --seed N [--seeds M] [--bug NAME]          these seeds, each on its own line
+//!            [--faults none]                            nothing breaks in them
 //! dstore-sim --minutes M [--threads T] [--seed N]       fresh seeds from N on, until something is wrong
 //! dstore-sim pure ...                                   the two machines of the protocol alone
 //! ```
@@ -21,7 +22,7 @@ fn main() -> ExitCode {
     let Some(given) = arguments(std::env::args().skip(1)) else {
         let bugs: Vec<&str> = Bug::ALL.iter().map(|(name, _)| *name).collect();
         eprintln!(
-            "usage: dstore-sim --seed N [--seeds M] [--bug {}]\n       dstore-sim --minutes M [--threads T] [--seed N]",
+            "usage: dstore-sim --seed N [--seeds M] [--faults none] [--bug {}]\n       dstore-sim --minutes M [--threads T] [--seed N]",
             bugs.join("|")
         );
         return ExitCode::from(2);
@@ -38,7 +39,8 @@ fn main() -> ExitCode {
     }
     let mut wrong = 0;
     for seed in given.first..given.first.saturating_add(given.count) {
-        let plan = Plan { bug: given.bug, ..Plan::of(seed) };
+        let plan = if given.is_whole { Plan::of(seed).whole() } else { Plan::of(seed) };
+        let plan = Plan { bug: given.bug, ..plan };
         if verbose {
             println!("{plan:#?}");
         }
@@ -66,15 +68,18 @@ struct Given {
     bug: Option<Bug>,
     minutes: Option<u64>,
     threads: usize,
+    is_whole: bool,
 }
 
 fn arguments(mut given: impl Iterator<Item = String>) -> Option<Given> {
-    let (mut first, mut asked) = (None, Given { first: 0, count: 1, bug: None, minutes: None, threads: 1 });
+    let (mut first, mut asked) =
+        (None, Given { first: 0, count: 1, bug: None, minutes: None, threads: 1, is_whole: false });
     while let Some(flag) = given.next() {
         let value = given.next()?;
         match flag.as_str() {
             "--seed" => first = Some(value.parse().ok()?),
             "--seeds" => asked.count = value.parse().ok()?,
+            "--faults" if value == "none" => asked.is_whole = true,
             "--bug" => asked.bug = Some(bug_of(&value)?),
             "--minutes" => asked.minutes = Some(value.parse().ok()?),
             "--threads" => asked.threads = value.parse().ok()?,

@@ -229,6 +229,12 @@ impl Plan {
         }
     }
 
+    /// The same, but nothing breaks.
+    #[must_use]
+    pub fn whole(self) -> Self {
+        Self { faults: Vec::new(), ..self }
+    }
+
     /// Whether Global's disk may fail.
     pub(crate) fn breaks_disk(&self) -> bool {
         self.faults.iter().any(|planned| planned.fault.breaks_disk())
@@ -243,6 +249,11 @@ impl Plan {
             Kind::Corrupt => has(|fault| matches!(fault, Fault::FlipBlob(_) | Fault::DamageOnWire(_))),
             _ => false,
         }
+    }
+
+    /// Whether a value may be lost for good. What is damaged on its way is only to be asked for again.
+    pub(crate) fn damages_files(&self) -> bool {
+        self.faults.iter().any(|planned| matches!(planned.fault, Fault::FlipBlob(_)))
     }
 
     /// How fast a host's clock runs, in millionths of true speed, and what it shows at the beginning.

@@ -3,7 +3,7 @@
 //! ```text
 //! work under faults -> everything whole again -> calls end -> every Local reads every key -> judge
 //! ```
-//! Invariant: equal plans give equal reports.
+//! Invariant: equal plans give equal reports, but for what h2 asks the machine's clock (`docs/TESTING.md`).
 
 use crate::check::{self, Evidence};
 use crate::cluster::{Cluster, GLOBAL, Phase, WORKER, local_host};
@@ -28,6 +28,8 @@ pub struct Report {
     pub unknown: usize,
     /// Faults that were made.
     pub faults: usize,
+    /// Values that arrived with a bit turned.
+    pub damaged: u64,
     /// What was wrong.
     pub violations: Vec<String>,
     /// Digest of all that was seen, of every turn of the network, and of how often the disk was changed: equal for
@@ -39,11 +41,11 @@ pub struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, ops, unknown, faults, violations, trace, took } = self;
+        let Self { seed, ops, unknown, faults, damaged, violations, trace, took } = self;
         let wrong = violations.len();
         write!(
             f,
-            "seed={seed} ops={ops} unknown={unknown} faults={faults} took={took:?} violations={wrong} trace={trace:016x}"
+            "seed={seed} ops={ops} unknown={unknown} faults={faults} damaged={damaged} took={took:?} violations={wrong} trace={trace:016x}"
         )?;
         for violation in violations {
             write!(f, "\n  {violation}")?;
@@ -156,6 +158,7 @@ fn report(cluster: &Cluster, faults: usize, took: Duration, trace: u64) -> Repor
         ops: history.answered(),
         unknown: calls.iter().filter(|call| call.answer.is_none()).count(),
         faults,
+        damaged: cluster.net().damaged(),
         violations: cluster.violations(),
         trace,
         took,
