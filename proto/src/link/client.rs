@@ -18,12 +18,14 @@ use crate::wire::store_client::StoreClient;
 use bytes::{Bytes, BytesMut};
 use dstore_shared::frame::{Down, Reply, Request, Up};
 use dstore_shared::limits::WATCHES_PER_CONNECTION;
-use dstore_shared::{BlobHash, Error, GROUP_BYTES, Outline, Result};
+use dstore_shared::{BlobHash, BlobHasher, Error, GROUP_BYTES, Outline, Result};
 use dstore_sys::Sys;
 use dstore_sys::net::Address;
 use dstore_sys::tasks::Tasks;
 use futures_util::stream::{self, Stream, TryStreamExt};
+use parking_lot::Mutex;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Code, Response, Status, Streaming};
@@ -140,13 +142,22 @@ impl LinkClient {
             Body::Bytes(bytes) => (Some(bytes.len() as u64), None),
             Body::Stream(_) => (None, None),
         };
+        let sent = Arc::<Mutex<BlobHasher>>::default();
+        let hasher = sent.clone();
+        let body = match body {
+            Body::Blob(blob) => Body::Blob(blob),
+            // Of what nobody knows the hash yet, both ends hash what they see.
+            body => Body::Stream(Box::pin(body.into_stream().inspect_ok(move |piece| {
+                hasher.lock().update(piece);
+            }))),
+        };
         let first = wire::StageChunk { size, data: Bytes::new() };
         let message = |data| wire::StageChunk { size: None, data };
         let (channel, frame) = (self.bulk.clone(), self.frame);
         let send = move |chunks| bulk::send(channel, STAGE, chunks, frame);
         let staged: wire::StageResponse = send_all(self.idle, first, body, message, send).await?;
         let hash = BlobHash::from_slice(&staged.hash)?;
-        if expected.is_some_and(|expected| expected != hash) {
+        if expected.unwrap_or_else(|| sent.lock().finish()) != hash {
             return Err(Error::corrupt(format!("global received blake3:{hash} instead: stage it again")));
         }
         Ok((hash, staged.size))
