@@ -43,6 +43,8 @@ pub const GLOBAL: &str = "global";
 pub const WORKER: &str = "worker";
 /// Bytes of changes that [`Bug::ForgetfulDisk`] may forget.
 const REMEMBERED_BYTES: usize = 1 << 20;
+/// How long a job that blocks takes where the disk is quick.
+const QUICK: Duration = Duration::from_millis(1);
 const PORT: u16 = 50_051;
 const LOCAL_PORT: u16 = 50_052;
 /// A node gives up on Global after that, so that clients try again while faults last.
@@ -252,6 +254,8 @@ impl Cluster {
         config.sweep_grace = plan.sweep_grace;
         config.watch_bytes = plan.watch_bytes;
         config.min_free = plan.min_free;
+        config.segment_bytes = plan.segment_bytes;
+        config.checkpoint_bytes = plan.checkpoint_bytes;
         config
     }
 
@@ -410,12 +414,14 @@ impl Cluster {
         let rng = SeededRng::new(of_host.wrapping_add(life << 32));
         // The first draws of near seeds are alike enough to be told apart by nobody but us.
         rng.next_u64();
+        // A disk may be slow in one life and quick in the next.
+        let latency = if rng.next_u64() % 2 == 0 { plan.blocked } else { plan.blocked.min(QUICK) };
         let sys = Sys {
             clock: Arc::new(TokioClock::new(start, ppm)),
             rng: Arc::new(rng),
             net,
             disk,
-            blocking: Blocking::Inline { latency: plan.blocked },
+            blocking: Blocking::Inline { latency },
         };
         (sys, TrueTime { began, origin })
     }

@@ -55,6 +55,8 @@ pub enum Fault {
     Slow(usize),
     /// A Local stands still: nothing gets in or out, and its clients do nothing. Its clock goes on.
     Pause(usize),
+    /// Global stands still: nothing gets in or out. Its clock goes on.
+    PauseGlobal,
     /// The connections of the clients that are elsewhere to a Local stand still; then they are reset.
     PartitionWorker(usize),
     /// The next such call of Global's disk, on a path with that part, fails with EIO.
@@ -88,16 +90,17 @@ impl Fault {
         matches!(self, Self::FailSync | Self::FailCall(..) | Self::DiskFull)
     }
 
-    /// The Local to which or from which nothing gets through, if nothing does one way at least.
-    pub(crate) fn isolates(self) -> Option<usize> {
+    /// Whether between Global and a Local nothing gets through, one way at least.
+    pub(crate) fn isolates(self, local: usize) -> bool {
         match self {
+            Self::PauseGlobal => true,
             Self::Partition(i)
             | Self::SilentPartition(i)
             | Self::DeafGlobal(i)
             | Self::DeafLocal(i)
             | Self::Delay(i)
-            | Self::Pause(i) => Some(i),
-            _ => None,
+            | Self::Pause(i) => i == local,
+            _ => false,
         }
     }
 }
@@ -144,11 +147,20 @@ impl Planned {
 }
 
 /// What a fault occupies while it lasts: two faults on one would undo each other.
+fn places(fault: Fault, locals: usize) -> Vec<Option<usize>> {
+    match fault {
+        Fault::PauseGlobal => (0..locals).map(Some).chain([None]).collect(),
+        _ => vec![place(fault)],
+    }
+}
+
+/// Who has trouble by it; `None` = Global, and so everybody.
 fn place(fault: Fault) -> Option<usize> {
     match fault {
         Fault::PowerLoss
         | Fault::KillGlobal
         | Fault::StopGlobal
+        | Fault::PauseGlobal
         | Fault::FailSync
         | Fault::FailCall(..)
         | Fault::DiskFull
@@ -169,11 +181,14 @@ fn place(fault: Fault) -> Option<usize> {
     }
 }
 
+/// How often each kind of fault is drawn in seeds that have it; [`draw`] says which is which.
+const KINDS: [u64; 20] = [2, 2, 1, 1, 3, 4, 2, 2, 3, 2, 1, 3, 1, 1, 2, 1, 2, 1, 1, 1];
+
 /// The kinds of faults that a seed has, by number, each as often as it weighs.
 fn kinds(rng: &SeededRng) -> Vec<u64> {
     let below = |n: u64| rng.next_u64() % n;
     let mut kinds = Vec::new();
-    for (kind, weight) in [2, 2, 1, 1, 3, 4, 2, 2, 3, 2, 1, 3, 1, 1, 2, 1, 2, 1, 1].into_iter().enumerate() {
+    for (kind, weight) in KINDS.into_iter().enumerate() {
         if below(2) == 0 {
             kinds.extend((0..weight).map(|_| kind as u64));
         }
@@ -209,6 +224,7 @@ fn draw(rng: &SeededRng, kind: u64, local: usize) -> Fault {
             Fault::FailCall(call, part)
         }
         17 => Fault::DiskFull,
+        18 => Fault::PauseGlobal,
         _ => Fault::FlipBlob(rng.next_u64()),
     }
 }
@@ -226,9 +242,10 @@ pub(crate) fn plan(rng: &SeededRng, locals: usize, work: Duration, lease: Durati
         // Shorter than a lease, about as long, and much longer.
         let lasts =
             Duration::from_millis([10 + below(80), 90 + below(60), 150 + below(500)][below(3) as usize]);
-        let until = free.entry(place(fault)).or_default();
-        if *until <= at {
-            *until = at + lasts + Duration::from_millis(50);
+        let places = places(fault, locals);
+        if places.iter().all(|place| free.get(place).is_none_or(|until| *until <= at)) {
+            let until = at + lasts + Duration::from_millis(50);
+            free.extend(places.into_iter().map(|place| (place, until)));
             planned.push(Planned { at, lasts, fault });
         }
         at += Duration::from_millis(10 + below(400));
@@ -373,6 +390,7 @@ impl Nemesis {
                 self.cluster.pause(i, true);
                 sim.hold(GLOBAL, local_host(i));
             }
+            Fault::PauseGlobal => self.each_peer(|peer| sim.hold(GLOBAL, peer)),
             Fault::PartitionWorker(i) => {
                 if self.cluster.plan().workers > 0 {
                     sim.partition(WORKER, local_host(i));
@@ -421,6 +439,7 @@ impl Nemesis {
                 self.cluster.pause(i, false);
                 sim.release(GLOBAL, local_host(i));
             }
+            Fault::PauseGlobal => self.each_peer(|peer| sim.release(GLOBAL, peer)),
             Fault::PartitionWorker(i) => {
                 if self.cluster.plan().workers > 0 {
                     sim.repair(WORKER, local_host(i));
@@ -441,6 +460,14 @@ impl Nemesis {
                 sim.repair(GLOBAL, local_host(i));
                 self.reset(sim, i);
             }
+        }
+    }
+
+    /// Every host that calls Global.
+    fn each_peer(&self, mut act: impl FnMut(String)) {
+        (0..self.cluster.plan().locals).for_each(|local| act(local_host(local)));
+        if self.cluster.plan().workers > 0 {
+            act(WORKER.to_owned());
         }
     }
 

@@ -245,16 +245,16 @@ impl Wire {
         }
     }
 
-    /// What the stream makes of it, unless its connection is no more; `event` tells what it was.
+    /// What the stream makes of it, unless its connection is no more; `event` tells what it was. Of a host that is no
+    /// more nothing is noted: its tasks are dropped in no order.
     fn on_stream<T>(
         &self,
         event: u64,
         poll: impl FnOnce(Pin<&mut TcpStream>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        let polled = match self.tcp.lock().as_mut() {
-            Some(tcp) if !self.token.is_cancelled() => poll(Pin::new(tcp)),
-            _ => Poll::Ready(Err(reset())),
-        };
+        let mut tcp = self.tcp.lock();
+        let Some(tcp) = tcp.as_mut() else { return Poll::Ready(Err(reset())) };
+        let polled = if self.token.is_cancelled() { Poll::Ready(Err(reset())) } else { poll(Pin::new(tcp)) };
         if polled.is_ready() {
             self.net.note(self.tag << 2 | event);
         }

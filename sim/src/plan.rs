@@ -4,6 +4,10 @@
 //! so that what seldom happens beside everything else happens often in some runs.
 //! Invariant: equal seeds give equal plans.
 
+mod scenario;
+
+pub use scenario::Scenario;
+
 use crate::cluster::GLOBAL;
 use crate::faults::{Fault, Planned};
 use crate::linear::KEYS_MAX;
@@ -19,6 +23,8 @@ pub enum Bug {
     ClientCache,
     /// A Local's clock runs at half speed: it serves names long after its lease has ended.
     SlowClock,
+    /// Global's clock runs at double speed: it waits for half as long as Locals serve.
+    FastGlobal,
     /// Global's disk forgets, at a crash, also some of what was synced.
     ForgetfulDisk,
     /// Global's fsync returns before anything is durable; it is made up for when the file is next written.
@@ -40,6 +46,7 @@ impl Bug {
     pub const ALL: &[(&str, Self)] = &[
         ("client-cache", Self::ClientCache),
         ("slow-clock", Self::SlowClock),
+        ("fast-global", Self::FastGlobal),
         ("forgetful-disk", Self::ForgetfulDisk),
         ("late-sync", Self::LateSync),
         ("no-dir-sync", Self::NoDirSync),
@@ -146,7 +153,7 @@ pub struct Plan {
     pub think_ms: u64,
     /// Longest time that a segment is on its way.
     pub latency_max: Duration,
-    /// How long a job that blocks seems to take.
+    /// How long a job that blocks seems to take at most: in each life of a host as long, or less.
     pub blocked: Duration,
     /// Bytes of each Local's cache.
     pub cache_bytes: u64,
@@ -160,6 +167,10 @@ pub struct Plan {
     pub watch_bytes: usize,
     /// Bytes of its disk that Global leaves free.
     pub min_free: u64,
+    /// Bytes of a segment of the journal.
+    pub segment_bytes: u64,
+    /// Bytes of commits after which Global writes a checkpoint.
+    pub checkpoint_bytes: u64,
     /// What clients do, each as often as it is there.
     pub deeds: Vec<Deed>,
     /// What breaks, in order of time.
@@ -182,13 +193,15 @@ impl Plan {
         plan.keys = pick(&[2, 3, 3, 4, KEYS_MAX as u64]) as usize;
         plan.think_ms = pick(&[15, 30, 50]);
         plan.latency_max = Duration::from_millis(pick(&[2, 5, 10, 25]));
-        plan.blocked = Duration::from_millis(pick(&[1, 1, 1, 4]));
+        plan.blocked = Duration::from_millis(pick(&[1, 1, 1, 4, 20]));
         plan.cache_bytes = pick(&[1 << 20, 1 << 20, 1 << 20, 40_000, 2_000, 64]);
         plan.negatives = below(4) == 0;
         plan.sync = if below(4) == 0 { SyncLevel::Always } else { SyncLevel::Group };
         plan.sweep_grace = Duration::from_millis(pick(&[3_600_000, 60_000, 300, 60]));
         plan.watch_bytes = pick(&[64 << 20, 64 << 20, 4_000]) as usize;
         plan.min_free = pick(&[0, 1 << 20]);
+        plan.segment_bytes = pick(&[64 << 20, 1 << 20, 256 << 10]);
+        plan.checkpoint_bytes = pick(&[64 << 20, 100_000, 8_000]);
         plan.hour = below(8) == 0;
         plan.deeds.clear();
         for (deed, weight, is_always) in DEEDS {
@@ -222,17 +235,13 @@ impl Plan {
             sweep_grace: Duration::from_secs(3600),
             watch_bytes: 64 << 20,
             min_free: 0,
+            segment_bytes: 64 << 20,
+            checkpoint_bytes: 64 << 20,
             deeds: DEEDS.iter().filter(|(_, _, is_always)| *is_always).map(|(deed, ..)| *deed).collect(),
             faults: Vec::new(),
             hour: false,
             bug: None,
         }
-    }
-
-    /// The same, but nothing breaks.
-    #[must_use]
-    pub fn whole(self) -> Self {
-        Self { faults: Vec::new(), ..self }
     }
 
     /// Whether Global's disk may fail.
@@ -261,7 +270,11 @@ impl Plan {
         let rng = SeededRng::new(of_host);
         let ppm = 995_000 + rng.next_u64() % 10_001;
         let boot = Duration::from_millis(rng.next_u64() % 1_000_000);
-        let halved = self.bug == Some(Bug::SlowClock) && host != GLOBAL;
-        (if halved { ppm / 2 } else { ppm }, boot)
+        let ppm = match self.bug {
+            Some(Bug::SlowClock) if host != GLOBAL => ppm / 2,
+            Some(Bug::FastGlobal) if host == GLOBAL => ppm * 2,
+            _ => ppm,
+        };
+        (ppm, boot)
     }
 }

@@ -15,13 +15,17 @@ const SLACK: Duration = Duration::from_millis(4);
 pub fn judge(evidence: &Evidence<'_>) -> Vec<String> {
     let mut wrong = Vec::new();
     for planned in &evidence.plan.faults {
-        let Some(local) = planned.fault.isolates() else { continue };
         // A lease counts from the sending of what asked for it: the last such message left when the fault began.
         let (from, to) = (planned.at + evidence.plan.lease + SLACK, planned.at + planned.lasts);
-        let host = local_host(local);
-        for call in evidence.calls.iter().filter(|call| call.told.is_hit && host_of(&call.by) == host) {
-            if call.begun > from && call.begun < to {
-                wrong.push(format!("G5: a hit without a lease, cut off since {:?}:\n    {call}", planned.at));
+        for local in (0..evidence.plan.locals).filter(|local| planned.fault.isolates(*local)) {
+            let host = local_host(local);
+            for call in evidence.calls.iter().filter(|call| call.told.is_hit && host_of(&call.by) == host) {
+                if call.begun > from && call.begun < to {
+                    wrong.push(format!(
+                        "G5: a hit without a lease, cut off since {:?}:\n    {call}",
+                        planned.at
+                    ));
+                }
             }
         }
     }
