@@ -415,7 +415,7 @@ impl Cluster {
         // The first draws of near seeds are alike enough to be told apart by nobody but us.
         rng.next_u64();
         // A disk may be slow in one life and quick in the next.
-        let latency = if rng.next_u64() % 2 == 0 { plan.blocked } else { plan.blocked.min(QUICK) };
+        let latency = if rng.next_u64().is_multiple_of(2) { plan.blocked } else { plan.blocked.min(QUICK) };
         let sys = Sys {
             clock: Arc::new(TokioClock::new(start, ppm)),
             rng: Arc::new(rng),

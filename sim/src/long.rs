@@ -33,17 +33,12 @@ impl Asked {
     pub fn again(&self, seed: u64) -> String {
         // Some mistakes are made in the product.
         let features = if self.bug.is_some() { " --features planted" } else { "" };
-        let mut command = format!("cargo run -p dstore-sim --release{features} -- stack --seed {seed}");
-        if let Some((name, _)) = Scenario::ALL
-            .iter()
-            .find(|(_, scenario)| *scenario == self.scenario && *scenario != Scenario::Drawn)
-        {
-            command += &format!(" --scenario {name}");
-        }
-        if let Some((name, _)) = Bug::ALL.iter().find(|(_, bug)| Some(*bug) == self.bug) {
-            command += &format!(" --bug {name}");
-        }
-        command
+        let scenario =
+            Scenario::ALL.iter().find(|(_, this)| *this == self.scenario && *this != Scenario::Drawn);
+        let scenario = scenario.map_or(String::new(), |(name, _)| format!(" --scenario {name}"));
+        let bug = Bug::ALL.iter().find(|(_, bug)| Some(*bug) == self.bug);
+        let bug = bug.map_or(String::new(), |(name, _)| format!(" --bug {name}"));
+        format!("cargo run -p dstore-sim --release{features} -- stack --seed {seed}{scenario}{bug}")
     }
 
     /// The plan of a seed.

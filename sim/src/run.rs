@@ -67,7 +67,7 @@ fn align_tasks() {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() else { return };
     for _ in 0..TASKS_ALIGNED {
         let number = runtime.spawn(async {}).id().to_string();
-        if number.parse::<u64>().is_ok_and(|number| number % TASKS_ALIGNED == 0) {
+        if number.parse::<u64>().is_ok_and(|number| number.is_multiple_of(TASKS_ALIGNED)) {
             return;
         }
     }

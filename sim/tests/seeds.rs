@@ -54,8 +54,8 @@ fn simulate(given: &str) -> (Vec<Told>, String, bool) {
         match lines.recv_timeout(HANGS) {
             Ok(told) if told.starts_with("seed=") => seeds.push(Told { text: told }),
             Ok(told) => match seeds.last_mut().filter(|_| told.starts_with("  ")) {
-                Some(seed) => seed.text += &format!("\n{told}"),
-                None => rest += &format!("{told}\n"),
+                Some(seed) => seed.text.extend(["\n", told.as_str()]),
+                None => rest.extend([told.as_str(), "\n"]),
             },
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
             Err(mpsc::RecvTimeoutError::Timeout) => {
