@@ -24,7 +24,7 @@ use dstore_shared::{
     Blob, BlobHash, Command, CopyResult, DeleteMode, DeleteOutcome, Entry, Moment, Name, Outcome, Revision,
     SetOutcome,
 };
-use dstore_sim::linear::{self, Answer, Call, Op, Verdict};
+use dstore_sim::register::{self, Answer, Call, Op, Verdict};
 use dstore_sys::Sys;
 use dstore_sys::clock::ManualClock;
 use dstore_sys::disk::{Disk, SimDisk, Survival};
@@ -329,7 +329,7 @@ fn judge(history: &[(usize, Call)]) -> u64 {
     for name in 0..2 {
         let calls: Vec<Call> =
             history.iter().filter(|(of, _)| *of == name).map(|(_, call)| call.clone()).collect();
-        match linear::check(&calls) {
+        match register::check(&calls) {
             Verdict::Explained => {}
             Verdict::Impossible(stuck) => panic!("name {name}: {}", stuck.tell(&calls)),
             Verdict::Undecided(steps) => panic!("name {name}: not decided in {steps} steps"),

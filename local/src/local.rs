@@ -104,6 +104,7 @@ impl Local {
         };
         let late = |_| Error::unavailable(format!("no session with global within `{limit:?}`"));
         tokio::select! {
+            biased;
             ready = tokio::time::timeout(limit, wait) => ready.map_err(late),
             why = self.refused() => Err(why),
         }

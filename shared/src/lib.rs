@@ -14,6 +14,8 @@ pub mod limits;
 mod moment;
 mod name;
 mod outline;
+#[cfg(feature = "faults")]
+pub mod planted;
 
 pub use blob::{Blob, BlobHash, BlobHasher, ParseHashError};
 pub use entry::{

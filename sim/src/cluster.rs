@@ -4,26 +4,34 @@
 //! of a host draws anew. Global's disk outlives it as a crash leaves it.
 //! Nothing here may run on a thread: the seed would not reach it.
 
+mod changes;
 mod client;
+mod desk;
+mod reads;
+mod watcher;
 
+use crate::check;
 use crate::faults::Siege;
 use crate::history::History;
 use crate::linear::Value;
 use crate::net::TurmoilNet;
-use crate::run::{Bug, Plan};
+use crate::plan::{Bug, Plan};
+use crate::planted::{Lie, LyingDisk};
 use client::Client;
+use desk::{Embedded, Remote};
+use dstore_client::ClientConfig;
 use dstore_global::{EngineKind, Global, GlobalConfig};
-use dstore_local::{Local, LocalConfig};
-use dstore_proto::store::{Slice, Target};
-use dstore_shared::{Blob, BlobHash, Moment, Name};
+use dstore_local::{Listen, Local, LocalConfig};
+use dstore_proto::dial::Dial;
+use dstore_shared::{Blob, BlobHash, Key, Moment, Name};
 use dstore_sys::Sys;
 use dstore_sys::clock::TokioClock;
-use dstore_sys::disk::SimDisk;
-use dstore_sys::net::Address;
+use dstore_sys::disk::{Disk, SimDisk};
+use dstore_sys::net::{Address, Net};
 use dstore_sys::rng::{Rng, SeededRng};
 use dstore_sys::tasks::Blocking;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,11 +39,14 @@ use tokio::sync::Notify;
 
 /// The name of Global's host.
 pub const GLOBAL: &str = "global";
+/// The name of the host of clients that are neither.
+pub const WORKER: &str = "worker";
 /// Bytes of changes that [`Bug::ForgetfulDisk`] may forget.
 const REMEMBERED_BYTES: usize = 1 << 20;
+/// How long a job that blocks takes where the disk is quick.
+const QUICK: Duration = Duration::from_millis(1);
 const PORT: u16 = 50_051;
-/// How long a job that blocks seems to take.
-const BLOCKED: Duration = Duration::from_millis(1);
+const LOCAL_PORT: u16 = 50_052;
 /// A node gives up on Global after that, so that clients try again while faults last.
 const DEADLINE: Duration = Duration::from_millis(700);
 /// In a whole network everybody must be served again within this.
@@ -72,6 +83,8 @@ struct State {
     looked: RefCell<BTreeMap<usize, Vec<Option<Value>>>>,
     violations: RefCell<Vec<String>>,
     troubles: RefCell<Vec<Trouble>>,
+    /// Locals that stand still.
+    paused: RefCell<BTreeSet<usize>>,
     stop_global: Notify,
     /// Global's process ended by itself.
     global_ended: Cell<bool>,
@@ -122,6 +135,7 @@ impl Cluster {
             looked: RefCell::default(),
             violations: RefCell::default(),
             troubles: RefCell::default(),
+            paused: RefCell::default(),
             stop_global: Notify::new(),
             global_ended: Cell::new(false),
         }));
@@ -214,14 +228,52 @@ impl Cluster {
         self.0.global_ended.replace(false)
     }
 
-    /// The software of Global's host.
-    pub async fn run_global(self) -> turmoil::Result {
-        let (sys, _) = self.machine(GLOBAL, Arc::new(self.disk()));
+    /// Has a Local stand still, or go on.
+    pub(crate) fn pause(&self, local: usize, stands: bool) {
+        let mut paused = self.0.paused.borrow_mut();
+        if stands {
+            paused.insert(local)
+        } else {
+            paused.remove(&local)
+        };
+    }
+
+    /// Whether a client's Local stands still.
+    pub(crate) fn is_paused(&self, by: &str) -> bool {
+        self.0.paused.borrow().iter().any(|local| by.starts_with(&format!("{}/", local_host(*local))))
+    }
+
+    /// The settings of Global, but for where it listens.
+    pub(crate) fn global_config(&self) -> GlobalConfig {
+        let plan = &self.0.plan;
         let mut config = GlobalConfig::new("/data");
         config.engine = EngineKind::Memory;
+        config.lease = plan.lease;
+        config.drain_timeout = plan.lease * 4;
+        config.sync = plan.sync;
+        config.sweep_grace = plan.sweep_grace;
+        config.watch_bytes = plan.watch_bytes;
+        config.min_free = plan.min_free;
+        config.segment_bytes = plan.segment_bytes;
+        config.checkpoint_bytes = plan.checkpoint_bytes;
+        config
+    }
+
+    /// Global's disk as it sees it.
+    fn global_disk(&self) -> Arc<dyn Disk> {
+        let lie = match self.0.plan.bug {
+            Some(Bug::LateSync) => Lie::LateSync,
+            Some(Bug::NoDirSync) => Lie::NoDirSync,
+            _ => return Arc::new(self.disk()),
+        };
+        Arc::new(LyingDisk::new(self.disk(), lie))
+    }
+
+    /// The software of Global's host.
+    pub async fn run_global(self) -> turmoil::Result {
+        let (sys, _) = self.machine(GLOBAL, self.global_disk());
+        let mut config = self.global_config();
         config.listen = vec![Address::Tcp(format!("0.0.0.0:{PORT}"))];
-        config.lease = self.0.plan.lease;
-        config.drain_timeout = self.0.plan.lease * 4;
         match Global::start(sys, config).await {
             Ok(global) => tokio::select! {
                 biased;
@@ -240,40 +292,90 @@ impl Cluster {
         std::future::pending().await
     }
 
-    /// The software of a Local's host: the Local and its clients.
+    /// The software of a Local's host: the Local, its clients, and somebody who watches.
     pub async fn run_local(self, index: usize) -> turmoil::Result {
         let host = local_host(index);
+        let plan = &self.0.plan;
         let (sys, time) = self.machine(&host, Arc::new(SimDisk::new()));
         let mut config = LocalConfig::new(Address::Tcp(format!("{GLOBAL}:{PORT}")));
-        config.cache_bytes = 1 << 20;
+        if plan.workers > 0 {
+            let address = Address::Tcp(format!("0.0.0.0:{LOCAL_PORT}"));
+            config.listen = vec![Listen { address, or_any: false }];
+        }
+        config.cache_bytes = plan.cache_bytes;
+        config.negatives = plan.negatives;
         config.deadline = DEADLINE;
         config.back_off = (Duration::from_millis(5), Duration::from_millis(100));
         config.label.clone_from(&host);
         let rng = sys.rng.clone();
-        let local = Local::start(sys, config).await.map_err(|e| e.to_string())?;
-        for number in 0..self.0.plan.clients {
-            let seeded = Arc::new(SeededRng::new(rng.next_u64()));
-            let client =
-                Client::new(self.clone(), format!("{host}/{number}"), local.node().clone(), time, seeded);
+        let local = Local::start(sys.clone(), config).await.map_err(|e| e.to_string())?;
+        for number in 0..plan.clients {
+            let client = self.embedded(index, &number.to_string(), &local, time, rng.next_u64());
             tokio::task::spawn_local(client.run());
         }
+        let watcher = watcher::Watcher {
+            cluster: self.clone(),
+            by: watcher_of(index),
+            client: dstore_client::Client::over(&sys, Arc::new(local.node().clone()), client_config()),
+            time,
+            rng: SeededRng::new(rng.next_u64()),
+        };
+        tokio::task::spawn_local(watcher.run());
         while self.0.phase.get() != Phase::Look {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            for wrong in check::g7_memory::look(local.node(), self.0.plan.cache_bytes).await {
+                self.accuse(format!("{host}: {wrong}"));
+            }
         }
         self.look(index, &local, time).await;
         std::future::pending().await
     }
 
-    /// Reads every key until there is an answer: the network is whole.
+    fn embedded(
+        &self,
+        index: usize,
+        name: &str,
+        local: &Local,
+        time: TrueTime,
+        seed: u64,
+    ) -> Client<Embedded> {
+        let host = local_host(index);
+        let (by, seeded) = (format!("{host}/{name}"), Arc::new(SeededRng::new(seed)));
+        let desk = Embedded { host, node: local.node().clone() };
+        Client::new(self.clone(), by, desk, time, seeded)
+    }
+
+    /// The software of a host of clients only: each calls every Local, and Global, over gRPC.
+    pub async fn run_worker(self) -> turmoil::Result {
+        let (sys, time) = self.machine(WORKER, Arc::new(SimDisk::new()));
+        let hosts = (0..self.0.plan.locals).map(|index| (local_host(index), LOCAL_PORT));
+        for number in 0..self.0.plan.workers {
+            let connect = |(host, port): (String, u16)| {
+                let address = Address::Tcp(format!("{host}:{port}"));
+                let client = dstore_client::Client::connect(&sys, &address, client_config());
+                (host, client)
+            };
+            let desk = Remote(hosts.clone().chain([(GLOBAL.to_owned(), PORT)]).map(connect).collect());
+            let seeded = Arc::new(SeededRng::new(sys.rng.next_u64()));
+            let client = Client::new(self.clone(), format!("{WORKER}/{number}"), desk, time, seeded);
+            tokio::task::spawn_local(client.run());
+        }
+        std::future::pending().await
+    }
+
+    /// Reads every key until there is an answer: the network is whole. Then waits for the watcher.
     async fn look(&self, index: usize, local: &Local, time: TrueTime) {
-        let seeded = Arc::new(SeededRng::new(0));
-        let by = format!("{}/last", local_host(index));
-        let client = Client::new(self.clone(), by, local.node().clone(), time, seeded);
+        let client = self.embedded(index, "last", local, time, 0);
         let mut seen = Vec::new();
         let until = time.now() + RECOVERED;
         for key in 0..self.0.plan.keys {
             let value = loop {
-                match client.get(key).await {
+                let mut value = client.get(key).await;
+                if value.is_none() && self.0.plan.damages_files() {
+                    // Its bytes are damaged for good; its name is not.
+                    value = client.stat(key).await;
+                }
+                match value {
                     Some(value) => break value,
                     None if time.now() < until => tokio::time::sleep(Duration::from_millis(20)).await,
                     None => return self.accuse(format!("{} is not served again", local_host(index))),
@@ -284,11 +386,23 @@ impl Cluster {
             }
             seen.push(value);
         }
+        let last = self.0.history.revision_max();
+        while self.0.history.through(&watcher_of(index)).unwrap_or(0) < last {
+            if time.now() > until {
+                return self.accuse(format!("the watch at {} does not get on", local_host(index)));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         self.0.looked.borrow_mut().insert(index, seen);
     }
 
     /// The outside, as this life of `host` sees it, and true time.
-    fn machine(&self, host: &str, disk: Arc<SimDisk>) -> (Sys, TrueTime) {
+    fn machine(&self, host: &str, disk: Arc<dyn Disk>) -> (Sys, TrueTime) {
+        self.machine_on(host, disk, Arc::new(self.0.net.seen_from(turmoil::lookup(host))))
+    }
+
+    /// The same on another network.
+    pub(crate) fn machine_on(&self, host: &str, disk: Arc<dyn Disk>, net: Arc<dyn Net>) -> (Sys, TrueTime) {
         let plan = &self.0.plan;
         let life = *self.0.lives.borrow_mut().entry(host.to_owned()).and_modify(|n| *n += 1).or_insert(1);
         let of_host = crate::history::fnv(host.as_bytes()) ^ plan.seed;
@@ -300,12 +414,14 @@ impl Cluster {
         let rng = SeededRng::new(of_host.wrapping_add(life << 32));
         // The first draws of near seeds are alike enough to be told apart by nobody but us.
         rng.next_u64();
+        // A disk may be slow in one life and quick in the next.
+        let latency = if rng.next_u64().is_multiple_of(2) { plan.blocked } else { plan.blocked.min(QUICK) };
         let sys = Sys {
             clock: Arc::new(TokioClock::new(start, ppm)),
             rng: Arc::new(rng),
-            net: Arc::new(self.0.net.seen_from(turmoil::lookup(host))),
+            net,
             disk,
-            blocking: Blocking::Inline { latency: BLOCKED },
+            blocking: Blocking::Inline { latency },
         };
         (sys, TrueTime { began, origin })
     }
@@ -318,7 +434,8 @@ impl Cluster {
         value
     }
 
-    fn value_of(&self, hash: &BlobHash) -> Option<Value> {
+    /// The value of a hash, if any has it.
+    pub(crate) fn value_of(&self, hash: &BlobHash) -> Option<Value> {
         self.0.values.borrow().get(hash).copied()
     }
 }
@@ -328,21 +445,52 @@ pub fn local_host(index: usize) -> String {
     format!("local{index}")
 }
 
-fn name(key: usize) -> Name {
-    Name::of(format!("key-{key}")).expect("a short key is valid")
+fn watcher_of(index: usize) -> String {
+    format!("{}/watch", local_host(index))
+}
+
+/// A client gives up about as soon as a node does.
+fn client_config() -> ClientConfig {
+    let ms = Duration::from_millis;
+    ClientConfig {
+        dial: Dial {
+            connect: ms(300),
+            call: ms(2_000),
+            transfer_idle: ms(2_000),
+            keepalive: ms(300),
+            keepalive_timeout: ms(300),
+            ..Dial::default()
+        },
+        deadline: ms(2_500),
+        ..ClientConfig::default()
+    }
+}
+
+/// What the keys of a key's kind begin with: every other key is of one kind.
+fn prefix_of(key: usize) -> String {
+    ["a/", "b/"][key % 2].to_owned()
+}
+
+fn key_of(key: usize) -> String {
+    format!("{}{key}", prefix_of(key))
+}
+
+fn key(text: String) -> Key {
+    Key::new(text).expect("a short key is valid")
+}
+
+/// The name of a key.
+pub(crate) fn name(key: usize) -> Name {
+    Name::of(key_of(key)).expect("a short key is valid")
 }
 
 /// The bytes of a value: most are small, some travel on their own, some have a file at Global.
-fn bytes_of(value: Value) -> bytes::Bytes {
-    let len = match value % 16 {
-        7 => 20_000,
+pub(crate) fn bytes_of(value: Value) -> bytes::Bytes {
+    let len: usize = match value % 16 {
+        7 | 10 => 20_000,
         13 => 70_000,
+        3 if value % 64 == 3 => 150_000,
         _ => 12,
     };
-    value.to_le_bytes().into_iter().cycle().take(len).collect::<Vec<u8>>().into()
-}
-
-/// Reads a whole blob by name.
-fn whole(key: usize) -> (Target, Slice) {
-    (Target::Name(name(key)), Slice::ALL)
+    value.to_le_bytes().repeat(len.div_ceil(4)).into()
 }

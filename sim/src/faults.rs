@@ -2,8 +2,8 @@
 //!
 //! Invariant: when all has been carried out every host runs and every link is whole.
 
-use crate::cluster::{Cluster, GLOBAL, Trouble, local_host};
-use crate::run::Bug;
+use crate::cluster::{Cluster, GLOBAL, Trouble, WORKER, local_host};
+use crate::plan::Bug;
 use dstore_sys::disk::{Call, Fault as DiskFault, Survival};
 use dstore_sys::rng::{Rng, SeededRng};
 use std::collections::BTreeMap;
@@ -47,6 +47,62 @@ pub enum Fault {
     Loss(usize),
     /// All connections between Global and a Local are reset.
     Reset(usize),
+    /// A connection between Global and a Local ends after so many more bytes, be it within a frame.
+    CutAfter(usize, usize),
+    /// The next long value between Global and a Local arrives with a bit turned.
+    DamageOnWire(usize),
+    /// Every segment between Global and a Local takes several times as long.
+    Slow(usize),
+    /// A Local stands still: nothing gets in or out, and its clients do nothing. Its clock goes on.
+    Pause(usize),
+    /// Global stands still: nothing gets in or out. Its clock goes on.
+    PauseGlobal,
+    /// The connections of the clients that are elsewhere to a Local stand still; then they are reset.
+    PartitionWorker(usize),
+    /// The next such call of Global's disk, on a path with that part, fails with EIO.
+    FailCall(Call, &'static str),
+    /// Global's disk is full.
+    DiskFull,
+    /// A bit of a blob's file turns on Global's disk.
+    FlipBlob(u64),
+}
+
+/// The calls of the disk that fail, each with a part of the path.
+const CALLS: &[(Call, &str)] = &[
+    (Call::Write, "journal"),
+    (Call::Preallocate, "journal"),
+    (Call::SyncDir, "journal"),
+    (Call::Create, "journal"),
+    (Call::Read, "blobs"),
+    (Call::Write, "blobs"),
+    (Call::Sync, "blobs"),
+    (Call::SyncDir, "blobs"),
+    (Call::Create, "blobs"),
+    (Call::Rename, "blobs"),
+    (Call::Remove, "blobs"),
+    (Call::Rename, ""),
+    (Call::Sync, "checkpoint"),
+];
+
+impl Fault {
+    /// Whether Global's disk may answer with errors.
+    pub(crate) fn breaks_disk(self) -> bool {
+        matches!(self, Self::FailSync | Self::FailCall(..) | Self::DiskFull)
+    }
+
+    /// Whether between Global and a Local nothing gets through, one way at least.
+    pub(crate) fn isolates(self, local: usize) -> bool {
+        match self {
+            Self::PauseGlobal => true,
+            Self::Partition(i)
+            | Self::SilentPartition(i)
+            | Self::DeafGlobal(i)
+            | Self::DeafLocal(i)
+            | Self::Delay(i)
+            | Self::Pause(i) => i == local,
+            _ => false,
+        }
+    }
 }
 
 /// A fault with its time.
@@ -88,16 +144,27 @@ impl Planned {
         let is_siege = self.lasts > lease && lasts.contains(&now);
         is_siege.then(|| Siege { local, key: self.at.as_millis() as usize % keys, is_cut: self.at <= now })
     }
-
-    pub(crate) fn breaks_disk(&self) -> bool {
-        self.fault == Fault::FailSync
-    }
 }
 
 /// What a fault occupies while it lasts: two faults on one would undo each other.
+fn places(fault: Fault, locals: usize) -> Vec<Option<usize>> {
+    match fault {
+        Fault::PauseGlobal => (0..locals).map(Some).chain([None]).collect(),
+        _ => vec![place(fault)],
+    }
+}
+
+/// Who has trouble by it; `None` = Global, and so everybody.
 fn place(fault: Fault) -> Option<usize> {
     match fault {
-        Fault::PowerLoss | Fault::KillGlobal | Fault::StopGlobal | Fault::FailSync => None,
+        Fault::PowerLoss
+        | Fault::KillGlobal
+        | Fault::StopGlobal
+        | Fault::PauseGlobal
+        | Fault::FailSync
+        | Fault::FailCall(..)
+        | Fault::DiskFull
+        | Fault::FlipBlob(_) => None,
         Fault::KillLocal(i)
         | Fault::Partition(i)
         | Fault::SilentPartition(i)
@@ -105,7 +172,60 @@ fn place(fault: Fault) -> Option<usize> {
         | Fault::DeafLocal(i)
         | Fault::Delay(i)
         | Fault::Loss(i)
-        | Fault::Reset(i) => Some(i),
+        | Fault::Reset(i)
+        | Fault::CutAfter(i, _)
+        | Fault::DamageOnWire(i)
+        | Fault::Slow(i)
+        | Fault::Pause(i)
+        | Fault::PartitionWorker(i) => Some(i),
+    }
+}
+
+/// How often each kind of fault is drawn in seeds that have it; [`draw`] says which is which.
+const KINDS: [u64; 20] = [2, 2, 1, 1, 3, 4, 2, 2, 3, 2, 1, 3, 1, 1, 2, 1, 2, 1, 1, 1];
+
+/// The kinds of faults that a seed has, by number, each as often as it weighs.
+fn kinds(rng: &SeededRng) -> Vec<u64> {
+    let below = |n: u64| rng.next_u64() % n;
+    let mut kinds = Vec::new();
+    for (kind, weight) in KINDS.into_iter().enumerate() {
+        if below(2) == 0 {
+            kinds.extend((0..weight).map(|_| kind as u64));
+        }
+    }
+    if kinds.is_empty() { vec![5] } else { kinds }
+}
+
+/// A fault of a kind.
+fn draw(rng: &SeededRng, kind: u64, local: usize) -> Fault {
+    let below = |n: u64| rng.next_u64() % n;
+    match kind {
+        0 => Fault::PowerLoss,
+        1 => Fault::KillGlobal,
+        2 => Fault::StopGlobal,
+        3 => Fault::FailSync,
+        4 => Fault::KillLocal(local),
+        5 => Fault::Partition(local),
+        6 => Fault::DeafGlobal(local),
+        7 => Fault::DeafLocal(local),
+        8 => Fault::Delay(local),
+        9 => Fault::Loss(local),
+        10 => Fault::Reset(local),
+        11 => Fault::CutAfter(
+            local,
+            [1 + below(200), 1 + below(5_000), 1 + below(100_000)][below(3) as usize] as usize,
+        ),
+        12 => Fault::DamageOnWire(local),
+        13 => Fault::Slow(local),
+        14 => Fault::Pause(local),
+        15 => Fault::PartitionWorker(local),
+        16 => {
+            let (call, part) = CALLS[below(CALLS.len() as u64) as usize];
+            Fault::FailCall(call, part)
+        }
+        17 => Fault::DiskFull,
+        18 => Fault::PauseGlobal,
+        _ => Fault::FlipBlob(rng.next_u64()),
     }
 }
 
@@ -114,28 +234,18 @@ pub(crate) fn plan(rng: &SeededRng, locals: usize, work: Duration, lease: Durati
     let below = |n: u64| rng.next_u64() % n;
     let mut free: BTreeMap<Option<usize>, Duration> = BTreeMap::new();
     let mut planned = Vec::new();
+    let kinds = kinds(rng);
     let mut at = Duration::from_millis(100 + below(200));
     while at < work {
         let local = below(locals as u64) as usize;
-        let fault = match below(24) {
-            0..2 => Fault::PowerLoss,
-            2..4 => Fault::KillGlobal,
-            4 => Fault::StopGlobal,
-            5 => Fault::FailSync,
-            6..9 => Fault::KillLocal(local),
-            9..13 => Fault::Partition(local),
-            13..15 => Fault::DeafGlobal(local),
-            15..17 => Fault::DeafLocal(local),
-            17..20 => Fault::Delay(local),
-            20..22 => Fault::Loss(local),
-            _ => Fault::Reset(local),
-        };
+        let fault = draw(rng, kinds[below(kinds.len() as u64) as usize], local);
         // Shorter than a lease, about as long, and much longer.
         let lasts =
             Duration::from_millis([10 + below(80), 90 + below(60), 150 + below(500)][below(3) as usize]);
-        let until = free.entry(place(fault)).or_default();
-        if *until <= at {
-            *until = at + lasts + Duration::from_millis(50);
+        let places = places(fault, locals);
+        if places.iter().all(|place| free.get(place).is_none_or(|until| *until <= at)) {
+            let until = at + lasts + Duration::from_millis(50);
+            free.extend(places.into_iter().map(|place| (place, until)));
             planned.push(Planned { at, lasts, fault });
         }
         at += Duration::from_millis(10 + below(400));
@@ -206,6 +316,13 @@ impl Nemesis {
         self.agenda.is_empty()
     }
 
+    /// Takes back what still waits to happen.
+    pub fn rest(&self, sim: &Sim<'_>) {
+        for local in 0..self.cluster.plan().locals {
+            self.cluster.net().heal(sim.lookup(GLOBAL), sim.lookup(local_host(local)));
+        }
+    }
+
     /// Faults made.
     pub fn made(&self) -> usize {
         self.made
@@ -251,6 +368,7 @@ impl Nemesis {
                 self.cluster.net().vanish(sim.lookup(local_host(i)));
                 sim.crash(local_host(i));
                 self.reset(sim, i);
+                self.reset_worker(sim, &local_host(i));
             }
             Fault::Partition(i) | Fault::SilentPartition(i) => sim.partition(GLOBAL, local_host(i)),
             Fault::DeafGlobal(i) => sim.partition_oneway(local_host(i), GLOBAL),
@@ -258,14 +376,78 @@ impl Nemesis {
             Fault::Delay(i) => sim.hold(GLOBAL, local_host(i)),
             Fault::Loss(i) => sim.set_link_fail_rate(GLOBAL, local_host(i), 0.02),
             Fault::Reset(i) => self.reset(sim, i),
+            Fault::CutAfter(i, bytes) => {
+                self.cluster.net().cut_after(sim.lookup(GLOBAL), sim.lookup(local_host(i)), bytes);
+            }
+            Fault::DamageOnWire(i) => {
+                self.cluster.net().damage(sim.lookup(GLOBAL), sim.lookup(local_host(i)));
+            }
+            Fault::Slow(i) => {
+                let latency = self.cluster.plan().latency_max * 4;
+                sim.set_link_max_message_latency(GLOBAL, local_host(i), latency);
+            }
+            Fault::Pause(i) => {
+                self.cluster.pause(i, true);
+                sim.hold(GLOBAL, local_host(i));
+            }
+            Fault::PauseGlobal => self.each_peer(|peer| sim.hold(GLOBAL, peer)),
+            Fault::PartitionWorker(i) => {
+                if self.cluster.plan().workers > 0 {
+                    sim.partition(WORKER, local_host(i));
+                }
+            }
+            Fault::FailCall(call, part) => self.cluster.disk().inject(DiskFault::next(call).at(part)),
+            Fault::DiskFull => {
+                let disk = self.cluster.disk();
+                let used: u64 = disk.files().iter().map(|(_, len)| len).sum();
+                disk.set_budget(Some(used + 4096));
+            }
+            Fault::FlipBlob(draw) => self.flip_blob(draw),
+        }
+    }
+
+    /// Turns a bit of some blob's file, if there is one.
+    fn flip_blob(&self, draw: u64) {
+        let disk = self.cluster.disk();
+        let is_blob = |path: &std::path::Path| {
+            path.starts_with("/data/blobs") && !path.starts_with("/data/blobs/staging")
+        };
+        let blobs: Vec<_> =
+            disk.files().into_iter().filter(|(path, len)| is_blob(path) && *len > 0).collect();
+        if let Some((path, len)) = blobs.get(draw as usize % blobs.len().max(1)) {
+            // The file was listed just now.
+            let _ = disk.flip(path, (draw >> 16) % len, 1 << (draw % 8));
         }
     }
 
     fn end(&mut self, sim: &mut Sim<'_>, fault: Fault) {
         match fault {
             Fault::PowerLoss | Fault::KillGlobal => start_global(sim),
-            // They end by themselves.
-            Fault::StopGlobal | Fault::FailSync | Fault::Reset(_) => {}
+            // They end by themselves; damage waits for a long value, which is rare, until the work ends.
+            Fault::StopGlobal
+            | Fault::FailSync
+            | Fault::Reset(_)
+            | Fault::FlipBlob(_)
+            | Fault::DamageOnWire(_) => {}
+            Fault::CutAfter(i, _) => {
+                self.cluster.net().heal(sim.lookup(GLOBAL), sim.lookup(local_host(i)));
+            }
+            Fault::Slow(i) => {
+                sim.set_link_max_message_latency(GLOBAL, local_host(i), self.cluster.plan().latency_max);
+            }
+            Fault::Pause(i) => {
+                self.cluster.pause(i, false);
+                sim.release(GLOBAL, local_host(i));
+            }
+            Fault::PauseGlobal => self.each_peer(|peer| sim.release(GLOBAL, peer)),
+            Fault::PartitionWorker(i) => {
+                if self.cluster.plan().workers > 0 {
+                    sim.repair(WORKER, local_host(i));
+                    self.cluster.net().cut(sim.lookup(WORKER), sim.lookup(local_host(i)));
+                }
+            }
+            Fault::FailCall(..) => self.cluster.disk().heal(),
+            Fault::DiskFull => self.cluster.disk().set_budget(None),
             Fault::KillLocal(i) => sim.bounce(local_host(i)),
             Fault::SilentPartition(i) => sim.repair(GLOBAL, local_host(i)),
             Fault::Partition(i) | Fault::DeafGlobal(i) | Fault::DeafLocal(i) => {
@@ -281,11 +463,26 @@ impl Nemesis {
         }
     }
 
+    /// Every host that calls Global.
+    fn each_peer(&self, mut act: impl FnMut(String)) {
+        (0..self.cluster.plan().locals).for_each(|local| act(local_host(local)));
+        if self.cluster.plan().workers > 0 {
+            act(WORKER.to_owned());
+        }
+    }
+
     fn reset(&self, sim: &Sim<'_>, local: usize) {
         self.cluster.net().cut(sim.lookup(GLOBAL), sim.lookup(local_host(local)));
     }
 
+    fn reset_worker(&self, sim: &Sim<'_>, host: &str) {
+        if self.cluster.plan().workers > 0 {
+            self.cluster.net().cut(sim.lookup(WORKER), sim.lookup(host));
+        }
+    }
+
     fn reset_all(&self, sim: &Sim<'_>) {
+        self.reset_worker(sim, GLOBAL);
         for index in 0..self.cluster.plan().locals {
             self.reset(sim, index);
         }

@@ -1,48 +1,23 @@
-//! Whether what clients saw of one key can be explained by one order of calls: linearizability.
+//! Whether what clients saw of all keys can be explained by one order of calls: linearizability.
 //!
-//! The search of Wing and Gong (1993) with Lowe's memory of states seen (2017), partitioned by key, which is
-//! sound as linearizability is local (Herlihy and Wing, 1990). Times are intervals: a call precedes another
-//! only if it ended before the other began. A call without an answer may take effect at any time after it
+//! The search of Wing and Gong (1993) with Lowe's memory of states seen (2017), over all keys of a run at once, so
+//! that half of a DEL of several keys, of a RENAME or of a read of many shows. Times are intervals: a call precedes
+//! another only if it ended before the other began. A call without an answer may take effect at any time after it
 //! began, or never. It must never answer "explained" without such an order in hand.
+//!
+//! Two things make it quick and cost nothing: a call that may come next and changes nothing is placed at once (in
+//! any order that has it later it may as well be moved here), and of the others those come first that Global gave
+//! the smallest revision. Revisions are hints only: a wrong one makes the search longer, not another.
+
+mod model;
+#[cfg(test)]
+mod tests;
+
+pub use model::{Answer, KEYS_MAX, Keys, Op, State, Value, step};
 
 use std::collections::HashSet;
 use std::fmt::{self, Write};
 use std::time::Duration;
-
-/// A value, by number.
-pub type Value = u32;
-
-/// What a client asked of a key.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Op {
-    /// Bind it to a value, unless it is bound to another.
-    Set(Value),
-    /// Read it.
-    Get,
-    /// Unbind it.
-    Delete,
-    /// Give away the value that it is bound to, this one: a RENAME to another key.
-    Take(Value),
-}
-
-/// What a client was told.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Answer {
-    /// SET: it was absent and is bound now.
-    Stored,
-    /// SET: it was bound to this very value.
-    Unchanged,
-    /// SET: it is bound to another value, this one.
-    Occupied(Value),
-    /// GET: it is bound to this value.
-    Found(Value),
-    /// GET: it is not bound.
-    Absent,
-    /// DEL: whether it was bound.
-    Removed(bool),
-    /// RENAME: the value went to the other key.
-    Taken,
-}
 
 /// One call.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -57,6 +32,27 @@ pub struct Call {
     pub begun: Duration,
     /// When the answer came.
     pub ended: Option<Duration>,
+    /// What else the answer said, and what was asked for beside.
+    pub told: Told,
+}
+
+/// What an answer said beside what it was about.
+#[expect(clippy::struct_excessive_bools, reason = "each is a word of the call or of its answer")]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Told {
+    /// The revision that it tells of.
+    pub revision: Option<u64>,
+    /// It came from a node's memory, under its lease.
+    pub is_hit: bool,
+    /// Of a DEL: it need not wait for whoever may still read the old value.
+    pub is_async: bool,
+    /// Of a DEL: it may be answered as pending, and was asked about again.
+    pub is_patient: bool,
+    /// Of a read: an old value would do.
+    pub may_be_stale: bool,
+    /// Of an asynchronous DEL: for so long others may read the old value; of a read: it may have been wrong for so
+    /// long.
+    pub stale: Option<Duration>,
 }
 
 impl fmt::Display for Call {
@@ -65,10 +61,14 @@ impl fmt::Display for Call {
         write!(f, "{:>9.3} .. ", ms(self.begun))?;
         match (self.ended, self.answer) {
             (Some(ended), Some(answer)) => {
-                write!(f, "{:>9.3} ms  {}: {:?} -> {answer:?}", ms(ended), self.by, self.op)
+                write!(f, "{:>9.3} ms  {}: {:?} -> {answer:?}", ms(ended), self.by, self.op)?;
             }
-            _ => write!(f, "        ? ms  {}: {:?} -> unknown", self.by, self.op),
+            _ => write!(f, "        ? ms  {}: {:?} -> unknown", self.by, self.op)?,
         }
+        if self.told != Told::default() {
+            write!(f, "  {:?}", self.told)?;
+        }
+        Ok(())
     }
 }
 
@@ -88,8 +88,8 @@ pub enum Verdict {
 pub struct Stuck {
     /// The longest order found, as places in the history.
     pub order: Vec<usize>,
-    /// The value after it.
-    pub state: Option<Value>,
+    /// The values after it.
+    pub state: State,
     /// The calls of which one should have come next.
     pub next: Vec<usize>,
 }
@@ -97,9 +97,12 @@ pub struct Stuck {
 impl Stuck {
     /// The story for a reader: the last calls of the order, and what does not fit behind them.
     pub fn tell(&self, calls: &[Call]) -> String {
-        let mut text =
-            format!("{} calls fit; then the key is {:?}. The last of them:\n", self.order.len(), self.state);
-        for at in self.order.iter().rev().take(8).rev() {
+        let mut text = format!(
+            "{} calls fit; then the keys are {:?}. The last of them:\n",
+            self.order.len(),
+            self.state
+        );
+        for at in self.order.iter().rev().take(12).rev() {
             let _ = writeln!(text, "    {}", calls[*at]);
         }
         text += "  none of these can come next:\n";
@@ -113,7 +116,7 @@ impl Stuck {
 /// Steps after which a search gives up.
 const STEPS_MAX: usize = 2_000_000;
 
-/// Searches for an order of `calls` of one key, which is absent at first.
+/// Searches for an order of `calls`, with every key absent at first.
 pub fn check(calls: &[Call]) -> Verdict {
     check_within(calls, STEPS_MAX)
 }
@@ -132,29 +135,14 @@ pub fn check_within(calls: &[Call], steps_max: usize) -> Verdict {
     }
 }
 
-/// The key after `op` found it as `before`, if that agrees with `answer`.
-#[expect(clippy::option_option, reason = "no agreement, or the key after the call")]
-fn step(before: Option<Value>, op: Op, answer: Option<Answer>) -> Option<Option<Value>> {
-    let (told, after) = match (op, before) {
-        (Op::Set(v), None) => (Answer::Stored, Some(v)),
-        (Op::Set(v), Some(held)) if held == v => (Answer::Unchanged, before),
-        (Op::Set(_), Some(held)) => (Answer::Occupied(held), before),
-        (Op::Delete, _) => (Answer::Removed(before.is_some()), None),
-        (Op::Take(v), Some(held)) if held == v => (Answer::Taken, None),
-        (Op::Get | Op::Take(_), None) => (Answer::Absent, None),
-        (Op::Get | Op::Take(_), Some(held)) => (Answer::Found(held), before),
-    };
-    answer.is_none_or(|answer| answer == told).then_some(after)
-}
-
 struct Search<'a> {
     calls: &'a [&'a Call],
     done: Vec<u64>,
     order: Vec<usize>,
     /// Calls with an answer that are not in `order` yet.
     due: usize,
-    state: Option<Value>,
-    seen: HashSet<(Vec<u64>, Option<Value>)>,
+    state: State,
+    seen: HashSet<(Vec<u64>, State)>,
     best: Option<Stuck>,
 }
 
@@ -162,7 +150,7 @@ struct Search<'a> {
 struct Choice {
     candidates: Vec<usize>,
     tried: usize,
-    before: Option<Value>,
+    before: State,
 }
 
 impl<'a> Search<'a> {
@@ -172,7 +160,7 @@ impl<'a> Search<'a> {
             done: vec![0; calls.len().div_ceil(64)],
             order: Vec::new(),
             due: calls.iter().filter(|call| call.answer.is_some()).count(),
-            state: None,
+            state: State::default(),
             seen: HashSet::new(),
             best: None,
         }
@@ -185,7 +173,7 @@ impl<'a> Search<'a> {
                 return Verdict::Explained;
             }
             let Some(choice) = choices.last_mut() else {
-                let nowhere = Stuck { order: Vec::new(), state: None, next: Vec::new() };
+                let nowhere = Stuck { order: Vec::new(), state: State::default(), next: Vec::new() };
                 return Verdict::Impossible(self.best.unwrap_or(nowhere));
             };
             let Some(at) = choice.candidates.get(choice.tried).copied() else {
@@ -198,6 +186,7 @@ impl<'a> Search<'a> {
                 continue;
             };
             choice.tried += 1;
+            let (before, is_forced) = (choice.before, choice.candidates.len() == 1);
             let call = self.calls[at];
             let Some(after) = step(self.state, call.op, call.answer) else { continue };
             // An unknown call that changes nothing need not be placed.
@@ -205,24 +194,23 @@ impl<'a> Search<'a> {
                 continue;
             }
             self.place(at, after);
-            if self.seen.insert((self.done.clone(), self.state)) {
+            if is_forced || self.seen.insert((self.done.clone(), self.state)) {
                 choices.push(self.choice());
             } else {
-                let before = choices.last().and_then(|choice| choice.before);
                 self.undo(before);
             }
         }
         Verdict::Undecided(steps_max)
     }
 
-    fn place(&mut self, at: usize, after: Option<Value>) {
+    fn place(&mut self, at: usize, after: State) {
         self.done[at / 64] |= 1 << (at % 64);
         self.order.push(at);
         self.due -= usize::from(self.calls[at].answer.is_some());
         self.state = after;
     }
 
-    fn undo(&mut self, before: Option<Value>) {
+    fn undo(&mut self, before: State) {
         if let Some(at) = self.order.pop() {
             self.done[at / 64] &= !(1 << (at % 64));
             self.due += usize::from(self.calls[at].answer.is_some());
@@ -230,15 +218,18 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// The calls that may come next: none that began after another, still to come, had ended. Those with an
-    /// answer first, as they must come some time.
+    /// The calls that may come next: none that began after another, still to come, had ended. If one of them changes
+    /// nothing and agrees, it alone.
     fn choice(&mut self) -> Choice {
-        let open = |at: &usize| self.done[at / 64] & (1 << (at % 64)) == 0;
+        let first = self.done.iter().position(|word| *word != u64::MAX).unwrap_or(self.done.len()) * 64;
         let ended = |at: usize| self.calls[at].answer.and(self.calls[at].ended).unwrap_or(Duration::MAX);
         let mut candidates = Vec::new();
         let mut earliest = Duration::MAX;
         // In order of beginning, so whoever begins after the earliest end ends the search.
-        for at in (0..self.calls.len()).filter(open) {
+        for at in first..self.calls.len() {
+            if self.done[at / 64] & (1 << (at % 64)) != 0 {
+                continue;
+            }
             if self.calls[at].begun > earliest {
                 break;
             }
@@ -246,7 +237,18 @@ impl<'a> Search<'a> {
             candidates.push(at);
         }
         candidates.retain(|at| self.calls[*at].begun <= earliest);
-        candidates.sort_by_key(|at| (self.calls[*at].answer.is_none(), ended(*at)));
+        let changes_nothing = |at: &&usize| {
+            let call = self.calls[**at];
+            call.answer.is_some() && step(self.state, call.op, call.answer) == Some(self.state)
+        };
+        if let Some(at) = candidates.iter().find(changes_nothing).copied() {
+            candidates = vec![at];
+        }
+        // Those with an answer first, as they must come some time.
+        candidates.sort_by_key(|at| {
+            let call = self.calls[*at];
+            (call.answer.is_none(), call.told.revision.unwrap_or(u64::MAX), ended(*at))
+        });
         if self.best.as_ref().is_none_or(|best| best.order.len() < self.order.len()) {
             self.best =
                 Some(Stuck { order: self.order.clone(), state: self.state, next: candidates.clone() });
@@ -254,6 +256,3 @@ impl<'a> Search<'a> {
         Choice { candidates, tried: 0, before: self.state }
     }
 }
-
-#[cfg(test)]
-mod tests;

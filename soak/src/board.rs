@@ -8,7 +8,7 @@
 //! it as one that may take effect at any later time, or never.
 
 use dstore_shared::Name;
-use dstore_sim::linear::{Answer, Call, Op, Value};
+use dstore_sim::register::{Answer, Call, Op, Value};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -238,7 +238,7 @@ impl Drop for Open {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dstore_sim::linear::{Verdict, check};
+    use dstore_sim::register::{Verdict, check};
 
     fn ms(n: u64) -> Duration {
         Duration::from_millis(n)

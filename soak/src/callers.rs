@@ -4,7 +4,7 @@ use crate::board::Register;
 use crate::calls::{At, Ground};
 use crate::fleet::Fleet;
 use dstore_client::Client;
-use dstore_sim::linear::{Answer, Op, Value};
+use dstore_sim::register::{Answer, Op, Value};
 use dstore_sys::rng::{Rng, SeededRng};
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use dstore_client::{Client, ListQuery, SetReply, Stat, Value};
 use dstore_shared::{
     BlobHash, CopyOutcome, CopyResult, Entry, Error, Key, Kind, Name, Namespace, Result, SetOutcome,
 };
-use dstore_sim::linear::{self, Answer, Op};
+use dstore_sim::register::{self, Answer, Op};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -55,7 +55,7 @@ impl At<'_> {
     }
 
     /// The number of what a name is bound to.
-    fn number(&self, name: &Name, hash: &BlobHash) -> Option<linear::Value> {
+    fn number(&self, name: &Name, hash: &BlobHash) -> Option<register::Value> {
         let number = self.ground.values.number(hash);
         if number.is_none() {
             self.ground.told.accuse(format!("{}: {name:?} is bound to {hash:?}, which nobody set", self.by));
@@ -108,7 +108,7 @@ impl At<'_> {
     }
 
     /// SETs a value that was never set, or `again` one that was. Gives its number.
-    pub async fn set(&self, slot: usize, again: Option<linear::Value>) -> linear::Value {
+    pub async fn set(&self, slot: usize, again: Option<register::Value>) -> register::Value {
         let (number, bytes) = match again {
             Some(number) => (number, self.ground.values.again(number)),
             None => self.ground.values.fresh(),

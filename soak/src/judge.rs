@@ -6,7 +6,7 @@ use crate::board::Register;
 use crate::calls::{At, Ground};
 use dstore_client::Client;
 use dstore_shared::BlobHash;
-use dstore_sim::linear::{Answer, Call, Op, Verdict, check};
+use dstore_sim::register::{Answer, Call, Op, Verdict, check};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;

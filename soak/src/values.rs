@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use dstore_shared::BlobHash;
-use dstore_sim::linear::Value;
+use dstore_sim::register::Value;
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};

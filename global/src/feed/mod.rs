@@ -25,7 +25,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 /// Watchers at a time; one more is refused.
 pub(crate) const WATCHERS_MAX: usize = 4096;
@@ -39,7 +39,8 @@ const CHUNKS_A_LOOK: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Feed {
     log: RwLock<Log>,
-    head: watch::Sender<Revision>,
+    /// Wakes watchers in the order in which they wait, so that a simulation can be run again: a watch channel draws lots.
+    news: Notify,
     watchers: AtomicUsize,
     closed: AtomicBool,
     history: HistoryId,
@@ -49,10 +50,9 @@ impl Feed {
     /// A feed that goes on from what `log` knows, and remembers `bytes`.
     pub(crate) fn new(history: HistoryId, mut log: Log, bytes: usize) -> Arc<Self> {
         drop(log.limit(bytes));
-        let head = watch::Sender::new(log.head());
         Arc::new(Self {
             log: RwLock::new(log),
-            head,
+            news: Notify::new(),
             watchers: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             history,
@@ -62,12 +62,14 @@ impl Feed {
     /// Ends every watch, and those that come: Global stops.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
-        self.head.send_modify(|_| {});
+        self.news.notify_waiters();
     }
 
     /// Tells of commits that are visible, the next in the order of revisions. To be called by the publisher alone.
     pub(crate) fn append(&self, commits: &[Commit], unbound: &[Unbound]) {
-        let Some(last) = commits.last() else { return };
+        if commits.is_empty() {
+            return;
+        }
         let gone = {
             let mut log = self.log.write();
             log.append(commits, unbound);
@@ -76,7 +78,7 @@ impl Feed {
         // Dropped after the lock is let go.
         drop(gone);
         if self.watchers.load(Ordering::SeqCst) > 0 {
-            self.head.send_replace(last.revision);
+            self.news.notify_waiters();
         }
     }
 
@@ -112,14 +114,7 @@ impl Feed {
             prefix: [query.namespace.as_bytes(), &[0], &query.prefix].concat().into(),
             key_at: query.namespace.as_bytes().len() + 1,
         };
-        let reader = Reader {
-            place: Place::after(at),
-            wanted,
-            changed: self.head.subscribe(),
-            watcher,
-            through: at,
-            ended: false,
-        };
+        let reader = Reader { place: Place::after(at), wanted, watcher, through: at, ended: false };
         let batches = Box::pin(stream::unfold(reader, |mut reader| async move {
             let next = reader.next().await?;
             Some((next, reader))
@@ -154,7 +149,6 @@ impl Drop for Watcher {
 struct Reader {
     place: Place,
     wanted: Wanted,
-    changed: watch::Receiver<Revision>,
     watcher: Watcher,
     through: Revision,
     ended: bool,
@@ -168,9 +162,11 @@ impl Reader {
         }
         let mut progress = pin!(tokio::time::sleep(WATCH_PROGRESS));
         let mut due = false;
+        let feed = self.watcher.0.clone();
         loop {
             // Before the look, so that what comes after it wakes.
-            self.changed.borrow_and_update();
+            let mut news = pin!(feed.news.notified());
+            news.as_mut().enable();
             let seen = match self.look().await.and_then(|seen| self.going_on(seen)) {
                 Ok(seen) => seen,
                 Err(e) => {
@@ -187,7 +183,7 @@ impl Reader {
             due = tokio::select! {
                 biased;
                 () = &mut progress => true,
-                _ = self.changed.changed() => false,
+                () = news => false,
             };
         }
     }

@@ -47,11 +47,24 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
             incarnation: self.identity.incarnation,
             last_epoch: self.epoch,
             history: self.history,
-            applied_rev: self.applied,
+            applied_rev: self.said_applied(),
             label: self.identity.label.clone(),
             negatives: self.absences.is_some(),
         })));
         true
+    }
+
+    /// What HELLO says was applied.
+    #[cfg(not(feature = "faults"))]
+    fn said_applied(&self) -> Revision {
+        self.applied
+    }
+
+    /// The same, with a mistake if a test wants it.
+    #[cfg(feature = "faults")]
+    fn said_applied(&self) -> Revision {
+        use dstore_shared::planted::{Mistake, is_made};
+        if is_made(Mistake::ResumeOffByOne) { self.applied.next() } else { self.applied }
     }
 
     /// The session stream broke. Names stay servable until the lease runs out; KEEPs are forgotten (rule 2).

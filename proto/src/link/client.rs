@@ -119,6 +119,7 @@ impl LinkClient {
         self.tasks.spawn("open", async move {
             let late = |_| Err(Status::unavailable(format!("global does not answer within `{limit:?}`")));
             tokio::select! {
+                biased;
                 () = opened.closed() => {}
                 answer = tokio::time::timeout(limit, open) => {
                     _ = opened.send(answer.unwrap_or_else(late).map(Response::into_inner));

@@ -131,7 +131,9 @@ impl Connection {
 
 fn builder(limits: &Limits, spawner: Spawner) -> http2::Builder<Spawner> {
     let mut http = http2::Builder::new(spawner);
-    http.timer(TokioTimer::new())
+    // No client of ours wants a date, and it would be the machine's: a simulation must not depend on that.
+    http.auto_date_header(false)
+        .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_per_connection)
         .max_header_list_size(limits.header_bytes)
         .initial_stream_window_size(limits.stream_window_bytes)

@@ -1,13 +1,16 @@
-//! A client of a node: calls at random, tries again under the same id, and writes down what it saw.
+//! A client: calls at random, tries again under the same id, and has everything written down.
+//!
+//! What each call is, `reads.rs` and `changes.rs` say.
 
-use super::{Cluster, Phase, TrueTime, bytes_of, local_host, name, whole};
+use super::desk::Desk;
+use super::{Cluster, Phase, TrueTime, local_host};
 use crate::faults::Siege;
 use crate::history::Begun;
-use crate::linear::{Answer, Op, Value};
-use crate::run::Bug;
-use dstore_local::Node;
-use dstore_proto::store::{Body, Store, Target};
-use dstore_shared::{Error, Kind, Result, SetOutcome};
+use crate::linear::{Answer, Keys, Op, Value};
+use crate::plan::Deed;
+use dstore_proto::store::Provenance;
+use dstore_proto::store::Tier;
+use dstore_shared::{BlobHash, Error, Kind, Result};
 use dstore_sys::rng::{Rng, SeededRng};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -15,44 +18,49 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often a change is tried under one id before its outcome counts as unknown.
-const ATTEMPTS: usize = 4;
 /// No call may take longer: a node has a deadline, and a transfer an idle one.
 const FOREVER: Duration = Duration::from_secs(30);
-/// Longest pause between two calls of a client, in milliseconds.
-const THINK_MS: u64 = 30;
-/// The same in a siege.
+/// Longest pause between two calls in a siege, in milliseconds.
 const HASTE_MS: u64 = 6;
 /// How long a GET at a besieged Local is waited for: a hit takes no time, and who misses must ask again.
 const SIEGE_GET_MAX: Duration = Duration::from_millis(20);
+/// After every so many-eth GET its name is read again at once, so many times at most: hits are where a cache can lie.
+const BURST: (u64, u64) = (3, 6);
 
-pub(super) struct Client {
-    cluster: Cluster,
-    by: String,
-    node: Node,
-    time: TrueTime,
-    rng: Arc<SeededRng>,
-    /// For [`Bug::ClientCache`].
-    cache: RefCell<BTreeMap<usize, Option<Value>>>,
+pub(super) struct Client<D> {
+    pub cluster: Cluster,
+    pub by: String,
+    pub desk: D,
+    pub time: TrueTime,
+    pub rng: Arc<SeededRng>,
+    /// For [`Bug::ClientCache`](crate::plan::Bug::ClientCache).
+    pub cache: RefCell<BTreeMap<usize, Option<Value>>>,
+    /// Values that were read by name.
+    pub known: RefCell<BTreeMap<BlobHash, Value>>,
 }
 
-impl Client {
-    pub fn new(cluster: Cluster, by: String, node: Node, time: TrueTime, rng: Arc<SeededRng>) -> Self {
-        Self { cluster, by, node, time, rng, cache: RefCell::default() }
+impl<D: Desk> Client<D> {
+    pub fn new(cluster: Cluster, by: String, desk: D, time: TrueTime, rng: Arc<SeededRng>) -> Self {
+        Self { cluster, by, desk, time, rng, cache: RefCell::default(), known: RefCell::default() }
     }
 
     pub async fn run(self) {
+        let think = self.cluster.0.plan.think_ms;
         loop {
-            let think = if self.cluster.siege().is_some() { HASTE_MS } else { THINK_MS };
+            let think = if self.cluster.siege().is_some() { HASTE_MS } else { think };
             tokio::time::sleep(Duration::from_millis(self.below(think) + 1)).await;
-            if self.cluster.0.phase.get() == Phase::Work {
+            if self.cluster.0.phase.get() == Phase::Work && !self.cluster.is_paused(&self.by) {
                 let _under_way = Busy::new(&self.cluster);
                 self.call().await;
             }
         }
     }
 
-    fn below(&self, n: u64) -> u64 {
+    pub fn draw(&self) -> u64 {
+        self.rng.next_u64()
+    }
+
+    pub fn below(&self, n: u64) -> u64 {
         self.rng.next_u64() % n
     }
 
@@ -62,16 +70,44 @@ impl Client {
         {
             return self.fight(siege).await;
         }
-        let keys = self.cluster.0.plan.keys as u64;
+        let plan = &self.cluster.0.plan;
+        let keys = plan.keys as u64;
         let key = self.below(keys) as usize;
-        match self.below(20) {
-            0..10 => _ = self.get(key).await,
-            10 => self.stat(key).await,
-            11..17 => self.set(key).await,
-            17..19 => self.delete(&[key]).await,
-            _ => {
-                let other = (key + 1 + self.below(keys - 1) as usize) % keys as usize;
-                self.delete(&[key, other]).await;
+        let other = (key + 1 + self.below(keys - 1) as usize) % keys as usize;
+        match plan.deeds[self.below(plan.deeds.len() as u64) as usize] {
+            Deed::Get => self.get_again(key).await,
+            Deed::Stat => _ = self.stat(key).await,
+            Deed::Slice => self.slice(key).await,
+            Deed::Stale => self.stale(key).await,
+            Deed::Hash => self.hash().await,
+            Deed::GetMany => self.get_many(self.some()).await,
+            Deed::StatMany => self.stat_many(self.some()).await,
+            Deed::Exists => self.exists(self.some()).await,
+            Deed::List => self.list().await,
+            Deed::Set => self.set(key).await,
+            Deed::SetMany => self.set_many([key, other]).await,
+            Deed::Copy => self.copy(key, other, false).await,
+            Deed::Rename => self.copy(key, other, true).await,
+            Deed::Delete => self.delete(Keys::one(key)).await,
+            Deed::DeleteTwo => self.delete(Keys::of([key, other])).await,
+            Deed::DeletePrefix => self.delete_prefix(key).await,
+            Deed::DeleteAsync => self.delete_async(Keys::one(key)).await,
+            Deed::DeletePatient => self.delete_patient(Keys::of([key, other])).await,
+        }
+    }
+
+    /// At least two keys.
+    fn some(&self) -> Keys {
+        let all = (1_u64 << self.cluster.0.plan.keys) - 1;
+        let keys = Keys((self.draw() & all) as u8);
+        if keys.each().count() < 2 { Keys(all as u8) } else { keys }
+    }
+
+    async fn get_again(&self, key: usize) {
+        let again = if self.below(BURST.0) == 0 { 1 + self.below(BURST.1) } else { 1 };
+        for _ in 0..again {
+            if self.get(key).await.is_none() {
+                return;
             }
         }
     }
@@ -82,152 +118,70 @@ impl Client {
             // A GET that is given up has told nothing.
             let _ = tokio::time::timeout(SIEGE_GET_MAX, self.get(siege.key)).await;
         } else if siege.is_cut && self.below(3) > 0 {
-            self.delete(&[siege.key]).await;
+            self.delete(Keys::one(siege.key)).await;
         } else {
             self.set(siege.key).await;
         }
     }
 
-    /// Reads a key; `None` = no answer.
-    pub async fn get(&self, key: usize) -> Option<Option<Value>> {
-        let begun = self.begin(key, Op::Get);
-        if self.cluster.0.plan.bug == Some(Bug::ClientCache)
-            && let Some(cached) = self.cache.borrow().get(&key)
-            && self.below(4) == 0
-        {
-            self.read(&begun, *cached);
-            return Some(*cached);
-        }
-        let (target, slice) = whole(key);
-        let got = self.ended(self.node.get(target, slice)).await;
-        let value = match got {
-            Ok(None) => None,
-            Ok(Some(found)) => {
-                let body = found.body.collect(1 << 20).await;
-                let bytes = match body {
-                    Ok(bytes) => bytes,
-                    Err(e) => {
-                        self.judge(&e);
-                        self.cluster.0.history.forget(&begun);
-                        return None;
-                    }
-                };
-                let value = self.known(&found.entry.hash)?;
-                if bytes != bytes_of(value) {
-                    self.cluster.accuse(format!("{}: key {key} gave bytes of another value", self.by));
-                }
-                Some(value)
-            }
-            Err(e) => {
-                self.judge(&e);
-                self.cluster.0.history.forget(&begun);
-                return None;
-            }
-        };
-        self.read(&begun, value);
-        self.cache.borrow_mut().insert(key, value);
-        Some(value)
-    }
-
-    async fn stat(&self, key: usize) {
-        let begun = self.begin(key, Op::Get);
-        match self.ended(self.node.stat(Target::Name(name(key)))).await {
-            Ok(None) => self.read(&begun, None),
-            Ok(Some(stat)) => {
-                if let Some(value) = self.known(&stat.entry.hash) {
-                    self.read(&begun, Some(value));
-                }
-            }
-            Err(e) => {
-                self.judge(&e);
-                self.cluster.0.history.forget(&begun);
-            }
-        }
-    }
-
-    async fn set(&self, key: usize) {
-        let fresh = self.below(5) > 0;
-        let value = if fresh { self.cluster.new_value() } else { 1 + self.below(8) as Value };
-        let value = if value < self.cluster.0.value_next.get() { value } else { self.cluster.new_value() };
-        let Ok(id) = self.ended(self.node.request_id()).await else { return };
-        let begun = self.begin(key, Op::Set(value));
-        let set = || self.node.set(id, Some(name(key)), Body::Bytes(bytes_of(value)));
-        let Some(reply) = self.insist(set).await else { return };
-        let answer = match reply.outcome {
-            SetOutcome::Stored(_) => Some(Answer::Stored),
-            SetOutcome::Unchanged(_) => Some(Answer::Unchanged),
-            SetOutcome::Occupied(entry) => self.known(&entry.hash).map(Answer::Occupied),
-            SetOutcome::NeedBlob => None,
-        };
-        if let Some(answer) = answer {
-            self.end(&begun, answer);
-        }
-    }
-
-    async fn delete(&self, keys: &[usize]) {
-        let Ok(id) = self.ended(self.node.request_id()).await else { return };
-        let begun: Vec<Begun> = keys.iter().map(|key| self.begin(*key, Op::Delete)).collect();
-        let names: Vec<_> = keys.iter().map(|key| name(*key)).collect();
-        let Some(reply) = self.insist(|| self.node.delete(id, names.clone())).await else { return };
-        if reply.removed.len() != keys.len() {
-            self.cluster.accuse(format!("{}: a DEL of {} keys answered {:?}", self.by, keys.len(), reply));
-            return;
-        }
-        for (begun, removed) in begun.iter().zip(reply.removed) {
-            self.end(begun, Answer::Removed(removed));
-        }
-    }
-
-    /// Tries a change again under its id; `None` = its outcome stays unknown.
-    async fn insist<T, F: Future<Output = Result<T>>>(&self, change: impl Fn() -> F) -> Option<T> {
-        for attempt in 0..ATTEMPTS {
-            match self.ended(change()).await {
-                Ok(reply) => return Some(reply),
-                Err(e) => {
-                    self.judge(&e);
-                    if e.kind() == Kind::Closed {
-                        return None;
-                    }
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(10 << attempt)).await;
-        }
-        None
-    }
-
     /// Every call ends.
-    async fn ended<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+    pub async fn ended<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::time::timeout(FOREVER, call).await.unwrap_or_else(|_| {
             self.cluster.accuse(format!("{}: a call did not end within {FOREVER:?}", self.by));
             Err(Error::unavailable("it hangs"))
         })
     }
 
-    /// Faults of the network and of processes are `Unavailable` or `Closed`, and nothing else.
-    fn judge(&self, error: &Error) {
-        if !matches!(error.kind(), Kind::Unavailable | Kind::Closed) {
+    /// Faults are told by the kinds that the plan allows, and no others.
+    pub fn judge(&self, error: &Error) {
+        if !self.cluster.0.plan.allows(error.kind()) {
             self.cluster.accuse(format!("{}: {:?}: {error}", self.by, error.kind()));
         }
     }
 
-    fn known(&self, hash: &dstore_shared::BlobHash) -> Option<Value> {
+    /// The value of a hash.
+    pub fn known(&self, hash: &BlobHash) -> Option<Value> {
         let value = self.cluster.value_of(hash);
-        if value.is_none() {
+        if let Some(value) = value {
+            self.known.borrow_mut().insert(*hash, value);
+        } else {
             self.cluster.accuse(format!("{}: blake3:{hash} was never set", self.by));
         }
         value
     }
 
-    fn begin(&self, key: usize, op: Op) -> Begun {
-        self.cluster.0.history.begin(&self.by, key, op, self.time.now())
+    /// A read begins, at the tier that `draw` names.
+    pub fn begin_read(&self, op: Op, draw: u64) -> Begun {
+        let host = self.desk.host(draw);
+        let by = if self.by.starts_with(host) { self.by.clone() } else { format!("{}@{host}", self.by) };
+        self.cluster.0.history.begin(&by, op, self.time.now())
     }
 
-    fn end(&self, begun: &Begun, answer: Answer) {
+    pub fn begin(&self, op: Op) -> Begun {
+        self.cluster.0.history.begin(&self.by, op, self.time.now())
+    }
+
+    pub fn end(&self, begun: &Begun, answer: Answer) {
         self.cluster.0.history.end(begun, answer, self.time.now());
     }
 
-    fn read(&self, begun: &Begun, value: Option<Value>) {
-        self.end(begun, value.map_or(Answer::Absent, Answer::Found));
+    /// What else an answer says.
+    pub fn say(&self, begun: &Begun, from: Provenance) {
+        if from.loss.is_some() {
+            self.cluster.accuse(format!("{}: an answer says that it may be lost", self.by));
+        }
+        self.cluster.0.history.say(begun, |told| {
+            told.is_hit = from.tier == Tier::Local && from.stale_for.is_none();
+            told.stale = from.stale_for;
+        });
+    }
+
+    /// A call that failed told nothing.
+    pub fn failed(&self, begun: &Begun, error: &Error) {
+        if error.kind() != Kind::Pending {
+            self.judge(error);
+        }
+        self.cluster.0.history.forget(begun);
     }
 }
 

@@ -6,11 +6,12 @@
 //! Invariant: what a seed does depends on the seed and the options that its replay names, and on nothing else.
 
 use super::{Config, Fault, Planted, Report, run};
+use crate::wall::Wall;
 use std::fmt;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How the command is called.
 pub const USAGE: &str = "usage: dstore-sim pure --seed N [--seeds M | --minutes M] [--threads T] [--bug NAME] \
@@ -210,14 +211,14 @@ fn on_threads(threads: usize, work: impl Fn() + Sync) {
 
 /// Runs all seeds asked for, or as many as there is time for.
 fn sweep(options: &Options) -> (Sum, Duration) {
-    let began = Instant::now();
-    let end = options.minutes.map(|minutes| began + Duration::from_secs(60 * minutes));
+    let began = Wall::now();
+    let limit = options.minutes.map(|minutes| Duration::from_secs(60 * minutes));
     let next = AtomicU64::new(0);
     let told = Mutex::new((Sum::default(), began));
     let work = || {
         loop {
             let n = next.fetch_add(1, Ordering::Relaxed);
-            if n >= options.seeds || end.is_some_and(|end| Instant::now() >= end) {
+            if n >= options.seeds || limit.is_some_and(|limit| began.elapsed() >= limit) {
                 return;
             }
             let seed = options.seed.wrapping_add(n);
@@ -232,7 +233,7 @@ fn sweep(options: &Options) -> (Sum, Duration) {
     (sum, began.elapsed())
 }
 
-fn tell(options: &Options, seed: u64, report: &Report, (sum, told): &mut (Sum, Instant)) {
+fn tell(options: &Options, seed: u64, report: &Report, (sum, told): &mut (Sum, Wall)) {
     let wrong = !report.violations.is_empty();
     if options.seeds <= LINES_MAX || wrong {
         println!("{}", line(seed, report));
@@ -245,7 +246,7 @@ fn tell(options: &Options, seed: u64, report: &Report, (sum, told): &mut (Sum, I
     }
     if options.seeds > LINES_MAX && told.elapsed() >= PROGRESS {
         println!("so far: {sum}");
-        *told = Instant::now();
+        *told = Wall::now();
     }
 }
 
