@@ -7,8 +7,6 @@ use dstore_shared::{
     Namespace, NamespaceInfo, NamespaceOutcome, NamespaceSpec, Result, Transaction, TransactionOutcome,
 };
 
-use super::patience::Attempts;
-
 impl<S: Store> Client<S> {
     /// Decides several reads and changes together: all of them, or none if a guard fails. Values that are too large to
     /// travel with it are stored first, without a name.
