@@ -2,7 +2,8 @@ use super::*;
 use dstore_shared::Error;
 use dstore_shared::{
     Born, ClientId, CopyOutcome, CopyResult, Decision, DeleteOutcome, HistoryId, Kind, NamespaceMode,
-    NamespaceOutcome, NamespaceResult, NamespaceSpec, SetOutcome, StepOutcome, StepResult, TransactionOutcome,
+    NamespaceOutcome, NamespaceResult, NamespaceSpec, SetOutcome, StepOutcome, StepResult,
+    TransactionOutcome,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -277,7 +278,7 @@ fn the_bytes_of_namespaces_and_transactions_are_these() {
     ];
     let commit = Commit { revision: Revision(7), at_ms: 8, outcome: None, changes };
     let golden = [
-        "8e000000 01 00 0700000000000000 0800000000000000 04000000",
+        "9d000000 01 00 0700000000000000 0800000000000000 04000000",
         &format!("07 44000000 0900 64656661756c74006b {timed}"),
         "08 18000000 0500 6361636865 03 0300000000000000 60ea000000000000",
         "08 10000000 0500 6361636865 00 0300000000000000",
