@@ -23,6 +23,7 @@ mod listing;
 mod many;
 mod modes;
 mod parts;
+mod replace;
 mod restart;
 mod resume;
 mod rig;

@@ -12,6 +12,7 @@ mod lease;
 mod modes;
 mod once;
 mod prefixes;
+mod replaced;
 mod replay;
 mod restart;
 mod resume;
@@ -252,7 +253,7 @@ impl Table {
                 id,
                 names,
                 drains,
-                spared: None,
+                spared: Vec::new(),
                 mode: self.mode,
                 job: label,
                 caller,
@@ -328,6 +329,8 @@ fn told(action: &Action<&'static str, &'static str>) -> String {
                 Outcome::Delete(d) => format!("{label}: removed {}", d.revision),
                 Outcome::Copy(c) | Outcome::Rename(c) => format!("{label}: {c:?}"),
                 Outcome::DeletePrefix(d) => format!("{label}: removed {} at {}", d.removed, d.revision),
+                Outcome::Transaction(done) => format!("{label}: applied {}", done.revision),
+                Outcome::Namespace(done) => format!("{label}: {done:?}"),
             };
             if let Some(epoch) = answered.cacheable {
                 write!(text, ", cache in e{}", epoch.counter).unwrap();
