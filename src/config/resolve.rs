@@ -63,8 +63,9 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
             only_this_machine(&global.listen, insecure)?;
             (Action::Global(global), mode)
         }
-        Some(Verb::Local { global, listen, socket, cache_bytes, scrub, negatives, insecure, repl }) => {
+        Some(Verb::Local { global, listen, socket, cache_bytes, scrub, negatives, resp, insecure, repl }) => {
             let mut local = settings.local(listen, cache_bytes, insecure)?;
+            local.resp = settings.resp(resp, insecure)?;
             local.negatives = settings.yes("local", "negatives", negatives)?;
             if let Some(given) = settings.given("local", "global", global) {
                 local.global = given.read::<Address>()?;
@@ -185,32 +186,32 @@ fn read_file(line: &CommandLine, around: &Surroundings<'_>) -> Result<File> {
 }
 
 /// A value and who gave it.
-struct Given {
+pub(super) struct Given {
     text: OsString,
     by: String,
 }
 
 impl Given {
     /// Reads the value; an error says who gave it.
-    fn checked<T>(&self, read: impl FnOnce(&str) -> Result<T, String>) -> Result<T> {
+    pub(super) fn checked<T>(&self, read: impl FnOnce(&str) -> Result<T, String>) -> Result<T> {
         let text = self.text.to_str().ok_or_else(|| format!("`{}` is not UTF-8", self.text.display()));
         text.and_then(read).map_err(|wrong| Error::invalid(format!("{}: {wrong}", self.by)))
     }
 
-    fn read<T: FromStr<Err = Error>>(&self) -> Result<T> {
+    pub(super) fn read<T: FromStr<Err = Error>>(&self) -> Result<T> {
         self.checked(|text| text.parse().map_err(|e: Error| e.message().to_owned()))
     }
 }
 
 /// All sources in their order.
-struct Settings<'a> {
+pub(super) struct Settings<'a> {
     around: &'a Surroundings<'a>,
     file: File,
 }
 
 impl Settings<'_> {
     /// What was given for `key`: by its flag, else by the environment, else by the file.
-    fn given(&self, section: &str, key: &str, flag: Option<impl Into<OsString>>) -> Option<Given> {
+    pub(super) fn given(&self, section: &str, key: &str, flag: Option<impl Into<OsString>>) -> Option<Given> {
         if let Some(text) = flag {
             return Some(Given { text: text.into(), by: format!("`--{key}`") });
         }
@@ -229,7 +230,7 @@ impl Settings<'_> {
         text.map_err(|_| Error::invalid(format!("`{name}` is not UTF-8: correct it")))
     }
 
-    fn yes(&self, section: &str, key: &str, flag: bool) -> Result<bool> {
+    pub(super) fn yes(&self, section: &str, key: &str, flag: bool) -> Result<bool> {
         let flag = flag.then_some("true");
         let Some(given) = self.given(section, key, flag) else { return Ok(false) };
         given.checked(|text| match text {
@@ -298,6 +299,8 @@ impl Settings<'_> {
         global.listen = Address::Memory(SOLO_GLOBAL.into());
         let mut local = self.local(flags.listen, flags.cache_bytes, flags.insecure)?;
         local.global = global.listen.clone();
+        local.resp = self.resp(flags.resp, flags.insecure)?;
+        local.resp.listen = local.resp.listen.filter(|listen| !listen.is_default);
         local.listen = local.listen.filter(|listen| !listen.is_default);
         local.socket = Some(self.socket_of(&global.data).map_err(Error::invalid)?);
         Ok(Action::Solo { global, local, script: flags.script.into() })
@@ -339,7 +342,7 @@ fn engine(text: &str) -> Result<EngineKind, String> {
 }
 
 /// Nothing authenticates or encrypts yet, so listening beyond this machine must be asked for.
-fn only_this_machine(address: &Address, insecure: bool) -> Result<()> {
+pub(super) fn only_this_machine(address: &Address, insecure: bool) -> Result<()> {
     let Address::Tcp(host_port) = address else { return Ok(()) };
     let host = host_port.rsplit_once(':').map_or(host_port.as_str(), |(host, _)| host);
     let bare = host.trim_start_matches('[').trim_end_matches(']');
@@ -355,7 +358,7 @@ fn only_this_machine(address: &Address, insecure: bool) -> Result<()> {
 impl Solo {
     /// A flag that was typed before the verb.
     fn given(&self) -> Option<&'static str> {
-        let Self { store, listen, cache_bytes, insecure, script } = self;
+        let Self { store, listen, cache_bytes, insecure, resp, script } = self;
         [
             ("--data", store.data.is_some()),
             ("--engine", store.engine.is_some()),
@@ -366,6 +369,10 @@ impl Solo {
             ("--listen", listen.is_some()),
             ("--cache-bytes", cache_bytes.is_some()),
             ("--insecure", *insecure),
+            ("--resp", resp.resp.is_some()),
+            ("--resp-socket", resp.resp_socket.is_some()),
+            ("--resp-threads", resp.resp_threads.is_some()),
+            ("--resp-databases", resp.resp_databases.is_some()),
             ("-c", script.commands.is_some()),
             ("-f", script.file.is_some()),
             ("--bail", script.bail),

@@ -1,0 +1,185 @@
+//! Owns what all RESP connections share: the node, who is connected, counts, cursors, who tracks what.
+
+use super::commands::{Answered, Call};
+use super::config::RespConfig;
+use super::cursors::Cursors;
+use super::peers::{Peer, Peers};
+use super::reply::Reply;
+use super::tracking::{Tracked, Tracking};
+use crate::cache::Hit;
+use crate::node::Node;
+use bytes::Bytes;
+use dstore_shared::{Moment, Name};
+use dstore_sys::Sys;
+use dstore_sys::clock::Clock;
+use dstore_sys::rng::Rng;
+use dstore_sys::tasks::{Blocking, Tasks};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+/// What is counted; CONFIG RESETSTAT counts anew.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Commands run.
+    pub commands: AtomicU64,
+    /// GETs and the like that this Local answered by itself.
+    pub hits: AtomicU64,
+    /// Those that it had to ask for.
+    pub misses: AtomicU64,
+    /// Connections refused for want of room.
+    pub refused: AtomicU64,
+    /// Replies that were errors.
+    pub errors: AtomicU64,
+}
+
+impl Stats {
+    /// Counts anew.
+    pub fn reset(&self) {
+        for count in [&self.commands, &self.hits, &self.misses, &self.refused, &self.errors] {
+            count.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What all connections share.
+#[derive(Debug)]
+pub struct Door {
+    /// The node.
+    pub node: Node,
+    /// The settings.
+    pub config: RespConfig,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Chance.
+    pub rng: Arc<dyn Rng>,
+    /// Where long work runs.
+    pub blocking: Blocking,
+    /// Who owns what runs beside the loops.
+    pub tasks: Tasks,
+    /// Who is connected.
+    pub peers: Peers,
+    /// Counts.
+    pub stats: Stats,
+    /// Where SCANs go on.
+    pub cursors: Cursors,
+    /// Who tracks what.
+    pub tracking: Tracking,
+    /// Since when it is.
+    pub since: Moment,
+    /// What INFO calls this run.
+    pub run: String,
+    /// Bytes that commands hold which have not wholly come.
+    pub request_bytes: AtomicUsize,
+    started: AtomicBool,
+}
+
+impl Door {
+    /// A door that nobody is at yet.
+    pub fn new(sys: &Sys, tasks: &Tasks, node: Node, config: RespConfig) -> Arc<Self> {
+        Arc::new(Self {
+            node,
+            config,
+            clock: sys.clock.clone(),
+            rng: sys.rng.clone(),
+            blocking: sys.blocking,
+            tasks: tasks.clone(),
+            peers: Peers::default(),
+            stats: Stats::default(),
+            cursors: Cursors::new(sys.rng.next_u64()),
+            tracking: Tracking::default(),
+            since: sys.clock.now(),
+            run: format!("{:032x}{:08x}", sys.rng.next_u128(), sys.rng.next_u64() as u32),
+            request_bytes: AtomicUsize::new(0),
+            started: AtomicBool::new(false),
+        })
+    }
+
+    /// The largest value that is read or written here.
+    pub fn value_max(&self) -> u64 {
+        super::parse::Limits::OPEN.bulk as u64
+    }
+
+    /// Whether Global was ever reached.
+    pub fn is_started(&self) -> bool {
+        if self.started.load(Ordering::Relaxed) {
+            return true;
+        }
+        let started = self.node.knows_global();
+        self.started.store(started, Ordering::Relaxed);
+        started
+    }
+
+    /// Fails while Global was never reached.
+    pub fn started(&self) -> Answered<()> {
+        if self.is_started() {
+            return Ok(());
+        }
+        Err(Reply::error("LOADING dstore is starting: this node has not reached Global yet"))
+    }
+
+    /// The value of a name, if this Local answers it by itself.
+    pub fn hit(&self, name: &Name) -> Option<Bytes> {
+        let hit = self.node.hit_packed(name.as_bytes());
+        let count = if hit.is_some() { &self.stats.hits } else { &self.stats.misses };
+        count.fetch_add(1, Ordering::Relaxed);
+        hit.map(|Hit { blob, .. }| blob.bytes().clone())
+    }
+
+    /// The values of names, if this Local answers all of them by itself, as of one moment: each is looked at twice, and
+    /// was bound so between the first looks and the second.
+    pub fn hits(&self, names: &[Name]) -> Option<Vec<Bytes>> {
+        let look = |name: &Name| self.node.hit_packed(name.as_bytes());
+        let found: Option<Vec<Hit>> = names.iter().map(look).collect();
+        let same = |found: &Vec<Hit>| {
+            let again = |(name, hit): (&Name, &Hit)| look(name).is_some_and(|now| now.entry == hit.entry);
+            names.len() < 2 || names.iter().zip(found).all(again)
+        };
+        let found = found.filter(same);
+        let count = if found.is_some() { &self.stats.hits } else { &self.stats.misses };
+        count.fetch_add(names.len() as u64, Ordering::Relaxed);
+        found.map(|found| found.into_iter().map(|hit| hit.blob.bytes().clone()).collect())
+    }
+
+    /// Takes `now` bytes for a command instead of `before`. `false`: there is no room; nothing was taken.
+    pub fn reserve(&self, before: usize, now: usize) -> bool {
+        if now <= before {
+            self.request_bytes.fetch_sub(before - now, Ordering::Relaxed);
+            return true;
+        }
+        let more = now - before;
+        let taken = self.request_bytes.fetch_add(more, Ordering::Relaxed) + more;
+        if taken <= self.config.request_bytes_max {
+            return true;
+        }
+        self.request_bytes.fetch_sub(more, Ordering::Relaxed);
+        false
+    }
+}
+
+impl Door {
+    /// A client is told of invalidations from now on, or another instead of it.
+    pub fn begin_tracking(&self, peer: &Peer, instead: Option<Arc<Peer>>) {
+        self.tracking.begin(peer, instead);
+        self.node.want_gone(true);
+    }
+
+    /// A client is told no more.
+    pub fn end_tracking(&self, peer: &Peer) {
+        self.tracking.end(peer);
+        if !self.tracking.is_used() {
+            self.node.want_gone(false);
+            // Somebody may have begun meanwhile.
+            self.node.want_gone(self.tracking.is_used());
+        }
+    }
+}
+
+impl Call<'_> {
+    /// What the command reads is tracked from now on, if the client wants that. To be called before the first look.
+    pub fn tracks(&self, names: &[Name]) -> Tracked {
+        if !self.client.tracking.tracks_reads() {
+            return Tracked::default();
+        }
+        self.door.tracking.note(self.peer, names)
+    }
+}
