@@ -2,6 +2,7 @@
 
 mod many;
 mod patience;
+mod transaction;
 mod watch;
 
 pub use watch::Watch;

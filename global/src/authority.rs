@@ -18,16 +18,20 @@ mod tests;
 use crate::SyncLevel;
 use crate::blobs::Blobs;
 use crate::catalog::Catalog;
-use crate::committer::{Done, Job, Work};
+use crate::committer::{Done, Job, NamespaceChange, Work};
 use crate::data_dir::DataDir;
+use crate::expiry::Ending;
 use crate::feed::Feed;
 use crate::journal::Syncer;
 use crate::mailbox::{self, mailbox};
-use crate::sessions::{Action, Answered, Boot, Caller, Counts, InvLog, OpNo, Sessions, StreamId, Terms};
+use crate::sessions::{
+    Action, Answered, Boot, Caller, Counts, InvLog, OpNo, Sessions, StreamId, Submission, Terms,
+};
 use crate::space::Space;
 use dstore_shared::frame::{Answer, Down, Reply};
 use dstore_shared::{
-    Born, ClientId, Command, Entry, Error, FlightId, Moment, Name, Outcome, RequestId, Result, Revision,
+    Born, ClientId, Command, DeleteMode, Entry, Error, FlightId, Moment, Name, Outcome, Prefix, RequestId,
+    Result, Revision, SetOutcome,
 };
 use dstore_sys::Sys;
 use dstore_sys::tasks::{Lane, Tasks};
@@ -145,6 +149,8 @@ pub struct Authority {
     /// Names that Locals listed, since the start.
     pub(crate) listed: AtomicU64,
     in_flight: Arc<Semaphore>,
+    /// Names whose time is over.
+    pub(crate) ending: Ending,
     /// Whoever notes there what the next boot must know.
     pub(crate) dir: Weak<DataDir>,
     /// When the machine is called next, unless something happens.
@@ -206,6 +212,7 @@ impl Authority {
             sessions_moved: Notify::new(),
             listed: AtomicU64::new(0),
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_KIB)),
+            ending: Ending::default(),
             dir: parts.dir,
             ticks_at: AtomicU64::new(0),
             sooner: Notify::new(),
@@ -290,7 +297,12 @@ impl Authority {
             Action::Commit(op, work) => drained.push((op, work)),
             Action::Answer(to, answer) => {
                 let born = shard.sessions.born(self.sys.clock.now());
-                to.tell(answer, born);
+                let bound = match &answer {
+                    Ok(Answered { outcome: Outcome::Set(SetOutcome::Stored(entry)), .. }) => Some(entry),
+                    _ => None,
+                };
+                let journal_ms = self.journal_for(bound);
+                to.tell(answer, (born, journal_ms));
             }
         }
     }
@@ -345,8 +357,8 @@ impl Authority {
         let mut changes = Vec::with_capacity(asked.len());
         for Asked { id, command, caller, responder } in asked {
             match self.failed().map_or_else(|| submission::check(&command), Err) {
-                Ok(()) => changes.push(submission::of(id, command, caller, responder)),
-                Err(e) => responder.tell(Err(e), self.born()),
+                Ok(()) => changes.push(self.submission(id, command, caller, responder)),
+                Err(e) => responder.tell(Err(e), (self.born(), 0)),
             }
         }
         self.event(|m, now| {
@@ -357,6 +369,57 @@ impl Authority {
                 }
             }
         });
+    }
+
+    /// Creates or drops a namespace, when no change of its names is under way; `responder` is told what became of it.
+    pub(crate) fn submit_namespace(&self, id: RequestId, change: NamespaceChange, responder: Responder) {
+        let ready = self.failed().map_or_else(|| submission::check_namespace(&change), Err);
+        let (NamespaceChange::Create(namespace, _) | NamespaceChange::Drop(namespace)) = &change;
+        let prefix = match ready.and_then(|()| Prefix::new(namespace, b"")) {
+            Ok(prefix) => prefix,
+            Err(e) => return responder.tell(Err(e), (self.born(), 0)),
+        };
+        let change = Submission {
+            id,
+            names: Vec::new(),
+            // Nothing that anybody holds becomes void.
+            drains: false,
+            spared: Vec::new(),
+            mode: DeleteMode::Strict,
+            job: Work::Namespace { id, change },
+            caller: None,
+            responder,
+        };
+        self.event(|m, now| m.submit_prefix(now, prefix, change));
+    }
+
+    /// Has those of `names` unbound whose time is over; `responder` is told when that is visible.
+    pub(crate) fn submit_expiry(&self, names: Vec<Name>, responder: Responder) {
+        if let Some(e) = self.failed() {
+            return responder.tell(Err(e), (self.born(), 0));
+        }
+        let change = Submission {
+            id: self.next_id(),
+            names: names.clone(),
+            // A Local counts by its own clock, and ours may have been set forward.
+            drains: true,
+            spared: Vec::new(),
+            mode: DeleteMode::Strict,
+            job: Work::Expire { names },
+            caller: None,
+            responder,
+        };
+        self.event(|m, now| m.submit(now, change));
+    }
+
+    /// Journal time as of now: never less than that of anything visible, whatever becomes of the clock.
+    pub(crate) fn journal_now(&self) -> u64 {
+        self.catalog.journal_time().max(self.sys.clock.wall_ms())
+    }
+
+    /// Journal time for an answer that tells of `entry`: 0 if it has no time to live.
+    pub(crate) fn journal_for(&self, entry: Option<&Entry>) -> u64 {
+        if entry.is_some_and(|entry| entry.expires_at.is_some()) { self.journal_now() } else { 0 }
     }
 
     /// Has the committer do internal work: not about names, so no session is concerned.
@@ -458,7 +521,7 @@ impl Authority {
 }
 
 impl Responder {
-    fn tell(self, answer: Result<Answered>, born: Born) {
+    fn tell(self, answer: Result<Answered>, (born, journal_ms): (Born, u64)) {
         match self {
             // Whoever has gone away asks again with the same id.
             Self::Call(to, _bytes) => _ = to.send(answer),
@@ -469,7 +532,7 @@ impl Responder {
                     }
                     Err(e) => Answer::Failed(e),
                 };
-                permit.send(Queued::from(Reply { flight, answer, born }));
+                permit.send(Queued::from(Reply { flight, answer, born, journal_ms }));
             }
         }
     }

@@ -16,12 +16,12 @@ mod values;
 pub use codec::{Commits, Payload};
 pub(crate) use reader::Reader;
 pub(crate) use values::{
-    decode_entry, decode_meta, encode_entry, encode_meta, put_outcome, put_request_id, read_outcome,
-    read_request_id,
+    decode_entry, decode_meta, encode_entry, encode_meta, put_namespace, put_outcome, put_request_id,
+    read_namespace, read_outcome, read_request_id,
 };
 
 use bytes::Bytes;
-use dstore_shared::{BlobHash, Entry, Name, Outcome, RequestId, Revision};
+use dstore_shared::{BlobHash, Entry, Name, Namespace, NamespaceInfo, Outcome, RequestId, Revision};
 
 /// One committed step of the history: everything in it becomes durable and visible together.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -74,6 +74,20 @@ pub enum Change {
     InlineGone {
         /// The blob.
         hash: BlobHash,
+    },
+    /// `name` was bound, and is bound to `entry` now: as `Bind`, but what holders had of it is void.
+    Rebind {
+        /// The name.
+        name: Name,
+        /// What it is bound to.
+        entry: Entry,
+    },
+    /// The namespace is there, and this is what it allows.
+    Namespace(NamespaceInfo),
+    /// The namespace is as one that nobody created.
+    NamespaceGone {
+        /// The namespace.
+        namespace: Namespace,
     },
 }
 

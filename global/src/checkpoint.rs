@@ -6,9 +6,11 @@
 //! redoing a little more of the journal and nothing else; it names the index that it proves, so that it never
 //! vouches for another (a wiped, a copied). The journal must be trimmed only below what two checkpoints cover.
 
-use crate::change::{Reader, put_outcome, put_request_id, read_outcome, read_request_id};
+use crate::change::{
+    Reader, put_namespace, put_outcome, put_request_id, read_namespace, read_outcome, read_request_id,
+};
 use crate::sealed::{self, Form, Part, SealedWriter};
-use dstore_shared::{Error, HistoryId, Kind, Outcome, RequestId, Result, Revision};
+use dstore_shared::{Error, HistoryId, Kind, NamespaceInfo, Outcome, RequestId, Result, Revision};
 use dstore_sys::disk::Disk;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +18,8 @@ use std::sync::Arc;
 pub(crate) const FORM: Form = Form { magic: *b"dstoreCP", version: 1 };
 const HEAD: u8 = 1;
 const OUTCOME: u8 = 2;
+/// Whoever does not know it would take the namespace for write-once.
+const NAMESPACE: u8 = 0x81;
 /// A part of this or a higher number must be understood; lower ones are left out by those who do not know them.
 const MUST_KNOW: u8 = 0x80;
 
@@ -37,6 +41,8 @@ pub struct Checkpoint {
     pub at_ms: u64,
     /// Names that are bound at `revision`; `None` in files that do not say.
     pub names: Option<u64>,
+    /// Namespaces that were created, at `revision`.
+    pub namespaces: Vec<NamespaceInfo>,
     /// Outcomes still in their window at `revision`, oldest first.
     pub outcomes: Vec<Remembered>,
 }
@@ -69,6 +75,11 @@ impl Checkpoints {
         let names = names.as_ref().map_or(&[][..], |names| names);
         writer.push(HEAD, &[&revision, &previous, &at_ms, &history, &index, names])?;
         let mut bytes = Vec::new();
+        for namespace in &checkpoint.namespaces {
+            bytes.clear();
+            put_namespace(&mut bytes, namespace);
+            writer.push(NAMESPACE, &[&bytes])?;
+        }
         for (id, outcome, at_ms) in &checkpoint.outcomes {
             bytes.clear();
             bytes.extend_from_slice(&at_ms.to_le_bytes());
@@ -120,6 +131,11 @@ impl Checkpoints {
                 checkpoint.outcomes.push(read_remembered(part)?);
                 Ok(())
             }
+            (NAMESPACE, Some(checkpoint)) => {
+                let mut bytes = Reader::new(part.bytes);
+                checkpoint.namespaces.push(read_namespace(&mut bytes)?);
+                Ok(bytes.end()?)
+            }
             (tag, _) if tag < MUST_KNOW => Ok(()),
             (tag, _) => Err(Error::invalid(format!(
                 "`{}` has a part `{tag}` of a newer dstore: use that version",
@@ -141,7 +157,8 @@ fn read_head(part: Part) -> Result<Checkpoint> {
     let (revision, previous, at_ms) = (Revision(head.u64()?), Revision(head.u64()?), head.u64()?);
     let (history, index) = (HistoryId(head.u128()?), head.u128()?);
     let names = if head.left() >= 8 { Some(head.u64()?) } else { None };
-    Ok(Checkpoint { revision, index, previous, history, at_ms, names, outcomes: Vec::new() })
+    let (namespaces, outcomes) = (Vec::new(), Vec::new());
+    Ok(Checkpoint { revision, index, previous, history, at_ms, names, namespaces, outcomes })
 }
 
 fn read_remembered(part: Part) -> Result<Remembered> {
@@ -155,8 +172,15 @@ fn read_remembered(part: Part) -> Result<Remembered> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dstore_shared::{ClientId, DeleteOutcome, SetOutcome};
+    use dstore_shared::{ClientId, DeleteOutcome, Namespace, NamespaceMode, NamespaceSpec, SetOutcome};
     use dstore_sys::disk::{Open, RealDisk};
+
+    fn namespace(i: u64) -> NamespaceInfo {
+        let mode = if i % 2 == 0 { NamespaceMode::Replace } else { NamespaceMode::WriteOnce };
+        let ttl = (i > 0).then(|| std::time::Duration::from_millis(i));
+        let namespace = Namespace::new(format!("n{i}")).unwrap();
+        NamespaceInfo { namespace, spec: NamespaceSpec { mode, ttl }, created: Revision(i) }
+    }
 
     fn checkpoint(revision: u64, outcomes: u64) -> Checkpoint {
         let outcome = |i: u64| {
@@ -176,6 +200,7 @@ mod tests {
             history: HistoryId(9),
             at_ms: 5,
             names: Some(6),
+            namespaces: (0..outcomes.min(3)).map(namespace).collect(),
             outcomes: (0..outcomes).map(outcome).collect(),
         }
     }

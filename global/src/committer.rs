@@ -9,6 +9,9 @@
 //! after a failed append nothing is acknowledged, released or retried.
 
 mod copy;
+mod draft;
+mod namespace;
+mod transaction;
 
 use crate::SyncLevel;
 use crate::authority::Authority;
@@ -21,8 +24,8 @@ use crate::sessions::OpNo;
 use crate::space::Space;
 use dstore_shared::limits::{PREFIX_KEY_BYTES_MAX, PREFIX_NAMES_MAX};
 use dstore_shared::{
-    Blob, BlobHash, DeleteOutcome, Entry, Error, Kind, Name, Outcome, Prefix, PrefixOutcome, RequestId,
-    Result, Revision, SetOutcome,
+    Blob, BlobHash, DeleteOutcome, Entry, Error, Kind, Name, Namespace, NamespaceSpec, Outcome, Prefix,
+    PrefixOutcome, RequestId, Result, Revision, SetOutcome, Transaction,
 };
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -58,6 +61,7 @@ pub(crate) enum Work {
         hash: BlobHash,
         size: u64,
         carried: Option<Blob>,
+        drained: Drained,
     },
     Delete {
         id: RequestId,
@@ -71,6 +75,22 @@ pub(crate) enum Work {
         from: Name,
         to: Name,
         unbinds: bool,
+        drained: Drained,
+    },
+    /// Several reads and changes that are decided together.
+    Apply {
+        id: RequestId,
+        transaction: Transaction,
+        drained: Drained,
+    },
+    /// Unbind those of the names whose time is over.
+    Expire {
+        names: Vec<Name>,
+    },
+    /// Create or drop a namespace, of which nobody changes a name meanwhile.
+    Namespace {
+        id: RequestId,
+        change: NamespaceChange,
     },
     /// Unbind whatever is under a prefix: nobody else changes any of it meanwhile.
     DeletePrefix {
@@ -94,10 +114,49 @@ pub(crate) enum Work {
     },
 }
 
-/// What became of it.
+/// Whose holders were waited for before a change came here: their names may be bound to something else.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Drained {
+    None,
+    All,
+    AllBut(Vec<Name>),
+}
+
+impl Drained {
+    /// What a submission says.
+    pub fn of(drains: bool, spared: &[Name]) -> Self {
+        match (drains, spared) {
+            (false, _) => Self::None,
+            (true, []) => Self::All,
+            (true, spared) => Self::AllBut(spared.to_vec()),
+        }
+    }
+
+    fn has(&self, name: &Name) -> bool {
+        match self {
+            Self::None => false,
+            Self::All => true,
+            Self::AllBut(spared) => !spared.contains(name),
+        }
+    }
+}
+
+/// What becomes of a namespace.
 #[derive(Clone, Debug)]
+pub(crate) enum NamespaceChange {
+    Create(Namespace, NamespaceSpec),
+    Drop(Namespace),
+}
+
+/// What became of it.
+#[derive(Debug)]
 pub(crate) enum Done {
     Change(Outcome),
+    /// Of the names that a change was about, these it changed.
+    Changed(Outcome, Vec<Name>),
+    /// Nothing was done: it would change what holders may serve who were not waited for. The same, to be done when
+    /// they were.
+    Undrained(Box<Work>),
     /// A DEL by prefix, and the names that it unbinds.
     Prefix(PrefixOutcome, Vec<Name>),
     Kept,
@@ -223,7 +282,9 @@ impl Committer {
             Ok(Verdict { done, changes, id, unbound }) => {
                 self.unbound.extend(unbound);
                 let outcome = match (&done, id) {
-                    (Done::Change(outcome), Some(id)) => Some((id, outcome.clone())),
+                    (Done::Change(outcome) | Done::Changed(outcome, _), Some(id)) => {
+                        Some((id, outcome.clone()))
+                    }
                     (Done::Prefix(outcome, _), Some(id)) => Some((id, Outcome::DeletePrefix(*outcome))),
                     _ => None,
                 };
@@ -254,8 +315,19 @@ impl Committer {
             return Err(e.clone());
         }
         match work {
-            Work::Set { id, name, hash, size, carried } => {
-                let mut verdict = self.judge_set(name, (hash, size), carried, revision)?;
+            Work::Set { id, name, hash, size, carried, drained } => {
+                let mut verdict = self.judge_set((id, name, drained), (hash, size), carried, revision)?;
+                verdict.id = Some(id);
+                Ok(verdict)
+            }
+            Work::Apply { id, transaction, drained } => {
+                let mut verdict = self.judge_transaction(id, transaction, &drained, revision)?;
+                verdict.id = Some(id);
+                Ok(verdict)
+            }
+            Work::Expire { names } => self.judge_expire(&names, revision),
+            Work::Namespace { id, change } => {
+                let mut verdict = self.judge_namespace(change, revision)?;
                 verdict.id = Some(id);
                 Ok(verdict)
             }
@@ -267,8 +339,8 @@ impl Committer {
                 verdict.id = Some(id);
                 Ok(verdict)
             }
-            Work::Copy { id, from, to, unbinds } => {
-                let mut verdict = self.judge_copy((&from, &to), unbinds, revision)?;
+            Work::Copy { id, from, to, unbinds, drained } => {
+                let mut verdict = self.judge_copy(id, (from, to), unbinds, (&drained, revision))?;
                 verdict.id = Some(id);
                 Ok(verdict)
             }
@@ -293,13 +365,17 @@ impl Committer {
 
     fn judge_set(
         &mut self,
-        name: Name,
+        (id, name, drained): (RequestId, Name, Drained),
         (hash, size): (BlobHash, u64),
         carried: Option<Blob>,
         revision: Revision,
     ) -> Result<Verdict> {
         let set = |outcome, changes| Ok(Verdict::of(Done::Change(Outcome::Set(outcome)), changes));
+        let spec = self.catalog.namespace(&name.namespace());
         let bound = self.catalog.entry_once(&name)?;
+        if bound.is_some_and(|entry| spec.replaces() || entry.is_over(self.at_ms)) {
+            return self.judge_rebinding((id, name, drained), (hash, size), carried, revision);
+        }
         if let Some(entry) = bound.filter(|entry| entry.hash != hash) {
             return set(SetOutcome::Occupied(entry), Vec::new());
         }
@@ -339,7 +415,8 @@ impl Committer {
             return set(SetOutcome::Unchanged(entry), changes);
         }
         (meta.refs, meta.unnamed_since_ms) = (meta.refs + 1, None);
-        let entry = Entry { hash, size, bind_rev: revision, expires_at: None };
+        let expires_at = spec.ttl.map(|ttl| self.at_ms.saturating_add(ttl.as_millis() as u64));
+        let entry = Entry { hash, size, bind_rev: revision, expires_at };
         changes.push(Change::Blob { hash, meta });
         changes.push(Change::Bind { name, entry });
         set(SetOutcome::Stored(entry), changes)
@@ -352,16 +429,40 @@ impl Committer {
                 bound.insert(name, self.catalog.entry_once(name)?);
             }
         }
-        let removed: Vec<bool> = names.iter().map(|name| bound[name].is_some()).collect();
+        // One whose time is over goes too, but it was not there any more.
+        let there = |entry: &Entry| !entry.is_over(self.at_ms);
+        let removed: Vec<bool> = names.iter().map(|name| bound[name].as_ref().is_some_and(there)).collect();
         let mut gone = Vec::new();
         for name in names {
             if let Some(entry) = bound.get_mut(name).and_then(Option::take) {
                 gone.push((name.clone(), entry));
             }
         }
+        self.unbind_told(gone, removed, revision)
+    }
+
+    /// Unbinds names; what is told of it may leave out those whose time was over.
+    fn unbind_told(
+        &mut self,
+        gone: Vec<(Name, Entry)>,
+        removed: Vec<bool>,
+        revision: Revision,
+    ) -> Result<Verdict> {
         let at = if gone.is_empty() { self.head } else { revision };
-        let done = Done::Change(Outcome::Delete(DeleteOutcome { removed, revision: at }));
-        self.unbind(gone, revision, done)
+        let outcome = Outcome::Delete(DeleteOutcome { removed, revision: at });
+        let names = gone.iter().map(|(name, _)| name.clone()).collect();
+        self.unbind(gone, revision, Done::Changed(outcome, names))
+    }
+
+    /// Those of the names whose time is over, by journal time: a clock that was set back revives nothing.
+    fn judge_expire(&mut self, names: &[Name], revision: Revision) -> Result<Verdict> {
+        let mut gone = Vec::new();
+        for name in names {
+            if let Some(entry) = self.catalog.entry_once(name)?.filter(|entry| entry.is_over(self.at_ms)) {
+                gone.push((name.clone(), entry));
+            }
+        }
+        self.unbind_told(gone, vec![false; names.len()], revision)
     }
 
     /// What is under the prefix is visible: every op that changed any of it has finished, and none has begun since.
@@ -384,7 +485,8 @@ impl Committer {
         }
         let at = if gone.is_empty() { self.head } else { revision };
         let names = gone.iter().map(|(name, _)| name.clone()).collect();
-        let done = Done::Prefix(PrefixOutcome { removed: gone.len() as u64, revision: at }, names);
+        let removed = gone.iter().filter(|(_, entry)| !entry.is_over(self.at_ms)).count() as u64;
+        let done = Done::Prefix(PrefixOutcome { removed, revision: at }, names);
         self.unbind(gone, revision, done)
     }
 

@@ -6,20 +6,24 @@ mod tests;
 
 use crate::authority::Responder;
 use crate::catalog::Page;
+use crate::committer::NamespaceChange;
 use crate::host::Host;
 use crate::sessions::Answered;
+use bytes::Bytes;
 use dstore_proto::IdSource;
 use dstore_proto::link::Fetch;
 use dstore_proto::store::{
     Body, DeleteReply, Found, FoundMany, ListQuery, Listing, Provenance, SetOne, SetReply, Slice, Stat,
-    StatMany, Status, Store, Target, Tier, check_exists,
+    StatMany, Status, Store, Target, Tier, check_exists, fitting,
 };
 use dstore_proto::watch::{WatchQuery, Watching};
 use dstore_shared::limits::{CARRIED_BYTES_MAX, LIST_BYTES_MAX, LIST_NAMES_MAX};
 use dstore_shared::{
-    Blob, BlobHash, Command, CopyOutcome, DeleteMode, Entry, Error, Key, Name, Outcome, Prefix,
-    PrefixOutcome, RequestId, Result, Revision, SetOutcome,
+    Blob, BlobHash, Command, CopyOutcome, DeleteMode, Entry, Error, Key, Name, Namespace, NamespaceInfo,
+    NamespaceOutcome, NamespaceSpec, Outcome, Prefix, PrefixOutcome, RequestId, Result, Revision, SetOutcome,
+    Transaction, TransactionOutcome,
 };
+use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// What a listed name takes in a frame besides its key.
@@ -29,6 +33,15 @@ const RESOLVES_MAX: usize = 3;
 
 impl Host {
     async fn look(&self, name: &Name) -> Result<(Option<Entry>, Revision)> {
+        let overdue = |found: &(Option<Entry>, Revision)| {
+            let over = found.0.is_some_and(|entry| self.0.is_overdue(&entry));
+            if over { vec![name.clone()] } else { Vec::new() }
+        };
+        self.0.look_live(|| self.look_stored(name), overdue).await
+    }
+
+    /// What a name is bound to, its time over or not.
+    async fn look_stored(&self, name: &Name) -> Result<(Option<Entry>, Revision)> {
         if let Some(entry) = self.0.catalog.entry_hot(name) {
             return Ok((entry, self.0.catalog.head()));
         }
@@ -39,11 +52,30 @@ impl Host {
     async fn change(&self, id: RequestId, command: Command) -> Result<Answered> {
         let room = match &command {
             Command::Set { carried: Some(blob), .. } => self.0.admit(blob.bytes().len()).await,
+            Command::Apply(transaction) => self.0.admit(transaction.weight()).await,
             _ => None,
         };
         let (to, answer) = oneshot::channel();
         self.0.submit(id, command, None, Responder::Call(to, room));
         answer.await.map_err(|_| Error::unavailable("outcome unknown: global is stopping; ask again"))?
+    }
+
+    async fn change_namespace(&self, id: RequestId, change: NamespaceChange) -> Result<NamespaceOutcome> {
+        let (to, answer) = oneshot::channel();
+        self.0.submit_namespace(id, change, Responder::Call(to, None));
+        let stopping = |_| Error::unavailable("outcome unknown: global is stopping; ask again");
+        match answer.await.map_err(stopping)??.outcome {
+            Outcome::Namespace(done) => Ok(done),
+            _ => Err(Error::internal("a change of a namespace came to another: report this")),
+        }
+    }
+
+    /// Where an answer about `entry` comes from.
+    fn of(&self, entry: &Entry, revision: Revision) -> Provenance {
+        match self.0.journal_for(Some(entry)) {
+            0 => at(revision),
+            journal_ms => at(revision).timed(journal_ms),
+        }
     }
 
     /// SET, once the blob is there or goes with it.
@@ -107,7 +139,7 @@ impl Store for Host {
             let (entry, head) = self.look(&name).await?;
             let Some(entry) = entry else { return Ok(None) };
             // No blob: it was deleted and swept since the look, so look again.
-            if let Some(found) = self.blob_at(entry, at(head), slice).await? {
+            if let Some(found) = self.blob_at(entry, self.of(&entry, head), slice).await? {
                 return Ok(Some(found));
             }
             if before.replace(entry) == Some(entry) {
@@ -195,6 +227,35 @@ impl Store for Host {
         }
     }
 
+    async fn apply(&self, id: RequestId, transaction: Transaction) -> Result<TransactionOutcome> {
+        let transaction = fitting(self, transaction).await?;
+        match self.change(id, Command::Apply(transaction)).await?.outcome {
+            Outcome::Transaction(done) => Ok(Arc::unwrap_or_clone(done)),
+            _ => Err(Error::internal("a transaction came to another change: report this")),
+        }
+    }
+
+    async fn namespaces(&self) -> Result<Vec<NamespaceInfo>> {
+        let spec = NamespaceSpec::default();
+        let mut all = self.0.catalog.namespaces();
+        all.push(NamespaceInfo { namespace: Namespace::default(), spec, created: Revision(0) });
+        all.sort_by(|a, b| a.namespace.cmp(&b.namespace));
+        Ok(all)
+    }
+
+    async fn create_namespace(
+        &self,
+        id: RequestId,
+        namespace: Namespace,
+        spec: NamespaceSpec,
+    ) -> Result<NamespaceOutcome> {
+        self.change_namespace(id, NamespaceChange::Create(namespace, spec)).await
+    }
+
+    async fn drop_namespace(&self, id: RequestId, namespace: Namespace) -> Result<NamespaceOutcome> {
+        self.change_namespace(id, NamespaceChange::Drop(namespace)).await
+    }
+
     async fn stat_many(&self, names: Vec<Name>) -> Result<StatMany> {
         self.stats(names).await
     }
@@ -209,7 +270,7 @@ impl Store for Host {
         match target {
             Target::Name(name) => {
                 let (entry, head) = self.look(&name).await?;
-                Ok(entry.map(|entry| Stat { entry, from: at(head) }))
+                Ok(entry.map(|entry| Stat { entry, from: self.of(&entry, head) }))
             }
             Target::Hash(hash) => {
                 let catalog = self.0.catalog.clone();
@@ -221,13 +282,21 @@ impl Store for Host {
 
     async fn list(&self, query: ListQuery) -> Result<Listing> {
         let ListQuery { namespace, prefix, after, limit } = query;
-        let catalog = self.0.catalog.clone();
-        let page = self.0.sys.blocking.run(move || {
-            let packed = [namespace.as_bytes(), &[0], &prefix].concat();
-            let after = after.map(|key| Name::new(&namespace, &key));
-            catalog.list(&packed, after.as_ref(), limit.clamp(1, LIST_NAMES_MAX))
-        });
-        Ok(fit_frame(page.await?))
+        let packed = Bytes::from([namespace.as_bytes(), &[0], &prefix].concat());
+        let after = after.map(|key| Name::new(&namespace, &key));
+        let look = || {
+            let (catalog, packed, after) = (self.0.catalog.clone(), packed.clone(), after.clone());
+            let list = move || catalog.list(&packed, after.as_ref(), limit.clamp(1, LIST_NAMES_MAX));
+            self.0.sys.blocking.run(list)
+        };
+        let overdue = |page: &Page| {
+            let over = page.names.iter().filter(|(_, entry)| self.0.is_overdue(entry));
+            over.map(|(name, _)| name.clone()).collect()
+        };
+        let page = self.0.look_live(look, overdue).await?;
+        let timed = page.names.iter().find(|(_, entry)| entry.expires_at.is_some());
+        let from = timed.map_or(at(page.revision), |(_, entry)| self.of(entry, page.revision));
+        Ok(Listing { from, ..fit_frame(page) })
     }
 
     async fn watch(&self, query: WatchQuery) -> Result<Watching> {

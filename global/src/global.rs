@@ -14,6 +14,7 @@ use crate::catalog::CatalogConfig;
 use crate::committer::{Committer, Job};
 use crate::config::GlobalConfig;
 use crate::data_dir::{self, DataDir, DataDirConfig, Opened};
+use crate::expiry;
 use crate::feed::Feed;
 use crate::host::Host;
 use crate::journal::{Journal, JournalConfig, Syncer};
@@ -111,6 +112,7 @@ impl Global {
         tasks.spawn("space", watch_space(authority.clone()));
         tasks.spawn("sweep", sweep::sweep(authority.clone()));
         tasks.spawn("mark", sweep::mark(authority.clone()));
+        tasks.spawn("expiry", expiry::expire(authority.clone()));
         if found {
             tasks.spawn("adopt", sweep::adopt_orphans(authority.clone()));
         }

@@ -21,6 +21,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Requests of one stream that may be unanswered before it is read no further.
 const IN_FLIGHT_MAX: usize = 8192;
+/// How often a name is looked up again because its time was over by then.
+const LOOKS_MAX: usize = 8;
 /// Questions about many names of one stream whose answers are not sent: each may have 512 KiB.
 const MANY_IN_FLIGHT_MAX: usize = 64;
 
@@ -142,8 +144,11 @@ impl<'a> Intake<'a> {
 
     /// Room for the value that a change carries.
     async fn admit(&mut self, command: &Command) -> Option<OwnedSemaphorePermit> {
-        let Command::Set { carried: Some(blob), .. } = command else { return None };
-        let len = blob.bytes().len();
+        let len = match command {
+            Command::Set { carried: Some(blob), .. } => blob.bytes().len(),
+            Command::Apply(transaction) => transaction.weight(),
+            _ => return None,
+        };
         if let Some(room) = self.authority.try_admit(len) {
             return Some(room);
         }
@@ -184,9 +189,12 @@ impl Resolve {
         self.carry && entry.size <= CARRIED_BYTES_MAX as u64 && self.have != Some(entry.hash)
     }
 
-    fn answer(self, answer: Result<Resolved>, born: dstore_shared::Born) {
+    /// Journal time is read now, after the look: nothing is served longer than it lives.
+    fn answer(self, answer: Result<Resolved>, authority: &Authority, born: dstore_shared::Born) {
+        let entry = answer.as_ref().ok().and_then(|resolved| resolved.entry.as_ref());
+        let journal_ms = authority.journal_for(entry);
         let answer = answer.map_or_else(Answer::Failed, Answer::Resolved);
-        self.permit.send(Reply { flight: self.request.0, answer, born }.into());
+        self.permit.send(Reply { flight: self.request.0, answer, born, journal_ms }.into());
     }
 }
 
@@ -199,6 +207,9 @@ impl Authority {
                 .map(|resolve| {
                     // Visible state changes under this lock only, so look and registration are one step.
                     let Some(entry) = self.catalog.entry_hot(&resolve.name) else { return (resolve, None) };
+                    if entry.is_some_and(|entry| self.is_overdue(&entry)) {
+                        return (resolve, None);
+                    }
                     let epoch = resolve.request.1;
                     let wanted = resolve.cache && (entry.is_some() || m.keeps_absences(epoch));
                     let cacheable = wanted.then(|| {
@@ -220,7 +231,7 @@ impl Authority {
         for (resolve, known) in looked {
             match known {
                 Some(mut resolved) => match resolved.entry.filter(|entry| resolve.wants_bytes(entry)) {
-                    None => resolve.answer(Ok(resolved), born),
+                    None => resolve.answer(Ok(resolved), self, born),
                     Some(entry) => match self.catalog.inline_hot(&entry.hash) {
                         Some(bytes) => {
                             let verified = self.verified(bytes, entry.hash);
@@ -228,7 +239,7 @@ impl Authority {
                                 resolved.carried = Some(blob);
                                 resolved
                             });
-                            resolve.answer(answer, born);
+                            resolve.answer(answer, self, born);
                         }
                         None => cold.push((resolve, Some(resolved))),
                     },
@@ -238,20 +249,42 @@ impl Authority {
         }
         if !cold.is_empty() {
             let authority = self.clone();
-            self.tasks.spawn("resolve", async move {
-                let reader = authority.clone();
-                authority.sys.blocking.run(move || reader.resolve_cold(cold)).await;
-            });
+            self.tasks.spawn("resolve", async move { authority.resolve_apart(cold).await });
         }
     }
 
-    /// As [`Self::resolve_all`], for what is not in memory. Blocks.
-    fn resolve_cold(self: &Arc<Self>, cold: Vec<(Resolve, Option<Resolved>)>) {
+    /// Looks at the disk; and again for names whose time was over, once that is committed.
+    async fn resolve_apart(self: Arc<Self>, mut cold: Vec<(Resolve, Option<Resolved>)>) {
+        for _ in 0..LOOKS_MAX {
+            let reader = self.clone();
+            let overdue = self.sys.blocking.run(move || reader.resolve_cold(cold)).await;
+            if overdue.is_empty() {
+                return;
+            }
+            let names = overdue.iter().map(|resolve| resolve.name.clone()).collect();
+            if let Err(e) = self.end_overdue(names).await {
+                overdue.into_iter().for_each(|resolve| resolve.answer(Err(e.clone()), &self, self.born()));
+                return;
+            }
+            cold = overdue.into_iter().map(|resolve| (resolve, None)).collect();
+        }
+        let e = Error::unavailable("the name runs out faster than it can be read: try again");
+        cold.into_iter().for_each(|(resolve, _)| resolve.answer(Err(e.clone()), &self, self.born()));
+    }
+
+    /// As [`Self::resolve_all`], for what is not in memory. Gives back what is overdue, unanswered. Blocks.
+    fn resolve_cold(self: &Arc<Self>, cold: Vec<(Resolve, Option<Resolved>)>) -> Vec<Resolve> {
+        let mut overdue = Vec::new();
         for (resolve, known) in cold {
             let looked = match known {
                 Some(resolved) => Ok(resolved),
                 None => self.look_and_register(&resolve),
             };
+            let entry = looked.as_ref().ok().and_then(|resolved| resolved.entry);
+            if entry.is_some_and(|entry| self.is_overdue(&entry)) {
+                overdue.push(resolve);
+                continue;
+            }
             let answer = looked.and_then(|mut resolved| {
                 if let Some(entry) = resolved.entry.filter(|entry| resolve.wants_bytes(entry))
                     && let Some(bytes) = self.catalog.inline(&entry.hash)?
@@ -260,8 +293,9 @@ impl Authority {
                 }
                 Ok(resolved)
             });
-            resolve.answer(answer, self.born());
+            resolve.answer(answer, self, self.born());
         }
+        overdue
     }
 
     fn look_and_register(&self, resolve: &Resolve) -> Result<Resolved> {

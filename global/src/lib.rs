@@ -14,6 +14,7 @@ mod config;
 pub mod data_dir;
 mod door;
 pub mod engine;
+mod expiry;
 pub mod feed;
 #[cfg(test)]
 mod full;

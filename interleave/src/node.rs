@@ -400,7 +400,7 @@ impl World {
         let (entry, carried) = global.bound.clone().unzip();
         let cacheable = (live && !global.busy && entry.is_some()).then_some(epoch);
         let resolved = Resolved { entry, carried, cacheable, head: Revision(global.head) };
-        let reply = Reply { flight, answer: Answer::Resolved(resolved), born: born(now) };
+        let reply = Reply { flight, answer: Answer::Resolved(resolved), born: born(now), journal_ms: 0 };
         self.replies.lock().push_back(reply);
     }
 }

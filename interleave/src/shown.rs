@@ -79,6 +79,7 @@ impl World {
             previous: Revision(0),
             at_ms: 0,
             names: 0,
+            namespaces: Vec::new(),
         };
         let config = CatalogConfig {
             // Each memtable is full at once.

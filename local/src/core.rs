@@ -23,7 +23,7 @@ use dstore_shared::frame::{Answer, Down, Reply, Request, Up};
 use dstore_shared::limits::DELETE_DEADLINE_MAX;
 use dstore_shared::{
     Blob, Born, Command, DeleteMode, Entry, Epoch, Error, FlightId, Moment, Name, Outcome, RegSeq, RequestId,
-    Result, Revision,
+    Result, Revision, SetOutcome,
 };
 use dstore_sys::Sys;
 use dstore_sys::tasks::Tasks;
@@ -49,6 +49,8 @@ struct Published {
     era: AtomicU64,
     /// Nanoseconds of changes that a crash of Global may take; 0 = none.
     loss: AtomicU64,
+    /// Milliseconds by which journal time is ahead of this node's clock, as of the newest answer that told it.
+    journal_ahead: AtomicU64,
 }
 
 struct Machine {
@@ -129,7 +131,13 @@ impl Core {
         let valid_until = Moment::from_nanos(self.published.valid_until.load(Ordering::Acquire));
         let era = self.published.era.load(Ordering::Acquire);
         let hit = self.cache.hit(name, era)?;
-        (self.sys.clock.now() < valid_until).then_some(hit)
+        (self.sys.clock.now() < valid_until.min(hit.until)).then_some(hit)
+    }
+
+    /// Journal time, about: for telling what is left of a time to live, never for deciding.
+    pub fn journal_about(&self) -> u64 {
+        let ahead = self.published.journal_ahead.load(Ordering::Relaxed);
+        self.sys.clock.now().as_millis().wrapping_add(ahead)
     }
 
     /// Whether it is known, under a valid lease, that there is no such name (rules 1, 28); after a hit that failed.
@@ -155,7 +163,8 @@ impl Core {
         let since = self.lapses.since(era)?;
         let now = self.sys.clock.now();
         let lapsed = now >= Moment::from_nanos(self.published.valid_until.load(Ordering::Acquire));
-        lapsed.then(|| (hit, now.since(since)))
+        // A value whose time is over is not old, it is gone.
+        (lapsed && now < hit.until).then(|| (hit, now.since(since)))
     }
 
     /// Whether hits are served now.
@@ -299,35 +308,49 @@ impl Core {
             let mut settled = Vec::with_capacity(replies.len());
             for reply in replies {
                 c.saw(reply.born);
+                let journal_ms = reply.journal_ms;
+                if journal_ms > 0 {
+                    let ahead = journal_ms.wrapping_sub(now.as_millis());
+                    self.published.journal_ahead.store(ahead, Ordering::Relaxed);
+                }
                 match reply.answer {
-                    Answer::Resolved(resolved) => c.resolved(now, reply.flight, resolved),
+                    Answer::Resolved(resolved) => c.resolved_at(now, reply.flight, resolved, journal_ms),
                     Answer::ResolvedMany(all) => {
-                        if let Err((e, waiters)) = c.resolved_many(now, reply.flight, all) {
+                        if let Err((e, waiters)) = c.resolved_many_at(now, reply.flight, all, journal_ms) {
                             waiters.into_iter().for_each(|waiter| waiter.fail(&e));
                         }
                     }
                     Answer::Changed { outcome, cacheable, stale } => {
-                        settled.push((reply.flight, Ok((outcome, cacheable, stale))));
+                        settled.push((reply.flight, Ok((outcome, cacheable, stale)), journal_ms));
                     }
-                    Answer::Failed(error) => settled.push((reply.flight, Err(error))),
+                    Answer::Failed(error) => settled.push((reply.flight, Err(error), 0)),
                 }
             }
             settled
         })
         .into_iter()
-        .for_each(|(flight, answer)| self.settle(flight, answer));
+        .for_each(|(flight, answer, journal_ms)| self.settle(flight, answer, journal_ms));
     }
 
     /// Ends a flight that needs no blob.
-    fn settle(&self, flight: FlightId, answer: Result<(Outcome, Option<Epoch>, Option<Duration>)>) {
+    fn settle(
+        &self,
+        flight: FlightId,
+        answer: Result<(Outcome, Option<Epoch>, Option<Duration>)>,
+        journal_ms: u64,
+    ) {
         match answer {
             Err(error) => self.give_up(flight, &error),
             Ok((outcome, cacheable, stale)) => {
                 dstore_sys::failpoint!("local::change::before_install");
                 let (waiters, cached) = self.event(|c, _| {
                     let mut evicted = Evicted::new();
+                    let until = match &outcome {
+                        Outcome::Set(SetOutcome::Stored(entry)) => c.until_of(flight, entry, journal_ms),
+                        _ => Moment::ZERO,
+                    };
                     let done = c.changed(flight, &outcome, cacheable, |name, entry, blob, reg_seq, era| {
-                        self.install(name, *entry, blob, (reg_seq, era), &mut evicted)
+                        self.install(name, (*entry, until), blob, (reg_seq, era), &mut evicted)
                     });
                     c.dropped(evicted);
                     done
@@ -351,12 +374,12 @@ impl Core {
     fn install(
         &self,
         name: &Name,
-        entry: Entry,
+        (entry, until): (Entry, Moment),
         blob: &Blob,
         (reg_seq, era): (RegSeq, u64),
         evicted: &mut Evicted,
     ) -> bool {
-        match self.cache.install(name, entry, blob, reg_seq, era) {
+        match self.cache.install_until(name, (entry, until), blob, reg_seq, era) {
             Admission::Installed { evicted: gone } => {
                 evicted.extend(gone);
                 true
@@ -466,6 +489,7 @@ fn check_change(id: RequestId, command: &Command) -> Result<()> {
                 "a deadline of `{limit:?}`: use at most {DELETE_DEADLINE_MAX:?}, and ask again with the same id"
             )))
         }
+        Command::Apply(transaction) => transaction.check(),
         _ => Ok(()),
     }
 }

@@ -143,7 +143,7 @@ impl Node {
 
     async fn get_name(&self, name: Name, slice: Slice, stale: Option<Duration>) -> Result<Option<Found>> {
         if let Some(hit) = self.core.hit(name.as_bytes()) {
-            let from = Provenance::new(Tier::Local, true, hit.entry.bind_rev);
+            let from = self.of(&hit.entry, (Tier::Local, true), hit.entry.bind_rev);
             return found(hit.entry, from, hit.blob, slice).map(Some);
         }
         if self.core.is_absent(name.as_bytes()) {
@@ -164,7 +164,7 @@ impl Node {
         };
         let Looked { entry, blob, cached, head } = looked;
         let Some(entry) = entry else { return Ok(None) };
-        let from = Provenance::new(Tier::Global, cached, head);
+        let from = self.of(&entry, (Tier::Global, cached), head);
         match blob {
             Some(blob) => found(entry, from, blob, slice).map(Some),
             None => self.stream_through(entry, from, slice).await,
@@ -181,7 +181,7 @@ impl Node {
         if !is_small_part(slice, entry.size)? || self.core.cache.have(&entry.hash).is_some() {
             return Ok(None);
         }
-        let from = Provenance::new(Tier::Global, false, head);
+        let from = self.of(&entry, (Tier::Global, false), head);
         self.stream_through(entry, from, slice).await.map(Some)
     }
 
@@ -203,7 +203,9 @@ impl Node {
     }
 
     async fn stat_name(&self, name: Name, stale: Option<Duration>) -> Result<Option<Stat>> {
-        if let Some(hit) = self.core.hit(name.as_bytes()) {
+        // What has a time to live may live longer by now: nobody was told (rule 9).
+        let held = self.core.hit(name.as_bytes()).filter(|hit| hit.entry.expires_at.is_none());
+        if let Some(hit) = held {
             let from = Provenance::new(Tier::Local, true, hit.entry.bind_rev);
             return Ok(Some(Stat { entry: hit.entry, from }));
         }
@@ -217,8 +219,14 @@ impl Node {
             return Ok(Some(Stat { entry: hit.entry, from: stale_since(hit.entry, age) }));
         };
         let looked = looked.map_err(|_| stopped())??;
-        let from = Provenance::new(Tier::Global, false, looked.head);
-        Ok(looked.entry.map(|entry| Stat { entry, from }))
+        let from = |entry: &Entry| self.of(entry, (Tier::Global, false), looked.head);
+        Ok(looked.entry.map(|entry| Stat { entry, from: from(&entry) }))
+    }
+
+    /// Where an answer about `entry` comes from.
+    fn of(&self, entry: &Entry, (tier, cached): (Tier, bool), revision: Revision) -> Provenance {
+        let from = Provenance::new(tier, cached, revision);
+        if entry.expires_at.is_some() { from.timed(self.core.journal_about()) } else { from }
     }
 
     async fn get_hash(&self, hash: BlobHash, slice: Slice) -> Result<Option<Found>> {

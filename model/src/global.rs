@@ -244,7 +244,7 @@ impl State {
             return;
         }
         let born = Born { history: HISTORY, boot: self.global.boot, at_ms: 0 };
-        let reply = Reply { flight: to.flight, answer, born };
+        let reply = Reply { flight: to.flight, answer, born, journal_ms: 0 };
         let at = self.replies.partition_point(|(line, r)| (*line, r.flight) < (to.line, to.flight));
         self.replies.insert(at, (to.line, reply));
     }

@@ -54,7 +54,7 @@ impl LinkHost for Null {
         let entry = Some(self.entry());
         let answer = move |request: Request| {
             let found = Resolved { entry, carried: None, cacheable: Some(request.epoch), head: Revision(1) };
-            Reply { flight: request.flight, answer: Answer::Resolved(found), born: BORN }
+            Reply { flight: request.flight, answer: Answer::Resolved(found), born: BORN, journal_ms: 0 }
         };
         Ok(Box::pin(up.map(move |batch| Ok(batch?.into_iter().map(answer).collect()))))
     }

@@ -4,7 +4,10 @@
 //! passed on, a slice is as the node verified it; nothing is retried here.
 
 use crate::bulk::{self, Receiving};
-use crate::convert::{Packer, bound_from, detach, millis_up, mode_to, names_to, need, target_to};
+use crate::convert::{
+    Packer, applied_from, apply_to, bound_from, create_namespace_to, detach, drop_namespace_to, millis_up,
+    mode_to, names_to, namespaces_from, need, target_to,
+};
 use crate::dial::{Channel, Dial};
 use crate::loss::{Labelled, Noted};
 use crate::many::{self, same_length};
@@ -22,8 +25,9 @@ use crate::wire::{self};
 use bytes::Bytes;
 use dstore_shared::limits::UNARY_BYTES_MAX;
 use dstore_shared::{
-    Blob, BlobHash, BlobHasher, CopyOutcome, DeleteMode, Entry, Error, Name, Prefix, PrefixOutcome,
-    RequestId, Result, Revision,
+    Blob, BlobHash, BlobHasher, CopyOutcome, Decision, DeleteMode, Entry, Error, Name, Namespace,
+    NamespaceInfo, NamespaceOutcome, NamespaceSpec, Prefix, PrefixOutcome, RequestId, Result, Revision,
+    Transaction, TransactionOutcome,
 };
 use futures_util::stream::{self, StreamExt};
 use std::future::Future;
@@ -367,6 +371,36 @@ impl Store for RemoteStore {
         let stats = many::stats_from(self.unary(self.client.clone().stat_many(request)).await?)?;
         same_length(stats.stats.len(), names.len())?;
         Ok(stats)
+    }
+
+    async fn apply(&self, id: RequestId, transaction: Transaction) -> Result<TransactionOutcome> {
+        transaction.check()?;
+        let asked = transaction.steps.len();
+        let request = apply_to(&mut Packer::new(64), &id, &transaction);
+        let done = applied_from(self.change(self.client.clone().apply(request)).await?)?;
+        if let Decision::Done(steps) = &done.decision {
+            same_length(steps.len(), asked)?;
+        }
+        Ok(done)
+    }
+
+    async fn namespaces(&self) -> Result<Vec<NamespaceInfo>> {
+        namespaces_from(self.unary(self.client.clone().namespaces(wire::NamespacesRequest {})).await?)
+    }
+
+    async fn create_namespace(
+        &self,
+        id: RequestId,
+        namespace: Namespace,
+        spec: NamespaceSpec,
+    ) -> Result<NamespaceOutcome> {
+        let request = create_namespace_to(&id, &namespace, spec);
+        self.change(self.client.clone().create_namespace(request)).await?.try_into()
+    }
+
+    async fn drop_namespace(&self, id: RequestId, namespace: Namespace) -> Result<NamespaceOutcome> {
+        let request = drop_namespace_to(&id, &namespace);
+        self.change(self.client.clone().drop_namespace(request)).await?.try_into()
     }
 
     async fn list(&self, query: ListQuery) -> Result<Listing> {

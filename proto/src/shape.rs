@@ -5,8 +5,8 @@
 
 use crate::wire;
 use dstore_shared::limits::{
-    BATCH_LEN_MAX, DELETE_NAMES_MAX, GET_MANY_NAMES_MAX, LIST_NAMES_MAX, SET_MANY_NAMES_MAX, SUMMARY_LEN_MAX,
-    WATCH_EVENTS_MAX,
+    BATCH_LEN_MAX, DELETE_NAMES_MAX, GET_MANY_NAMES_MAX, LIST_NAMES_MAX, NAMESPACES_MAX, SET_MANY_NAMES_MAX,
+    SUMMARY_LEN_MAX, TRANSACTION_STEPS_MAX, WATCH_EVENTS_MAX,
 };
 use dstore_shared::{Error, Result};
 use prost::Message;
@@ -41,6 +41,8 @@ macro_rules! shapes {
 
 /// Names of all DELs, or of all resolves of many, of one batch: their bytes are limited by the frame, this limits their number.
 const BATCH_NAMES_MAX: usize = 65_536;
+/// Guards, or steps, of all transactions of one batch.
+const BATCH_STEPS_MAX: usize = 16_384;
 /// Facts of a status.
 const FACTS_MAX: usize = 1_024;
 
@@ -72,6 +74,17 @@ shapes! {
     ListResponse: &[leaf(1, LIST_NAMES_MAX)];
     WatchRequest: &[];
     WatchResponse: &[leaf(2, WATCH_EVENTS_MAX)];
+    ApplyRequest: &[Field {
+        tag: 2,
+        max: 1,
+        inside: &[leaf(1, TRANSACTION_STEPS_MAX), leaf(2, TRANSACTION_STEPS_MAX)],
+    }];
+    ApplyResponse: &[leaf(1, TRANSACTION_STEPS_MAX)];
+    NamespacesRequest: &[];
+    NamespacesResponse: &[leaf(1, NAMESPACES_MAX + 1)];
+    CreateNamespaceRequest: &[];
+    DropNamespaceRequest: &[];
+    NamespaceResponse: &[];
     StatusRequest: &[];
     StatusResponse: &[leaf(7, FACTS_MAX)];
     ErrorDetail: &[];
@@ -86,12 +99,24 @@ shapes! {
         inside: &[
             Field { tag: 6, max: BATCH_LEN_MAX, inside: &[leaf(2, BATCH_NAMES_MAX)] },
             Field { tag: 7, max: BATCH_LEN_MAX, inside: &[leaf(1, BATCH_NAMES_MAX)] },
+            Field {
+                tag: 11,
+                max: BATCH_LEN_MAX,
+                inside: &[Field {
+                    tag: 2,
+                    max: BATCH_LEN_MAX,
+                    inside: &[leaf(1, BATCH_STEPS_MAX), leaf(2, BATCH_STEPS_MAX)],
+                }],
+            },
         ],
     }];
     ReplyBatch: &[Field {
         tag: 1,
         max: BATCH_LEN_MAX,
-        inside: &[Field { tag: 7, max: BATCH_LEN_MAX, inside: &[leaf(1, BATCH_NAMES_MAX)] }],
+        inside: &[
+            Field { tag: 7, max: BATCH_LEN_MAX, inside: &[leaf(1, BATCH_NAMES_MAX)] },
+            Field { tag: 11, max: BATCH_LEN_MAX, inside: &[leaf(1, BATCH_STEPS_MAX)] },
+        ],
     }];
     StageChunk: &[];
     StageResponse: &[];
@@ -107,12 +132,12 @@ pub(crate) fn check(shape: Shape, bytes: &[u8]) -> Result<()> {
     if shape.is_empty() {
         return Ok(());
     }
-    // No shape nests deeper than three or has more than two fields a level.
+    // No shape nests deeper than four or has more than three fields a level.
     let mut counts = Counts::default();
     walk(shape, bytes, 0, &mut counts)
 }
 
-type Counts = [[usize; 2]; 3];
+type Counts = [[usize; 3]; 4];
 
 fn walk(shape: Shape, mut bytes: &[u8], depth: usize, counts: &mut Counts) -> Result<()> {
     let broken = |_| Error::invalid("the message cannot be read: speak dstore.v1");

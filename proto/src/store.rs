@@ -4,14 +4,17 @@
 //! asking either over gRPC.
 
 mod many;
+mod transaction;
 
 pub use many::{check_bytes, check_exists, check_names, check_sets};
+pub use transaction::fitting;
 
 use crate::watch::{WatchQuery, Watching};
 use bytes::Bytes;
 use dstore_shared::{
-    Blob, BlobHash, Born, CopyOutcome, DeleteMode, Entry, Error, Key, Name, Namespace, Prefix, PrefixOutcome,
-    RequestId, Result, Revision, SetOutcome,
+    Blob, BlobHash, Born, CopyOutcome, DeleteMode, Entry, Error, Key, Name, Namespace, NamespaceInfo,
+    NamespaceOutcome, NamespaceSpec, Prefix, PrefixOutcome, RequestId, Result, Revision, SetOutcome,
+    Transaction, TransactionOutcome,
 };
 use futures_util::stream::{self, Stream, StreamExt};
 use std::fmt;
@@ -43,12 +46,22 @@ pub struct Provenance {
     /// Only at `--sync relaxed`: a crash of Global may take the changes of its last so long, and the answer may tell of
     /// them. `None` = what it tells is durable.
     pub loss: Option<Duration>,
+    /// Journal time of the answer in milliseconds since 1970, if it tells of a name with a time to live: what is left of
+    /// that is `expires_at` less this.
+    pub journal_ms: Option<u64>,
 }
 
 impl Provenance {
     /// Of an answer that is right.
     pub const fn new(tier: Tier, cached: bool, revision: Revision) -> Self {
-        Self { tier, cached, revision, stale_for: None, loss: None }
+        Self { tier, cached, revision, stale_for: None, loss: None, journal_ms: None }
+    }
+
+    /// The same, as of journal time `at_ms`.
+    #[must_use]
+    pub const fn timed(mut self, at_ms: u64) -> Self {
+        self.journal_ms = Some(at_ms);
+        self
     }
 }
 
@@ -176,6 +189,13 @@ pub struct Stat {
     pub entry: Entry,
     /// Where the answer came from.
     pub from: Provenance,
+}
+
+impl Stat {
+    /// How long the name had to live at the answer; `None` = for ever.
+    pub fn left(&self) -> Option<Duration> {
+        self.entry.left(self.from.journal_ms.unwrap_or_default())
+    }
 }
 
 /// The values of several names, all bound so at one moment.
@@ -378,6 +398,60 @@ pub trait Store: Send + Sync + 'static {
         self.delete(id, names)
     }
 
+    /// Decides several reads and changes together, at one revision: all of them, or none if a guard fails. When it
+    /// returns, no GET anywhere returns what they changed.
+    ///
+    /// Values of more than [`CARRIED_BYTES_MAX`](dstore_shared::limits::CARRIED_BYTES_MAX) bytes are to be stored
+    /// before, by [`Store::set`] without a name, and named by their hash; a step that names a blob which is not there
+    /// makes the outcome [`NeedBlobs`](dstore_shared::Decision::NeedBlobs).
+    ///
+    /// # Errors
+    /// `TooLarge` beyond the limits of [`Transaction::check`], `Invalid` for a step that makes no sense, `Unavailable`
+    /// (the message says if the outcome is unknown), `Closed` if the id is too old. A guard or step that does not hold
+    /// is an outcome, not an error.
+    fn apply(
+        &self,
+        _id: RequestId,
+        _transaction: Transaction,
+    ) -> impl Future<Output = Result<TransactionOutcome>> + Send {
+        async { Err(knows_none("transactions")) }
+    }
+
+    /// The namespaces that were created, and `default`, in the order of their names.
+    ///
+    /// # Errors
+    /// `Unavailable` when Global is needed and away.
+    fn namespaces(&self) -> impl Future<Output = Result<Vec<NamespaceInfo>>> + Send {
+        async { Err(knows_none("namespaces")) }
+    }
+
+    /// Creates a namespace. One that nobody created can be used all the same: it is write-once, and names in it live
+    /// for ever. What allows names to be bound anew is created only where there are no names.
+    ///
+    /// # Errors
+    /// `Invalid` for `default`, which is as it is, and for a time to live that no name may have; `Exhausted` if there
+    /// are as many as there may be; `Unavailable`, `Closed` as for `set`.
+    fn create_namespace(
+        &self,
+        _id: RequestId,
+        _namespace: Namespace,
+        _spec: NamespaceSpec,
+    ) -> impl Future<Output = Result<NamespaceOutcome>> + Send {
+        async { Err(knows_none("namespaces")) }
+    }
+
+    /// Forgets that a namespace was created. Only of one without names: delete them first.
+    ///
+    /// # Errors
+    /// As [`Store::create_namespace`].
+    fn drop_namespace(
+        &self,
+        _id: RequestId,
+        _namespace: Namespace,
+    ) -> impl Future<Output = Result<NamespaceOutcome>> + Send {
+        async { Err(knows_none("namespaces")) }
+    }
+
     /// As [`Store::get`]; but if the tier has no lease and Global does not answer within `wait`, the value that it
     /// held last will do: such an answer has `stale_for`. A tier that is never stale answers as by `get`.
     ///
@@ -452,4 +526,8 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// `Unavailable` when it cannot be reached.
     fn status(&self) -> impl Future<Output = Result<Status>> + Send;
+}
+
+fn knows_none(what: &str) -> Error {
+    Error::invalid(format!("this tier knows no {what}: ask a newer dstore"))
 }

@@ -4,7 +4,10 @@
 //! nothing moves; memory for a transfer is a few chunks whatever its length.
 
 use crate::bulk::{Bulk, Receiving};
-use crate::convert::{Packer, detach, mode_from, names_from, namespace_from, need, target_from, wait_from};
+use crate::convert::{
+    Packer, applied_to, detach, mode_from, named_namespace, names_from, namespace_from, namespaces_to, need,
+    spec_from, target_from, transaction_from, wait_from,
+};
 use crate::loss::{Answer, Labelled, labelled_stream};
 use crate::many;
 use crate::serve::Limits;
@@ -445,6 +448,50 @@ impl<S: Store> store_server::Store for StoreService<S> {
             let place = of.enter()?;
             let watching = self.store.watch(request.into_inner().try_into()?).await?;
             Ok(watch_wire::send(&self.tasks, self.idle, of, place, watching))
+        })
+        .await
+    }
+
+    async fn apply(
+        &self,
+        request: Request<wire::ApplyRequest>,
+    ) -> Result<Response<wire::ApplyResponse>, Status> {
+        let wire::ApplyRequest { id, transaction } = request.into_inner();
+        self.within(async {
+            let transaction = transaction_from(transaction)?;
+            let done = self.store.apply(self.id(id)?, transaction).await?;
+            Ok(applied_to(&mut Packer::new(32), &done))
+        })
+        .await
+    }
+
+    async fn namespaces(
+        &self,
+        _: Request<wire::NamespacesRequest>,
+    ) -> Result<Response<wire::NamespacesResponse>, Status> {
+        self.within(async { Ok(namespaces_to(self.store.namespaces().await?)) }).await
+    }
+
+    async fn create_namespace(
+        &self,
+        request: Request<wire::CreateNamespaceRequest>,
+    ) -> Result<Response<wire::NamespaceResponse>, Status> {
+        let wire::CreateNamespaceRequest { id, namespace, mode, ttl_ms } = request.into_inner();
+        self.within(async {
+            let (namespace, spec) = (named_namespace(&namespace)?, spec_from(mode, ttl_ms)?);
+            Ok(self.store.create_namespace(self.id(id)?, namespace, spec).await?.into())
+        })
+        .await
+    }
+
+    async fn drop_namespace(
+        &self,
+        request: Request<wire::DropNamespaceRequest>,
+    ) -> Result<Response<wire::NamespaceResponse>, Status> {
+        let wire::DropNamespaceRequest { id, namespace } = request.into_inner();
+        self.within(async {
+            let namespace = named_namespace(&namespace)?;
+            Ok(self.store.drop_namespace(self.id(id)?, namespace).await?.into())
         })
         .await
     }

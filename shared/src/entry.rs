@@ -1,6 +1,7 @@
 //! What a name is bound to, and what a command did.
 
-use crate::{Blob, BlobHash, Name, Prefix, Revision};
+use crate::{Blob, BlobHash, Name, NamespaceOutcome, Prefix, Revision, Transaction, TransactionOutcome};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The binding of a name to a blob.
@@ -56,6 +57,8 @@ pub enum Command {
         /// What they begin with.
         prefix: Prefix,
     },
+    /// Several reads and changes that are decided together.
+    Apply(Transaction),
 }
 
 /// When a DEL is answered. The mode belongs to the change: every attempt under one id has the same.
@@ -94,6 +97,10 @@ pub enum Outcome {
     Rename(CopyOutcome),
     /// Of a `DeletePrefix`.
     DeletePrefix(PrefixOutcome),
+    /// Of an `Apply`. Shared: it may be long, and is remembered.
+    Transaction(Arc<TransactionOutcome>),
+    /// Of the creation or the drop of a namespace.
+    Namespace(NamespaceOutcome),
 }
 
 impl Outcome {
@@ -107,6 +114,8 @@ impl Outcome {
             Self::Delete(done) => done.revision,
             Self::Copy(done) | Self::Rename(done) => done.revision,
             Self::DeletePrefix(done) => done.revision,
+            Self::Transaction(done) => done.revision,
+            Self::Namespace(done) => done.revision,
         }
     }
 }

@@ -249,6 +249,9 @@ pub struct Reply {
     pub answer: Answer,
     /// Global's clock, if it is worth telling.
     pub born: Born,
+    /// Journal time of the answer in milliseconds since 1970, if it tells of a name with a time to live, which must be
+    /// counted from the asking; else 0.
+    pub journal_ms: u64,
 }
 
 /// What became of an [`Ask`].

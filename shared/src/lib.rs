@@ -13,7 +13,9 @@ mod ids;
 pub mod limits;
 mod moment;
 mod name;
+mod namespace;
 mod outline;
+mod transaction;
 
 pub use blob::{Blob, BlobHash, BlobHasher, ParseHashError};
 pub use entry::{
@@ -25,4 +27,9 @@ pub use ids::{
 };
 pub use moment::Moment;
 pub use name::{Key, Name, Namespace, Prefix};
+pub use namespace::{NamespaceInfo, NamespaceMode, NamespaceOutcome, NamespaceResult, NamespaceSpec};
 pub use outline::{GROUP_BYTES, Outline, OutlineBuilder};
+pub use transaction::{
+    Decision, ExpireWhen, Expiry, Guard, Payload, Step, StepOutcome, StepResult, Transaction,
+    TransactionOutcome, When, check_ttl,
+};

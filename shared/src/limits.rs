@@ -58,6 +58,16 @@ pub const DELETE_DEADLINE_MAX: Duration = Duration::from_secs(20);
 pub const ABSENCE_TERM: Duration = Duration::from_millis(500);
 /// "Not found" answers that a Local keeps at a time: with the longest names some 12 MiB.
 pub const ABSENCES_MAX: usize = 10_000;
+/// Guards and steps of one transaction: its outcome fits a frame, and deciding it does not hold up others for long.
+pub const TRANSACTION_STEPS_MAX: usize = 1000;
+/// Bytes of names and carried values of one transaction: it fits a batch of the tier link.
+pub const TRANSACTION_BYTES_MAX: usize = BATCH_BYTES_MAX;
+/// Longest value that an APPEND makes: it is read and written whole, inside the journal.
+pub const APPEND_BYTES_MAX: usize = 512 << 10;
+/// Longest time to live: a hundred years, so that no sum of times overflows.
+pub const TTL_MAX: Duration = Duration::from_secs(100 * 366 * 86_400);
+/// Namespaces that may be created: all are kept in memory and in every checkpoint.
+pub const NAMESPACES_MAX: usize = 1000;
 /// Requests or replies in one batch of the tier link.
 pub const BATCH_LEN_MAX: usize = 256;
 /// Payload bytes after which a batch of the tier link is cut.

@@ -9,7 +9,7 @@ use super::overlay::Layers;
 use crate::checkpoint::{Checkpoint, Checkpoints, Remembered};
 use crate::engine::{Engine, EngineKind, Table, Write};
 use bytes::Bytes;
-use dstore_shared::{Error, HistoryId, Result, Revision};
+use dstore_shared::{Error, HistoryId, NamespaceInfo, Result, Revision};
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::fmt;
@@ -40,6 +40,7 @@ pub(super) struct CheckpointJob {
     pub(super) revision: Revision,
     pub(super) at_ms: u64,
     pub(super) names: u64,
+    pub(super) namespaces: Vec<NamespaceInfo>,
     pub(super) outcomes: Vec<Remembered>,
     pub(super) done: oneshot::Sender<Result<Revision>>,
 }
@@ -231,7 +232,7 @@ impl Applier {
                 let gone = |key| Write { table: Table::Unnamed, key, value: None };
                 self.engine.apply(hints.into_iter().map(gone).collect(), self.indexed())
             }
-            Job::Checkpoint(CheckpointJob { revision, at_ms, names, outcomes, done }) => {
+            Job::Checkpoint(CheckpointJob { revision, at_ms, names, namespaces, outcomes, done }) => {
                 let stored = self.durable(revision).and_then(|()| self.store(revision));
                 let file = Checkpoint {
                     revision,
@@ -240,6 +241,7 @@ impl Applier {
                     history: self.history,
                     at_ms,
                     names: Some(names),
+                    namespaces,
                     outcomes,
                 };
                 let answer = stored.clone().and_then(|()| self.vouch(&file));

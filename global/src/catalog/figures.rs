@@ -46,6 +46,7 @@ fn figures(kind: EngineKind, size: usize, commits: u64) {
         previous: Revision(0),
         at_ms: 0,
         names: 0,
+        namespaces: Vec::new(),
     };
     let (catalog, _end) = Catalog::start(start, &CatalogConfig::default(), Blocking::Threads);
     let rng = SeededRng::new(1);

@@ -64,11 +64,14 @@ impl Memtable {
         self.names.len() + self.blobs.len() + self.inline.len()
     }
 
-    pub(super) fn put_name(&mut self, name: &Name, entry: Option<Entry>) {
-        if self.names.insert(name.clone(), entry).is_none() {
+    /// Gives what the name was bound to here before.
+    pub(super) fn put_name(&mut self, name: &Name, entry: Option<Entry>) -> Option<Entry> {
+        let before = self.names.insert(name.clone(), entry);
+        if before.is_none() {
             self.order.push(name);
             self.contents += name.as_bytes().len();
         }
+        before.flatten()
     }
 
     /// Gives what was known of the blob here before.
@@ -103,6 +106,13 @@ impl Memtable {
                 value: Some(Bytes::new()),
             });
         }
+        for (end, name) in self.expiring() {
+            writes.push(Write {
+                table: Table::Unnamed,
+                key: encode_end(end, name),
+                value: Some(Bytes::new()),
+            });
+        }
         writes
     }
 
@@ -110,12 +120,20 @@ impl Memtable {
     pub(super) fn unnamed(&self) -> impl Iterator<Item = (u64, &BlobHash)> {
         self.blobs.iter().filter_map(|(hash, meta)| Some((meta.as_ref()?.unnamed_since_ms?, hash)))
     }
+
+    /// The names with a time to live, and when that ends.
+    pub(super) fn expiring(&self) -> impl Iterator<Item = (u64, &Name)> {
+        self.names.iter().filter_map(|(name, entry)| Some((entry.as_ref()?.expires_at?, name)))
+    }
 }
 
 /// About the bytes that redoing a change takes: of time and of the journal.
 pub(super) fn weight(change: &Change) -> usize {
     match change {
-        Change::Bind { name, .. } | Change::Unbind { name } => NAME_OVERHEAD_BYTES + name.as_bytes().len(),
+        Change::Bind { name, .. } | Change::Rebind { name, .. } | Change::Unbind { name } => {
+            NAME_OVERHEAD_BYTES + name.as_bytes().len()
+        }
+        Change::Namespace(_) | Change::NamespaceGone { .. } => NAME_OVERHEAD_BYTES,
         Change::Inline { bytes, .. } => INLINE_OVERHEAD_BYTES + bytes.len(),
         Change::Blob { .. } | Change::BlobGone { .. } | Change::InlineGone { .. } => BLOB_OVERHEAD_BYTES,
     }
@@ -128,6 +146,29 @@ pub(super) fn encode_hint(since_ms: u64, hash: &BlobHash) -> Bytes {
     key.extend_from_slice(hash.as_bytes());
     key.into()
 }
+
+/// Begins the keys of hints about names. Those about blobs begin with a time, whose first byte is less for as long as
+/// anybody need care.
+const END: u8 = 0x80;
+
+/// The key of a hint that the time of `name` ends at `end_ms`: in order of time, after all hints about blobs.
+pub(super) fn encode_end(end_ms: u64, name: &Name) -> Bytes {
+    let packed = name.as_bytes();
+    let mut key = Vec::with_capacity(9 + packed.len());
+    key.push(END);
+    key.extend_from_slice(&end_ms.to_be_bytes());
+    key.extend_from_slice(packed);
+    key.into()
+}
+
+/// Reads what [`encode_end`] made.
+pub(super) fn decode_end(key: &[u8]) -> Option<(u64, Name)> {
+    let (end, packed) = key.strip_prefix(&[END])?.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*end), Name::from_packed(Bytes::copy_from_slice(packed)).ok()?))
+}
+
+/// Where hints about names begin.
+pub(super) const ENDS: &[u8] = &[END];
 
 /// Reads what [`encode_hint`] made.
 pub(super) fn decode_hint(key: &[u8]) -> Option<(u64, BlobHash)> {

@@ -29,10 +29,14 @@ use crate::checkpoint::{Checkpoints, Remembered};
 use crate::engine::{Engine, Table};
 use applier::{Applier, CheckpointJob, Job};
 use bytes::Bytes;
-use dstore_shared::{BlobHash, Entry, Error, HistoryId, Moment, Name, Result, Revision};
+use dstore_shared::{
+    BlobHash, Entry, Error, HistoryId, Moment, Name, Namespace, NamespaceInfo, NamespaceSpec, Result,
+    Revision,
+};
 use dstore_sys::tasks::{Blocking, Lane, LaneEnd};
-use memtable::{decode_hint, encode_hint, weight};
+use memtable::{ENDS, decode_end, decode_hint, encode_end, encode_hint, weight};
 use overlay::{Layers, Look, Overlay, Stamp};
+use std::collections::HashSet;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -94,6 +98,8 @@ pub struct Start {
     pub at_ms: u64,
     /// Names that are bound at `revision`.
     pub names: u64,
+    /// Namespaces that were created, at `revision`.
+    pub namespaces: Vec<NamespaceInfo>,
 }
 
 /// The visible state of one shard. Clones share it.
@@ -146,6 +152,8 @@ impl Catalog {
         {
             let mut overlay = layers.overlay.write();
             (overlay.head, overlay.at_ms, overlay.names) = (start.revision, start.at_ms, start.names);
+            let namespaces = start.namespaces.into_iter().map(|info| (info.namespace.clone(), info));
+            overlay.namespaces = namespaces.collect();
         }
         let memtable_bytes = config.memtable_bytes.min(config.pending_bytes / 2);
         let applier = Arc::new(Applier::new(
@@ -176,6 +184,17 @@ impl Catalog {
     /// Journal time of the newest visible commit, in milliseconds since 1970.
     pub fn journal_time(&self) -> u64 {
         self.layers().overlay.read().at_ms
+    }
+
+    /// What a namespace allows.
+    pub fn namespace(&self, namespace: &Namespace) -> NamespaceSpec {
+        let overlay = self.layers().overlay.read();
+        overlay.namespaces.get(namespace).map_or_else(NamespaceSpec::default, |info| info.spec)
+    }
+
+    /// The namespaces that were created, in the order of their names.
+    pub fn namespaces(&self) -> Vec<NamespaceInfo> {
+        self.layers().overlay.read().namespaces.values().cloned().collect()
     }
 
     /// Everything up to this revision is in the index (and not for that durable there).
@@ -349,14 +368,15 @@ impl Catalog {
         self.applier.checkpointing.store(true, Ordering::Release);
         self.due.bytes_since.store(0, Ordering::Relaxed);
         self.due.last_at.store(now.as_nanos(), Ordering::Relaxed);
-        let (frozen, revision, at_ms, names) = {
+        let (frozen, revision, at_ms, names, namespaces) = {
             let mut overlay = self.layers().overlay.write();
-            (overlay.freeze(), overlay.head, overlay.at_ms, overlay.names)
+            let namespaces = overlay.namespaces.values().cloned().collect();
+            (overlay.freeze(), overlay.head, overlay.at_ms, overlay.names, namespaces)
         };
         if let Some(frozen) = frozen {
             self.queue(Job::Memtable(frozen));
         }
-        self.queue(Job::Checkpoint(CheckpointJob { revision, at_ms, names, outcomes, done }));
+        self.queue(Job::Checkpoint(CheckpointJob { revision, at_ms, names, namespaces, outcomes, done }));
         answer
     }
 
@@ -413,6 +433,56 @@ impl Catalog {
         Ok(unnamed)
     }
 
+    /// At most `limit` names whose time ended at `now_ms` of journal time or earlier, those not indexed yet last, else
+    /// the earliest first. May block on the index's disk.
+    ///
+    /// # Errors
+    /// As [`Catalog::entry`].
+    pub fn overdue(&self, now_ms: u64, limit: usize) -> Result<Vec<Name>> {
+        let hints_max = limit.saturating_mul(HINTS_PER_CANDIDATE);
+        let committed_ms = self.journal_time();
+        let mut hints = self.ends(now_ms, hints_max)?;
+        let indexed = hints.len();
+        hints.extend(self.layers().overlay.read().overdue(now_ms, hints_max));
+        let (mut overdue, mut old, mut old_shown) = (Vec::new(), Vec::new(), Vec::new());
+        let mut seen = HashSet::new();
+        for (i, (end, name)) in hints.into_iter().enumerate() {
+            if overdue.len() == limit {
+                break;
+            }
+            if self.entry_once(&name)?.is_some_and(|entry| entry.expires_at == Some(end)) {
+                // The index and a memtable may both have the hint.
+                if seen.insert(name.clone()) {
+                    overdue.push(name);
+                }
+            } else if end < committed_ms {
+                // No name is given this end any more: it is over.
+                if i < indexed { old.push(encode_end(end, &name)) } else { old_shown.push((end, name)) }
+            }
+        }
+        if !old.is_empty() {
+            self.queue(Job::Prune(old));
+        }
+        if !old_shown.is_empty() {
+            self.layers().overlay.write().forget_expiring(&old_shown);
+        }
+        Ok(overdue)
+    }
+
+    /// Hints of ends that are indexed, the earliest first.
+    fn ends(&self, now_ms: u64, limit: usize) -> Result<Vec<(u64, Name)>> {
+        let mut ends = Vec::new();
+        let start = Bound::Included(ENDS);
+        self.applier.engine.scan(Table::Unnamed, start, limit, &mut |key, _| match decode_end(&key) {
+            Some((end, _)) if end > now_ms => ControlFlow::Break(()),
+            hint => {
+                ends.extend(hint);
+                ControlFlow::Continue(())
+            }
+        })?;
+        Ok(ends)
+    }
+
     /// Hints that are indexed, oldest first.
     fn hints(&self, before_ms: u64, limit: usize) -> Result<Vec<(u64, BlobHash)>> {
         let mut hints = Vec::new();
@@ -421,6 +491,7 @@ impl Catalog {
             Bound::Unbounded,
             limit,
             &mut |key, _| match decode_hint(&key) {
+                _ if key[..] >= *ENDS => ControlFlow::Break(()),
                 Some((since_ms, _)) if since_ms > before_ms => ControlFlow::Break(()),
                 hint => {
                     hints.extend(hint);

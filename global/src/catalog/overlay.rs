@@ -16,12 +16,12 @@
 use super::memtable::{Map, Memtable};
 use crate::change::{BlobMeta, Change, Commit};
 use bytes::Bytes;
-use dstore_shared::{BlobHash, Entry, Name, Result, Revision};
+use dstore_shared::{BlobHash, Entry, Name, Namespace, NamespaceInfo, Result, Revision};
 use foldhash::fast::RandomState;
 use parking_lot::RwLock;
 use quick_cache::Weighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,6 +47,10 @@ pub(super) struct Overlay {
     frozen: VecDeque<Arc<Memtable>>,
     /// The memtables' blobs without a name, and since when.
     unnamed: BTreeSet<(u64, BlobHash)>,
+    /// The memtables' names with a time to live, and when that ends.
+    expiring: BTreeSet<(u64, Name)>,
+    /// The namespaces that were created: all of them.
+    pub(super) namespaces: BTreeMap<Namespace, NamespaceInfo>,
 }
 
 impl Overlay {
@@ -70,6 +74,18 @@ impl Overlay {
         self.unnamed.iter().take_while(|(since, _)| *since <= before_ms).take(limit).copied().collect()
     }
 
+    /// At most `limit` names whose time ended at `now_ms` or earlier, the earliest first.
+    pub(super) fn overdue(&self, now_ms: u64, limit: usize) -> Vec<(u64, Name)> {
+        self.expiring.iter().take_while(|(end, _)| *end <= now_ms).take(limit).cloned().collect()
+    }
+
+    /// Forgets hints that are not true any more.
+    pub(super) fn forget_expiring(&mut self, hints: &[(u64, Name)]) {
+        for hint in hints {
+            self.expiring.remove(hint);
+        }
+    }
+
     /// Forgets hints that are not true any more.
     pub(super) fn forget_unnamed(&mut self, hints: &[(u64, BlobHash)]) {
         for hint in hints {
@@ -88,12 +104,17 @@ impl Overlay {
         Some(frozen)
     }
 
-    /// Names that no memtable has change from absent to bound or back: the committer binds only absent names, and
-    /// unbinds only bound ones.
-    fn put_name(&mut self, name: &Name, entry: Option<Entry>) {
+    /// Names that no memtable has change from absent to bound or back, unless they are rebound: the committer binds
+    /// only absent names, and rebinds and unbinds only bound ones.
+    fn put_name(&mut self, name: &Name, entry: Option<Entry>, rebound: bool) {
         let known = self.memtables().find_map(|memtable| memtable.names.get(name));
-        let was_bound = known.map_or(entry.is_none(), Option::is_some);
-        self.young.put_name(name, entry);
+        let was_bound = known.map_or(rebound || entry.is_none(), Option::is_some);
+        if let Some(end) = self.young.put_name(name, entry).and_then(|old| old.expires_at) {
+            self.expiring.remove(&(end, name.clone()));
+        }
+        if let Some(end) = entry.and_then(|entry| entry.expires_at) {
+            self.expiring.insert((end, name.clone()));
+        }
         match (was_bound, entry.is_some()) {
             (false, true) => self.names += 1,
             (true, false) => self.names = self.names.saturating_sub(1),
@@ -147,11 +168,15 @@ impl Layers {
         match change {
             Change::Bind { name, entry } => {
                 self.names.touch(name);
-                overlay.put_name(name, Some(*entry));
+                overlay.put_name(name, Some(*entry), false);
+            }
+            Change::Rebind { name, entry } => {
+                self.names.touch(name);
+                overlay.put_name(name, Some(*entry), true);
             }
             Change::Unbind { name } => {
                 self.names.touch(name);
-                overlay.put_name(name, None);
+                overlay.put_name(name, None, false);
             }
             Change::Blob { hash, meta } => {
                 self.blobs.touch(hash);
@@ -169,6 +194,10 @@ impl Layers {
                 self.inline.touch(hash);
                 overlay.young.put_inline(*hash, None);
             }
+            Change::Namespace(info) => {
+                overlay.namespaces.insert(info.namespace.clone(), info.clone());
+            }
+            Change::NamespaceGone { namespace } => _ = overlay.namespaces.remove(namespace),
         }
     }
 
@@ -189,6 +218,10 @@ impl Layers {
         let hints: Vec<_> = frozen.unnamed().map(|(since, hash)| (since, *hash)).collect();
         for some in hints.chunks(HINTS_UNDER_LOCK) {
             self.overlay.write().forget_unnamed(some);
+        }
+        let ends: Vec<_> = frozen.expiring().map(|(end, name)| (end, name.clone())).collect();
+        for some in ends.chunks(HINTS_UNDER_LOCK) {
+            self.overlay.write().forget_expiring(some);
         }
         // Dropped after the lock is let go: it is large.
         let _gone = self.overlay.write().frozen.pop_front();

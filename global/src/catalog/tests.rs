@@ -25,6 +25,7 @@ fn rig(engine: impl FnOnce(Box<dyn Engine>) -> Arc<dyn Engine>, config: &Catalog
         previous: Revision(0),
         at_ms: 0,
         names: 0,
+        namespaces: Vec::new(),
     };
     let (catalog, end) = Catalog::start(start, config, Blocking::Threads);
     Rig { sys, dir, catalog, _end: end }
@@ -425,6 +426,7 @@ async fn where_blocking_is_simulated_the_index_follows_without_threads() {
         previous: Revision(0),
         at_ms: 0,
         names: 0,
+        namespaces: Vec::new(),
     };
     let config = CatalogConfig { pending_bytes: 5000, ..CatalogConfig::default() };
     let inline = Blocking::Inline { latency: Duration::from_millis(1) };

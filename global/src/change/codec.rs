@@ -5,8 +5,9 @@
 
 use super::reader::{Damage, Reader};
 use super::values::{
-    REQUEST_ID_BYTES, entry_len, meta_len, outcome_len, put_entry, put_meta, put_name, put_outcome,
-    put_request_id, put_u32, read_entry, read_meta, read_name, read_outcome, read_request_id,
+    REQUEST_ID_BYTES, entry_len, meta_len, namespace_len, outcome_len, put_entry, put_meta, put_name,
+    put_namespace, put_outcome, put_request_id, put_text, put_u32, read_entry, read_meta, read_name,
+    read_namespace, read_namespace_name, read_outcome, read_request_id,
 };
 use super::{Change, Commit};
 use bytes::Bytes;
@@ -88,7 +89,7 @@ impl Payload {
         self.small.push(change_kind(change));
         self.u32(change_len(change));
         match change {
-            Change::Bind { name, entry } => {
+            Change::Bind { name, entry } | Change::Rebind { name, entry } => {
                 put_name(&mut self.small, name);
                 put_entry(&mut self.small, entry);
             }
@@ -104,6 +105,8 @@ impl Payload {
                 self.small.extend_from_slice(hash.as_bytes());
                 self.value(bytes);
             }
+            Change::Namespace(info) => put_namespace(&mut self.small, info),
+            Change::NamespaceGone { namespace } => put_text(&mut self.small, namespace.as_bytes()),
         }
     }
 
@@ -198,22 +201,29 @@ const fn change_kind(change: &Change) -> u8 {
         Change::BlobGone { .. } => 4,
         Change::Inline { .. } => 5,
         Change::InlineGone { .. } => 6,
+        Change::Rebind { .. } => 7,
+        Change::Namespace(_) => 8,
+        Change::NamespaceGone { .. } => 9,
     }
 }
 
 fn change_len(change: &Change) -> usize {
     match change {
-        Change::Bind { name, entry } => 2 + name.as_bytes().len() + entry_len(entry),
+        Change::Bind { name, entry } | Change::Rebind { name, entry } => {
+            2 + name.as_bytes().len() + entry_len(entry)
+        }
         Change::Unbind { name } => 2 + name.as_bytes().len(),
         Change::Blob { meta, .. } => 32 + meta_len(meta),
         Change::BlobGone { .. } | Change::InlineGone { .. } => 32,
         Change::Inline { bytes, .. } => 32 + bytes.len(),
+        Change::Namespace(info) => namespace_len(info),
+        Change::NamespaceGone { namespace } => 2 + namespace.as_bytes().len(),
     }
 }
 
 fn read_change(body: &mut Reader) -> Result<Change, Damage> {
     let kind = body.u8()?;
-    if !(1..=6).contains(&kind) {
+    if !(1..=9).contains(&kind) {
         return Err(body.newer("kind of a change", kind));
     }
     let len = body.u32()?;
@@ -224,7 +234,10 @@ fn read_change(body: &mut Reader) -> Result<Change, Damage> {
         3 => Change::Blob { hash: part.hash()?, meta: read_meta(&mut part)? },
         4 => Change::BlobGone { hash: part.hash()? },
         5 => Change::Inline { hash: part.hash()?, bytes: part.rest() },
-        _ => Change::InlineGone { hash: part.hash()? },
+        6 => Change::InlineGone { hash: part.hash()? },
+        7 => Change::Rebind { name: read_name(&mut part)?, entry: read_entry(&mut part)? },
+        8 => Change::Namespace(read_namespace(&mut part)?),
+        _ => Change::NamespaceGone { namespace: read_namespace_name(&mut part)? },
     };
     part.end()?;
     Ok(change)

@@ -5,21 +5,63 @@ use super::reader::{Damage, Reader};
 use super::{BlobMeta, Place};
 use bytes::Bytes;
 use dstore_shared::{
-    Born, ClientId, CopyOutcome, CopyResult, DeleteOutcome, Entry, HistoryId, Name, Outcome, PrefixOutcome,
-    RequestId, Revision, SetOutcome,
+    Born, ClientId, CopyOutcome, CopyResult, Decision, DeleteOutcome, Entry, HistoryId, Name, Namespace,
+    NamespaceInfo, NamespaceMode, NamespaceOutcome, NamespaceResult, NamespaceSpec, Outcome, PrefixOutcome,
+    RequestId, Revision, SetOutcome, StepOutcome, StepResult, TransactionOutcome,
 };
+use std::sync::Arc;
+use std::time::Duration;
 
 const ENTRY_EXPIRES: u8 = 1;
+const SPACE_REPLACES: u8 = 1;
+const SPACE_TTL: u8 = 1 << 1;
+const STEP_OLD: u8 = 1;
+const STEP_ENTRY: u8 = 1 << 1;
+const STEP_NUMBER: u8 = 1 << 2;
 const META_FILE: u8 = 1;
 const META_CORRUPT: u8 = 1 << 1;
 const META_UNNAMED: u8 = 1 << 2;
 pub(super) const REQUEST_ID_BYTES: usize = 16 + 8 + 16 + 8 + 8;
 
 pub(super) fn put_name(out: &mut Vec<u8>, name: &Name) {
-    let packed = name.as_bytes();
-    let len = u16::try_from(packed.len()).expect("a packed name has at most 1,089 bytes");
+    put_text(out, name.as_bytes());
+}
+
+/// Bytes of a name or of a namespace, with their length in front.
+pub(super) fn put_text(out: &mut Vec<u8>, text: &[u8]) {
+    let len = u16::try_from(text.len()).expect("a packed name has at most 1,089 bytes");
     out.extend_from_slice(&len.to_le_bytes());
-    out.extend_from_slice(packed);
+    out.extend_from_slice(text);
+}
+
+pub(super) fn namespace_len(info: &NamespaceInfo) -> usize {
+    2 + info.namespace.as_bytes().len() + 1 + 8 + if info.spec.ttl.is_some() { 8 } else { 0 }
+}
+
+pub(crate) fn put_namespace(out: &mut Vec<u8>, info: &NamespaceInfo) {
+    put_text(out, info.namespace.as_bytes());
+    let replaces = if info.spec.replaces() { SPACE_REPLACES } else { 0 };
+    out.push(replaces | if info.spec.ttl.is_some() { SPACE_TTL } else { 0 });
+    out.extend_from_slice(&info.created.0.to_le_bytes());
+    if let Some(ttl) = info.spec.ttl {
+        out.extend_from_slice(&u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).to_le_bytes());
+    }
+}
+
+pub(crate) fn read_namespace(part: &mut Reader) -> Result<NamespaceInfo, Damage> {
+    let namespace = read_namespace_name(part)?;
+    let flags = part.flags("flags of a namespace", SPACE_REPLACES | SPACE_TTL)?;
+    let created = Revision(part.u64()?);
+    let mode = if flags & SPACE_REPLACES == 0 { NamespaceMode::WriteOnce } else { NamespaceMode::Replace };
+    let ttl = if flags & SPACE_TTL == 0 { None } else { Some(Duration::from_millis(part.u64()?)) };
+    Ok(NamespaceInfo { namespace, spec: NamespaceSpec { mode, ttl }, created })
+}
+
+pub(super) fn read_namespace_name(part: &mut Reader) -> Result<Namespace, Damage> {
+    let len = part.u16()?;
+    let at = part.at;
+    let name = Bytes::copy_from_slice(part.take(len)?);
+    Namespace::new(name).map_err(|_| Damage::Invalid { what: "namespace", at })
 }
 
 pub(super) fn read_name(part: &mut Reader) -> Result<Name, Damage> {
@@ -98,7 +140,22 @@ pub(super) fn outcome_len(outcome: &Outcome) -> usize {
         Outcome::DeletePrefix(_) => 8 + 8,
         Outcome::Delete(deleted) => 8 + 4 + deleted.removed.len().div_ceil(8),
         Outcome::Copy(copied) | Outcome::Rename(copied) => copied_len(copied),
+        Outcome::Transaction(done) => 8 + 8 + 1 + decision_len(&done.decision),
+        Outcome::Namespace(_) => 8 + 1,
     }
+}
+
+fn decision_len(decision: &Decision) -> usize {
+    4 + match decision {
+        Decision::Done(steps) => steps.iter().map(step_len).sum(),
+        Decision::Aborted(_) => 0,
+        Decision::NeedBlobs(steps) => 4 * steps.len(),
+    }
+}
+
+fn step_len(step: &StepOutcome) -> usize {
+    let entry = |entry: &Option<Entry>| entry.as_ref().map_or(0, entry_len);
+    1 + 1 + entry(&step.old) + entry(&step.entry) + if step.number.is_some() { 8 } else { 0 }
 }
 
 const fn copied_len(copied: &CopyOutcome) -> usize {
@@ -133,9 +190,89 @@ pub(crate) fn put_outcome(out: &mut Vec<u8>, outcome: &Outcome) {
             let byte = |bits: &[bool]| bits.iter().enumerate().fold(0, |b, (i, on)| b | u8::from(*on) << i);
             out.extend(deleted.removed.chunks(8).map(byte));
         }
+        Outcome::Transaction(done) => put_transaction(out, done),
+        Outcome::Namespace(NamespaceOutcome { result, revision }) => {
+            out.push(10);
+            out.extend_from_slice(&revision.0.to_le_bytes());
+            out.push(result.number());
+        }
         Outcome::Copy(copied) => put_copied(out, 6, copied),
         Outcome::Rename(copied) => put_copied(out, 7, copied),
     }
+}
+
+fn put_transaction(out: &mut Vec<u8>, done: &TransactionOutcome) {
+    out.push(9);
+    out.extend_from_slice(&done.revision.0.to_le_bytes());
+    out.extend_from_slice(&done.at_ms.to_le_bytes());
+    match &done.decision {
+        Decision::Done(steps) => {
+            out.push(1);
+            put_u32(out, steps.len());
+            steps.iter().for_each(|step| put_step(out, step));
+        }
+        Decision::Aborted(guard) => {
+            out.push(2);
+            put_u32(out, *guard);
+        }
+        Decision::NeedBlobs(steps) => {
+            out.push(3);
+            put_u32(out, steps.len());
+            steps.iter().for_each(|step| put_u32(out, *step));
+        }
+    }
+}
+
+fn put_step(out: &mut Vec<u8>, step: &StepOutcome) {
+    out.push(step.result.number());
+    let old = if step.old.is_some() { STEP_OLD } else { 0 };
+    let entry = if step.entry.is_some() { STEP_ENTRY } else { 0 };
+    out.push(old | entry | if step.number.is_some() { STEP_NUMBER } else { 0 });
+    step.old.iter().chain(&step.entry).for_each(|entry| put_entry(out, entry));
+    if let Some(number) = step.number {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+}
+
+fn read_transaction(part: &mut Reader) -> Result<TransactionOutcome, Damage> {
+    let (revision, at_ms) = (Revision(part.u64()?), part.u64()?);
+    let kind = part.u8()?;
+    if !(1..=3).contains(&kind) {
+        return Err(part.newer("decision of a transaction", kind));
+    }
+    let n = part.u32()?;
+    // A hostile count reserves no more than the bytes at hand could hold.
+    let room = |part: &Reader, least: usize| n.min(part.left() / least);
+    let decision = match kind {
+        1 => {
+            let mut steps = Vec::with_capacity(room(part, 2));
+            for _ in 0..n {
+                steps.push(read_step(part)?);
+            }
+            Decision::Done(steps)
+        }
+        2 => Decision::Aborted(n),
+        _ => {
+            let mut steps = Vec::with_capacity(room(part, 4));
+            for _ in 0..n {
+                steps.push(part.u32()?);
+            }
+            Decision::NeedBlobs(steps)
+        }
+    };
+    Ok(TransactionOutcome { decision, revision, at_ms })
+}
+
+fn read_step(part: &mut Reader) -> Result<StepOutcome, Damage> {
+    let number = part.u8()?;
+    let Some(result) = StepResult::of_number(number) else {
+        return Err(part.newer("result of a step", number));
+    };
+    let flags = part.flags("flags of a step", STEP_OLD | STEP_ENTRY | STEP_NUMBER)?;
+    let old = if flags & STEP_OLD == 0 { None } else { Some(read_entry(part)?) };
+    let entry = if flags & STEP_ENTRY == 0 { None } else { Some(read_entry(part)?) };
+    let number = if flags & STEP_NUMBER == 0 { None } else { Some(part.u64()?.cast_signed()) };
+    Ok(StepOutcome { result, old, entry, number })
 }
 
 fn put_copied(out: &mut Vec<u8>, kind: u8, copied: &CopyOutcome) {
@@ -177,6 +314,14 @@ pub(crate) fn read_outcome(part: &mut Reader) -> Result<Outcome, Damage> {
         8 => {
             let (revision, removed) = (Revision(part.u64()?), part.u64()?);
             Outcome::DeletePrefix(PrefixOutcome { removed, revision })
+        }
+        9 => Outcome::Transaction(Arc::new(read_transaction(part)?)),
+        10 => {
+            let (revision, number) = (Revision(part.u64()?), part.u8()?);
+            let Some(result) = NamespaceResult::of_number(number) else {
+                return Err(part.newer("result about a namespace", number));
+            };
+            Outcome::Namespace(NamespaceOutcome { result, revision })
         }
         kind => return Err(part.newer("kind of an outcome", kind)),
     })

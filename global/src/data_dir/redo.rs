@@ -178,7 +178,7 @@ impl<'a> Redo<'a> {
     fn note_voided(&mut self, commit: &Commit) {
         let voided = commit.changes.iter().filter_map(|change| match change {
             // What is remembered must not keep the batch that it was read from.
-            Change::Unbind { name } => Some(name.compact()),
+            Change::Unbind { name } | Change::Rebind { name, .. } => Some(name.compact()),
             _ => None,
         });
         let names: Vec<_> = voided.collect();
@@ -207,7 +207,12 @@ impl<'a> Redo<'a> {
             // All of them will be redone.
             _ => 0,
         };
-        let start = Start { engine: Arc::from(engine), files, history, revision, previous, at_ms, names };
+        let namespaces = match &self.checkpoint {
+            Some(c) if !rebuilt => c.namespaces.clone(),
+            _ => Vec::new(),
+        };
+        let engine = Arc::from(engine);
+        let start = Start { engine, files, history, revision, previous, at_ms, names, namespaces };
         let (catalog, applier) = Catalog::start(start, &self.config.catalog, self.sys.blocking);
         self.state = State::Running { catalog: catalog.clone(), applier, rebuilt };
         Ok(catalog)
@@ -271,8 +276,12 @@ impl<'a> Redo<'a> {
 fn owned(mut commit: Commit) -> Commit {
     for change in &mut commit.changes {
         match change {
-            Change::Bind { name, .. } | Change::Unbind { name } => *name = name.compact(),
+            Change::Bind { name, .. } | Change::Rebind { name, .. } | Change::Unbind { name } => {
+                *name = name.compact();
+            }
             Change::Inline { bytes, .. } => *bytes = Bytes::copy_from_slice(bytes),
+            // Their names are read into memory of their own.
+            Change::Namespace(_) | Change::NamespaceGone { .. } => {}
             Change::Blob { .. } | Change::BlobGone { .. } | Change::InlineGone { .. } => {}
         }
     }

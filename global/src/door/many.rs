@@ -20,8 +20,15 @@ const AT_HAND_MAX: u64 = 2 << 20;
 impl Host {
     /// What each of `names` is bound to, all as of the revision given.
     pub(super) async fn look_many(&self, names: Vec<Name>) -> Result<(Revision, Vec<Option<Entry>>)> {
-        let catalog = self.0.catalog.clone();
-        self.0.sys.blocking.run(move || catalog.entries(&names)).await
+        let look = || {
+            let (catalog, names) = (self.0.catalog.clone(), names.clone());
+            self.0.sys.blocking.run(move || catalog.entries(&names))
+        };
+        let overdue = |(_, entries): &(Revision, Vec<Option<Entry>>)| {
+            let over = |entry: &Option<Entry>| entry.is_some_and(|entry| self.0.is_overdue(&entry));
+            names.iter().zip(entries).filter(|(_, entry)| over(entry)).map(|(name, _)| name.clone()).collect()
+        };
+        self.0.look_live(look, overdue).await
     }
 
     pub(super) async fn found_many(&self, names: Vec<Name>) -> Result<FoundMany> {
@@ -58,7 +65,8 @@ impl Host {
                 }
                 Some(entry) => Some(self.opened_later(entry)),
             };
-            found.push(entry.zip(body).map(|(entry, body)| Found { entry, from: at(revision), body }));
+            let found_one = |(entry, body)| Found { entry, from: self.of(&entry, revision), body };
+            found.push(entry.zip(body).map(found_one));
         }
         Ok(Some(found))
     }
@@ -80,7 +88,7 @@ impl Host {
     pub(super) async fn stats(&self, names: Vec<Name>) -> Result<StatMany> {
         check_names(&names)?;
         let (revision, entries) = self.look_many(names).await?;
-        let stat = |entry: Option<Entry>| entry.map(|entry| Stat { entry, from: at(revision) });
+        let stat = |entry: Option<Entry>| entry.map(|entry| Stat { entry, from: self.of(&entry, revision) });
         Ok(StatMany { stats: entries.into_iter().map(stat).collect(), revision })
     }
 

@@ -181,7 +181,9 @@ impl Log {
         for commit in commits {
             for change in &commit.changes {
                 let (name, bound, entry) = match change {
-                    Change::Bind { name, entry } => (name, true, Some(*entry)),
+                    Change::Bind { name, entry } | Change::Rebind { name, entry } => {
+                        (name, true, Some(*entry))
+                    }
                     Change::Unbind { name } => {
                         let known = |u: &&Unbound| u.revision == commit.revision && u.name == *name;
                         (name, false, unbound.next_if(known).map(|unbound| unbound.was))

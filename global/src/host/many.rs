@@ -6,11 +6,11 @@
 //! ```
 //! Invariant: every answer of one request holds as of the one revision that it tells.
 
-use super::Host;
+use super::{Host, LOOKS_MAX};
 use crate::authority::{Authority, Queued};
 use dstore_shared::frame::{Answer, Reply, Resolved};
 use dstore_shared::limits::{BATCH_BYTES_MAX, CARRIED_BYTES_MAX};
-use dstore_shared::{Blob, BlobHash, Entry, Epoch, FlightId, Name, RegSeq, Result};
+use dstore_shared::{Blob, BlobHash, Entry, Epoch, Error, FlightId, Name, RegSeq, Result};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -35,6 +35,15 @@ impl ResolveMany {
         let reg_seq = |i| RegSeq(self.reg_seq.0.saturating_add(i));
         self.names.iter().zip((0..).map(reg_seq))
     }
+
+    /// Journal time is read now, after the look: nothing is served longer than it lives.
+    fn answer(self, looked: Result<Vec<Resolved>>, authority: &Authority) {
+        let mut entries = looked.iter().flatten().filter_map(|resolved| resolved.entry.as_ref());
+        let journal_ms = authority.journal_for(entries.find(|entry| entry.expires_at.is_some()));
+        let answer = looked.map_or_else(Answer::Failed, Answer::ResolvedMany);
+        let reply = Reply { flight: self.flight, answer, born: authority.born(), journal_ms };
+        self.permit.send(Queued { reply, _room: Some(self.room) });
+    }
 }
 
 impl Host {
@@ -42,20 +51,45 @@ impl Host {
         let authority = self.0.clone();
         let hot = authority.look_hot(&asked);
         self.0.tasks.spawn("resolve", async move {
-            let reader = authority.clone();
-            let work = move || {
-                let looked = hot.map_or_else(|| reader.look_cold(&asked), Ok);
-                let looked = looked.and_then(|looked| reader.carry(looked, asked.carry));
-                let answer = looked.map_or_else(Answer::Failed, Answer::ResolvedMany);
-                let reply = Reply { flight: asked.flight, answer, born: reader.born() };
-                asked.permit.send(Queued { reply, _room: Some(asked.room) });
-            };
-            authority.sys.blocking.run(work).await;
+            authority.answer_many(asked, hot).await;
         });
     }
 }
 
 impl Authority {
+    async fn answer_many(self: Arc<Self>, mut asked: ResolveMany, hot: Option<Vec<Resolved>>) {
+        let mut looked = hot.map(Ok);
+        for _ in 0..LOOKS_MAX {
+            let reader = self.clone();
+            let work = move || {
+                let looked = looked.unwrap_or_else(|| reader.look_cold(&asked));
+                let over = reader.overdue_of(&asked.names, looked.as_ref().ok());
+                let carried = if over.is_empty() {
+                    Some(looked.and_then(|looked| reader.carry(looked, asked.carry)))
+                } else {
+                    None
+                };
+                (asked, over, carried)
+            };
+            let (again, over, carried) = self.sys.blocking.run(work).await;
+            if let Some(carried) = carried {
+                return again.answer(carried, &self);
+            }
+            if let Err(e) = self.end_overdue(over).await {
+                return again.answer(Err(e), &self);
+            }
+            (asked, looked) = (again, None);
+        }
+        asked.answer(Err(Error::unavailable("names run out faster than they can be read: try again")), &self);
+    }
+
+    /// Those of `names` whose time is over.
+    fn overdue_of(&self, names: &[Name], looked: Option<&Vec<Resolved>>) -> Vec<Name> {
+        let found = names.iter().zip(looked.into_iter().flatten());
+        let over = found.filter(|(_, r)| r.entry.is_some_and(|entry| self.is_overdue(&entry)));
+        over.map(|(name, _)| name.clone()).collect()
+    }
+
     /// If memory knows all names: what they are bound to, registered, under one hold of the lock.
     fn look_hot(&self, asked: &ResolveMany) -> Option<Vec<Resolved>> {
         self.event(|m, now| {

@@ -39,13 +39,16 @@ impl Changed {
             match change {
                 Change::Blob { hash, meta } => _ = self.blobs.insert(hash, Some(meta)),
                 Change::BlobGone { hash } => _ = self.blobs.insert(hash, None),
-                Change::Bind { name, entry } => {
+                Change::Bind { name, entry } | Change::Rebind { name, entry } => {
                     self.names.insert(Bytes::copy_from_slice(name.as_bytes()), Some(entry.hash));
                 }
                 Change::Unbind { name } => {
                     self.names.insert(Bytes::copy_from_slice(name.as_bytes()), None);
                 }
-                Change::Inline { .. } | Change::InlineGone { .. } => {}
+                Change::Inline { .. }
+                | Change::InlineGone { .. }
+                | Change::Namespace(_)
+                | Change::NamespaceGone { .. } => {}
             }
         }
     }

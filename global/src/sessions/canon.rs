@@ -124,7 +124,8 @@ impl<J, R: Canonical> Sessions<J, R> {
         });
         into.put(op.drains);
         into.put(op.asynchronous);
-        op.spared.canon(into);
+        into.count(op.spared.len());
+        op.spared.iter().for_each(|name| name.canon(into));
         op.settled.canon(into);
         let age = now.since(op.marked_at).min(self.terms.ack_max + Duration::from_nanos(1));
         into.put(age.as_nanos() as u64);

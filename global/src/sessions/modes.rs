@@ -136,7 +136,7 @@ impl<J, R> Sessions<J, R> {
         }
         let Op { names, spared, upto, .. } = &self.ops[&no];
         // Of a COPY only the second name is bound.
-        let (names, upto) = (spared.as_ref().map_or_else(|| names.clone(), |to| vec![to.clone()]), *upto);
+        let (names, upto) = (if spared.is_empty() { names } else { spared }.clone(), *upto);
         let mut last: BTreeMap<SessionNo, (u64, Option<Moment>)> = BTreeMap::new();
         for name in names {
             for (session, until) in self.serving_absence(now, &name) {

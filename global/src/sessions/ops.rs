@@ -3,8 +3,8 @@
 use super::requests::Admission;
 use super::{Action, Answered, Caller, OpNo, SessionNo, Sessions};
 use dstore_shared::{
-    CopyResult, DeleteMode, Epoch, Error, Moment, Name, Outcome, Prefix, RequestId, Result, Revision,
-    SetOutcome,
+    CopyResult, Decision, DeleteMode, Epoch, Error, Moment, Name, Outcome, Prefix, RequestId, Result,
+    Revision, SetOutcome,
 };
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
@@ -45,7 +45,7 @@ pub(super) struct Op<J, R> {
     pub responders: Vec<Waiting<R>>,
     pub caller: Option<Caller>,
     pub drains: bool,
-    pub spared: Option<Name>,
+    pub spared: Vec<Name>,
     /// How many of its names an earlier op has, and how many earlier ops it waits for because of a prefix.
     pub blocked: usize,
     /// It is committed first and drained after (rule 27).
@@ -98,11 +98,12 @@ pub struct Submission<J, R> {
     pub id: RequestId,
     /// The names that it changes.
     pub names: Vec<Name>,
-    /// Whether holders must be waited for: true for everything but a SET that can only bind an absent name.
+    /// Whether holders must be waited for: true for everything but what can only bind absent names, or is expected to
+    /// (see [`Sessions::drain_first`]).
     pub drains: bool,
-    /// Of a COPY or RENAME: the name that it would bind, which is bound to something else or held by nobody. Its
-    /// holders are not waited for; if it comes to be bound, they are void.
-    pub spared: Option<Name>,
+    /// Those of the names whose holders are not waited for: they are bound only if they are absent, or only read, or
+    /// live longer. If one comes to be changed, they are void.
+    pub spared: Vec<Name>,
     /// When this attempt is answered.
     pub mode: DeleteMode,
     /// The work for the committer.
@@ -213,13 +214,14 @@ impl<J, R> Sessions<J, R> {
 
     fn fan_out(&mut self, now: Moment, no: OpNo) {
         let Op { names, prefix, spared, upto, .. } = &self.ops[&no];
-        let (names, spared, upto) = (names.clone(), spared.clone(), *upto);
+        let (names, upto) = (names.clone(), *upto);
+        let spared: HashSet<Name> = spared.iter().cloned().collect();
         if let Some(prefix) = prefix.clone() {
             return self.fan_out_prefix(no, &prefix, upto);
         }
         let mut last = std::collections::BTreeMap::new();
         for name in names {
-            let told: BTreeSet<SessionNo> = if spared.as_ref() == Some(&name) {
+            let told: BTreeSet<SessionNo> = if spared.contains(&name) {
                 // Nobody holds what it would bind; but somebody may serve that it is absent (rule 28).
                 self.serving_absence(now, &name).into_keys().collect()
             } else {
@@ -266,34 +268,51 @@ impl<J, R> Sessions<J, R> {
     ///
     /// `Err`: nothing was done, and the same request may come again.
     pub fn finish(&mut self, now: Moment, no: OpNo, result: &Result<Outcome>, head: Revision) {
+        self.finish_changed(now, no, result, head, &[]);
+    }
+
+    /// As [`Self::finish`], of a change that says itself which of its names it changed.
+    pub fn finish_changed(
+        &mut self,
+        now: Moment,
+        no: OpNo,
+        result: &Result<Outcome>,
+        head: Revision,
+        changed: &[Name],
+    ) {
         self.expire(now);
         let Some(mut op) = self.ops.remove(&no) else { return };
         self.head = self.head.max(head);
         self.finished += 1;
         let stored = matches!(result, Ok(Outcome::Set(SetOutcome::Stored(_))));
         let copied = matches!(result, Ok(Outcome::Copy(c) | Outcome::Rename(c)) if c.is_fresh());
+        let spared: HashSet<&Name> = op.spared.iter().collect();
+        let rebound: HashSet<&Name> = changed.iter().collect();
         for name in &op.names {
-            let spared = op.spared.as_ref() == Some(name);
-            if if spared { copied } else { op.drains && result.is_ok() || stored } {
+            let void = if spared.contains(name) { copied } else { op.drains && result.is_ok() || stored };
+            if void || rebound.contains(name) {
                 self.holders.clear(name);
             }
         }
         let cacheable =
             op.caller.filter(|_| stored).and_then(|caller| self.register_own(now, caller, &op.names));
         match result {
-            Ok(Outcome::Set(SetOutcome::NeedBlob)) | Err(_) => self.requests.not_done(op.id),
+            Ok(outcome) if needs_blob(outcome) => self.requests.not_done(op.id),
+            Err(_) => self.requests.not_done(op.id),
             Ok(outcome) => self.requests.finish(op.id, outcome.clone()),
         }
-        let effect = match result {
-            Ok(Outcome::Delete(done)) => done.removed.contains(&true),
-            Ok(Outcome::DeletePrefix(done)) => done.removed > 0,
-            // Also over a name of the same blob, which stays as it was: the first name is unbound.
-            Ok(Outcome::Copy(done) | Outcome::Rename(done)) => matches!(done.result, CopyResult::Done(_)),
-            Ok(Outcome::Set(_)) => true,
-            Err(_) => false,
-        };
+        let effect = !changed.is_empty()
+            || match result {
+                Ok(Outcome::Delete(done)) => done.removed.contains(&true),
+                Ok(Outcome::DeletePrefix(done)) => done.removed > 0,
+                // Also over a name of the same blob, which stays as it was: the first name is unbound.
+                Ok(Outcome::Copy(done) | Outcome::Rename(done)) => matches!(done.result, CopyResult::Done(_)),
+                Ok(Outcome::Set(_)) => stored,
+                Ok(Outcome::Transaction(_) | Outcome::Namespace(_)) | Err(_) => false,
+            };
         if op.drains && effect {
-            self.log.push(now, head, op.names.clone(), op.prefix.clone());
+            let voided = if changed.is_empty() { op.names.clone() } else { changed.to_vec() };
+            self.log.push(now, head, voided, op.prefix.clone());
         }
         if let Ok(outcome) = result
             && op.asynchronous
@@ -308,6 +327,23 @@ impl<J, R> Sessions<J, R> {
         self.answer_all(no, responders, result, (cacheable, None));
         self.pass_on(now, no, &op.names);
         self.pass_prefixes(now, no, &op);
+    }
+
+    /// The committer would not do an op: it would change what holders may serve who were not waited for. They are,
+    /// now; its names stay busy all the while, and nobody has come to hold them since they were marked (rules 6, 7).
+    pub fn drain_first(&mut self, now: Moment, no: OpNo, job: J) {
+        self.expire(now);
+        let head = self.head;
+        let Some(op) = self.ops.get_mut(&no).filter(|op| op.stage == Stage::Committing) else { return };
+        (op.stage, op.marked_at, op.upto) = (Stage::Draining, now, head);
+        (op.drains, op.spared, op.job) = (true, Vec::new(), Some(job));
+        if self.absences_kept {
+            // Of the first wait, which a term may have ended: what is acknowledged of it now says nothing of the second.
+            self.absences.retain(|(_, other, _)| *other != no);
+            self.by_no.values_mut().for_each(|session| session.owed.retain(|_, other| *other != no));
+        }
+        self.fan_out(now, no);
+        self.commit_if_drained(now, no);
     }
 
     /// Registers who SET a name as its holder (rule 23).
@@ -373,5 +409,14 @@ impl<J, R> Sessions<J, R> {
             let responders = std::mem::take(&mut op.responders);
             self.answer_all(no, responders, &Err(error.clone()), (None, None));
         }
+    }
+}
+
+/// Whether nothing was done for want of a blob: the same request may come again.
+fn needs_blob(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Set(SetOutcome::NeedBlob) => true,
+        Outcome::Transaction(done) => matches!(done.decision, Decision::NeedBlobs(_)),
+        _ => false,
     }
 }

@@ -7,7 +7,7 @@
 use super::OpNo;
 use dstore_shared::canon::{Canon, Canonical, Sort};
 use dstore_shared::limits::{OUTCOME_TTL, OUTCOMES_PER_CLIENT};
-use dstore_shared::{Born, ClientId, Error, Outcome, RequestId, Result};
+use dstore_shared::{Born, ClientId, Decision, Error, Outcome, RequestId, Result, StepOutcome};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 
@@ -38,6 +38,10 @@ impl State {
     fn weight(&self) -> usize {
         match self {
             Self::Done(Outcome::Delete(done)) => WEIGHT + done.removed.len(),
+            Self::Done(Outcome::Transaction(done)) => match &done.decision {
+                Decision::Done(steps) => WEIGHT + steps.len() * size_of::<StepOutcome>(),
+                Decision::Aborted(_) | Decision::NeedBlobs(_) => WEIGHT,
+            },
             _ => WEIGHT,
         }
     }

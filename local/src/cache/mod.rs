@@ -22,7 +22,7 @@ mod names;
 mod table;
 
 use blobs::{Blobs, Resident};
-use dstore_shared::{Blob, BlobHash, Entry, Name, Prefix, RegSeq, Revision};
+use dstore_shared::{Blob, BlobHash, Entry, Moment, Name, Prefix, RegSeq, Revision};
 use eviction::{Evictable, Eviction, Uses};
 pub use gone::Left;
 pub use names::Cursor;
@@ -64,6 +64,8 @@ pub struct Hit {
     pub entry: Entry,
     /// The bytes; `blob.id() == entry.hash`.
     pub blob: Blob,
+    /// To be served before this moment only, also under a valid lease.
+    pub until: Moment,
 }
 
 /// Names that an admission pushed out, each with the registration it had: Global is to be told by DROP.
@@ -216,13 +218,28 @@ impl Cache {
 
     /// Holds `name` with its binding, to be served in `era`, unless a newer binding is held. If the very
     /// binding is held already, the newer registration and era count (rules 10 and 20).
+    ///
+    /// A name with a time to live is held and not served: see [`Cache::install_until`].
     pub fn install(&self, name: &Name, entry: Entry, blob: &Blob, reg_seq: RegSeq, era: u64) -> Admission {
+        let until = if entry.expires_at.is_some() { Moment::ZERO } else { Moment::MAX };
+        self.install_until(name, (entry, until), blob, reg_seq, era)
+    }
+
+    /// As [`Cache::install`], to be served before `until` only.
+    pub fn install_until(
+        &self,
+        name: &Name,
+        (entry, until): (Entry, Moment),
+        blob: &Blob,
+        reg_seq: RegSeq,
+        era: u64,
+    ) -> Admission {
         let kept = blobs::compact(blob);
         let mut ledger = self.ledger.lock();
         if (blob.id(), blob.size()) != (entry.hash, entry.size) {
             return ledger.refuse(Refusal::Mismatch);
         }
-        match self.names.compare(name, &entry, reg_seq, era) {
+        match self.names.compare(name, (&entry, until), reg_seq, era) {
             Comparison::Older(held) => return ledger.refuse(Refusal::Older(held)),
             Comparison::Same => return Admission::Installed { evicted: Evicted::new() },
             Comparison::Newer => self.remove(&mut ledger, name, |_| true),
@@ -236,6 +253,7 @@ impl Cache {
             blob: resident.blob().clone(),
             bind_rev: entry.bind_rev,
             expires_at: entry.expires_at,
+            until,
             reg_seq,
             era,
             number: resident.number(),
@@ -352,7 +370,7 @@ impl Cache {
     #[inline]
     fn found(&self, held: &Held) -> Hit {
         self.uses.note(held.number);
-        Hit { entry: held.entry(), blob: held.blob.clone() }
+        Hit { entry: held.entry(), blob: held.blob.clone(), until: held.until }
     }
 
     fn is_oversize(&self, charge: u64) -> bool {

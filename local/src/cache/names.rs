@@ -7,7 +7,7 @@
 
 use super::SHARDS;
 use dashmap::DashMap;
-use dstore_shared::{Blob, Entry, Name, RegSeq, Revision};
+use dstore_shared::{Blob, Entry, Moment, Name, RegSeq, Revision};
 use slab::Slab;
 use std::mem::size_of;
 
@@ -28,6 +28,8 @@ pub(super) struct Held {
     pub(super) blob: Blob,
     pub(super) bind_rev: Revision,
     pub(super) expires_at: Option<u64>,
+    /// When its time is over by this node's clock; the end of all time if it lives for ever.
+    pub(super) until: Moment,
     pub(super) reg_seq: RegSeq,
     pub(super) era: u64,
     /// Where the blob's uses are counted.
@@ -73,7 +75,13 @@ impl Names {
     }
 
     /// Compares the binding `entry` with the one held; if they are the same, renews the one held.
-    pub(super) fn compare(&self, name: &Name, entry: &Entry, reg_seq: RegSeq, era: u64) -> Comparison {
+    pub(super) fn compare(
+        &self,
+        name: &Name,
+        (entry, until): (&Entry, Moment),
+        reg_seq: RegSeq,
+        era: u64,
+    ) -> Comparison {
         let Some(mut held) = self.0.get_mut(name.as_bytes()) else { return Comparison::Newer };
         if held.bind_rev > entry.bind_rev {
             return Comparison::Older(held.bind_rev);
@@ -82,7 +90,8 @@ impl Names {
             return Comparison::Newer;
         }
         if held.reg_seq < reg_seq {
-            held.expires_at = entry.expires_at; // a longer life is no new binding (rule 9)
+            held.expires_at = entry.expires_at;
+            held.until = until;
         }
         held.renew(reg_seq, era);
         Comparison::Same

@@ -46,6 +46,8 @@ pub(super) struct Flight<W> {
     reg_seq: RegSeq,
     /// Not later than its first sending.
     sent_at: Moment,
+    /// What it found is to be served before this moment only.
+    until: Moment,
     /// INVs of its name that came while it was out covered bindings up to this.
     poison: Option<Revision>,
     /// Kept to be sent again.
@@ -138,7 +140,8 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
             Command::Delete { .. }
             | Command::DeletePrefix { .. }
             | Command::Copy { .. }
-            | Command::Rename { .. } => None,
+            | Command::Rename { .. }
+            | Command::Apply(_) => None,
         };
         let keep = name.is_some() && own.is_some();
         let flight =
@@ -196,6 +199,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         }
         let request = Request { flight: id, epoch: Epoch::default(), reg_seq, ask };
         let (state, epoch, late, sent_at) = (State::Waiting, None, Vec::new(), Moment::ZERO);
+        let until = Moment::MAX;
         let flight = Flight {
             sort,
             name,
@@ -203,6 +207,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
             epoch,
             reg_seq,
             sent_at,
+            until,
             poison: None,
             request,
             own: None,
@@ -235,7 +240,9 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         let gets = || self.out(name).filter(|f| f.sort == Sort::Get);
         let unsent = gets().find(|f| matches!(f.state, State::Waiting));
         let shared = || {
-            let current = |f: &&Flight<W>| f.epoch.is_some() && f.epoch == self.epoch && f.poison.is_none();
+            let current = |f: &&Flight<W>| {
+                f.epoch.is_some() && f.epoch == self.epoch && f.poison.is_none() && now < f.until
+            };
             gets().filter(current).find(|f| matches!(f.state, State::Sent | State::Found(_, true)))
         };
         let lease = self.is_valid(now);
@@ -273,6 +280,12 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
     /// A Resolve was answered. Early waiters are served; late ones only by an answer that may be cached,
     /// while the lease is valid; the others share a new flight (rule 22).
     pub fn resolved(&mut self, now: Moment, id: FlightId, answer: Resolved) {
+        self.resolved_at(now, id, answer, 0);
+    }
+
+    /// As [`Self::resolved`], answered at journal time `journal_ms`. Without that nothing with a time to live is
+    /// served again.
+    pub fn resolved_at(&mut self, now: Moment, id: FlightId, answer: Resolved, journal_ms: u64) {
         let epoch = self.epoch;
         let valid = self.is_valid(now);
         let keeps_absent = self.absences.is_some();
@@ -289,8 +302,9 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         let absent_until = flight.sent_at + Absences::term();
         let holds = answer.entry.is_some() || keeps_absent && now < absent_until;
         let registered = current && flight.sort == Sort::Get && holds;
+        flight.until = served_until(flight.sent_at, answer.entry.as_ref(), journal_ms);
         let mut again = Vec::new();
-        if registered && valid {
+        if registered && valid && now < flight.until {
             flight.early.append(&mut flight.late);
         } else {
             again = std::mem::take(&mut flight.late);
@@ -357,6 +371,17 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         {
             self.send_flight(id);
         }
+    }
+
+    /// Until when what a flight has found may be served.
+    pub fn until(&self, id: FlightId) -> Moment {
+        self.flights.get(&id).map_or(Moment::ZERO, |flight| flight.until)
+    }
+
+    /// As [`Self::until`], of a change that bound a name to `entry` and was answered at journal time `journal_ms`.
+    pub fn until_of(&self, id: FlightId, entry: &Entry, journal_ms: u64) -> Moment {
+        let sent_at = self.flights.get(&id).map_or(Moment::ZERO, |flight| flight.sent_at);
+        served_until(sent_at, Some(entry), journal_ms)
     }
 
     /// The blob of a found binding is at hand. If the answer may still be cached, `install` is called with
@@ -460,6 +485,16 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
             }
         }
         Some(flight)
+    }
+}
+
+/// Until when a binding that was asked for at `sent_at` may be served: what it had to live at journal time
+/// `journal_ms`, when it was answered, counted from the asking and shortened by the bound on clock rate error.
+fn served_until(sent_at: Moment, entry: Option<&Entry>, journal_ms: u64) -> Moment {
+    match entry.and_then(|entry| entry.left(journal_ms)) {
+        None => Moment::MAX,
+        Some(_) if journal_ms == 0 => Moment::ZERO,
+        Some(left) => sent_at + super::session::shortened(left),
     }
 }
 

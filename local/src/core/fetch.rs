@@ -174,8 +174,11 @@ impl Core {
         dstore_sys::failpoint!("local::install::before");
         let (waiters, cached) = self.event(|c, _| {
             let mut evicted = Evicted::new();
+            let until = c.until(flight);
             let done = c.complete(flight, |reg_seq, era| {
-                blob.is_some_and(|blob| self.install(name, entry, blob, (reg_seq, era), &mut evicted))
+                blob.is_some_and(|blob| {
+                    self.install(name, (entry, until), blob, (reg_seq, era), &mut evicted)
+                })
             });
             c.dropped(evicted);
             done

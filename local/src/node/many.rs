@@ -13,8 +13,7 @@ use super::{Bound, Node, unknown};
 use crate::blob_flight::Landed;
 use crate::core::ReadMany;
 use dstore_proto::store::{
-    Body, Found, FoundMany, Provenance, SetOne, SetReply, Stat, StatMany, Tier, check_bytes, check_names,
-    check_sets,
+    Body, Found, FoundMany, SetOne, SetReply, Stat, StatMany, Tier, check_bytes, check_names, check_sets,
 };
 use dstore_proto::store::{BodyStream, Slice};
 use dstore_shared::frame::Resolved;
@@ -52,11 +51,11 @@ impl Node {
 
     /// `None`: a binding has changed meanwhile.
     async fn try_found_many(&self, names: &[Name]) -> Result<Option<FoundMany>> {
-        let Looked { hits, missing } = self.hits(names, |entry, blob| (entry, blob));
+        let Looked { hits, missing } = self.hits(names, |entry, blob| (entry, blob), |_| true);
         if missing.is_empty() {
             let entries = hits.iter().flatten().map(|(entry, _)| *entry);
             let Some(revision) = self.still_hit(names, entries.map(Some)) else { return Ok(None) };
-            return merged(hits, Vec::new(), revision).map(Some);
+            return self.merged(hits, Vec::new(), revision).map(Some);
         }
         let ReadMany { resolved, values } = self.core.read_many(&missing)?;
         let resolved = self.answer(Ok(resolved)).await?;
@@ -79,13 +78,13 @@ impl Node {
                 }
                 found.push(resolved.entry.map(|entry| {
                     let body = looked.blob.map_or_else(|| self.fetched_later(entry), Body::Blob);
-                    let from = Provenance::new(Tier::Global, looked.cached, revision);
+                    let from = self.of(&entry, (Tier::Global, looked.cached), revision);
                     Found { entry, from, body }
                 }));
             }
             Some(found)
         };
-        found.map(|found| merged(hits, found, revision)).transpose()
+        found.map(|found| self.merged(hits, found, revision)).transpose()
     }
 
     /// All of them as Global has them, at one revision; nothing is kept but blobs.
@@ -107,7 +106,7 @@ impl Node {
         let bodies = resolved.iter().cloned().map(|resolved| async move {
             let Some(entry) = resolved.entry else { return Ok(Some(None)) };
             let Some(body) = self.body(entry, resolved.carried).await? else { return Ok(None) };
-            let from = Provenance::new(Tier::Global, false, resolved.head);
+            let from = self.of(&entry, (Tier::Global, false), resolved.head);
             Ok(Some(Some(Found { entry, from, body })))
         });
         let found: Vec<Option<Option<Found>>> = stream::iter(bodies).buffered(FETCHES).try_collect().await?;
@@ -146,19 +145,24 @@ impl Node {
 
     pub(super) async fn stats(&self, names: Vec<Name>) -> Result<StatMany> {
         check_names(&names)?;
-        let (entries, revision) = self.entries(&names).await?;
+        let (entries, revision) = self.entries(&names, |entry| entry.expires_at.is_none()).await?;
         let stat = |(entry, tier): (Entry, Tier)| {
-            let from = Provenance::new(tier, tier == Tier::Local, revision);
+            let from = self.of(&entry, (tier, tier == Tier::Local), revision);
             Stat { entry, from }
         };
         Ok(StatMany { stats: entries.into_iter().map(|entry| entry.map(stat)).collect(), revision })
     }
 
-    /// What each of `names` is bound to, and who knew it, all as of one revision.
-    pub(super) async fn entries(&self, names: &[Name]) -> Result<(Vec<Option<(Entry, Tier)>>, Revision)> {
+    /// What each of `names` is bound to, and who knew it, all as of one revision. Of what is held only what is
+    /// `good` counts.
+    pub(super) async fn entries(
+        &self,
+        names: &[Name],
+        good: impl Fn(&Entry) -> bool,
+    ) -> Result<(Vec<Option<(Entry, Tier)>>, Revision)> {
         for attempt in 0..=ATTEMPTS_MAX {
             let looked = if attempt < ATTEMPTS_MAX {
-                self.hits(names, |entry, _| entry)
+                self.hits(names, |entry, _| entry, &good)
             } else {
                 Looked { hits: vec![None; names.len()], missing: names.to_vec() }
             };
@@ -182,8 +186,16 @@ impl Node {
         Err(Error::internal("names without a hit have changed: report this"))
     }
 
-    fn hits<T>(&self, names: &[Name], keep: impl Fn(Entry, Blob) -> T) -> Looked<T> {
-        let hit = |name: &Name| self.core.hit(name.as_bytes()).map(|hit| keep(hit.entry, hit.blob));
+    fn hits<T>(
+        &self,
+        names: &[Name],
+        keep: impl Fn(Entry, Blob) -> T,
+        good: impl Fn(&Entry) -> bool,
+    ) -> Looked<T> {
+        let hit = |name: &Name| {
+            let hit = self.core.hit(name.as_bytes()).filter(|hit| good(&hit.entry));
+            hit.map(|hit| keep(hit.entry, hit.blob))
+        };
         let hits: Vec<Option<T>> = names.iter().map(hit).collect();
         let missing = names.iter().zip(&hits).filter(|(_, hit)| hit.is_none()).map(|(name, _)| name.clone());
         Looked { missing: missing.collect(), hits }
@@ -230,22 +242,23 @@ impl Node {
             _ => Err(Error::internal("global answered a COPY with another outcome: report this")),
         }
     }
-}
 
-/// Hits, and in the gaps between them what was resolved.
-fn merged(
-    hits: Vec<Option<(Entry, Blob)>>,
-    found: Vec<Option<Found>>,
-    revision: Revision,
-) -> Result<FoundMany> {
-    check_bytes(hits.iter().flatten().map(|(entry, _)| entry))?;
-    let mut found = found.into_iter();
-    let each = |hit: Option<(Entry, Blob)>| match hit {
-        Some((entry, blob)) => {
-            let from = Provenance::new(Tier::Local, true, revision);
-            Some(Found { entry, from, body: Body::Blob(blob) })
-        }
-        None => found.next().flatten(),
-    };
-    Ok(FoundMany { found: hits.into_iter().map(each).collect(), revision })
+    /// Hits, and in the gaps between them what was resolved.
+    fn merged(
+        &self,
+        hits: Vec<Option<(Entry, Blob)>>,
+        found: Vec<Option<Found>>,
+        revision: Revision,
+    ) -> Result<FoundMany> {
+        check_bytes(hits.iter().flatten().map(|(entry, _)| entry))?;
+        let mut found = found.into_iter();
+        let each = |hit: Option<(Entry, Blob)>| match hit {
+            Some((entry, blob)) => {
+                let from = self.of(&entry, (Tier::Local, true), revision);
+                Some(Found { entry, from, body: Body::Blob(blob) })
+            }
+            None => found.next().flatten(),
+        };
+        Ok(FoundMany { found: hits.into_iter().map(each).collect(), revision })
+    }
 }

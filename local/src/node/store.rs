@@ -4,15 +4,17 @@ use super::{Bound, Node, WATCHES_MAX, away_for, unknown};
 use crate::core::stopped;
 use dstore_proto::store::{
     Body, DeleteReply, Found, FoundMany, ListQuery, Listing, Provenance, SetOne, SetReply, Slice, Stat,
-    StatMany, Status, Store, Target, Tier, check_exists,
+    StatMany, Status, Store, Target, Tier, check_exists, fitting,
 };
 use dstore_proto::watch::{WatchQuery, Watching};
 use dstore_shared::limits::{DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX};
 use dstore_shared::{
-    BlobHash, Command, CopyOutcome, DeleteMode, Entry, Error, Name, Outcome, Prefix, PrefixOutcome,
-    RequestId, Result, Revision, SetOutcome,
+    BlobHash, Command, CopyOutcome, DeleteMode, Entry, Error, Name, Namespace, NamespaceInfo,
+    NamespaceOutcome, NamespaceSpec, Outcome, Prefix, PrefixOutcome, RequestId, Result, Revision, SetOutcome,
+    Transaction, TransactionOutcome,
 };
 use futures_util::StreamExt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -112,13 +114,41 @@ impl Store for Node {
         self.copied(id, Command::Rename { from, to }).await
     }
 
+    async fn apply(&self, id: RequestId, transaction: Transaction) -> Result<TransactionOutcome> {
+        let transaction = fitting(self, transaction).await?;
+        let command = Command::Apply(transaction);
+        match self.answer(self.core.change(id, command, None)).await.map_err(unknown)?.outcome {
+            Outcome::Transaction(done) => Ok(Arc::unwrap_or_clone(done)),
+            _ => Err(Error::internal("global answered a transaction with another outcome: report this")),
+        }
+    }
+
+    async fn namespaces(&self) -> Result<Vec<NamespaceInfo>> {
+        self.in_time(self.core.link.namespaces()).await?.map_err(|_| self.away())?
+    }
+
+    async fn create_namespace(
+        &self,
+        id: RequestId,
+        namespace: Namespace,
+        spec: NamespaceSpec,
+    ) -> Result<NamespaceOutcome> {
+        let created = self.in_time(self.core.link.create_namespace(id, &namespace, spec)).await?;
+        created.map_err(|_| self.away()).and_then(|done| done).map_err(unknown)
+    }
+
+    async fn drop_namespace(&self, id: RequestId, namespace: Namespace) -> Result<NamespaceOutcome> {
+        let dropped = self.in_time(self.core.link.drop_namespace(id, &namespace)).await?;
+        dropped.map_err(|_| self.away()).and_then(|done| done).map_err(unknown)
+    }
+
     async fn stat_many(&self, names: Vec<Name>) -> Result<StatMany> {
         self.stats(names).await
     }
 
     async fn exists(&self, names: Vec<Name>) -> Result<Vec<bool>> {
         check_exists(&names)?;
-        let (entries, _) = self.entries(&names).await?;
+        let (entries, _) = self.entries(&names, |_| true).await?;
         Ok(entries.iter().map(Option::is_some).collect())
     }
 

@@ -128,7 +128,7 @@ impl State {
         }
         let caller = (sets && reg_seq.0 > 0).then_some(Caller { epoch, reg_seq });
         let job = Job { id, command };
-        let (drains, spared, mode) = (!sets, None, DeleteMode::Strict);
+        let (drains, spared, mode) = (!sets, Vec::new(), DeleteMode::Strict);
         let change = Submission { id, names, drains, spared, mode, job, caller, responder: to };
         self.at_global(|m, now| m.submit(now, change));
     }

@@ -82,7 +82,8 @@ impl From<Provenance> for wire::Provenance {
         let tier = wire::Tier::from(from.tier).into();
         let stale_ms = from.stale_for.map(millis_up);
         let loss_ms = from.loss.map_or(0, millis_up);
-        Self { tier, cached: from.cached, revision: from.revision.0, stale_ms, loss_ms }
+        let journal_ms = from.journal_ms.unwrap_or(0);
+        Self { tier, cached: from.cached, revision: from.revision.0, stale_ms, loss_ms, journal_ms }
     }
 }
 
@@ -98,6 +99,7 @@ impl TryFrom<wire::Provenance> for Provenance {
             revision: Revision(from.revision),
             stale_for,
             loss: bound_from(from.loss_ms),
+            journal_ms: (from.journal_ms > 0).then_some(from.journal_ms),
         })
     }
 }

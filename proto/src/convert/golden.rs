@@ -171,7 +171,7 @@ fn requests() -> Vec<(&'static str, Vec<Request>)> {
 }
 
 fn replies() -> Vec<(&'static str, Vec<Reply>)> {
-    let reply = |answer| vec![Reply { flight: FlightId(10), answer, born: born() }];
+    let reply = |answer| vec![Reply { flight: FlightId(10), answer, born: born(), journal_ms: 0 }];
     let set = |outcome| {
         reply(Answer::Changed { outcome: Outcome::Set(outcome), cacheable: Some(epoch()), stale: None })
     };

@@ -10,6 +10,7 @@ mod request;
 mod session;
 #[cfg(test)]
 mod tests;
+mod transaction;
 mod watch;
 
 pub(crate) use door::{
@@ -18,6 +19,10 @@ pub(crate) use door::{
 };
 pub(crate) use request::{pack_replies, pack_requests, read_replies, read_requests};
 pub(crate) use session::{down_from, down_to, up_from, up_to};
+pub(crate) use transaction::{
+    applied_from, applied_to, apply_to, create_namespace_to, drop_namespace_to, named_namespace,
+    namespaces_from, namespaces_to, spec_from, transaction_from,
+};
 pub(crate) use watch::{history_from, watch_header};
 
 use crate::wire;

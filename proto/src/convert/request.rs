@@ -3,6 +3,7 @@
 //! A batch costs a handful of allocations to pack, however many requests are in it: this is the path of
 //! every miss.
 
+use super::transaction::{applied_from, applied_to, apply_to, transaction_from};
 use super::{Packer, bound_from, carried, epoch_or_none, millis_up, mode_from, mode_to, need, packed_name};
 use crate::{status, wire};
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use dstore_shared::{
     Blob, BlobHash, Command, DeleteOutcome, Entry, Epoch, Error, FlightId, Name, Outcome, Prefix,
     PrefixOutcome, RegSeq, RequestId, Result, Revision, SetOutcome,
 };
+use std::sync::Arc;
 
 /// Bytes of hashes and identities of one request or reply.
 const SHORT_FIELDS: usize = 96;
@@ -78,6 +80,9 @@ fn request_to(packer: &mut Packer, request: Request) -> Result<wire::Request> {
         Ask::Change { id, command: Command::DeletePrefix { prefix } } => {
             Wire::DelPrefix(wire::DelPrefix { id: Some(packer.request_id(&id)), prefix: prefix.packed() })
         }
+        Ask::Change { id, command: Command::Apply(transaction) } => {
+            Wire::Apply(apply_to(packer, &id, &transaction))
+        }
     };
     let epoch = packer.epoch(request.epoch);
     Ok(wire::Request { flight: request.flight.0, epoch, reg_seq: request.reg_seq.0, ask: Some(ask) })
@@ -137,6 +142,10 @@ fn request_from(request: wire::Request) -> Result<Request> {
         Wire::DelPrefix(del) => {
             let command = Command::DeletePrefix { prefix: Prefix::from_packed(&del.prefix)? };
             Ask::Change { id: need(del.id, "id")?.try_into()?, command }
+        }
+        Wire::Apply(apply) => {
+            let command = Command::Apply(transaction_from(apply.transaction)?);
+            Ask::Change { id: need(apply.id, "id")?.try_into()?, command }
         }
     };
     let (flight, reg_seq) = (FlightId(request.flight), RegSeq(request.reg_seq));
@@ -203,12 +212,21 @@ fn reply_to(packer: &mut Packer, reply: Reply) -> wire::Reply {
         Answer::Changed { outcome: Outcome::DeletePrefix(PrefixOutcome { removed, revision }), .. } => {
             Wire::PrefixDeleted(wire::DeletePrefixResponse { removed, revision: revision.0, loss_ms: 0 })
         }
-        Answer::Failed(error) => Wire::Failed(wire::Failed {
-            detail: Some(status::detail(&error)),
-            message: error.message().to_owned(),
-        }),
+        Answer::Changed { outcome: Outcome::Transaction(outcome), .. } => {
+            Wire::Applied(applied_to(packer, &outcome))
+        }
+        // Nobody asks for it on this stream.
+        Answer::Changed { outcome: Outcome::Namespace(_), .. } => {
+            Wire::Failed(failed_to(&Error::internal("a change came to the outcome of another: report this")))
+        }
+        Answer::Failed(error) => Wire::Failed(failed_to(&error)),
     };
-    wire::Reply { flight: reply.flight.0, born: Some(packer.born(reply.born)), answer: Some(answer) }
+    let (born, journal_ms) = (Some(packer.born(reply.born)), reply.journal_ms);
+    wire::Reply { flight: reply.flight.0, born, journal_ms, answer: Some(answer) }
+}
+
+fn failed_to(error: &Error) -> wire::Failed {
+    wire::Failed { detail: Some(status::detail(error)), message: error.message().to_owned() }
 }
 
 fn resolved_to(packer: &mut Packer, resolved: Resolved) -> wire::Resolved {
@@ -253,12 +271,13 @@ fn reply_from(reply: wire::Reply) -> Result<Reply> {
             let outcome = PrefixOutcome { removed, revision: Revision(revision) };
             Answer::Changed { outcome: Outcome::DeletePrefix(outcome), cacheable: None, stale: None }
         }
+        Wire::Applied(done) => copied(Outcome::Transaction(Arc::new(applied_from(done)?))),
         Wire::Failed(failed) => {
             Answer::Failed(status::from_detail(&need(failed.detail, "detail")?, &failed.message))
         }
     };
     let born = need(reply.born, "born")?.try_into()?;
-    Ok(Reply { flight: FlightId(reply.flight), answer, born })
+    Ok(Reply { flight: FlightId(reply.flight), answer, born, journal_ms: reply.journal_ms })
 }
 
 fn copied(outcome: Outcome) -> Answer {

@@ -244,6 +244,7 @@ fn changed() -> impl Strategy<Value = Answer> {
 
 fn reply() -> impl Strategy<Value = Reply> {
     (any::<u64>(), answer(), born()).prop_map(|(flight, answer, born)| Reply {
+        journal_ms: flight / 2,
         flight: FlightId(flight),
         answer,
         born,
@@ -381,8 +382,12 @@ fn a_reply_with_damaged_bytes_fails_alone() {
     let blob = Blob::hash("hello");
     let found =
         Resolved { entry: Some(entry(&blob)), carried: Some(blob), cacheable: None, head: Revision(1) };
-    let reply =
-        |n| Reply { flight: FlightId(n), answer: Answer::Resolved(found.clone()), born: Born::default() };
+    let reply = |n| Reply {
+        flight: FlightId(n),
+        answer: Answer::Resolved(found.clone()),
+        born: Born::default(),
+        journal_ms: 0,
+    };
     let mut batch = pack_replies(vec![reply(1), reply(2)]).expect("small");
     let Some(wire::reply::Answer::Resolved(first)) = &mut batch.replies[0].answer else {
         panic!("a resolve was packed")

@@ -3,7 +3,9 @@
 use super::host::{FETCH, STAGE};
 use super::{Frames, NotGlobal, cut, frames, frames_or};
 use crate::bulk::{self, Receiving};
-use crate::convert::{down_from, pack_requests, read_replies, up_to};
+use crate::convert::{
+    create_namespace_to, down_from, drop_namespace_to, namespaces_from, pack_requests, read_replies, up_to,
+};
 use crate::dial::{Channel, Dial};
 use crate::loss::Noted;
 use crate::remote_store::{in_time, send_all};
@@ -18,7 +20,10 @@ use crate::wire::store_client::StoreClient;
 use bytes::{Bytes, BytesMut};
 use dstore_shared::frame::{Down, Reply, Request, Up};
 use dstore_shared::limits::WATCHES_PER_CONNECTION;
-use dstore_shared::{BlobHash, BlobHasher, Error, GROUP_BYTES, Outline, Result};
+use dstore_shared::{
+    BlobHash, BlobHasher, Error, GROUP_BYTES, Namespace, NamespaceInfo, NamespaceOutcome, NamespaceSpec,
+    Outline, RequestId, Result,
+};
 use dstore_sys::Sys;
 use dstore_sys::net::Address;
 use dstore_sys::tasks::Tasks;
@@ -172,6 +177,41 @@ impl LinkClient {
         let mut store = self.store.clone();
         let page = in_time(self.call, async { store.list(wire::ListRequest::from(query)).await }).await?;
         page.into_inner().try_into()
+    }
+
+    /// Global's namespaces.
+    ///
+    /// # Errors
+    /// As [`Store::namespaces`](crate::store::Store::namespaces).
+    pub async fn namespaces(&self) -> Result<Vec<NamespaceInfo>> {
+        let mut store = self.store.clone();
+        let told = in_time(self.call, async { store.namespaces(wire::NamespacesRequest {}).await }).await?;
+        namespaces_from(told.into_inner())
+    }
+
+    /// Creates a namespace at Global.
+    ///
+    /// # Errors
+    /// As [`Store::create_namespace`](crate::store::Store::create_namespace).
+    pub async fn create_namespace(
+        &self,
+        id: RequestId,
+        namespace: &Namespace,
+        spec: NamespaceSpec,
+    ) -> Result<NamespaceOutcome> {
+        let (mut store, request) = (self.store.clone(), create_namespace_to(&id, namespace, spec));
+        let done = in_time(self.call, async { store.create_namespace(request).await }).await?;
+        done.into_inner().try_into()
+    }
+
+    /// Drops a namespace at Global.
+    ///
+    /// # Errors
+    /// As [`Store::drop_namespace`](crate::store::Store::drop_namespace).
+    pub async fn drop_namespace(&self, id: RequestId, namespace: &Namespace) -> Result<NamespaceOutcome> {
+        let (mut store, request) = (self.store.clone(), drop_namespace_to(&id, namespace));
+        let done = in_time(self.call, async { store.drop_namespace(request).await }).await?;
+        done.into_inner().try_into()
     }
 
     /// Watches Global's names.

@@ -15,7 +15,7 @@ pub(crate) use host::{LinkService, STAGE};
 use crate::status::from_status;
 use dstore_shared::frame::{Answer, Ask, Reply, Request, Resolved};
 use dstore_shared::limits::{BATCH_BYTES_MAX, BATCH_LEN_MAX};
-use dstore_shared::{Command, Error, Outcome, Result};
+use dstore_shared::{Command, Decision, Error, Outcome, Result};
 use futures_util::stream::{self, Stream, StreamExt};
 use std::pin::Pin;
 use tonic::Status;
@@ -89,6 +89,10 @@ impl Weight for Request {
                     command: Command::Copy { from, to } | Command::Rename { from, to }, ..
                 } => from.as_bytes().len() + to.as_bytes().len(),
                 Ask::Change { command: Command::DeletePrefix { prefix }, .. } => prefix.as_bytes().len(),
+                Ask::Change { command: Command::Apply(transaction), .. } => {
+                    let parts = transaction.guards.len() + transaction.steps.len();
+                    transaction.weight() + parts * STEP_WEIGHT
+                }
             }
     }
 }
@@ -103,12 +107,21 @@ impl Weight for Reply {
                     all.iter().map(|resolved| RESOLVED_WEIGHT + carried(resolved)).sum()
                 }
                 Answer::Changed { outcome: Outcome::Delete(outcome), .. } => outcome.removed.len(),
+                Answer::Changed { outcome: Outcome::Transaction(outcome), .. } => match &outcome.decision {
+                    Decision::Done(steps) => steps.len() * STEP_DONE_WEIGHT,
+                    Decision::NeedBlobs(steps) => steps.len() * 5,
+                    Decision::Aborted(_) => 0,
+                },
                 Answer::Changed { .. } => 0,
                 Answer::Failed(error) => error.message().len(),
             }
     }
 }
 
+/// What a guard or step has at most besides its names and what it carries: a hash, a size, a time to live.
+const STEP_WEIGHT: usize = 96;
+/// What a step has at most in the reply: two entries and a number.
+const STEP_DONE_WEIGHT: usize = 168;
 /// What one name of a resolve of many has at most in the reply, besides carried bytes.
 const RESOLVED_WEIGHT: usize = 128;
 

@@ -50,7 +50,7 @@ fn answer(request: Request) -> Reply {
     let Ask::Resolve { name, cache, .. } = request.ask else { panic!("the test only resolves") };
     let (entry, cacheable) = (Some(entry_of(&name)), cache.then_some(request.epoch));
     let found = Resolved { entry, carried: None, cacheable, head: Revision(1) };
-    Reply { flight: request.flight, answer: Answer::Resolved(found), born: Born::default() }
+    Reply { flight: request.flight, answer: Answer::Resolved(found), born: Born::default(), journal_ms: 0 }
 }
 
 /// Counts the sessions whose streams are alive.

@@ -138,7 +138,7 @@ impl Source {
                 };
                 for change in commit.changes {
                     let (name, entry) = match change {
-                        Change::Bind { name, entry } => (name, Some(entry)),
+                        Change::Bind { name, entry } | Change::Rebind { name, entry } => (name, Some(entry)),
                         Change::Unbind { name } => (name, None),
                         _ => continue,
                     };

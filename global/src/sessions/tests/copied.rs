@@ -16,7 +16,7 @@ impl Table {
         let n = self.ids.len() as u64 + 1;
         let id = RequestId { client: ClientId(7), n, born: self.m.born(at(ms)) };
         self.ids.insert(label, (id, None));
-        let (names, spared) = (vec![name(from), name(to)], Some(name(to)));
+        let (names, spared) = (vec![name(from), name(to)], vec![name(to)]);
         let change = Submission {
             id,
             names,

@@ -252,7 +252,7 @@ impl Table {
                 id,
                 names,
                 drains,
-                spared: None,
+                spared: Vec::new(),
                 mode: self.mode,
                 job: label,
                 caller,
@@ -328,6 +328,8 @@ fn told(action: &Action<&'static str, &'static str>) -> String {
                 Outcome::Delete(d) => format!("{label}: removed {}", d.revision),
                 Outcome::Copy(c) | Outcome::Rename(c) => format!("{label}: {c:?}"),
                 Outcome::DeletePrefix(d) => format!("{label}: removed {} at {}", d.removed, d.revision),
+                Outcome::Transaction(done) => format!("{label}: applied {}", done.revision),
+                Outcome::Namespace(done) => format!("{label}: {done:?}"),
             };
             if let Some(epoch) = answered.cacheable {
                 write!(text, ", cache in e{}", epoch.counter).unwrap();

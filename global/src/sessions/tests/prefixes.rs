@@ -16,7 +16,7 @@ impl Table {
             id,
             names: Vec::new(),
             drains: true,
-            spared: None,
+            spared: Vec::new(),
             mode: DeleteMode::Strict,
             job: label,
             caller: None,

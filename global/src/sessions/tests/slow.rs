@@ -155,7 +155,7 @@ fn rule_17_a_local_that_hangs_for_ever_delays_deletes_once_and_then_for_ever_sho
                 id: RequestId { client: ClientId(8), n: ms, born: t.m.born(at(ms)) },
                 names: vec![name("k")],
                 drains: true,
-                spared: None,
+                spared: Vec::new(),
                 mode: DeleteMode::Strict,
                 job: "d1",
                 caller: None,

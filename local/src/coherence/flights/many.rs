@@ -23,7 +23,8 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         waiter: W,
         each: Vec<W>,
     ) -> Result<Vec<W>, (Error, Vec<W>)> {
-        let valid = self.is_valid(now);
+        self.seen = self.seen.max(now);
+        let (valid, seen) = (self.is_valid(now), self.seen);
         if self.flights.len() + names.len() >= self.bounds.flights_max {
             let e = Error::exhausted(format!("`{}` requests are under way: try again", self.flights.len()));
             return Err((e, std::iter::once(waiter).chain(each).collect()));
@@ -39,6 +40,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
             let part = self.prepare(Sort::Get, Some(name.clone()), ask, vec![waiter])?;
             if let Some(part) = self.flights.get_mut(&part) {
                 (part.state, part.epoch, part.part_of) = (State::Sent, self.epoch, Some(id));
+                part.sent_at = seen;
             }
         }
         if let Some(flight) = self.flights.get_mut(&id) {
@@ -68,6 +70,20 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         id: FlightId,
         answers: Vec<Resolved>,
     ) -> Result<(), (Error, Vec<W>)> {
+        self.resolved_many_at(now, id, answers, 0)
+    }
+
+    /// As [`Self::resolved_many`], answered at journal time `journal_ms`.
+    ///
+    /// # Errors
+    /// As [`Self::resolved_many`].
+    pub fn resolved_many_at(
+        &mut self,
+        now: Moment,
+        id: FlightId,
+        answers: Vec<Resolved>,
+        journal_ms: u64,
+    ) -> Result<(), (Error, Vec<W>)> {
         let Some(flight) = self.flights.get(&id) else { return Ok(()) };
         let Ask::ResolveMany { names, .. } = &flight.request.ask else { return Ok(()) };
         let (asked, of_history) = (names.len(), flight.is_of(self.history));
@@ -82,7 +98,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         let parts: Vec<FlightId> = self.parts(id).collect();
         let Some(flight) = self.remove(id) else { return Ok(()) };
         for (part, answer) in parts.into_iter().zip(&answers) {
-            self.resolved(now, part, answer.clone());
+            self.resolved_at(now, part, answer.clone(), journal_ms);
         }
         self.actions.push(Action::TellMany(flight.early, answers));
         Ok(())

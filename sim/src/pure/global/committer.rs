@@ -90,6 +90,7 @@ impl World {
             }
             Command::Copy { from, to } => Outcome::Copy(self.copied(from, to, false, next)),
             Command::Rename { from, to } => Outcome::Rename(self.copied(from, to, true, next)),
+            Command::Apply(_) => unreachable!("no client here applies transactions"),
             Command::DeletePrefix { prefix } => {
                 let removed = self.global.visible.keys().filter(|name| prefix.covers(name)).count() as u64;
                 let revision = if removed > 0 { next } else { Revision(next.0 - 1) };
@@ -256,5 +257,6 @@ pub(in crate::pure) fn told(outcome: &Outcome) -> Told {
             CopyResult::NotFound => Told::NotFound,
         },
         Outcome::DeletePrefix(done) => Told::RemovedUnder(done.removed),
+        Outcome::Transaction(_) | Outcome::Namespace(_) => unreachable!("no client here asks for it"),
     }
 }

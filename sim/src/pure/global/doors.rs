@@ -112,26 +112,27 @@ impl World {
         }
     }
 
-    /// The names that a change wants, whether it drains, the name that it spares, and when it is answered.
-    fn wanted(&self, id: RequestId, command: &Command) -> (Vec<Name>, bool, Option<Name>, DeleteMode) {
-        let strict = DeleteMode::Strict;
+    /// The names that a change wants, whether it drains, the names that it spares, and when it is answered.
+    fn wanted(&self, id: RequestId, command: &Command) -> (Vec<Name>, bool, Vec<Name>, DeleteMode) {
+        let (strict, none) = (DeleteMode::Strict, Vec::new());
         match command {
             Command::Set { .. } if self.planted(Planted::UnqueuedSet) => {
                 // A name of its own, which nobody else wants.
                 let name = Name::of(format!("set {:?} {}", id.client, id.n)).expect("a short key");
-                (vec![name], false, None, strict)
+                (vec![name], false, none, strict)
             }
-            Command::Set { name, .. } => (vec![name.clone()], false, None, strict),
+            Command::Set { name, .. } => (vec![name.clone()], false, none, strict),
             Command::Delete { names, mode } => {
-                (names.clone(), !self.planted(Planted::UndrainedDelete), None, *mode)
+                (names.clone(), !self.planted(Planted::UndrainedDelete), none, *mode)
             }
-            Command::Copy { from, to } => (vec![from.clone(), to.clone()], false, Some(to.clone()), strict),
+            Command::Copy { from, to } => (vec![from.clone(), to.clone()], false, vec![to.clone()], strict),
             Command::Rename { from, to } => {
                 let drains = !self.planted(Planted::UndrainedRename);
-                (vec![from.clone(), to.clone()], drains, Some(to.clone()), strict)
+                (vec![from.clone(), to.clone()], drains, vec![to.clone()], strict)
             }
+            Command::Apply(_) => unreachable!("no client here applies transactions"),
             Command::DeletePrefix { .. } => {
-                (Vec::new(), !self.planted(Planted::UndrainedPrefix), None, strict)
+                (Vec::new(), !self.planted(Planted::UndrainedPrefix), none, strict)
             }
         }
     }
@@ -241,7 +242,7 @@ impl World {
         let now = self.global_now();
         if self.net.of(to.stream).at_global {
             let born = self.machine().born(now);
-            let reply = Reply { flight: to.flight, answer, born };
+            let reply = Reply { flight: to.flight, answer, born, journal_ms: 0 };
             self.send(to.stream, false, world::Event::Reply(to.stream, reply));
         }
     }

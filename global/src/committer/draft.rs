@@ -1,0 +1,202 @@
+//! What a change of several steps would make of names, before it is decided.
+//!
+//! Invariant: each name is looked at once, so all steps see one state, and each sees what those before it made of it.
+//! A draft that is not taken costs nothing.
+
+use super::{Committer, Drained, Verdict};
+use crate::change::{BlobMeta, Change, Place};
+use crate::feed::Unbound;
+use crate::journal::Class;
+use dstore_shared::{Blob, BlobHash, Entry, Error, Name, Result, Revision};
+use std::collections::{BTreeMap, HashMap};
+
+/// What a name was bound to, and is to be.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub name: Name,
+    /// In the catalog, its time over or not.
+    stored: Option<Entry>,
+    pub now: Option<Entry>,
+}
+
+impl Row {
+    /// Whether what holders have of the name would be wrong.
+    fn voids(&self) -> bool {
+        match (&self.stored, &self.now) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some(was), Some(is)) => was.hash != is.hash || is_longer(was, is),
+        }
+    }
+}
+
+/// Whether `was` would be served longer than `is` may be.
+fn is_longer(was: &Entry, is: &Entry) -> bool {
+    let end = |entry: &Entry| entry.expires_at.unwrap_or(u64::MAX);
+    end(was) > end(is)
+}
+
+/// Names and blobs as a change would leave them.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    rows: Vec<Row>,
+    places: HashMap<Name, usize>,
+    /// Blobs that came with the change, or that it made.
+    fresh: HashMap<BlobHash, Blob>,
+}
+
+impl Draft {
+    /// A blob that the change brings.
+    pub fn bring(&mut self, blob: Blob) {
+        self.fresh.insert(blob.id(), blob);
+    }
+
+    /// A blob that the change brought or made.
+    pub fn fresh(&self, hash: &BlobHash) -> Option<&Blob> {
+        self.fresh.get(hash)
+    }
+
+    /// Which names are to be bound otherwise than they were.
+    pub fn changed(&self) -> Vec<Name> {
+        self.rows.iter().filter(|row| row.now != row.stored).map(|row| row.name.clone()).collect()
+    }
+
+    /// Whether a name whose holders were not waited for is to be bound otherwise than they think.
+    pub fn overtakes(&self, drained: &Drained) -> bool {
+        self.rows.iter().any(|row| row.voids() && !drained.has(&row.name))
+    }
+}
+
+impl Committer {
+    /// The place of a name in the draft. A name whose time is over is not bound there.
+    pub(super) fn row<'a>(&self, draft: &'a mut Draft, name: &Name) -> Result<&'a mut Row> {
+        let place = if let Some(place) = draft.places.get(name) {
+            *place
+        } else {
+            let stored = self.catalog.entry_once(name)?;
+            let now = stored.filter(|entry| !entry.is_over(self.at_ms));
+            draft.rows.push(Row { name: name.clone(), stored, now });
+            draft.places.insert(name.clone(), draft.rows.len() - 1);
+            draft.rows.len() - 1
+        };
+        Ok(&mut draft.rows[place])
+    }
+
+    /// The changes that make the draft true. `revision` is theirs; a verdict without an id and with nothing done.
+    pub(super) fn taken(&mut self, draft: Draft, revision: Revision) -> Result<(Vec<Change>, Vec<Unbound>)> {
+        let Draft { rows, fresh, .. } = draft;
+        let mut counts: BTreeMap<BlobHash, (i64, u64)> = BTreeMap::new();
+        // Also of names that stay as they are: bytes that came replace damaged ones.
+        let brought = rows.iter().filter_map(|row| row.now).filter(|entry| fresh.contains_key(&entry.hash));
+        counts.extend(brought.map(|entry| (entry.hash, (0, entry.size))));
+        let rows: Vec<Row> = rows.into_iter().filter(|row| row.now != row.stored).collect();
+        if rows.is_empty() && counts.is_empty() {
+            return Ok((Vec::new(), Vec::new()));
+        }
+        for row in &rows {
+            if let Some(was) = &row.stored {
+                counts.entry(was.hash).or_insert((0, was.size)).0 -= 1;
+            }
+            if let Some(is) = &row.now {
+                counts.entry(is.hash).or_insert((0, is.size)).0 += 1;
+            }
+        }
+        let (class, bytes) = weight(&rows, &fresh);
+        self.room(class, bytes)?;
+        let mut changes = self.blob_changes(&counts, &fresh)?;
+        let mut unbound = Vec::new();
+        for Row { name, stored, now } in rows {
+            match (stored, now) {
+                (None, Some(entry)) => changes.push(Change::Bind { name, entry }),
+                (Some(_), Some(entry)) => changes.push(Change::Rebind { name, entry }),
+                (Some(was), None) => {
+                    changes.push(Change::Unbind { name: name.clone() });
+                    unbound.push(Unbound { revision, name, was });
+                }
+                (None, None) => {}
+            }
+        }
+        Ok((changes, unbound))
+    }
+
+    /// Counts of names, and the bytes of blobs that are not there yet. What a step made and a later one unbound is not
+    /// counted, so it is not kept.
+    fn blob_changes(
+        &mut self,
+        counts: &BTreeMap<BlobHash, (i64, u64)>,
+        fresh: &HashMap<BlobHash, Blob>,
+    ) -> Result<Vec<Change>> {
+        let mut changes = Vec::with_capacity(3 * counts.len());
+        for (hash, (more, size)) in counts {
+            let known = self.meta(hash)?;
+            let healthy = known.filter(|meta| !meta.corrupt);
+            let brought = if healthy.is_none() { fresh.get(hash) } else { None };
+            if let Some(blob) = brought {
+                changes.push(Change::Inline { hash: *hash, bytes: blob.bytes().clone() });
+            }
+            let refs = known.map_or(0, |meta| meta.refs).saturating_add_signed(*more);
+            let unnamed_since_ms = (refs == 0).then_some(self.at_ms);
+            let meta = match (brought, known) {
+                (Some(_), _) => {
+                    BlobMeta { size: *size, refs, place: Place::Inline, unnamed_since_ms, corrupt: false }
+                }
+                (None, Some(meta)) if *more != 0 => BlobMeta { refs, unnamed_since_ms, ..meta },
+                // As many names as before; or, of a store that was salvaged, a blob that is not known.
+                (None, _) => continue,
+            };
+            changes.push(Change::Blob { hash: *hash, meta });
+        }
+        Ok(changes)
+    }
+
+    /// The bytes of a value that the draft names, if they are inside the journal or came with the change.
+    pub(super) fn value(&self, draft: &Draft, entry: &Entry) -> Result<Option<Blob>> {
+        if let Some(blob) = draft.fresh(&entry.hash) {
+            return Ok(Some(blob.clone()));
+        }
+        match self.catalog.inline(&entry.hash)? {
+            Some(bytes) => Blob::verify(bytes, entry.hash).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether a blob is at hand and whole, of this size.
+    ///
+    /// # Errors
+    /// `Invalid` if it has another size.
+    pub(super) fn has_blob(&mut self, draft: &Draft, hash: &BlobHash, size: u64) -> Result<bool> {
+        if draft.fresh(hash).is_some() {
+            return Ok(true);
+        }
+        let known = self.meta(hash)?;
+        let Some(meta) = known.filter(|meta| !meta.corrupt) else {
+            if known.is_some()
+                && let Some(authority) = self.authority.upgrade()
+            {
+                // So that the upload that follows replaces the file instead of finding it there.
+                authority.blobs.restore_marks([*hash]);
+            }
+            return Ok(false);
+        };
+        if meta.size != size {
+            return Err(Error::invalid(format!("blake3:{hash} has `{}` bytes, not `{size}`", meta.size)));
+        }
+        Ok(true)
+    }
+}
+
+/// What the changes take in the journal, and whether they make room in the store.
+fn weight(rows: &[Row], fresh: &HashMap<BlobHash, Blob>) -> (Class, usize) {
+    let names: usize = rows.iter().map(|row| row.name.as_bytes().len() + 256).sum();
+    if rows.iter().all(|row| row.now.is_none()) {
+        return (Class::Essential, names);
+    }
+    (Class::Ordinary, names + fresh.values().map(|blob| blob.bytes().len()).sum::<usize>())
+}
+
+impl Verdict {
+    /// Of a change that made the draft true, or had nothing to write.
+    pub(super) fn of_draft(done: super::Done, (changes, unbound): (Vec<Change>, Vec<Unbound>)) -> Self {
+        Self { unbound, ..Self::of(done, changes) }
+    }
+}

@@ -1,0 +1,358 @@
+//! Transactions as the committer decides them, and SETs of names that are bound and may be bound anew.
+//!
+//! All names of a transaction are its own until it is visible, so what the catalog says of them is what they are bound
+//! to. Guards first; then the steps in order, on a draft; then, if a name whose holders were not waited for would be
+//! bound otherwise than they think, nothing is done yet (rules 6, 9).
+
+use super::draft::Draft;
+use super::{Committer, Done, Drained, Verdict, Work};
+use dstore_shared::limits::APPEND_BYTES_MAX;
+use dstore_shared::{
+    Blob, BlobHash, Decision, Entry, Error, ExpireWhen, Expiry, Name, NamespaceSpec, Outcome, Payload,
+    RequestId, Result, Revision, SetOutcome, Step, StepOutcome, StepResult, Transaction, TransactionOutcome,
+    When,
+};
+use std::sync::Arc;
+
+/// Bytes that all APPENDs of one transaction make: bounds what they cost though each makes the whole value anew.
+const MADE_BYTES_MAX: usize = 8 << 20;
+/// Digits and sign of the longest number.
+const NUMBER_BYTES_MAX: u64 = 20;
+
+/// When the time of a name ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Never,
+    At(u64),
+    /// It has ended.
+    Over,
+}
+
+impl End {
+    fn expires_at(self) -> Option<u64> {
+        match self {
+            Self::At(end) => Some(end),
+            Self::Never | Self::Over => None,
+        }
+    }
+
+    /// In order of time, the end last.
+    fn place(self) -> u64 {
+        match self {
+            Self::Over => 0,
+            Self::At(end) => end,
+            Self::Never => u64::MAX,
+        }
+    }
+}
+
+/// A transaction that is being decided.
+struct Deciding {
+    draft: Draft,
+    revision: Revision,
+    /// Bytes that APPENDs made.
+    made: usize,
+}
+
+impl Committer {
+    pub(super) fn judge_transaction(
+        &mut self,
+        id: RequestId,
+        transaction: Transaction,
+        drained: &Drained,
+        revision: Revision,
+    ) -> Result<Verdict> {
+        let mut deciding = Deciding { draft: Draft::default(), revision, made: 0 };
+        let decision = self.decide_steps(&mut deciding, &transaction)?;
+        if deciding.draft.overtakes(drained) {
+            let work = Work::Apply { id, transaction, drained: Drained::All };
+            return Ok(Verdict::of(Done::Undrained(Box::new(work)), Vec::new()));
+        }
+        let changed = deciding.draft.changed();
+        let at = if changed.is_empty() { self.head } else { revision };
+        let outcome = TransactionOutcome { decision, revision: at, at_ms: self.at_ms };
+        let done = Done::Changed(Outcome::Transaction(Arc::new(outcome)), changed);
+        let taken = self.taken(deciding.draft, revision)?;
+        Ok(Verdict::of_draft(done, taken))
+    }
+
+    fn decide_steps(&mut self, deciding: &mut Deciding, transaction: &Transaction) -> Result<Decision> {
+        for (i, guard) in transaction.guards.iter().enumerate() {
+            let now = self.row(&mut deciding.draft, &guard.name)?.now;
+            if now.map(|entry| entry.bind_rev) != guard.bind_rev {
+                return Ok(Decision::Aborted(i));
+            }
+        }
+        let missing = self.missing_blobs(&mut deciding.draft, &transaction.steps)?;
+        if !missing.is_empty() {
+            return Ok(Decision::NeedBlobs(missing));
+        }
+        let mut done = Vec::with_capacity(transaction.steps.len());
+        for step in &transaction.steps {
+            done.push(self.step(deciding, step)?);
+        }
+        Ok(Decision::Done(done))
+    }
+
+    /// The steps whose blobs are neither here nor carried.
+    fn missing_blobs(&mut self, draft: &mut Draft, steps: &[Step]) -> Result<Vec<usize>> {
+        let mut missing = Vec::new();
+        for (i, step) in steps.iter().enumerate() {
+            let Step::Set { value, .. } = step else { continue };
+            match &value.carried {
+                Some(blob) => draft.bring(blob.clone()),
+                None if self.has_blob(draft, &value.hash, value.size)? => {}
+                None => missing.push(i),
+            }
+        }
+        Ok(missing)
+    }
+
+    fn step(&mut self, deciding: &mut Deciding, step: &Step) -> Result<StepOutcome> {
+        match step {
+            Step::Get { name } => {
+                let now = self.row(&mut deciding.draft, name)?.now;
+                Ok(told(StepResult::Done, now, now))
+            }
+            Step::Set { name, value, when, expiry } => self.step_set(deciding, name, value, (*when, *expiry)),
+            Step::Delete { name } => {
+                let row = self.row(&mut deciding.draft, name)?;
+                let old = row.now.take();
+                let result = if old.is_some() { StepResult::Done } else { StepResult::NotFound };
+                Ok(told(result, old, None))
+            }
+            Step::Expire { name, expiry, when } => self.step_expire(deciding, name, *expiry, *when),
+            Step::Add { name, by } => self.step_add(deciding, name, *by),
+            Step::Append { name, bytes } => self.step_append(deciding, name, bytes),
+            Step::Copy { from, to, replace } => self.step_copy(deciding, (from, to), !replace, false),
+            Step::Rename { from, to, only_absent } => {
+                self.step_copy(deciding, (from, to), *only_absent, true)
+            }
+        }
+    }
+
+    fn step_set(
+        &mut self,
+        deciding: &mut Deciding,
+        name: &Name,
+        value: &Payload,
+        (when, expiry): (When, Expiry),
+    ) -> Result<StepOutcome> {
+        let (spec, revision) = (self.spec(name), deciding.revision);
+        let old = self.row(&mut deciding.draft, name)?.now;
+        let allowed = match when {
+            When::Always => true,
+            When::Absent => old.is_none(),
+            When::Present => old.is_some(),
+        };
+        if !allowed {
+            return Ok(told(StepResult::NotMet, old, old));
+        }
+        let same = old.is_some_and(|entry| entry.hash == value.hash);
+        if old.is_some() && !same && !spec.replaces() {
+            return Ok(told(StepResult::Occupied, old, old));
+        }
+        // In a write-once namespace the same bytes change nothing, unless a time to live was given with them.
+        let kept = same && !spec.replaces() && matches!(expiry, Expiry::Clear);
+        let end = self.end(if kept { Expiry::Keep } else { expiry }, old, spec);
+        let entry =
+            Entry { hash: value.hash, size: value.size, bind_rev: revision, expires_at: end.expires_at() };
+        Ok(self.put(deciding, name, old, (end != End::Over).then_some(entry))?)
+    }
+
+    /// Binds a name, unless it is bound so already.
+    fn put(
+        &self,
+        deciding: &mut Deciding,
+        name: &Name,
+        old: Option<Entry>,
+        entry: Option<Entry>,
+    ) -> Result<StepOutcome> {
+        let alike = |a: &Entry, b: &Entry| (a.hash, a.expires_at) == (b.hash, b.expires_at);
+        if old.zip(entry).is_some_and(|(old, entry)| alike(&old, &entry)) {
+            return Ok(told(StepResult::Unchanged, old, old));
+        }
+        self.row(&mut deciding.draft, name)?.now = entry;
+        Ok(told(StepResult::Done, old, entry))
+    }
+
+    fn step_expire(
+        &mut self,
+        deciding: &mut Deciding,
+        name: &Name,
+        expiry: Expiry,
+        when: ExpireWhen,
+    ) -> Result<StepOutcome> {
+        let Some(old) = self.row(&mut deciding.draft, name)?.now else {
+            return Ok(told(StepResult::NotFound, None, None));
+        };
+        // Of its own it would live for ever: the namespace's time is for those whose SET does not say.
+        let end = self.end(expiry, Some(old), NamespaceSpec::default());
+        let had = old.expires_at.map_or(End::Never, End::At);
+        let allowed = match when {
+            ExpireWhen::Always => true,
+            ExpireWhen::None => had == End::Never,
+            ExpireWhen::Some => had != End::Never,
+            ExpireWhen::Greater => end.place() > had.place(),
+            ExpireWhen::Less => end.place() < had.place(),
+        };
+        if !allowed {
+            return Ok(told(StepResult::NotMet, Some(old), Some(old)));
+        }
+        let entry = Entry { bind_rev: deciding.revision, expires_at: end.expires_at(), ..old };
+        self.put(deciding, name, Some(old), (end != End::Over).then_some(entry))
+    }
+
+    fn step_add(&mut self, deciding: &mut Deciding, name: &Name, by: i64) -> Result<StepOutcome> {
+        let old = self.row(&mut deciding.draft, name)?.now;
+        let failed = |result| Ok(told(result, old, old));
+        if !self.spec(name).replaces() {
+            return failed(StepResult::WriteOnce);
+        }
+        let number = match &old {
+            None => 0,
+            Some(entry) if entry.size > NUMBER_BYTES_MAX => return failed(StepResult::NotInteger),
+            Some(entry) => match self.value(&deciding.draft, entry)?.and_then(|blob| number(blob.bytes())) {
+                Some(number) => number,
+                None => return failed(StepResult::NotInteger),
+            },
+        };
+        let Some(sum) = number.checked_add(by) else { return failed(StepResult::OutOfRange) };
+        let done = self.put_made(deciding, name, old, Blob::hash(sum.to_string()))?;
+        Ok(StepOutcome { number: Some(sum), ..done })
+    }
+
+    fn step_append(&mut self, deciding: &mut Deciding, name: &Name, bytes: &[u8]) -> Result<StepOutcome> {
+        let old = self.row(&mut deciding.draft, name)?.now;
+        let failed = |result| Ok(told(result, old, old));
+        if !self.spec(name).replaces() {
+            return failed(StepResult::WriteOnce);
+        }
+        let len = old.map_or(0, |entry| entry.size).saturating_add(bytes.len() as u64);
+        let made = deciding.made.saturating_add(usize::try_from(len).unwrap_or(usize::MAX));
+        if len > APPEND_BYTES_MAX as u64 || made > MADE_BYTES_MAX {
+            return failed(StepResult::TooLarge);
+        }
+        let mut value = Vec::with_capacity(len as usize);
+        if let Some(entry) = &old {
+            // A value in a file of its own is too large to be made anew for each APPEND.
+            let Some(blob) = self.value(&deciding.draft, entry)? else {
+                return failed(StepResult::TooLarge);
+            };
+            value.extend_from_slice(blob.bytes());
+        }
+        value.extend_from_slice(bytes);
+        deciding.made = made;
+        self.put_made(deciding, name, old, Blob::hash(value))
+    }
+
+    /// Binds a name to a value that a step made; it lives as long as it did.
+    fn put_made(
+        &mut self,
+        deciding: &mut Deciding,
+        name: &Name,
+        old: Option<Entry>,
+        value: Blob,
+    ) -> Result<StepOutcome> {
+        let end = self.end(Expiry::Keep, old, self.spec(name));
+        let (bind_rev, expires_at) = (deciding.revision, end.expires_at());
+        let entry = Entry { hash: value.id(), size: value.size(), bind_rev, expires_at };
+        deciding.draft.bring(value);
+        self.put(deciding, name, old, Some(entry))
+    }
+
+    fn step_copy(
+        &mut self,
+        deciding: &mut Deciding,
+        (from, to): (&Name, &Name),
+        only_absent: bool,
+        unbinds: bool,
+    ) -> Result<StepOutcome> {
+        let source = self.row(&mut deciding.draft, from)?.now;
+        let old = self.row(&mut deciding.draft, to)?.now;
+        let Some(source) = source else { return Ok(told(StepResult::NotFound, old, old)) };
+        if only_absent && old.is_some() {
+            return Ok(told(StepResult::NotMet, old, old));
+        }
+        if from == to {
+            return Ok(told(StepResult::Unchanged, old, old));
+        }
+        let same = old.is_some_and(|entry| entry.hash == source.hash);
+        if old.is_some() && !same && !self.spec(to).replaces() {
+            return Ok(told(StepResult::Occupied, old, old));
+        }
+        if unbinds {
+            self.row(&mut deciding.draft, from)?.now = None;
+        }
+        let entry = Entry { bind_rev: deciding.revision, ..source };
+        let done = self.put(deciding, to, old, Some(entry))?;
+        Ok(if unbinds { StepOutcome { result: StepResult::Done, ..done } } else { done })
+    }
+
+    /// When the time of a name ends that is given `expiry`.
+    fn end(&self, expiry: Expiry, old: Option<Entry>, spec: NamespaceSpec) -> End {
+        let after = |ttl: std::time::Duration| {
+            let ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1);
+            End::At(self.at_ms.saturating_add(ms))
+        };
+        match expiry {
+            Expiry::In(ttl) => after(ttl),
+            Expiry::At(end) if end <= self.at_ms => End::Over,
+            Expiry::At(end) => End::At(end),
+            Expiry::Keep if old.is_some() => {
+                old.and_then(|entry| entry.expires_at).map_or(End::Never, End::At)
+            }
+            Expiry::Keep | Expiry::Clear => spec.ttl.map_or(End::Never, after),
+        }
+    }
+
+    fn spec(&self, name: &Name) -> NamespaceSpec {
+        self.catalog.namespace(&name.namespace())
+    }
+
+    /// A SET of a name that is bound, and whose namespace lets it be bound anew, or whose time is over.
+    pub(super) fn judge_rebinding(
+        &mut self,
+        (id, name, drained): (RequestId, Name, Drained),
+        (hash, size): (BlobHash, u64),
+        carried: Option<Blob>,
+        revision: Revision,
+    ) -> Result<Verdict> {
+        let mut deciding = Deciding { draft: Draft::default(), revision, made: 0 };
+        let value = Payload { hash, size, carried };
+        match &value.carried {
+            Some(blob) => deciding.draft.bring(blob.clone()),
+            None if self.has_blob(&deciding.draft, &hash, size)? => {}
+            None => return Ok(of_set(SetOutcome::NeedBlob)),
+        }
+        let done = self.step_set(&mut deciding, &name, &value, (When::Always, Expiry::Clear))?;
+        let outcome = match (done.result, done.entry) {
+            (StepResult::Done, Some(entry)) => SetOutcome::Stored(entry),
+            (StepResult::Unchanged, Some(entry)) => SetOutcome::Unchanged(entry),
+            _ => return Err(Error::internal("a SET came to something else: report this")),
+        };
+        if deciding.draft.overtakes(&drained) {
+            let Payload { hash, size, carried } = value;
+            let work = Work::Set { id, name, hash, size, carried, drained: Drained::All };
+            return Ok(Verdict::of(Done::Undrained(Box::new(work)), Vec::new()));
+        }
+        let done = Done::Change(Outcome::Set(outcome));
+        let taken = self.taken(deciding.draft, revision)?;
+        Ok(Verdict::of_draft(done, taken))
+    }
+}
+
+fn of_set(outcome: SetOutcome) -> Verdict {
+    Verdict::of(Done::Change(Outcome::Set(outcome)), Vec::new())
+}
+
+fn told(result: StepResult, old: Option<Entry>, entry: Option<Entry>) -> StepOutcome {
+    StepOutcome { result, old, entry, number: None }
+}
+
+/// The number of a decimal text, written as it would be written here.
+fn number(text: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(text).ok()?;
+    let number: i64 = text.parse().ok()?;
+    (number.to_string() == text).then_some(number)
+}
