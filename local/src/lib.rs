@@ -19,6 +19,6 @@ mod scrub;
 mod upstream;
 
 pub use config::{Listen, LocalConfig};
-pub use front::resp::RespConfig;
+pub use front::resp::{Database, RespConfig};
 pub use local::Local;
 pub use node::Node;

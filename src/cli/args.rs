@@ -62,7 +62,8 @@ pub struct RespFlags {
     /// Serve them with N threads [default: half of the cores, at most 8].
     #[arg(long, value_name = "N")]
     pub resp_threads: Option<String>,
-    /// The namespaces that SELECT 0, 1, ... choose, with commas between [default: default,cache].
+    /// The namespaces that SELECT 0, 1, ... choose, with commas between; with `:replace` one is created in replace mode
+    /// [default: default,cache:replace].
     #[arg(long, value_name = "NAMES")]
     pub resp_databases: Option<String>,
 }

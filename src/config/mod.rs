@@ -12,9 +12,10 @@ pub use resolve::{Surroundings, resolve};
 pub use socket::check_folder;
 
 use dstore_global::{EngineKind, SyncLevel};
+use dstore_local::Database;
 use dstore_local::repl::{Command, Mode};
 use dstore_proto::store::Slice;
-use dstore_shared::{Key, Namespace};
+use dstore_shared::Key;
 use dstore_sys::net::Address;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -139,7 +140,7 @@ pub struct RespSettings {
     /// Threads; `None` = as many as suit the machine.
     pub threads: Option<usize>,
     /// The namespaces that SELECT chooses.
-    pub databases: Vec<Namespace>,
+    pub databases: Vec<Database>,
     /// What AUTH must say, if anything.
     pub password: Option<String>,
     /// What they are told that the server is, and its version, if not Redis.

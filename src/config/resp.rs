@@ -3,6 +3,7 @@
 use super::resolve::{Settings, only_this_machine};
 use super::{Listen, RespSettings, socket};
 use crate::cli::args::RespFlags;
+use dstore_local::Database;
 use dstore_shared::{Namespace, Result};
 use dstore_sys::net::Address;
 
@@ -46,12 +47,17 @@ impl Settings<'_> {
     }
 }
 
-fn databases(text: &str) -> std::result::Result<Vec<Namespace>, String> {
-    let names: std::result::Result<Vec<_>, _> = text
-        .split(',')
-        .map(|name| Namespace::new(name.to_owned()).map_err(|e| e.message().to_owned()))
-        .collect();
-    let names = names?;
+/// Namespaces with commas between; one with `:replace` after it is created in replace mode.
+fn databases(text: &str) -> std::result::Result<Vec<Database>, String> {
+    let one = |text: &str| {
+        let (name, replace) = text.strip_suffix(":replace").map_or((text, false), |name| (name, true));
+        let namespace = Namespace::new(name.to_owned()).map_err(|e| e.message().to_owned())?;
+        if replace && namespace == Namespace::default() {
+            return Err(format!("`{text}`: `{namespace}` is write-once"));
+        }
+        Ok(Database { namespace, replace })
+    };
+    let names = text.split(',').map(one).collect::<std::result::Result<Vec<_>, _>>()?;
     if names.len() > DATABASES_MAX {
         return Err(format!("`{}` namespaces: write at most {DATABASES_MAX}", names.len()));
     }

@@ -12,7 +12,7 @@ pub struct RespConfig {
     /// Threads, each with connections of its own.
     pub threads: usize,
     /// The namespaces that SELECT chooses, by their number.
-    pub databases: Vec<Namespace>,
+    pub databases: Vec<Database>,
     /// What AUTH must say, if anything.
     pub password: Option<String>,
     /// What HELLO and INFO call the server.
@@ -27,6 +27,15 @@ pub struct RespConfig {
     pub patience: Duration,
 }
 
+/// A namespace that SELECT chooses.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Database {
+    /// The namespace.
+    pub namespace: Namespace,
+    /// It is created in replace mode if nobody created it.
+    pub replace: bool,
+}
+
 impl Default for RespConfig {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -34,7 +43,10 @@ impl Default for RespConfig {
             listen: Vec::new(),
             // The others are the workers'.
             threads: (cores / 2).clamp(1, 8),
-            databases: vec![Namespace::default(), Namespace::new("cache").expect("a valid name")],
+            databases: vec![
+                Database { namespace: Namespace::default(), replace: false },
+                Database { namespace: Namespace::new("cache").expect("a valid name"), replace: true },
+            ],
             password: None,
             // redis-py keeps values in the client only if the server says that it is Redis 7.4.
             server: "redis".into(),

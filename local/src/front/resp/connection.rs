@@ -114,7 +114,7 @@ impl Connection {
         Self {
             stream,
             peer,
-            client: Client::new(&door.config.databases[0], known),
+            client: Client::new(door.first_namespace(), known),
             parser: Parser::new(if known { Limits::OPEN } else { Limits::STRANGER }),
             input: Vec::new(),
             parked: None,

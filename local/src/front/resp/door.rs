@@ -9,7 +9,7 @@ use super::tracking::{Tracked, Tracking};
 use crate::cache::Hit;
 use crate::node::Node;
 use bytes::Bytes;
-use dstore_shared::{Moment, Name};
+use dstore_shared::{Moment, Name, Namespace};
 use dstore_sys::Sys;
 use dstore_sys::clock::Clock;
 use dstore_sys::rng::Rng;
@@ -71,6 +71,8 @@ pub struct Door {
     /// Bytes that commands hold which have not wholly come.
     pub request_bytes: AtomicUsize,
     started: AtomicBool,
+    /// The namespaces in replace mode are there.
+    pub databases_ready: AtomicBool,
 }
 
 impl Door {
@@ -91,7 +93,13 @@ impl Door {
             run: format!("{:032x}{:08x}", sys.rng.next_u128(), sys.rng.next_u64() as u32),
             request_bytes: AtomicUsize::new(0),
             started: AtomicBool::new(false),
+            databases_ready: AtomicBool::new(false),
         })
+    }
+
+    /// The namespace of a client that has just come.
+    pub fn first_namespace(&self) -> &Namespace {
+        &self.config.databases.first().expect("there is at least one database").namespace
     }
 
     /// The largest value that is read or written here.
@@ -175,6 +183,16 @@ impl Door {
 }
 
 impl Call<'_> {
+    /// Fails while Global was never reached, or the connection's namespace is not in its mode yet.
+    pub fn started(&self) -> Answered<()> {
+        self.door.started()?;
+        let replaces = self.door.config.databases.get(self.client.database).is_some_and(|one| one.replace);
+        if replaces && !self.door.databases_ready.load(Ordering::Acquire) {
+            return Err(Reply::error("LOADING the namespace is being created: try again"));
+        }
+        Ok(())
+    }
+
     /// What the command reads is tracked from now on, if the client wants that. To be called before the first look.
     pub fn tracks(&self, names: &[Name]) -> Tracked {
         if !self.client.tracking.tracks_reads() {

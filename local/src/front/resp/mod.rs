@@ -15,6 +15,7 @@ mod commands;
 mod config;
 mod connection;
 mod cursors;
+mod databases;
 mod door;
 mod event_loop;
 mod glob;
@@ -29,7 +30,7 @@ mod runner;
 mod table;
 mod tracking;
 
-pub use config::RespConfig;
+pub use config::{Database, RespConfig};
 
 use crate::config::Listen;
 use crate::node::Node;
@@ -105,6 +106,7 @@ impl RespDoor {
         let addresses: std::io::Result<Vec<_>> = acceptors.iter().map(Acceptor::address).collect();
         let addresses = addresses.map_err(lacks)?;
         let door = Door::new(sys, tasks, node.clone(), config);
+        tasks.spawn("resp databases", databases::create(door.clone()));
         let told = door.clone();
         node.tell_gone_to(Arc::new(move |left| told.tracking.left(left)));
         let loops: std::io::Result<Vec<_>> =

@@ -353,11 +353,6 @@ impl<'a> Args<'a> {
         self.request.args.len()
     }
 
-    /// Whether there is none, which a command never has.
-    pub fn is_empty(&self) -> bool {
-        self.request.args.is_empty()
-    }
-
     /// One of them; empty if there are not so many.
     #[inline]
     pub fn get(&self, at: usize) -> &'a [u8] {

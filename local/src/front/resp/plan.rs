@@ -11,10 +11,9 @@ use super::door::Door;
 use super::reply::Reply;
 use bytes::Bytes;
 use dstore_proto::IdSource;
-use dstore_proto::store::{Body, Slice, Stat, Store, Target};
-use dstore_shared::limits::{CARRIED_BYTES_MAX, TRANSACTION_BYTES_MAX};
+use dstore_proto::store::{Slice, Stat, Store, Target};
 use dstore_shared::{
-    Blob, Decision, Entry, Error, Guard, Payload, Result, Step, StepOutcome, StepResult, Transaction,
+    Blob, Decision, Entry, Error, Guard, Result, Step, StepOutcome, StepResult, Transaction,
 };
 use std::ops::Range;
 
@@ -103,53 +102,20 @@ fn first(done: &[StepOutcome], tell: impl FnOnce(&StepOutcome) -> Reply) -> Repl
     done.first().map_or_else(|| failure(&Error::internal("a step has no outcome: report this")), tell)
 }
 
-/// Has a transaction decided: its large values are stored first. Gives the decision, and its journal time.
+/// Has a transaction decided. Gives the decision, and its journal time.
 ///
 /// # Errors
 /// As `Store::apply`.
-pub async fn apply(door: &Door, mut transaction: Transaction) -> Result<(Decision, u64)> {
-    let large = part_with_large(&mut transaction);
-    transaction.check()?;
-    store(door, &large).await?;
+pub async fn apply(door: &Door, transaction: Transaction) -> Result<(Decision, u64)> {
     let id = door.node.next_id()?;
     for _ in 0..ATTEMPTS {
+        // Values that are too large to travel with it are stored before, by the node.
         let done = door.node.apply(id, transaction.clone()).await?;
         if !matches!(done.decision, Decision::NeedBlobs(_)) {
             return Ok((done.decision, done.at_ms));
         }
-        store(door, &large).await?;
     }
     Err(Error::unavailable("a value was swept meanwhile: try again"))
-}
-
-async fn store(door: &Door, blobs: &[Blob]) -> Result<()> {
-    for blob in blobs {
-        door.node.set(door.node.next_id()?, None, Body::Blob(blob.clone())).await?;
-    }
-    Ok(())
-}
-
-/// Takes out the values that do not fit a transaction, leaving their hashes.
-fn part_with_large(transaction: &mut Transaction) -> Vec<Blob> {
-    let (mut large, mut weight) = (Vec::new(), transaction.weight());
-    let mut values: Vec<&mut Payload> = transaction
-        .steps
-        .iter_mut()
-        .filter_map(|step| match step {
-            Step::Set { value, .. } => Some(value),
-            _ => None,
-        })
-        .collect();
-    // The largest first: as few as possible are stored by themselves.
-    values.sort_by_key(|value| std::cmp::Reverse(value.size));
-    for value in values {
-        if value.size <= CARRIED_BYTES_MAX as u64 && weight <= TRANSACTION_BYTES_MAX {
-            break;
-        }
-        weight = weight.saturating_sub(value.size as usize);
-        large.extend(value.carried.take());
-    }
-    large
 }
 
 /// A value as a blob: hashed here if it is small.

@@ -98,20 +98,6 @@ impl Reply {
         }
     }
 
-    /// About how many bytes it holds.
-    pub fn weight(&self) -> usize {
-        let all = |replies: &[Self]| replies.iter().map(Self::weight).sum::<usize>();
-        48 + match self {
-            Self::Bulk(bytes) => bytes.len(),
-            Self::Text(text) => text.len(),
-            Self::Array(replies) | Self::Set(replies) | Self::Push(replies) | Self::Several(replies) => {
-                all(replies)
-            }
-            Self::Map(pairs) => pairs.iter().map(|(key, value)| key.weight() + value.weight()).sum(),
-            _ => 0,
-        }
-    }
-
     /// Writes it.
     pub fn write(&self, out: &mut Output, version: Version) {
         let three = version == Version::Three;

@@ -33,16 +33,14 @@ pub mod flag {
     pub const CONNECTION: u16 = 1 << 9;
     /// Runs at once, and not later, within MULTI.
     pub const NO_QUEUE: u16 = 1 << 10;
-    /// Refused within MULTI.
-    pub const NO_MULTI: u16 = 1 << 11;
     /// Publish and subscribe.
     pub const PUBSUB: u16 = 1 << 12;
     /// Walks over many keys.
     pub const SLOW: u16 = 1 << 13;
 }
 use flag::{
-    ADMIN, CONNECTION, DENYOOM, FAST, LOADING, NO_AUTH, NO_MULTI, NO_QUEUE, NOSCRIPT, PUBSUB, READONLY, SLOW,
-    STALE, WRITE,
+    ADMIN, CONNECTION, DENYOOM, FAST, LOADING, NO_AUTH, NO_QUEUE, NOSCRIPT, PUBSUB, READONLY, SLOW, STALE,
+    WRITE,
 };
 
 /// What a command is.

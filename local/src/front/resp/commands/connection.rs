@@ -32,8 +32,7 @@ pub const QUIT: Run = Run::Only(|call| {
 /// RESET
 pub const RESET: Run = Run::Only(|call| {
     call.door.end_tracking(call.peer);
-    let namespace = &call.door.config.databases[0];
-    *call.client = Client::new(namespace, call.door.config.password.is_none());
+    *call.client = Client::new(call.door.first_namespace(), call.door.config.password.is_none());
     call.peer.rename(|names| names.name = Bytes::new());
     call.peer.three.store(false, Ordering::Relaxed);
     call.peer.database.store(0, Ordering::Relaxed);
@@ -44,7 +43,8 @@ pub const RESET: Run = Run::Only(|call| {
 pub fn database(call: &Call<'_>, at: usize) -> Answered<(usize, Namespace)> {
     let number = call.number(at).map_err(|_| Reply::err("invalid DB index"))?;
     let place = usize::try_from(number).ok();
-    let found = place.and_then(|place| Some((place, call.door.config.databases.get(place)?.clone())));
+    let found =
+        place.and_then(|place| Some((place, call.door.config.databases.get(place)?.namespace.clone())));
     found.ok_or_else(|| Reply::err("DB index is out of range"))
 }
 

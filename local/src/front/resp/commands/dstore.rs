@@ -1,6 +1,6 @@
 //! What only dstore has: blobs by their hash, and what this Local knows of a key.
 
-use super::{Answered, Call, Done, Reply, Run, replied};
+use super::{Done, Reply, Run, replied};
 use crate::front::resp::plan::hashed;
 use dstore_proto::IdSource;
 use dstore_proto::store::{Body, Slice, Stat, Store, Target, Tier};
@@ -8,7 +8,7 @@ use dstore_shared::{BlobHash, Entry, SetOutcome};
 
 /// DS.PUT value
 pub const PUT: Run = Run::Only(|call| {
-    call.door.started()?;
+    call.started()?;
     let (door, value) = (call.door.clone(), call.args.bytes(1));
     Ok(Done::later(async move {
         let put = async {
@@ -40,7 +40,7 @@ pub const GET: Run = Run::Only(|call| {
 
 /// DS.STAT key
 pub const STAT: Run = Run::Only(|call| {
-    call.door.started()?;
+    call.started()?;
     let (door, name) = (call.door.clone(), call.name(1)?);
     Ok(Done::later(async move {
         let stat = door.node.stat(Target::Name(name)).await;
@@ -79,7 +79,7 @@ pub const WHY: Run = Run::Only(|call| {
         .into());
     }
     let held = call.door.node.hit_packed(name.as_bytes()).is_some();
-    call.door.started()?;
+    call.started()?;
     let door = call.door.clone();
     Ok(Done::later(async move {
         let stat = door.node.stat(Target::Name(name)).await;

@@ -16,7 +16,7 @@ pub const DEL: Run = Run::Both(del_now, |call| {
 
 fn del_now(call: &mut Call<'_>) -> Answered {
     let names = distinct(call.names()?);
-    call.door.started()?;
+    call.started()?;
     let door = call.door.clone();
     Ok(Done::later(async move {
         let delete = async {
@@ -50,7 +50,7 @@ fn exists_now(call: &mut Call<'_>) -> Answered {
     if call.door.hits(&names).is_some() {
         return Ok(Reply::count(names.len()).into());
     }
-    call.door.started()?;
+    call.started()?;
     let door = call.door.clone();
     Ok(Done::later(async move {
         let count = async {

@@ -212,7 +212,7 @@ pub fn alone(call: &mut Call<'_>, plan: fn(&Call<'_>) -> Answered<Plan>) -> Answ
     }
     let names = if call.spec.has(table::flag::READONLY) { call.names()? } else { Vec::new() };
     let tracked = call.tracks(&names);
-    call.door.started()?;
+    call.started()?;
     let door = call.door.clone();
     Ok(Done::later(async move {
         let reply = plan.run(&door).await;

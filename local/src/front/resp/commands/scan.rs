@@ -54,7 +54,7 @@ impl Walk {
 
 /// KEYS pattern
 pub const KEYS: Run = Run::Only(|call| {
-    call.door.started()?;
+    call.started()?;
     let walk = Walk::new(call, call.args.bytes(1));
     let door = call.door.clone();
     Ok(Done::later(async move { replied(all(&door, &walk).await) }))
@@ -78,7 +78,7 @@ async fn all(door: &Door, walk: &Walk) -> Result<Reply> {
 
 /// SCAN cursor [MATCH pattern] [COUNT n] [TYPE t]
 pub const SCAN: Run = Run::Only(|call| {
-    call.door.started()?;
+    call.started()?;
     let cursor = std::str::from_utf8(call.args.get(1)).ok().and_then(|text| text.parse::<u64>().ok());
     let cursor = cursor.ok_or(Reply::error("ERR invalid cursor"))?;
     let (mut pattern, mut limit, mut strings) = (Bytes::from_static(b"*"), 10, true);
@@ -130,7 +130,7 @@ async fn some(
 
 /// DBSIZE
 pub const DBSIZE: Run = Run::Only(|call| {
-    call.door.started()?;
+    call.started()?;
     let walk = Walk::new(call, Bytes::from_static(b"*"));
     let door = call.door.clone();
     Ok(Done::later(async move { replied(count(&door, &walk).await) }))
@@ -150,7 +150,7 @@ async fn count(door: &Arc<Door>, walk: &Walk) -> Result<Reply> {
 
 /// RANDOMKEY
 pub const RANDOMKEY: Run = Run::Only(|call| {
-    call.door.started()?;
+    call.started()?;
     let walk = Walk::new(call, Bytes::from_static(b"*"));
     let door = call.door.clone();
     Ok(Done::later(async move { replied(any(&door, &walk).await) }))

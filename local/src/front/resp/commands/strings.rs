@@ -26,7 +26,7 @@ fn get_now(call: &mut Call<'_>) -> Answered {
     if let Some(value) = call.door.hit(&name) {
         return Ok(Reply::Bulk(value).into());
     }
-    call.door.started()?;
+    call.started()?;
     let door = call.door.clone();
     Ok(Done::later(async move {
         let reply = replied(value_of(&door, name).await.map(Reply::maybe));
@@ -54,7 +54,7 @@ fn mget_now(call: &mut Call<'_>) -> Answered {
     if let Some(values) = call.door.hits(&names) {
         return Ok(Reply::Array(values.into_iter().map(Reply::Bulk).collect()).into());
     }
-    call.door.started()?;
+    call.started()?;
     let door = call.door.clone();
     Ok(Done::later(async move {
         let reply = replied(values_of(&door, names).await);
@@ -103,7 +103,7 @@ fn getrange_now(call: &mut Call<'_>) -> Answered {
     if let Some(value) = call.door.hit(&name) {
         return Ok(Reply::Bulk(cut(&value)).into());
     }
-    call.door.started()?;
+    call.started()?;
     let door = call.door.clone();
     Ok(Done::later(async move {
         let value = value_of(&door, name).await;
@@ -155,7 +155,7 @@ pub const SET: Run = Run::Both(set_now, set_steps);
 
 fn set_now(call: &mut Call<'_>) -> Answered {
     let name = call.name(1)?;
-    call.door.started()?;
+    call.started()?;
     if call.args.len() > 3 {
         return super::alone(call, set_steps);
     }
@@ -249,7 +249,7 @@ pub const MSET: Run = Run::Steps(|call| {
 
 /// MSETNX key value [key value ...]
 pub const MSETNX: Run = Run::Only(|call| {
-    call.door.started()?;
+    call.started()?;
     let steps = pairs(call)?;
     let guards = call.names()?.into_iter().map(|name| Guard { name, bind_rev: None }).collect();
     let plan =

@@ -69,7 +69,7 @@ pub const WATCH: Run = Run::Only(|call| {
         return Err(Reply::err("WATCH inside MULTI is not allowed"));
     }
     let names = call.names()?;
-    call.door.started()?;
+    call.started()?;
     let (door, watched) = (call.door.clone(), call.client.watched.clone());
     Ok(Done::later(async move {
         for name in names {
@@ -130,7 +130,7 @@ pub const EXEC: Run = Run::Only(|call| {
         });
         return Ok(Reply::Array(known.collect()).into());
     }
-    call.door.started()?;
+    call.started()?;
     let door = call.door.clone();
     Ok(Done::later(async move { run(&door, Transaction { guards, steps }, parts).await }))
 });
