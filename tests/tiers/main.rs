@@ -13,4 +13,5 @@ mod races;
 mod relaxed;
 mod rig;
 mod scrub;
+mod transaction;
 mod watch;
