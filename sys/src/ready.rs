@@ -126,6 +126,15 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// Two that are connected with each other.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub fn pair() -> io::Result<(Self, Self)> {
+        let (one, other) = mio::net::UnixStream::pair()?;
+        Ok((Self::Unix(one), Self::Unix(other)))
+    }
+
     /// Where the peer is, for people.
     pub fn peer(&self) -> String {
         match self {

@@ -18,7 +18,11 @@ mod cursors;
 mod databases;
 mod door;
 mod event_loop;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod glob;
+#[cfg(any(test, feature = "fuzzing"))]
+mod harness;
 mod inline;
 mod mail;
 mod output;
@@ -29,6 +33,9 @@ mod reply;
 mod runner;
 mod table;
 mod tracking;
+
+#[cfg(test)]
+mod tests;
 
 pub use config::{Database, RespConfig};
 

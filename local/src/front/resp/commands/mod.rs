@@ -180,9 +180,10 @@ pub fn unknown_command(args: Args<'_>) -> Reply {
     Reply::err(format!("unknown command '{name}', with args beginning with: {beginning}"))
 }
 
-/// A word as it is shown in an error.
+/// A word as it is shown in an error: up to a zero byte, as Redis does.
 pub fn shown(word: &[u8], max: usize) -> String {
-    String::from_utf8_lossy(&word[..word.len().min(max)]).replace(['\r', '\n', '\0'], " ")
+    let word = word.split(|b| *b == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(&word[..word.len().min(max)]).replace(['\r', '\n'], " ")
 }
 
 /// What a client is told of an error of dstore.
