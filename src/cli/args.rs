@@ -138,6 +138,42 @@ pub struct NodeFlag {
 }
 
 #[derive(Subcommand, Clone, Debug)]
+pub enum NsVerb {
+    /// Create a namespace. One that nobody created can be used too: it is write-once.
+    Create {
+        name: String,
+        /// What a SET of a bound key does: write-once refuses it, replace binds the key anew.
+        #[arg(long, value_name = "MODE", default_value = "write-once")]
+        mode: String,
+        /// How long keys live whose SET does not say [default: for ever].
+        #[arg(long, value_name = "TIME")]
+        ttl: Option<String>,
+        #[command(flatten)]
+        node: NodeFlag,
+    },
+    /// List the namespaces that were created, and `default`.
+    Ls {
+        #[command(flatten)]
+        node: NodeFlag,
+    },
+    /// Tell what a namespace allows, and count its keys.
+    Stat {
+        name: String,
+        #[command(flatten)]
+        node: NodeFlag,
+    },
+    /// Remove all keys of a namespace, then the namespace.
+    Drop {
+        name: String,
+        /// Yes, all of it; else it is asked at a terminal.
+        #[arg(short = 'y')]
+        yes: bool,
+        #[command(flatten)]
+        node: NodeFlag,
+    },
+}
+
+#[derive(Subcommand, Clone, Debug)]
 pub enum Verb {
     /// Run the authority.
     Global {
@@ -273,6 +309,11 @@ pub enum Verb {
         /// is everything, 6 if something was lost.
         #[arg(long, value_name = "DIR", conflicts_with = "deep")]
         salvage: Option<PathBuf>,
+    },
+    /// Create, list and drop namespaces.
+    Ns {
+        #[command(subcommand)]
+        verb: NsVerb,
     },
     /// Tell how a node is.
     Status {

@@ -5,6 +5,7 @@ mod attach;
 mod check;
 mod client;
 mod files;
+mod namespaces;
 mod salvage;
 mod screen;
 mod serve;
@@ -56,6 +57,9 @@ pub fn run(config: Config) -> u8 {
         },
         Action::Download { node, key, slice, out } => {
             block_on(Builder::new_current_thread(), files::download(node, key, slice, out, mode))
+        }
+        Action::Namespaces { node, what } => {
+            block_on(Builder::new_current_thread(), namespaces::run(node, what, mode))
         }
         Action::Upload { node, key } => {
             block_on(Builder::new_current_thread(), client::upload(node, key, mode))

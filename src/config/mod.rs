@@ -15,7 +15,7 @@ use dstore_global::{EngineKind, SyncLevel};
 use dstore_local::Database;
 use dstore_local::repl::{Command, Mode};
 use dstore_proto::store::Slice;
-use dstore_shared::Key;
+use dstore_shared::{Key, Namespace, NamespaceSpec};
 use dstore_sys::net::Address;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -51,6 +51,26 @@ pub enum Action {
     Download { node: Node, key: Key, slice: Slice, out: Option<OutFile> },
     /// `set KEY -` at a running node.
     Upload { node: Node, key: Key },
+    /// `ns` at a running node.
+    Namespaces { node: Node, what: NamespaceVerb },
+}
+
+/// What is to be done about namespaces.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NamespaceVerb {
+    /// Create one.
+    Create(Namespace, NamespaceSpec),
+    /// List them.
+    List,
+    /// Tell about one.
+    Stat(Namespace),
+    /// Remove one with all its keys.
+    Drop {
+        /// Which.
+        namespace: Namespace,
+        /// It need not be asked for.
+        sure: bool,
+    },
 }
 
 /// An address to listen at.

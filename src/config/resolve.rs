@@ -4,13 +4,13 @@ use super::file::File;
 use super::socket::Elsewhere;
 use super::{
     Action, CheckSettings, Config, Existing, GlobalSettings, Listen, LocalSettings, Node, OutFile,
-    SOLO_GLOBAL, ScriptSettings, Source, socket, units,
+    NamespaceVerb, SOLO_GLOBAL, ScriptSettings, Source, socket, units,
 };
-use crate::cli::args::{CommandLine, NodeFlag, PartFlags, ScriptFlags, Solo, StoreFlags, Verb};
+use crate::cli::args::{CommandLine, NodeFlag, NsVerb, PartFlags, ScriptFlags, Solo, StoreFlags, Verb};
 use dstore_global::{EngineKind, SyncLevel};
 use dstore_local::repl::{Command, How, Mode, request_from, stale_wait, time};
 use dstore_proto::store::Slice;
-use dstore_shared::{DeleteMode, Error, Key, Result};
+use dstore_shared::{DeleteMode, Error, Key, Namespace, NamespaceSpec, Result, check_ttl};
 use dstore_sys::net::Address;
 use std::ffi::OsString;
 use std::fmt;
@@ -139,9 +139,32 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
             let GlobalSettings { data, min_free, .. } = settings.store(store)?;
             (Action::Check(CheckSettings { data, deep, min_free, salvage }), mode)
         }
+        Some(Verb::Ns { verb }) => {
+            let (node, what) = namespaces(verb)?;
+            (Action::Namespaces { node: settings.node(node)?, what }, mode)
+        }
         Some(Verb::Status { node }) => (settings.one_shot(node, Command::Status)?, mode),
     };
     Ok(Config { action, mode, log })
+}
+
+fn namespaces(verb: NsVerb) -> Result<(NodeFlag, NamespaceVerb)> {
+    let named = |name: String| Namespace::new(name);
+    Ok(match verb {
+        NsVerb::Create { name, mode, ttl, node } => {
+            let wrong = |flag: &str, why: String| Error::invalid(format!("`{flag}`: {why}"));
+            let mode = mode.parse().map_err(|why| wrong("--mode", why))?;
+            let ttl = ttl.map(|text| units::duration(&text)).transpose();
+            let ttl = ttl.map_err(|why| wrong("--ttl", why))?;
+            ttl.map_or(Ok(()), check_ttl)?;
+            (node, NamespaceVerb::Create(named(name)?, NamespaceSpec { mode, ttl }))
+        }
+        NsVerb::Ls { node } => (node, NamespaceVerb::List),
+        NsVerb::Stat { name, node } => (node, NamespaceVerb::Stat(named(name)?)),
+        NsVerb::Drop { name, yes, node } => {
+            (node, NamespaceVerb::Drop { namespace: named(name)?, sure: yes })
+        }
+    })
 }
 
 /// Where a value goes, if not to standard output.

@@ -24,6 +24,7 @@ mod many;
 mod modes;
 mod parts;
 mod restart;
+mod replace;
 mod resume;
 mod rig;
 mod sizes;

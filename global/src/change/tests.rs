@@ -1,9 +1,13 @@
 use super::*;
 use dstore_shared::Error;
-use dstore_shared::{Born, ClientId, CopyOutcome, CopyResult, DeleteOutcome, HistoryId, Kind, SetOutcome};
+use dstore_shared::{
+    Born, ClientId, CopyOutcome, CopyResult, Decision, DeleteOutcome, HistoryId, Kind, NamespaceMode,
+    NamespaceOutcome, NamespaceResult, NamespaceSpec, SetOutcome, StepOutcome, StepResult, TransactionOutcome,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::fmt::Write;
+use std::time::Duration;
 
 fn name() -> impl Strategy<Value = Name> {
     vec(any::<u8>(), 1..60).prop_map(|key| Name::of(key).unwrap())
@@ -36,7 +40,40 @@ fn change() -> impl Strategy<Value = Change> {
         (hash(), prop_oneof![vec(any::<u8>(), 0..50), vec(any::<u8>(), 4090..4100)])
             .prop_map(|(hash, bytes)| Change::Inline { hash, bytes: bytes.into() }),
         hash().prop_map(|hash| Change::InlineGone { hash }),
+        (name(), entry()).prop_map(|(name, entry)| Change::Rebind { name, entry }),
+        namespace().prop_map(Change::Namespace),
+        namespace().prop_map(|info| Change::NamespaceGone { namespace: info.namespace }),
     ]
+}
+
+fn namespace() -> impl Strategy<Value = NamespaceInfo> {
+    ("[a-z0-9_.-]{1,64}", any::<bool>(), any::<Option<u64>>(), any::<u64>()).prop_map(
+        |(namespace, replaces, ttl_ms, created)| {
+            let mode = if replaces { NamespaceMode::Replace } else { NamespaceMode::WriteOnce };
+            let spec = NamespaceSpec { mode, ttl: ttl_ms.map(Duration::from_millis) };
+            let namespace = Namespace::new(namespace).unwrap();
+            NamespaceInfo { namespace, spec, created: Revision(created) }
+        },
+    )
+}
+
+fn step() -> impl Strategy<Value = StepOutcome> {
+    let result = prop::sample::select(&StepResult::ALL[..]);
+    (result, proptest::option::of(entry()), proptest::option::of(entry()), any::<Option<i64>>())
+        .prop_map(|(result, old, entry, number)| StepOutcome { result, old, entry, number })
+}
+
+fn transaction() -> impl Strategy<Value = TransactionOutcome> {
+    let decision = prop_oneof![
+        vec(step(), 0..9).prop_map(Decision::Done),
+        (0..1000_usize).prop_map(Decision::Aborted),
+        vec(0..1000_usize, 1..5).prop_map(Decision::NeedBlobs),
+    ];
+    (decision, any::<u64>(), any::<u64>()).prop_map(|(decision, revision, at_ms)| TransactionOutcome {
+        decision,
+        revision: Revision(revision),
+        at_ms,
+    })
 }
 
 fn outcome() -> impl Strategy<Value = Outcome> {
@@ -52,6 +89,10 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         copied().prop_map(Outcome::Rename),
         any::<(u64, u64)>().prop_map(|(removed, revision)| {
             Outcome::DeletePrefix(dstore_shared::PrefixOutcome { removed, revision: Revision(revision) })
+        }),
+        transaction().prop_map(|done| Outcome::Transaction(done.into())),
+        (prop::sample::select(&NamespaceResult::ALL[..]), any::<u64>()).prop_map(|(result, revision)| {
+            Outcome::Namespace(NamespaceOutcome { result, revision: Revision(revision) })
         }),
     ]
 }
@@ -205,6 +246,74 @@ fn the_bytes_of_a_copy_and_of_a_rename_are_these() {
     let newer = Bytes::from_static(&[6, 0, 0, 0, 0, 0, 0, 0, 0, 9]);
     let error = Error::from(read_outcome(&mut Reader::new(newer)).expect_err("newer"));
     assert!(error.kind() == Kind::Invalid && error.message().contains("result of a copy"), "{error}");
+}
+
+/// The changes and outcomes that came with namespaces and transactions: an older dstore refuses them by their kind.
+#[test]
+fn the_bytes_of_namespaces_and_transactions_are_these() {
+    let hash = BlobHash::from_bytes([0xaa; 32]);
+    let entry = |expires_at| Entry { hash, size: 5, bind_rev: Revision(7), expires_at };
+    let aa = "aa".repeat(32);
+    let (held, timed) = (
+        format!("00 {aa} 0500000000000000 0700000000000000"),
+        format!("01 {aa} 0500000000000000 0700000000000000 0900000000000000"),
+    );
+    let hex = |bytes: &[u8]| {
+        bytes.iter().fold(String::new(), |mut hex, byte| {
+            write!(hex, "{byte:02x}").unwrap();
+            hex
+        })
+    };
+    let info = |mode, ttl_ms: Option<u64>| NamespaceInfo {
+        namespace: Namespace::new("cache").unwrap(),
+        spec: NamespaceSpec { mode, ttl: ttl_ms.map(Duration::from_millis) },
+        created: Revision(3),
+    };
+    let changes = vec![
+        Change::Rebind { name: Name::of("k").unwrap(), entry: entry(Some(9)) },
+        Change::Namespace(info(NamespaceMode::Replace, Some(60_000))),
+        Change::Namespace(info(NamespaceMode::WriteOnce, None)),
+        Change::NamespaceGone { namespace: Namespace::new("cache").unwrap() },
+    ];
+    let commit = Commit { revision: Revision(7), at_ms: 8, outcome: None, changes };
+    let golden = [
+        "8e000000 01 00 0700000000000000 0800000000000000 04000000",
+        &format!("07 44000000 0900 64656661756c74006b {timed}"),
+        "08 18000000 0500 6361636865 03 0300000000000000 60ea000000000000",
+        "08 10000000 0500 6361636865 00 0300000000000000",
+        "09 07000000 0500 6361636865",
+    ];
+    assert_eq!(hex(&bytes_of(&[commit])), golden.concat().replace(' ', ""));
+
+    let of = |decision| {
+        Outcome::Transaction(TransactionOutcome { decision, revision: Revision(7), at_ms: 8 }.into())
+    };
+    let step = |result, old, entry, number| StepOutcome { result, old, entry, number };
+    let steps = vec![
+        step(StepResult::Done, Some(entry(None)), Some(entry(Some(9))), Some(-2)),
+        step(StepResult::WriteOnce, None, None, None),
+    ];
+    let created = NamespaceOutcome { result: NamespaceResult::NotEmpty, revision: Revision(7) };
+    let head = "09 0700000000000000 0800000000000000";
+    let table = [
+        (
+            of(Decision::Done(steps)),
+            format!("{head} 01 02000000 01 07 {held} {timed} feffffffffffffff 09 00"),
+        ),
+        (of(Decision::Aborted(1)), format!("{head} 02 01000000")),
+        (of(Decision::NeedBlobs(vec![0, 2])), format!("{head} 03 02000000 00000000 02000000")),
+        (Outcome::Namespace(created), "0a 0700000000000000 04".to_owned()),
+    ];
+    for (outcome, golden) in table {
+        let mut bytes = Vec::new();
+        put_outcome(&mut bytes, &outcome);
+        assert_eq!(hex(&bytes), golden.replace(' ', ""), "{outcome:?}");
+        assert_eq!(values::outcome_len(&outcome), bytes.len(), "{outcome:?}");
+        assert_eq!(read_outcome(&mut Reader::new(bytes.into())).unwrap(), outcome);
+    }
+    let newer = Bytes::from_static(&[10, 0, 0, 0, 0, 0, 0, 0, 0, 9]);
+    let error = Error::from(read_outcome(&mut Reader::new(newer)).expect_err("newer"));
+    assert!(error.kind() == Kind::Invalid && error.message().contains("about a namespace"), "{error}");
 }
 
 #[test]

@@ -527,3 +527,22 @@ fn the_names_under_a_prefix_are_removed_up_to_a_revision_and_the_books_are_right
     assert_eq!((cache.stats().names, cache.stats().name_bytes), (0, 0));
     assert!(cache.have(&blob.id()).is_some(), "blobs stay");
 }
+
+#[test]
+fn a_name_tells_until_when_it_is_served_and_a_newer_binding_another_end() {
+    let (cache, x) = (cache(1 << 20), Blob::hash("x"));
+    let until = |ms: u64| Moment::from_nanos(ms * 1_000_000);
+    let timed = |rev| Entry { expires_at: Some(99), ..entry(&x, rev) };
+    let put = |rev, reg, end| cache.install_until(&name("k"), (timed(rev), end), &x, RegSeq(reg), 1);
+    let end = || cache.hit(name("k").as_bytes(), 1).map(|hit| hit.until);
+    let _ = put(5, 1, until(10));
+    assert_eq!(end(), Some(until(10)));
+    let _ = put(6, 2, until(20));
+    assert_eq!(end(), Some(until(20)));
+    let _ = put(6, 1, until(30));
+    assert_eq!(end(), Some(until(20)), "of one binding the later registration counts");
+    let _ = cache.install(&name("k"), timed(7), &x, RegSeq(3), 1);
+    assert_eq!(end(), Some(Moment::ZERO), "without an end it is not served");
+    let _ = cache.install(&name("k"), entry(&x, 8), &x, RegSeq(4), 1);
+    assert_eq!(end(), Some(Moment::MAX));
+}

@@ -4,8 +4,9 @@ use super::*;
 use crate::codec::read;
 use dstore_shared::frame::{Answer, Ask, Down, Hello, Listed, Reply, Request, Resolved, Resumption, Up};
 use dstore_shared::{
-    Command, CopyOutcome, CopyResult, DeleteMode, DeleteOutcome, FlightId, Incarnation, LocalId, Namespace,
-    Outcome, Prefix, PrefixOutcome, RegSeq, SetOutcome,
+    Command, CopyOutcome, CopyResult, Decision, DeleteMode, DeleteOutcome, ExpireWhen, Expiry, FlightId,
+    Guard, Incarnation, LocalId, Namespace, Outcome, Payload, Prefix, PrefixOutcome, RegSeq, SetOutcome, Step,
+    StepOutcome, StepResult, Transaction, TransactionOutcome, When,
 };
 use prost::Message;
 use prost_types::field_descriptor_proto::{Label, Type};
@@ -167,7 +168,45 @@ fn requests() -> Vec<(&'static str, Vec<Request>)> {
             request(Ask::Change { id, command: del(DeleteMode::Deadline(Duration::from_millis(300))) }),
         ),
         ("requests del async", request(Ask::Change { id, command: del(DeleteMode::Async) })),
+        ("requests apply", change(Command::Apply(transaction()))),
     ]
+}
+
+/// Every step, when and expiry.
+fn transaction() -> Transaction {
+    let set = |carried, when, expiry| {
+        let value = Payload { hash: blob().id(), size: 5, carried };
+        Step::Set { name: name(), value, when, expiry }
+    };
+    let expire = |expiry, when| Step::Expire { name: name(), expiry, when };
+    let second = Expiry::In(Duration::from_secs(1));
+    Transaction {
+        guards: vec![
+            Guard { name: name(), bind_rev: Some(Revision(6)) },
+            Guard { name: other(), bind_rev: None },
+        ],
+        steps: vec![
+            Step::Get { name: name() },
+            set(Some(blob()), When::Always, Expiry::Clear),
+            set(None, When::Absent, Expiry::Keep),
+            set(None, When::Present, Expiry::At(1_700_000_000_000)),
+            Step::Delete { name: name() },
+            expire(second, ExpireWhen::Always),
+            expire(second, ExpireWhen::None),
+            expire(second, ExpireWhen::Some),
+            expire(second, ExpireWhen::Greater),
+            expire(Expiry::Clear, ExpireWhen::Less),
+            Step::Add { name: name(), by: -1 },
+            Step::Append { name: name(), bytes: "more".into() },
+            Step::Copy { from: name(), to: other(), replace: true },
+            Step::Rename { from: name(), to: other(), only_absent: true },
+        ],
+    }
+}
+
+fn applied(decision: Decision) -> Outcome {
+    let outcome = TransactionOutcome { decision, revision: Revision(9), at_ms: 1_700_000_000_000 };
+    Outcome::Transaction(outcome.into())
 }
 
 fn replies() -> Vec<(&'static str, Vec<Reply>)> {
@@ -187,6 +226,18 @@ fn replies() -> Vec<(&'static str, Vec<Reply>)> {
     let found = Resolved { entry: Some(entry()), carried: None, cacheable: Some(epoch()), head: Revision(9) };
     let absent = Resolved { entry: None, carried: None, cacheable: None, head: Revision(9) };
     let many = vec![found, absent];
+    let ends = Entry { expires_at: Some(1_700_000_000_000), ..entry() };
+    let timed = Answer::Resolved(Resolved {
+        entry: Some(ends),
+        carried: None,
+        cacheable: Some(epoch()),
+        head: Revision(9),
+    });
+    let mut steps: Vec<StepOutcome> = StepResult::ALL
+        .into_iter()
+        .map(|result| StepOutcome { result, old: None, entry: None, number: None })
+        .collect();
+    (steps[0].old, steps[0].entry, steps[0].number) = (Some(entry()), Some(ends), Some(-2));
     let failed = Error::exhausted("full").retry_after(Duration::from_millis(20));
     vec![
         ("replies resolved", resolved(Some(entry()), Some(blob()))),
@@ -203,6 +254,13 @@ fn replies() -> Vec<(&'static str, Vec<Reply>)> {
         ("replies deleted", deleted(None)),
         ("replies deleted stale", deleted(Some(Duration::from_millis(2_260)))),
         ("replies failed", reply(Answer::Failed(failed))),
+        ("replies applied", changed(applied(Decision::Done(steps)))),
+        ("replies applied nothing", changed(applied(Decision::Aborted(1)))),
+        ("replies applied needs blobs", changed(applied(Decision::NeedBlobs(vec![0, 300])))),
+        (
+            "replies resolved timed",
+            vec![Reply { flight: FlightId(10), answer: timed, born: born(), journal_ms: 1_699_999_999_000 }],
+        ),
     ]
 }
 

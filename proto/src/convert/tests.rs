@@ -6,8 +6,9 @@ use crate::shape::Shaped;
 use crate::store::{self, ListQuery, Listing, Provenance, SetReply, Slice, Stat, Target, Tier};
 use dstore_shared::frame::{Answer, Ask, Down, Hello, Listed, Reply, Request, Resolved, Resumption, Up};
 use dstore_shared::{
-    Command, CopyOutcome, CopyResult, DeleteMode, DeleteOutcome, FlightId, Incarnation, Key, Kind, LocalId,
-    Namespace, Outcome, Prefix, PrefixOutcome, RegSeq, SetOutcome,
+    Command, CopyOutcome, CopyResult, Decision, DeleteMode, DeleteOutcome, ExpireWhen, Expiry, FlightId,
+    Guard, Incarnation, Key, Kind, LocalId, Namespace, Outcome, Payload, Prefix, PrefixOutcome, RegSeq,
+    SetOutcome, Step, StepOutcome, StepResult, Transaction, TransactionOutcome, When,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -166,10 +167,78 @@ fn ask() -> impl Strategy<Value = Ask> {
             .prop_map(|(names, cache, carry)| Ask::ResolveMany { names, cache, carry }),
         (
             request_id(),
-            prop_oneof![set, delete, moved, prefix().prop_map(|prefix| Command::DeletePrefix { prefix })]
+            prop_oneof![
+                set,
+                delete,
+                moved,
+                prefix().prop_map(|prefix| Command::DeletePrefix { prefix }),
+                transaction().prop_map(Command::Apply)
+            ]
         )
             .prop_map(|(id, command)| Ask::Change { id, command }),
     ]
+}
+
+fn expiry() -> impl Strategy<Value = Expiry> {
+    prop_oneof![
+        Just(Expiry::Clear),
+        any::<u64>().prop_map(Expiry::At),
+        (1..1_000_000_u64).prop_map(|ms| Expiry::In(Duration::from_millis(ms))),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let when = prop::sample::select(&[When::Always, When::Absent, When::Present][..]);
+    let whens = [
+        ExpireWhen::Always,
+        ExpireWhen::None,
+        ExpireWhen::Some,
+        ExpireWhen::Greater,
+        ExpireWhen::Less,
+    ];
+    let payload = (blob(), any::<bool>()).prop_map(|(blob, carry)| Payload {
+        hash: blob.id(),
+        size: blob.size(),
+        carried: carry.then_some(blob),
+    });
+    let set_expiry = prop_oneof![expiry(), Just(Expiry::Keep)];
+    prop_oneof![
+        name().prop_map(|name| Step::Get { name }),
+        (name(), payload, when, set_expiry)
+            .prop_map(|(name, value, when, expiry)| Step::Set { name, value, when, expiry }),
+        name().prop_map(|name| Step::Delete { name }),
+        (name(), expiry(), prop::sample::select(whens.to_vec()))
+            .prop_map(|(name, expiry, when)| Step::Expire { name, expiry, when }),
+        (name(), any::<i64>()).prop_map(|(name, by)| Step::Add { name, by }),
+        (name(), vec(any::<u8>(), 0..50))
+            .prop_map(|(name, bytes)| Step::Append { name, bytes: bytes.into() }),
+        (name(), name(), any::<bool>())
+            .prop_map(|(from, to, replace)| Step::Copy { from, to, replace }),
+        (name(), name(), any::<bool>())
+            .prop_map(|(from, to, only_absent)| Step::Rename { from, to, only_absent }),
+    ]
+}
+
+fn transaction() -> impl Strategy<Value = Transaction> {
+    let guard = (name(), option::of(1..=u64::MAX))
+        .prop_map(|(name, rev)| Guard { name, bind_rev: rev.map(Revision) });
+    (vec(guard, 0..3), vec(step(), 0..6)).prop_map(|(guards, steps)| Transaction { guards, steps })
+}
+
+fn applied() -> impl Strategy<Value = TransactionOutcome> {
+    let result = prop::sample::select(&StepResult::ALL[..]);
+    let done = (result, option::of(entry()), option::of(entry()), any::<Option<i64>>())
+        .prop_map(|(result, old, entry, number)| StepOutcome { result, old, entry, number });
+    let decision = prop_oneof![
+        vec(done, 0..6).prop_map(Decision::Done),
+        (0..1000_usize).prop_map(Decision::Aborted),
+        vec(0..1000_usize, 1..4).prop_map(Decision::NeedBlobs),
+    ];
+    (decision, any::<(u64, u64)>()).prop_map(|(decision, (rev, at_ms))| TransactionOutcome {
+        decision,
+        revision: Revision(rev),
+        at_ms,
+    })
 }
 
 fn request() -> impl Strategy<Value = Request> {
@@ -223,6 +292,11 @@ fn changed() -> impl Strategy<Value = Answer> {
     let delete = (vec(any::<bool>(), 0..9), any::<u64>())
         .prop_map(|(removed, rev)| DeleteOutcome { removed, revision: Revision(rev) });
     prop_oneof![
+        applied().prop_map(|done| Answer::Changed {
+            outcome: Outcome::Transaction(done.into()),
+            cacheable: None,
+            stale: None
+        }),
         copied().prop_map(|c| Answer::Changed { outcome: Outcome::Copy(c), cacheable: None, stale: None }),
         copied().prop_map(|c| Answer::Changed { outcome: Outcome::Rename(c), cacheable: None, stale: None }),
         (set, option::of(epoch())).prop_map(|(outcome, cacheable)| Answer::Changed {

@@ -12,6 +12,7 @@ mod lease;
 mod modes;
 mod once;
 mod prefixes;
+mod replaced;
 mod replay;
 mod restart;
 mod resume;

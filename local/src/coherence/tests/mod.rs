@@ -11,6 +11,7 @@ mod hostile;
 mod many;
 mod resume;
 mod session;
+mod timed;
 
 use super::*;
 use dstore_shared::frame::{Ask, Down, Listed, Resolved, Resumption};
