@@ -46,11 +46,7 @@ pub async fn run(node: Node, what: NamespaceVerb, mode: Mode) -> u8 {
     }
 }
 
-async fn create(
-    client: &Client<RemoteStore>,
-    namespace: &Namespace,
-    spec: NamespaceSpec,
-) -> Result<Told> {
+async fn create(client: &Client<RemoteStore>, namespace: &Namespace, spec: NamespaceSpec) -> Result<Told> {
     let done = client.create_namespace(namespace, spec).await?;
     let (line, outcome, code) = match done.result {
         NamespaceResult::Done => ("Namespace created", "created", exit::OK),

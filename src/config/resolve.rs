@@ -3,8 +3,8 @@
 use super::file::File;
 use super::socket::Elsewhere;
 use super::{
-    Action, CheckSettings, Config, Existing, GlobalSettings, Listen, LocalSettings, Node, OutFile,
-    NamespaceVerb, SOLO_GLOBAL, ScriptSettings, Source, socket, units,
+    Action, CheckSettings, Config, Existing, GlobalSettings, Listen, LocalSettings, NamespaceVerb, Node,
+    OutFile, SOLO_GLOBAL, ScriptSettings, Source, socket, units,
 };
 use crate::cli::args::{CommandLine, NodeFlag, NsVerb, PartFlags, ScriptFlags, Solo, StoreFlags, Verb};
 use dstore_global::{EngineKind, SyncLevel};

@@ -2,7 +2,8 @@ use super::*;
 use dstore_shared::Error;
 use dstore_shared::{
     Born, ClientId, CopyOutcome, CopyResult, Decision, DeleteOutcome, HistoryId, Kind, NamespaceMode,
-    NamespaceOutcome, NamespaceResult, NamespaceSpec, SetOutcome, StepOutcome, StepResult, TransactionOutcome,
+    NamespaceOutcome, NamespaceResult, NamespaceSpec, SetOutcome, StepOutcome, StepResult,
+    TransactionOutcome,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -5,8 +5,8 @@ use crate::codec::read;
 use dstore_shared::frame::{Answer, Ask, Down, Hello, Listed, Reply, Request, Resolved, Resumption, Up};
 use dstore_shared::{
     Command, CopyOutcome, CopyResult, Decision, DeleteMode, DeleteOutcome, ExpireWhen, Expiry, FlightId,
-    Guard, Incarnation, LocalId, Namespace, Outcome, Payload, Prefix, PrefixOutcome, RegSeq, SetOutcome, Step,
-    StepOutcome, StepResult, Transaction, TransactionOutcome, When,
+    Guard, Incarnation, LocalId, Namespace, Outcome, Payload, Prefix, PrefixOutcome, RegSeq, SetOutcome,
+    Step, StepOutcome, StepResult, Transaction, TransactionOutcome, When,
 };
 use prost::Message;
 use prost_types::field_descriptor_proto::{Label, Type};

@@ -189,13 +189,8 @@ fn expiry() -> impl Strategy<Value = Expiry> {
 
 fn step() -> impl Strategy<Value = Step> {
     let when = prop::sample::select(&[When::Always, When::Absent, When::Present][..]);
-    let whens = [
-        ExpireWhen::Always,
-        ExpireWhen::None,
-        ExpireWhen::Some,
-        ExpireWhen::Greater,
-        ExpireWhen::Less,
-    ];
+    let whens =
+        [ExpireWhen::Always, ExpireWhen::None, ExpireWhen::Some, ExpireWhen::Greater, ExpireWhen::Less];
     let payload = (blob(), any::<bool>()).prop_map(|(blob, carry)| Payload {
         hash: blob.id(),
         size: blob.size(),
@@ -204,18 +199,24 @@ fn step() -> impl Strategy<Value = Step> {
     let set_expiry = prop_oneof![expiry(), Just(Expiry::Keep)];
     prop_oneof![
         name().prop_map(|name| Step::Get { name }),
-        (name(), payload, when, set_expiry)
-            .prop_map(|(name, value, when, expiry)| Step::Set { name, value, when, expiry }),
+        (name(), payload, when, set_expiry).prop_map(|(name, value, when, expiry)| Step::Set {
+            name,
+            value,
+            when,
+            expiry
+        }),
         name().prop_map(|name| Step::Delete { name }),
         (name(), expiry(), prop::sample::select(whens.to_vec()))
             .prop_map(|(name, expiry, when)| Step::Expire { name, expiry, when }),
         (name(), any::<i64>()).prop_map(|(name, by)| Step::Add { name, by }),
         (name(), vec(any::<u8>(), 0..50))
             .prop_map(|(name, bytes)| Step::Append { name, bytes: bytes.into() }),
-        (name(), name(), any::<bool>())
-            .prop_map(|(from, to, replace)| Step::Copy { from, to, replace }),
-        (name(), name(), any::<bool>())
-            .prop_map(|(from, to, only_absent)| Step::Rename { from, to, only_absent }),
+        (name(), name(), any::<bool>()).prop_map(|(from, to, replace)| Step::Copy { from, to, replace }),
+        (name(), name(), any::<bool>()).prop_map(|(from, to, only_absent)| Step::Rename {
+            from,
+            to,
+            only_absent
+        }),
     ]
 }
 
