@@ -152,7 +152,7 @@ pub(crate) enum NamespaceChange {
 #[derive(Debug)]
 pub(crate) enum Done {
     Change(Outcome),
-    /// Of the names that a change was about, these it changed.
+    /// Of the names that a change was about, for these it makes void what was held of them, or believed to be absent.
     Changed(Outcome, Vec<Name>),
     /// Nothing was done: it would change what holders may serve who were not waited for. The same, to be done when
     /// they were.

@@ -192,7 +192,7 @@ impl Publisher {
                                 m.finish_prefix(now, op, Outcome::DeletePrefix(outcome), revision, &names);
                             }
                             Ok(Done::Changed(outcome, names)) => {
-                                m.finish_changed(now, op, &Ok(outcome), revision, &names);
+                                m.finish_changed(now, op, outcome, revision, &names);
                             }
                             Ok(Done::Undrained(work)) => m.drain_first(now, op, *work),
                             done => m.finish(now, op, &done.and_then(outcome_of), revision),

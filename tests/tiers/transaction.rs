@@ -354,6 +354,13 @@ async fn a_time_to_live_is_given_taken_and_told() {
     assert!(b.node().hit(&k).is_some(), "to lengthen drains nobody");
     let held = left(&b, &k).await.expect("bound").expect("a time to live");
     assert!(held > hour, "Global is asked what is left: {held:?}");
+    put(&a, &k, "other").await;
+    assert_eq!(
+        read(&b, &k).await.as_deref(),
+        Some(&b"other"[..]),
+        "who went on holding it is told of the next"
+    );
+    assert_eq!(result(&a, Expiry::In(day), Always).await, StepResult::Done);
     assert_eq!(result(&b, Expiry::Clear, Always).await, StepResult::Done);
     assert_eq!(left(&a, &k).await, Some(None));
     // A SET takes the time to live away, unless it is to keep it.

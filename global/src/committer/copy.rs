@@ -36,10 +36,10 @@ impl Committer {
             let work = Work::Copy { id, from, to, unbinds, drained: Drained::All };
             return Ok(Verdict::of(Done::Undrained(Box::new(work)), Vec::new()));
         }
-        let changed = draft.changed();
-        let outcome = CopyOutcome { result, revision: if changed.is_empty() { self.head } else { revision } };
+        let void = draft.void();
+        let outcome = CopyOutcome { result, revision: if draft.changes() { revision } else { self.head } };
         let outcome = if unbinds { Outcome::Rename(outcome) } else { Outcome::Copy(outcome) };
         let taken = self.taken(draft, revision)?;
-        Ok(Verdict::of_draft(Done::Changed(outcome, changed), taken))
+        Ok(Verdict::of_draft(Done::Changed(outcome, void), taken))
     }
 }

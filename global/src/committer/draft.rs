@@ -56,9 +56,16 @@ impl Draft {
         self.fresh.get(hash)
     }
 
-    /// Which names are to be bound otherwise than they were.
-    pub fn changed(&self) -> Vec<Name> {
-        self.rows.iter().filter(|row| row.now != row.stored).map(|row| row.name.clone()).collect()
+    /// Whether any name is to be bound otherwise than it was.
+    pub fn changes(&self) -> bool {
+        self.rows.iter().any(|row| row.now != row.stored)
+    }
+
+    /// The names of which what is held, or believed to be absent, becomes void: not those that only live longer, whose
+    /// holders go on.
+    pub fn void(&self) -> Vec<Name> {
+        let void = self.rows.iter().filter(|row| row.voids() || row.stored.is_none() && row.now.is_some());
+        void.map(|row| row.name.clone()).collect()
     }
 
     /// Whether a name whose holders were not waited for is to be bound otherwise than they think.

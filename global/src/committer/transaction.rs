@@ -68,10 +68,10 @@ impl Committer {
             let work = Work::Apply { id, transaction, drained: Drained::All };
             return Ok(Verdict::of(Done::Undrained(Box::new(work)), Vec::new()));
         }
-        let changed = deciding.draft.changed();
-        let at = if changed.is_empty() { self.head } else { revision };
+        let at = if deciding.draft.changes() { revision } else { self.head };
+        let void = deciding.draft.void();
         let outcome = TransactionOutcome { decision, revision: at, at_ms: self.at_ms };
-        let done = Done::Changed(Outcome::Transaction(Arc::new(outcome)), changed);
+        let done = Done::Changed(Outcome::Transaction(Arc::new(outcome)), void);
         let taken = self.taken(deciding.draft, revision)?;
         Ok(Verdict::of_draft(done, taken))
     }
@@ -336,7 +336,7 @@ impl Committer {
             let work = Work::Set { id, name, hash, size, carried, drained: Drained::All };
             return Ok(Verdict::of(Done::Undrained(Box::new(work)), Vec::new()));
         }
-        let done = Done::Change(Outcome::Set(outcome));
+        let done = Done::Changed(Outcome::Set(outcome), deciding.draft.void());
         let taken = self.taken(deciding.draft, revision)?;
         Ok(Verdict::of_draft(done, taken))
     }

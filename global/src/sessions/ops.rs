@@ -268,17 +268,23 @@ impl<J, R> Sessions<J, R> {
     ///
     /// `Err`: nothing was done, and the same request may come again.
     pub fn finish(&mut self, now: Moment, no: OpNo, result: &Result<Outcome>, head: Revision) {
-        self.finish_changed(now, no, result, head, &[]);
+        self.finish_with(now, no, result, head, None);
     }
 
-    /// As [`Self::finish`], of a change that says itself which of its names it changed.
-    pub fn finish_changed(
+    /// As [`Self::finish`], of a change that was made and says itself for which of its names that makes void what was
+    /// held of them, or believed to be absent. A name that only lives longer is none: its holders go on, and must be told
+    /// of the next change (rule 9).
+    pub fn finish_changed(&mut self, now: Moment, no: OpNo, outcome: Outcome, head: Revision, void: &[Name]) {
+        self.finish_with(now, no, &Ok(outcome), head, Some(void));
+    }
+
+    fn finish_with(
         &mut self,
         now: Moment,
         no: OpNo,
         result: &Result<Outcome>,
         head: Revision,
-        changed: &[Name],
+        told: Option<&[Name]>,
     ) {
         self.expire(now);
         let Some(mut op) = self.ops.remove(&no) else { return };
@@ -287,10 +293,11 @@ impl<J, R> Sessions<J, R> {
         let stored = matches!(result, Ok(Outcome::Set(SetOutcome::Stored(_))));
         let copied = matches!(result, Ok(Outcome::Copy(c) | Outcome::Rename(c)) if c.is_fresh());
         let spared: HashSet<&Name> = op.spared.iter().collect();
-        let rebound: HashSet<&Name> = changed.iter().collect();
+        let void: HashSet<&Name> = told.into_iter().flatten().collect();
         for name in &op.names {
-            let void = if spared.contains(name) { copied } else { op.drains && result.is_ok() || stored };
-            if void || rebound.contains(name) {
+            let bound = if spared.contains(name) { copied } else { stored };
+            let drained = op.drains && result.is_ok() && !spared.contains(name);
+            if drained || void.contains(name) || told.is_none() && bound {
                 self.holders.clear(name);
             }
         }
@@ -301,7 +308,7 @@ impl<J, R> Sessions<J, R> {
             Err(_) => self.requests.not_done(op.id),
             Ok(outcome) => self.requests.finish(op.id, outcome.clone()),
         }
-        let effect = !changed.is_empty()
+        let effect = !void.is_empty()
             || match result {
                 Ok(Outcome::Delete(done)) => done.removed.contains(&true),
                 Ok(Outcome::DeletePrefix(done)) => done.removed > 0,
@@ -311,7 +318,8 @@ impl<J, R> Sessions<J, R> {
                 Ok(Outcome::Transaction(_) | Outcome::Namespace(_)) | Err(_) => false,
             };
         if op.drains && effect {
-            let voided = if changed.is_empty() { op.names.clone() } else { changed.to_vec() };
+            let voided =
+                told.filter(|void| !void.is_empty()).map_or_else(|| op.names.clone(), <[Name]>::to_vec);
             self.log.push(now, head, voided, op.prefix.clone());
         }
         if let Ok(outcome) = result

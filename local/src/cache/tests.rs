@@ -530,7 +530,7 @@ fn the_names_under_a_prefix_are_removed_up_to_a_revision_and_the_books_are_right
 
 #[test]
 fn a_name_tells_until_when_it_is_served_and_a_newer_binding_another_end() {
-    let (cache, x) = (cache(1 << 20), Blob::hash("x"));
+    let (cache, x) = (Cache::new(ROOMY), Blob::hash("x"));
     let until = |ms: u64| Moment::from_nanos(ms * 1_000_000);
     let timed = |rev| Entry { expires_at: Some(99), ..entry(&x, rev) };
     let put = |rev, reg, end| cache.install_until(&name("k"), (timed(rev), end), &x, RegSeq(reg), 1);

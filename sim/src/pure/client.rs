@@ -153,7 +153,7 @@ impl World {
                 // A few values come again, so that some SETs, COPYs and RENAMEs find equal bytes.
                 let value =
                     if self.rng.chance(500) { self.rng.between(1, 2) } else { self.rng.between(4, 1 << 40) };
-                What::Set(key, value)
+                self.set(key, value)
             }
             Asks::DelPrefix if self.cfg.prefixes => self.under(key),
             Asks::Del | Asks::DelPrefix => What::Del(vec![key]),
@@ -161,6 +161,11 @@ impl World {
             Asks::Copy => What::Move { from: key, to: self.other(key), unbinds: false },
             Asks::Rename => What::Move { from: key, to: self.other(key), unbinds: true },
         }
+    }
+
+    /// A SET as this run has them.
+    pub fn set(&self, key: usize, value: u64) -> What {
+        if self.cfg.replaces { What::Replace(key, value) } else { What::Set(key, value) }
     }
 
     /// A DEL of a prefix that `key` is under.
@@ -243,7 +248,7 @@ impl World {
                 let event = local::Event::Both(call, Both::of([name(&keys[0]), name(&keys[1])]));
                 return self.local_event(i, 0, event);
             }
-            What::Set(key, value) => {
+            What::Set(key, value) | What::Replace(key, value) => {
                 Command::Set { name: name(key), hash: hash_of(*value), size: 8, carried: None }
             }
             What::Move { from, to, unbinds: false } => Command::Copy { from: name(from), to: name(to) },

@@ -49,6 +49,8 @@ pub struct Config {
     pub negatives: bool,
     /// Whether there are DELs by prefix.
     pub prefixes: bool,
+    /// Whether a SET binds anew what is bound.
+    pub replaces: bool,
     /// How many watch.
     pub watchers: usize,
     /// Outcomes that Global remembers.
@@ -177,6 +179,8 @@ impl Config {
             ops_max: if rng.chance(150) { 2 } else { 65_536 },
             flights_max: if rng.chance(150) { 3 } else { 64 },
             events_max: if rng.chance(300) { 6 } else { 1 << 20 },
+            // Last, so that a seed means otherwise what it did.
+            replaces: rng.chance(300),
         }
     }
 

@@ -64,6 +64,8 @@ pub(super) struct Job {
     command: Command,
     /// Whoever asked first.
     responder: Responder,
+    /// Whether the holders of its names were waited for.
+    drained: bool,
 }
 
 /// The end of an op, once what it did is visible.

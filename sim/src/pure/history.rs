@@ -11,6 +11,8 @@ pub(super) enum What {
     /// Two names at one moment.
     Both([usize; 2]),
     Set(usize, u64),
+    /// SET of a name that may be bound anew.
+    Replace(usize, u64),
     Del(Vec<usize>),
     /// DEL by prefix: which, and the names under it that the run has.
     DelPrefix(usize, Vec<usize>),
@@ -26,7 +28,7 @@ impl What {
     /// The names that it is about.
     pub fn keys(&self) -> Vec<usize> {
         match self {
-            Self::Get(key) | Self::Set(key, _) => vec![*key],
+            Self::Get(key) | Self::Set(key, _) | Self::Replace(key, _) => vec![*key],
             Self::Del(keys) | Self::DelPrefix(_, keys) => keys.clone(),
             Self::Both(keys) => keys.to_vec(),
             Self::Move { from, to, .. } => vec![*from, *to],

@@ -49,6 +49,8 @@ planted! {
     UndrainedPrefix "6",
     /// A RENAME does not wait for the holders of the name that it unbinds.
     UndrainedRename "6",
+    /// A SET that binds a name anew waits for nobody.
+    UndrainedReplace "6",
     /// Who asks for a DEL is not waited for by it.
     SparesRequester "6",
     /// Every reply says that it may be cached.
@@ -203,6 +205,7 @@ impl Config {
         self.planted = Some(planted);
         self.black_box = false;
         (self.modes, self.negatives, self.prefixes, self.watchers) = (false, false, false, 0);
+        self.replaces = planted == Planted::UndrainedReplace;
         match planted {
             Planted::IgnoreResync => self.queue_max = 4,
             Planted::ForgetLeaseGrown => self.sessions_at_lease = 1,

@@ -101,7 +101,8 @@ impl World {
         } else if deletes {
             What::Del(vec![siege.key])
         } else {
-            What::Set(siege.key, self.rng.between(4, 1 << 40))
+            let value = self.rng.between(4, 1 << 40);
+            self.set(siege.key, value)
         };
         Some((home, what))
     }

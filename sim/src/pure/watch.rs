@@ -121,7 +121,10 @@ impl World {
         let unbound: Vec<Unbound> = unbound
             .filter_map(|(name, _, was)| Some(Unbound { revision, name: name.clone(), was: (*was)? }))
             .collect();
-        let change = |(name, is, _): &(Name, Option<Entry>, Option<Entry>)| match is {
+        let change = |(name, is, was): &(Name, Option<Entry>, Option<Entry>)| match is {
+            Some(entry) if was.is_some_and(|was| was != *entry) => {
+                Change::Rebind { name: name.clone(), entry: *entry }
+            }
             Some(entry) => Change::Bind { name: name.clone(), entry: *entry },
             None => Change::Unbind { name: name.clone() },
         };

@@ -22,15 +22,15 @@ impl Table {
         self.m.submit(at(ms), change);
     }
 
-    /// It was done, and changed these of its names.
-    fn applied(&mut self, ms: u64, label: &str, head: u64, changed: &[&str]) {
+    /// It was done, and made void what was held of these of its names.
+    fn applied(&mut self, ms: u64, label: &str, head: u64, void: &[&str]) {
         self.obey();
         let op = self.ids[label].1.expect("committing");
         let decision = Decision::Done(Vec::new());
         let outcome = TransactionOutcome { decision, revision: Revision(head), at_ms: 5 };
-        let outcome = Ok(Outcome::Transaction(outcome.into()));
-        let changed: Vec<Name> = changed.iter().map(|k| name(k)).collect();
-        self.m.finish_changed(at(ms), op, &outcome, Revision(head), &changed);
+        let outcome = Outcome::Transaction(outcome.into());
+        let void: Vec<Name> = void.iter().map(|k| name(k)).collect();
+        self.m.finish_changed(at(ms), op, outcome, Revision(head), &void);
     }
 
     /// The committer will not do it before everybody was waited for.
@@ -101,6 +101,19 @@ fn rule_09_what_the_committer_sends_back_waits_for_every_holder_before_it_is_don
     t.applied(6, "t1", 11, &["a"]);
     t.gives(&["t1: applied 11"]);
     assert!(t.fills(7, e(1), "a", 3), "free again");
+}
+
+#[test]
+fn easy_to_get_wrong_who_holds_a_name_that_lives_longer_is_told_of_its_next_change() {
+    let mut t = with_both();
+    assert!(t.fills(1, e(1), "k", 1));
+    t.skip();
+    // It drains nobody, so A goes on serving what it has.
+    t.apply(2, "t1", &["k"], &["k"]);
+    t.applied(3, "t1", 11, &[]);
+    t.gives(&["commit t1", "t1: applied 11"]);
+    t.del(4, "d1", &["k"]);
+    t.gives(&["s1 inv 1 k upto 11 e1"]);
 }
 
 #[test]

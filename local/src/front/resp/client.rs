@@ -63,7 +63,6 @@ impl TrackingMode {
 
 /// What a connection remembers.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "independent states of a connection")]
 pub struct Client {
     /// Which protocol it speaks.
     pub version: Version,

@@ -20,7 +20,9 @@ impl History {
         let true_once = match (&op.what, told) {
             (What::Get(key), Told::Got(value)) => self.was(*key, from, to, *value),
             (What::Both(keys), Told::Both(values)) => self.ever(keys, from, to, |at| keys.map(at) == *values),
-            (What::Move { .. }, Told::Moved(_)) | (What::Set(..), Told::Stored) => happened(told),
+            (What::Move { .. }, Told::Moved(_)) | (What::Set(..) | What::Replace(..), Told::Stored) => {
+                happened(told)
+            }
             (What::Move { from: a, to: b, .. }, told) => {
                 nothing
                     && self.ever(&[*a, *b], from, to, |at| match told {
@@ -30,7 +32,9 @@ impl History {
                         _ => false,
                     })
             }
-            (What::Set(key, value), Told::Unchanged) => nothing && self.was(*key, from, to, Some(*value)),
+            (What::Set(key, value) | What::Replace(key, value), Told::Unchanged) => {
+                nothing && self.was(*key, from, to, Some(*value))
+            }
             (What::Set(key, value), Told::Occupied(by)) => {
                 nothing && by != value && self.was(*key, from, to, Some(*by))
             }

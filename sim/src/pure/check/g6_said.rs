@@ -23,7 +23,7 @@ impl History {
             let touches = match &op.what {
                 What::Get(_) | What::Both(_) => false,
                 What::Move { from, to, unbinds } => *to == key || *unbinds && *from == key,
-                What::Set(k, _) => *k == key,
+                What::Set(k, _) | What::Replace(k, _) => *k == key,
                 What::Del(keys) | What::DelPrefix(_, keys) => {
                     keys.contains(&key) && op.mode != DeleteMode::Async
                 }

@@ -28,6 +28,7 @@ enum Seen {
     /// Of each of the names whether it was read, and what it was.
     Both([(bool, Option<u64>); 2]),
     Set(usize, u64, Option<Told>),
+    Replace(usize, u64, Option<Told>),
     Del([Deleted; 2]),
     /// Of a DEL by prefix: which of the names are under it; and how many were bound, if there are no others.
     Under([bool; 2], Option<u64>),
@@ -87,6 +88,7 @@ fn project(op: &Op, pair: [usize; 2]) -> Option<Call> {
             Seen::Move { from: place(*from), to: place(*to), unbinds: *unbinds, told }
         }
         (What::Set(key, value), told) => Seen::Set(place(*key)?, *value, told),
+        (What::Replace(key, value), told) => Seen::Replace(place(*key)?, *value, told),
         (What::Del(keys), told) => {
             let mut deleted = [Deleted::No; 2];
             for (i, key) in keys.iter().enumerate() {
@@ -146,6 +148,16 @@ fn step(mut state: State, seen: &Seen) -> Option<State> {
                 Some(_) => false,
             };
             state[*at] = before.or(Some(*value));
+            fits.then_some(state)
+        }
+        Seen::Replace(at, value, told) => {
+            let same = state[*at].replace(*value) == Some(*value);
+            let fits = match told {
+                None => true,
+                Some(Told::Stored) => !same,
+                Some(Told::Unchanged) => same,
+                Some(_) => false,
+            };
             fits.then_some(state)
         }
         Seen::Del(deleted) => {

@@ -26,6 +26,11 @@ impl World {
         let mut batch = Batch { ends: Vec::new(), records: Vec::new() };
         let mut head = self.global.head;
         for (op, job) in jobs {
+            if self.overtakes(&job) {
+                let now = self.global_now();
+                self.machine().drain_first(now, op, Job { drained: true, ..job });
+                continue;
+            }
             head = self.append(&mut batch, op, &job, head);
             if self.planted(Planted::RepliesBeforeSync) {
                 let outcome = batch.ends.last().expect("it was just appended").outcome.clone();
@@ -74,6 +79,14 @@ impl World {
         head
     }
 
+    /// Whether it would bind a name anew whose holders were not waited for.
+    fn overtakes(&self, job: &Job) -> bool {
+        let Command::Set { name, hash, .. } = &job.command else { return false };
+        let rebinds =
+            self.cfg.replaces && self.global.visible.get(name).is_some_and(|held| held.hash != *hash);
+        rebinds && !job.drained && !self.planted(Planted::UndrainedReplace)
+    }
+
     fn outcome(&self, command: &Command, next: Revision) -> Outcome {
         match command {
             Command::Set { name, hash, size, .. } => Outcome::Set(match self.global.visible.get(name) {
@@ -81,6 +94,9 @@ impl World {
                     SetOutcome::Stored(Entry { hash: *hash, size: *size, bind_rev: next, expires_at: None })
                 }
                 Some(held) if held.hash == *hash => SetOutcome::Unchanged(*held),
+                Some(_) if self.cfg.replaces => {
+                    SetOutcome::Stored(Entry { hash: *hash, size: *size, bind_rev: next, expires_at: None })
+                }
                 Some(held) => SetOutcome::Occupied(*held),
             }),
             Command::Delete { names, .. } => {

@@ -104,7 +104,7 @@ impl World {
         }
         let caller = (sets && reg_seq.0 > 0).then_some(Caller { epoch, reg_seq });
         let caller = caller.filter(|_| !self.planted(Planted::UnqueuedSet));
-        let (known, job) = (self.known_as(id), Job { id, command, responder });
+        let (known, job) = (self.known_as(id), Job { id, command, responder, drained: drains });
         let change = Submission { id: known, names, drains, spared, mode, job, caller, responder };
         match wanted {
             Some(prefix) => self.machine().submit_prefix(now, prefix, change),
@@ -121,7 +121,13 @@ impl World {
                 let name = Name::of(format!("set {:?} {}", id.client, id.n)).expect("a short key");
                 (vec![name], false, none, strict)
             }
-            Command::Set { name, .. } => (vec![name.clone()], false, none, strict),
+            // Whether it is likely to bind a name anew is guessed, and the guess may be wrong either way.
+            Command::Set { name, .. } => {
+                let guess =
+                    self.cfg.replaces && (self.global.visible.contains_key(name) || id.n.is_multiple_of(3));
+                let drains = guess && !id.n.is_multiple_of(5) && !self.planted(Planted::UndrainedReplace);
+                (vec![name.clone()], drains, none, strict)
+            }
             Command::Delete { names, mode } => {
                 (names.clone(), !self.planted(Planted::UndrainedDelete), none, *mode)
             }

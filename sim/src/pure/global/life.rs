@@ -69,7 +69,7 @@ impl World {
         let commits = self.global.commits.iter().filter(|commit| commit.revision > floor);
         let voided = commits.map(|commit| {
             let unbound = commit.changes.iter().filter_map(|change| match change {
-                Change::Unbind { name } => Some(name.clone()),
+                Change::Unbind { name } | Change::Rebind { name, .. } => Some(name.clone()),
                 _ => None,
             });
             (commit.revision, unbound.collect::<Vec<_>>())
