@@ -295,3 +295,66 @@ async fn a_thousand_idle_connections_cost_little_and_leave_with_the_node() {
     assert!(a.daemon.end(Signal::TERM).success());
     assert!(one.ends());
 }
+
+/// Reads `key` until the node holds it; an invalidation that follows a reply is read too.
+async fn read_until_held(talk: &mut Talk, key: &str, before: &str) {
+    until("the node holds the name", async || {
+        if !before.is_empty() {
+            assert_eq!(talk.ask(before), "OK");
+        }
+        talk.ask(&format!("GET {key}"));
+        let next = talk.ask("PING");
+        if next == "PONG" {
+            return true;
+        }
+        assert_eq!(talk.reply(), "PONG");
+        false
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_loop_opt_in_and_broadcast_tell_what_they_say_and_nothing_else() {
+    let (_global, a, b) = two().await;
+    let (mut one, mut opted, mut all) = (replacing(&a).await, replacing(&a).await, replacing(&a).await);
+    let mut other = replacing(&b).await;
+    for talk in [&mut one, &mut opted, &mut all] {
+        assert!(talk.ask("HELLO 3").contains("proto 3"));
+    }
+    assert_eq!(other.ask("MSET k 1 unread 1 p:k 1"), "OK");
+    assert_eq!(one.ask("CLIENT TRACKING ON NOLOOP"), "OK");
+    assert_eq!(opted.ask("CLIENT TRACKING ON OPTIN"), "OK");
+    read_until_held(&mut one, "k", "").await;
+    assert_eq!(one.ask("SET k 2"), "OK");
+    assert_eq!(one.ask("PING"), "PONG", "its own change is not told");
+    read_until_held(&mut one, "k", "").await;
+    assert_eq!(opted.ask("GET k"), "2", "not asked for");
+    assert_eq!(other.ask("SET k 3"), "OK");
+    assert_eq!(one.reply(), ">[invalidate [k]]");
+    assert_eq!(opted.ask("PING"), "PONG");
+    read_until_held(&mut opted, "k", "CLIENT CACHING YES").await;
+    assert_eq!(other.ask("SET k 4"), "OK");
+    assert_eq!(opted.reply(), ">[invalidate [k]]");
+    assert_eq!(all.ask("CLIENT TRACKING ON BCAST PREFIX p:"), "OK");
+    // Its watch begins a moment later.
+    all.stream.set_read_timeout(Some(Duration::from_millis(200))).expect("set");
+    let mut bytes = [0; 4096];
+    until("the watch has begun", async || {
+        assert_eq!(
+            (other.ask("SET p:k v"), other.ask("SET q v"), other.ask("SET p:k w")),
+            ("OK".into(), "OK".into(), "OK".into())
+        );
+        match all.stream.read(&mut bytes) {
+            Ok(n) => {
+                all.unread.extend_from_slice(&bytes[..n]);
+                true
+            }
+            Err(_) => false,
+        }
+    })
+    .await;
+    all.stream.set_read_timeout(Some(SOON)).expect("set");
+    let told = all.reply();
+    assert!(told.starts_with(">[invalidate [p:k"), "{told}");
+    assert!(!told.contains('q'), "{told}");
+}

@@ -5,7 +5,7 @@ use super::config::RespConfig;
 use super::cursors::Cursors;
 use super::peers::{Peer, Peers};
 use super::reply::Reply;
-use super::tracking::{Tracked, Tracking};
+use super::tracking::{OwnChange, Tracked, Tracking};
 use crate::cache::Hit;
 use crate::node::Node;
 use bytes::Bytes;
@@ -63,7 +63,7 @@ pub struct Door {
     /// Where SCANs go on.
     pub cursors: Cursors,
     /// Who tracks what.
-    pub tracking: Tracking,
+    pub tracking: Arc<Tracking>,
     /// Since when it is.
     pub since: Moment,
     /// What INFO calls this run.
@@ -88,7 +88,7 @@ impl Door {
             peers: Peers::default(),
             stats: Stats::default(),
             cursors: Cursors::new(sys.rng.next_u64()),
-            tracking: Tracking::default(),
+            tracking: Arc::default(),
             since: sys.clock.now(),
             run: format!("{:032x}{:08x}", sys.rng.next_u128(), sys.rng.next_u64() as u32),
             request_bytes: AtomicUsize::new(0),
@@ -198,6 +198,12 @@ impl Call<'_> {
             return Err(Reply::error("LOADING the namespace is being created: try again"));
         }
         Ok(())
+    }
+
+    /// Names that the client is about to change: with NOLOOP it is not told of that while the guard lives.
+    pub fn changes(&self, names: impl FnOnce() -> Vec<Name>) -> Option<OwnChange> {
+        let is_wanted = self.client.tracking.on && self.client.tracking.no_loop;
+        is_wanted.then(|| self.door.tracking.own(self.peer, names()))
     }
 
     /// What the command reads is tracked from now on, if the client wants that. To be called before the first look.

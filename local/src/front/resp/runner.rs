@@ -210,9 +210,17 @@ fn run_now(call: &mut Call<'_>) -> Done {
     if call.client.multi.is_some() && !call.spec.has(flag::NO_QUEUE) {
         return Done::Now(commands::transaction::queue(call));
     }
+    let own =
+        if call.spec.has(flag::WRITE) { call.changes(|| call.names().unwrap_or_default()) } else { None };
     let done = match call.spec.run {
         Run::Only(run) | Run::Plain(run) | Run::Both(run, _) => run(call),
         Run::Steps(plan) => commands::alone(call, plan),
     };
-    done.unwrap_or_else(Done::Now)
+    match (done.unwrap_or_else(Done::Now), own) {
+        (Done::Later(later), Some(own)) => Done::later(async move {
+            let _own = own;
+            later.await
+        }),
+        (done, _) => done,
+    }
 }

@@ -34,6 +34,8 @@ struct Table {
     readers: HashMap<Name, Vec<Arc<Peer>>, foldhash::fast::RandomState>,
     /// Who is told instead of a client.
     redirects: HashMap<u64, Arc<Peer>>,
+    /// Names that a client with NOLOOP is changing itself.
+    own: Vec<(u64, Name)>,
 }
 
 impl Table {
@@ -122,6 +124,12 @@ impl Tracking {
         self.table.lock().tell(peer, keys);
     }
 
+    /// A client with NOLOOP changes names: it is not told of that while the guard lives.
+    pub fn own(self: &Arc<Self>, peer: &Peer, names: Vec<Name>) -> OwnChange {
+        self.table.lock().own.extend(names.iter().map(|name| (peer.id, name.clone())));
+        OwnChange { tracking: self.clone(), client: peer.id, names }
+    }
+
     /// Names left the cache.
     pub fn left(&self, left: Left) {
         match left {
@@ -136,7 +144,8 @@ impl Tracking {
 
     fn gone_from(table: &mut Table, name: &Name) {
         for peer in table.readers.remove(name).into_iter().flatten() {
-            if peer.tracks.load(Ordering::Relaxed) {
+            let is_own = table.own.iter().any(|(client, own)| *client == peer.id && own == name);
+            if peer.tracks.load(Ordering::Relaxed) && !is_own {
                 table.tell(&peer, keys_of([name]));
             }
         }
@@ -150,6 +159,26 @@ impl Tracking {
         for peer in readers.into_values().flatten() {
             if peer.tracks.load(Ordering::Relaxed) && told.insert(peer.id) {
                 table.tell(&peer, Reply::Nil);
+            }
+        }
+    }
+}
+
+/// Names that a client changes itself; not any more when it is dropped.
+#[derive(Debug)]
+pub struct OwnChange {
+    tracking: Arc<Tracking>,
+    client: u64,
+    names: Vec<Name>,
+}
+
+impl Drop for OwnChange {
+    fn drop(&mut self) {
+        let mut table = self.tracking.table.lock();
+        for name in &self.names {
+            if let Some(at) = table.own.iter().position(|(client, own)| *client == self.client && own == name)
+            {
+                table.own.swap_remove(at);
             }
         }
     }

@@ -6,7 +6,7 @@ use crate::front::resp::door::Door;
 use crate::front::resp::plan::{Tell, apply};
 use crate::front::resp::table::Spec;
 use dstore_proto::store::{Store, Target};
-use dstore_shared::{Decision, Guard, Name, Result, Transaction};
+use dstore_shared::{Decision, Guard, Name, Result, Step, Transaction};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -131,8 +131,12 @@ pub const EXEC: Run = Run::Only(|call| {
         return Ok(Reply::Array(known.collect()).into());
     }
     call.started()?;
+    let own = call.changes(|| steps.iter().flat_map(Step::names).cloned().collect());
     let door = call.door.clone();
-    Ok(Done::later(async move { run(&door, Transaction { guards, steps }, parts).await }))
+    Ok(Done::later(async move {
+        let _own = own;
+        run(&door, Transaction { guards, steps }, parts).await
+    }))
 });
 
 fn part(call: &mut Call<'_>, spec: &Spec) -> Answered<(Option<Plan>, Reply)> {
