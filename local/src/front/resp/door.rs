@@ -102,11 +102,6 @@ impl Door {
         &self.config.databases.first().expect("there is at least one database").namespace
     }
 
-    /// The largest value that is read or written here.
-    pub fn value_max(&self) -> u64 {
-        super::parse::Limits::OPEN.bulk as u64
-    }
-
     /// Whether Global was ever reached.
     pub fn is_started(&self) -> bool {
         if self.started.load(Ordering::Relaxed) {

@@ -2,7 +2,6 @@
 //!
 //! What asks Global fails, or is given up after one look.
 
-use super::client::Replies;
 use super::commands::Later;
 use super::config::RespConfig;
 use super::connection::{Connection, Lent};
@@ -91,11 +90,6 @@ impl Talk<'_> {
     /// Whether it will be disconnected.
     pub fn is_closing(&self) -> bool {
         self.connection.closing
-    }
-
-    /// Whether it wants replies.
-    pub fn is_silent(&self) -> bool {
-        self.connection.client.replies != Replies::On
     }
 }
 

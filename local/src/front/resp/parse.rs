@@ -37,6 +37,9 @@ impl Limits {
     pub const STRANGER: Self = Self { args: 10, bulk: 16_384, request: 64 << 10, inline: 64 << 10 };
 }
 
+/// The largest value that is read or written.
+pub const VALUE_MAX: u64 = Limits::OPEN.bulk as u64;
+
 /// Why bytes are no command. The connection ends after it is told.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Wrong {

@@ -75,7 +75,7 @@ fn what_is_wrong_is_refused_as_redis_does() {
             assert_eq!((commands.len(), ended), (0, Some(wrong.clone())), "{}", bytes.escape_ascii());
         }
     }
-    assert_eq!(read(&[b'a'; 70_000], 1000, Limits::OPEN).1, Some(Wrong::Inline));
+    assert_eq!(read(&vec![b'a'; 70_000], 1000, Limits::OPEN).1, Some(Wrong::Inline));
     let endless = [b"*".to_vec(), vec![b'0'; 100]].concat();
     assert_eq!(read(&endless, 1000, Limits::OPEN).1, Some(Wrong::LengthLine));
 }

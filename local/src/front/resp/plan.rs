@@ -8,6 +8,7 @@
 
 use super::commands::{failure, replied};
 use super::door::Door;
+use super::parse::VALUE_MAX;
 use super::reply::Reply;
 use bytes::Bytes;
 use dstore_proto::IdSource;
@@ -170,7 +171,7 @@ impl Answer {
 async fn value(door: &Door, entry: &Entry) -> Result<Bytes> {
     let found = door.node.get(Target::Hash(entry.hash), Slice::ALL).await?;
     match found {
-        Some(found) => found.body.collect(door.value_max()).await,
+        Some(found) => found.body.collect(VALUE_MAX).await,
         None => Err(Error::unavailable("the value was swept meanwhile: try again")),
     }
 }

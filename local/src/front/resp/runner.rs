@@ -176,22 +176,19 @@ impl Connection {
             Done::Now(reply) => Some(reply),
             Done::Later(later) => (lent.begin)(later, self.first + self.slots.len() as u64),
         };
-        match reply {
-            Some(reply) => {
-                if reply.is_error() {
-                    lent.door.stats.errors.fetch_add(1, Ordering::Relaxed);
-                }
-                let slot = self.first + self.slots.len() as u64;
-                self.binding.retain(|(other, _)| *other != slot);
-                if !muted {
-                    self.answer(reply);
-                }
-            }
-            None => {
-                self.running += 1;
-                self.class = class;
-                self.slots.push_back(Slot { reply: None, muted });
-            }
+        let slot = self.first + self.slots.len() as u64;
+        let Some(reply) = reply else {
+            self.running += 1;
+            self.class = class;
+            self.slots.push_back(Slot { reply: None, muted });
+            return;
+        };
+        if reply.is_error() {
+            lent.door.stats.errors.fetch_add(1, Ordering::Relaxed);
+        }
+        self.binding.retain(|(other, _)| *other != slot);
+        if !muted {
+            self.answer(reply);
         }
     }
 

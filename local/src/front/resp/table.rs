@@ -110,9 +110,8 @@ impl Spec {
         let (first, last, step) = self.keys;
         let last = if last < 0 { i32::try_from(len).unwrap_or(i32::MAX) + last } else { last };
         let last = last.min(i32::try_from(len).unwrap_or(i32::MAX) - 1);
-        let none = first <= 0 || last < first;
-        let places = if none { 1..=0 } else { first..=last };
-        places.step_by(usize::try_from(step.max(1)).unwrap_or(1)).map(|at| at as usize)
+        let end = if first <= 0 { first } else { last + 1 };
+        (first..end).step_by(usize::try_from(step.max(1)).unwrap_or(1)).map(|at| at as usize)
     }
 
     /// The categories of `ACL CAT`.

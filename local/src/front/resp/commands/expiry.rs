@@ -98,7 +98,7 @@ pub const PERSIST: Run = Run::Steps(|call| {
 /// TTL key
 pub const TTL: Run = Run::Steps(|call| told(call, |at, now| rounded(at.saturating_sub(now))));
 /// PTTL key
-pub const PTTL: Run = Run::Steps(|call| told(call, |at, now| at.saturating_sub(now)));
+pub const PTTL: Run = Run::Steps(|call| told(call, u64::saturating_sub));
 /// EXPIRETIME key
 pub const EXPIRETIME: Run = Run::Steps(|call| told(call, |at, _| rounded(at)));
 /// PEXPIRETIME key

@@ -23,6 +23,7 @@ pub use super::plan::{Answer, Plan};
 use super::reply::Reply;
 use super::table::{self, Spec, Sub};
 use dstore_shared::{Error, Key, Kind, Name, Namespace, Result};
+use std::fmt::Write;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -174,7 +175,7 @@ pub fn unknown_command(args: Args<'_>) -> Reply {
             break;
         }
         let room = 128 - beginning.len();
-        beginning.push_str(&format!("'{}' ", shown(arg, room)));
+        _ = write!(beginning, "'{}' ", shown(arg, room));
     }
     let name = shown(args.get(0), 128);
     Reply::err(format!("unknown command '{name}', with args beginning with: {beginning}"))

@@ -2,6 +2,7 @@
 
 use super::{Answer, Answered, Call, Done, Plan, Reply, Run, SYNTAX, expiry, replied};
 use crate::front::resp::door::Door;
+use crate::front::resp::parse::VALUE_MAX;
 use crate::front::resp::plan::{done, hashed, is_done};
 use bytes::Bytes;
 use dstore_proto::IdSource;
@@ -37,7 +38,7 @@ fn get_now(call: &mut Call<'_>) -> Answered {
 /// The whole value of a name.
 pub async fn value_of(door: &Door, name: Name) -> Result<Option<Bytes>> {
     match door.node.get(Target::Name(name), Slice::ALL).await? {
-        Some(found) => found.body.collect(door.value_max()).await.map(Some),
+        Some(found) => found.body.collect(VALUE_MAX).await.map(Some),
         None => Ok(None),
     }
 }
@@ -68,7 +69,7 @@ async fn values_of(door: &Door, names: Vec<Name>) -> Result<Reply> {
     for names in names.chunks(GET_MANY_NAMES_MAX) {
         for found in door.node.get_many(names.to_vec()).await?.found {
             replies.push(match found {
-                Some(found) => Reply::Bulk(found.body.collect(door.value_max()).await?),
+                Some(found) => Reply::Bulk(found.body.collect(VALUE_MAX).await?),
                 None => Reply::Nil,
             });
         }
@@ -138,12 +139,11 @@ fn how(call: &Call<'_>) -> Answered<How> {
         let expiry = expiry::option(call, &mut at)?;
         match expiry {
             Some(expiry) if how.expiry == Expiry::Clear => how.expiry = expiry,
-            Some(_) => return Err(SYNTAX),
             None if args.is(at, "nx") && how.when != When::Present => how.when = When::Absent,
             None if args.is(at, "xx") && how.when != When::Absent => how.when = When::Present,
             None if args.is(at, "get") => how.old = true,
             None if args.is(at, "keepttl") && how.expiry == Expiry::Clear => how.expiry = Expiry::Keep,
-            None => return Err(SYNTAX),
+            _ => return Err(SYNTAX),
         }
         at += 1;
     }
