@@ -31,6 +31,8 @@ pub const SLOTS_MAX: usize = 128;
 pub const OUTPUT_HIGH: usize = 1 << 20;
 /// Unsent bytes of a client that is told things and does not read them: it is disconnected.
 const UNREAD_MAX: usize = 8 << 20;
+/// Bytes a second, on average, below which a client that owes or is owed something is given up.
+const RATE_MIN: u64 = 256;
 /// Input that a connection may have without asking for room.
 const INPUT_FREE: usize = 64 << 10;
 /// Reads in one turn: then it is another's.
@@ -97,6 +99,8 @@ pub struct Connection {
     /// The keys that are being bound, with their slots.
     pub(super) binding: Vec<(u64, Bytes)>,
     readable: bool,
+    /// The client may have ended its side: only reading to the end tells.
+    hung_up: bool,
     ended: bool,
     /// Nothing more is run; it ends when all is sent.
     pub(super) closing: bool,
@@ -125,6 +129,7 @@ impl Connection {
             class: Class::Alone,
             binding: Vec::new(),
             readable: true,
+            hung_up: false,
             ended: false,
             closing: false,
             reserved: 0,
@@ -142,7 +147,7 @@ impl Connection {
     #[inline]
     pub fn ready(&mut self, readable: bool, ended: bool) {
         self.readable |= readable || ended;
-        self.ended |= ended;
+        self.hung_up |= ended;
     }
 
     /// Does what can be done now.
@@ -151,7 +156,8 @@ impl Connection {
         self.output.lend(lent.spare);
         let fate = self.work(lent);
         self.output.give_back(lent.spare);
-        fate
+        // Replies that nobody takes are held too.
+        if self.reserves(lent.door) { fate } else { Fate::Gone }
     }
 
     fn work(&mut self, lent: &mut Lent<'_>) -> Fate {
@@ -175,10 +181,12 @@ impl Connection {
                 }
                 Ok(n) => {
                     // Less than asked for means that there is no more: an edge tells of what comes later.
-                    self.readable = n == lent.scratch.len() || self.ended;
+                    self.readable = n == lent.scratch.len() || self.hung_up;
                     self.take(n, lent);
                 }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.readable = false,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    (self.readable, self.hung_up) = (false, false)
+                }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Fate::Gone,
             }
@@ -249,19 +257,23 @@ impl Connection {
 
     /// Keeps the door's count of bytes that commands hold; without room the command is refused, and the connection ends.
     fn account(&mut self, lent: &mut Lent<'_>) {
-        let held = self.input.capacity() + self.parser.held();
-        let wanted = held.saturating_sub(INPUT_FREE);
-        if wanted == self.reserved {
-            return;
-        }
-        if lent.door.reserve(self.reserved, wanted) {
-            self.reserved = wanted;
-        } else {
+        if !self.reserves(lent.door) {
             self.refuse(
                 Reply::error("OOM too many and too large commands are under way: try again later"),
                 lent,
             );
         }
+    }
+
+    /// Takes room for what it holds now instead of what it held before. `false`: there is none.
+    fn reserves(&mut self, door: &Door) -> bool {
+        let held = self.input.capacity() + self.parser.held() + self.output.own_len();
+        let wanted = held.saturating_sub(INPUT_FREE);
+        let fits = wanted == self.reserved || door.reserve(self.reserved, wanted);
+        if fits {
+            self.reserved = wanted;
+        }
+        fits
     }
 
     /// The last reply: what follows is not looked at.
@@ -297,13 +309,20 @@ impl Connection {
         self.output.len() <= UNREAD_MAX
     }
 
-    /// Whether nothing moved for `patience` although something should: a command that does not come wholly, or bytes
-    /// that are not taken.
+    /// Whether next to nothing moved for `patience` although something should: a command that does not come wholly, or
+    /// bytes that are not taken. A byte now and then is not enough.
     pub fn is_stuck(&mut self, now: Moment, patience: Duration) -> bool {
         let partial = self.parser.is_within() || !self.input.is_empty();
         let should = !self.output.is_empty() || (partial && self.running == 0);
         match self.stuck {
-            Some((since, moved)) if should && moved == self.moved => now.since(since) >= patience,
+            Some((since, moved)) if should => {
+                let long = now.since(since) >= patience;
+                let much = self.moved - moved >= patience.as_secs() * RATE_MIN;
+                if long && much {
+                    self.stuck = Some((now, self.moved));
+                }
+                long && !much
+            }
             _ => {
                 self.stuck = should.then_some((now, self.moved));
                 false

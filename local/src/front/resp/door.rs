@@ -3,13 +3,16 @@
 use super::commands::{Answered, Call};
 use super::config::RespConfig;
 use super::cursors::Cursors;
+use super::parse::VALUE_MAX;
 use super::peers::{Peer, Peers};
 use super::reply::Reply;
 use super::tracking::{OwnChange, Tracked, Tracking};
 use crate::cache::Hit;
 use crate::node::Node;
+use crate::rooms::Rooms;
 use bytes::Bytes;
-use dstore_shared::{Moment, Name, Namespace};
+use dstore_proto::store::{Body, Found};
+use dstore_shared::{Error, Moment, Name, Namespace, Result};
 use dstore_sys::Sys;
 use dstore_sys::clock::Clock;
 use dstore_sys::rng::Rng;
@@ -70,6 +73,8 @@ pub struct Door {
     pub run: String,
     /// Bytes that commands hold which have not wholly come.
     pub request_bytes: AtomicUsize,
+    /// Room for values that are kept nowhere else: too large for the cache, or no room there.
+    rooms: Rooms,
     started: AtomicBool,
     /// The namespaces in replace mode are there.
     pub databases_ready: AtomicBool,
@@ -92,6 +97,7 @@ impl Door {
             since: sys.clock.now(),
             run: format!("{:032x}{:08x}", sys.rng.next_u128(), sys.rng.next_u64() as u32),
             request_bytes: AtomicUsize::new(0),
+            rooms: Rooms::new(2 * VALUE_MAX),
             started: AtomicBool::new(false),
             databases_ready: AtomicBool::new(false),
         })
@@ -100,6 +106,24 @@ impl Door {
     /// The namespace of a client that has just come.
     pub fn first_namespace(&self) -> &Namespace {
         &self.config.databases.first().expect("there is at least one database").namespace
+    }
+
+    /// The whole value that was found. One that streams through is held in room of its own until it is sent.
+    ///
+    /// # Errors
+    /// `TooLarge`, `Exhausted` when there is no room for long, and what ended the stream.
+    pub async fn whole(&self, found: Found) -> Result<Bytes> {
+        let size = found.entry.size;
+        match found.body {
+            Body::Stream(stream) if size <= VALUE_MAX => {
+                let no_room = || Error::exhausted("too many large values are under way: try again later");
+                // Not waited for: the stream would hold up others.
+                let room = self.rooms.try_take(size).ok_or_else(no_room)?;
+                let bytes = Body::Stream(stream).collect(VALUE_MAX).await?;
+                Ok(room.hold(bytes))
+            }
+            body => body.collect(VALUE_MAX).await,
+        }
     }
 
     /// Whether Global was ever reached.

@@ -114,8 +114,12 @@ impl RespDoor {
         let addresses = addresses.map_err(lacks)?;
         let door = Door::new(sys, tasks, node.clone(), config);
         tasks.spawn("resp databases", databases::create(door.clone()));
-        let told = door.clone();
-        node.tell_gone_to(Arc::new(move |left| told.tracking.left(left)));
+        let told = Arc::downgrade(&door.tracking);
+        node.tell_gone_to(Arc::new(move |left| {
+            if let Some(tracking) = told.upgrade() {
+                tracking.left(left);
+            }
+        }));
         let loops: std::io::Result<Vec<_>> =
             (0..door.config.threads.max(1)).map(|_| EventLoop::new(&door)).collect();
         let mut loops = loops.map_err(lacks)?;

@@ -14,14 +14,16 @@ const PIECES: usize = 64;
 /// What is still to be sent.
 #[derive(Debug, Default)]
 pub struct Output {
-    /// Before the tail.
-    queue: VecDeque<Bytes>,
+    /// Before the tail; whether each is somebody else's.
+    queue: VecDeque<(Bytes, bool)>,
     /// What was put last.
     tail: Vec<u8>,
     /// Sent already, of the first piece.
     sent: usize,
     /// Bytes in the queue.
     queued: usize,
+    /// Those of them that are somebody else's.
+    shared: usize,
 }
 
 impl Output {
@@ -38,25 +40,31 @@ impl Output {
             return self.put(bytes);
         }
         self.seal();
-        self.push(bytes.clone());
+        self.shared += bytes.len();
+        self.push(bytes.clone(), true);
     }
 
     fn seal(&mut self) {
         if !self.tail.is_empty() {
             let tail = std::mem::take(&mut self.tail);
-            self.push(tail.into());
+            self.push(tail.into(), false);
         }
     }
 
-    fn push(&mut self, bytes: Bytes) {
+    fn push(&mut self, bytes: Bytes, shared: bool) {
         self.queued += bytes.len();
-        self.queue.push_back(bytes);
+        self.queue.push_back((bytes, shared));
     }
 
     /// Bytes that are still to be sent.
     #[inline]
     pub fn len(&self) -> usize {
         self.queued + self.tail.len() - self.sent
+    }
+
+    /// Bytes of memory that it holds by itself.
+    pub fn own_len(&self) -> usize {
+        self.queued - self.shared + self.tail.capacity()
     }
 
     /// Whether all is sent.
@@ -89,7 +97,7 @@ impl Output {
         let mut pieces = [IoSlice::new(&[]); PIECES];
         let mut n = 0;
         let tail = (self.queue.len() < PIECES).then_some(&self.tail[..]);
-        for piece in self.queue.iter().map(|bytes| &bytes[..]).chain(tail).take(PIECES) {
+        for piece in self.queue.iter().map(|(bytes, _)| &bytes[..]).chain(tail).take(PIECES) {
             let from = if n == 0 { self.sent } else { 0 };
             pieces[n] = IoSlice::new(&piece[from..]);
             n += 1;
@@ -100,12 +108,13 @@ impl Output {
     #[inline]
     fn advance(&mut self, n: usize) {
         self.sent += n;
-        while let Some(first) = self.queue.front() {
+        while let Some((first, shared)) = self.queue.front() {
             if self.sent < first.len() {
                 return;
             }
             self.sent -= first.len();
             self.queued -= first.len();
+            self.shared -= if *shared { first.len() } else { 0 };
             self.queue.pop_front();
         }
         if self.sent == self.tail.len() {
@@ -198,6 +207,6 @@ mod tests {
         let mut out = Output::default();
         out.put(b"a");
         out.put_shared(&value);
-        assert!(!value.is_unique() && out.queue[1].as_ptr() == value.as_ptr());
+        assert!(!value.is_unique() && out.queue[1].0.as_ptr() == value.as_ptr());
     }
 }

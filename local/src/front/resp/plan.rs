@@ -8,7 +8,6 @@
 
 use super::commands::{failure, replied};
 use super::door::Door;
-use super::parse::VALUE_MAX;
 use super::reply::Reply;
 use bytes::Bytes;
 use dstore_proto::IdSource;
@@ -171,7 +170,7 @@ impl Answer {
 async fn value(door: &Door, entry: &Entry) -> Result<Bytes> {
     let found = door.node.get(Target::Hash(entry.hash), Slice::ALL).await?;
     match found {
-        Some(found) => found.body.collect(VALUE_MAX).await,
+        Some(found) => door.whole(found).await,
         None => Err(Error::unavailable("the value was swept meanwhile: try again")),
     }
 }

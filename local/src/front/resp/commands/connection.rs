@@ -1,7 +1,7 @@
 //! The connection itself: HELLO, AUTH, PING, SELECT and their kin.
 
 use super::{Answered, Call, Reply, Run, SYNTAX, client, wrong_arity};
-use crate::front::resp::client::{Client, Replies};
+use crate::front::resp::client::Client;
 use crate::front::resp::peers::number_of;
 use crate::front::resp::reply::Version;
 use bytes::Bytes;
@@ -134,7 +134,6 @@ pub const HELLO: Run = Run::Only(|call| {
         call.peer.rename(|names| names.name = name);
     }
     call.client.version = version;
-    call.client.replies = Replies::On;
     call.peer.three.store(version == Version::Three, Ordering::Relaxed);
     let config = &call.door.config;
     Ok(Reply::Map(vec![

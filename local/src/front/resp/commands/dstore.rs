@@ -1,7 +1,6 @@
 //! What only dstore has: blobs by their hash, and what this Local knows of a key.
 
 use super::{Done, Reply, Run, replied};
-use crate::front::resp::parse::VALUE_MAX;
 use crate::front::resp::plan::hashed;
 use dstore_proto::IdSource;
 use dstore_proto::store::{Body, Slice, Stat, Store, Target, Tier};
@@ -31,7 +30,7 @@ pub const GET: Run = Run::Only(|call| {
     Ok(Done::later(async move {
         let get = async {
             Ok(match door.node.get(Target::Hash(hash), Slice::ALL).await? {
-                Some(found) => Reply::Bulk(found.body.collect(VALUE_MAX).await?),
+                Some(found) => Reply::Bulk(door.whole(found).await?),
                 None => Reply::Nil,
             })
         };

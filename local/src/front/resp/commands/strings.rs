@@ -2,7 +2,6 @@
 
 use super::{Answer, Answered, Call, Done, Plan, Reply, Run, SYNTAX, expiry, replied};
 use crate::front::resp::door::Door;
-use crate::front::resp::parse::VALUE_MAX;
 use crate::front::resp::plan::{done, hashed, is_done};
 use bytes::Bytes;
 use dstore_proto::IdSource;
@@ -38,7 +37,7 @@ fn get_now(call: &mut Call<'_>) -> Answered {
 /// The whole value of a name.
 pub async fn value_of(door: &Door, name: Name) -> Result<Option<Bytes>> {
     match door.node.get(Target::Name(name), Slice::ALL).await? {
-        Some(found) => found.body.collect(VALUE_MAX).await.map(Some),
+        Some(found) => door.whole(found).await.map(Some),
         None => Ok(None),
     }
 }
@@ -69,7 +68,7 @@ async fn values_of(door: &Door, names: Vec<Name>) -> Result<Reply> {
     for names in names.chunks(GET_MANY_NAMES_MAX) {
         for found in door.node.get_many(names.to_vec()).await?.found {
             replies.push(match found {
-                Some(found) => Reply::Bulk(found.body.collect(VALUE_MAX).await?),
+                Some(found) => Reply::Bulk(door.whole(found).await?),
                 None => Reply::Nil,
             });
         }
