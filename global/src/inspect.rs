@@ -199,6 +199,7 @@ impl Look<'_> {
             at_ms: c.at_ms,
             age: Duration::from_millis(now_ms.saturating_sub(c.at_ms)),
             outcomes: c.outcomes.len(),
+            namespaces: c.namespaces.len(),
             names: c.names,
         };
         let [latest, previous] = files.each().map(|found| found.map(|c| c.map(checked)).transpose());

@@ -125,11 +125,18 @@ fn checkpoint_line(facts: &CheckpointFacts) -> String {
     match &facts.found {
         None => format!("{file}: none"),
         Some(Err(e)) => format!("{file}: not whole: {}", e.message()),
-        Some(Ok(Checked { revision, index, age, outcomes, names, .. })) => format!(
-            "{file}: whole, revision {revision}, index {index:032x}, {} s old, {outcomes} outcomes, {} names",
-            age.as_secs(),
-            or(*names, "?")
-        ),
+        Some(Ok(Checked { revision, index, age, outcomes, names, namespaces, .. })) => {
+            let namespaces = match namespaces {
+                0 => String::new(),
+                n => format!(", {n} namespaces"),
+            };
+            format!(
+                "{file}: whole, revision {revision}, index {index:032x}, {} s old, {outcomes} outcomes, {} \
+                 names{namespaces}",
+                age.as_secs(),
+                or(*names, "?")
+            )
+        }
     }
 }
 
@@ -237,6 +244,7 @@ fn checkpoint_json(facts: &CheckpointFacts) -> Value {
             "at_ms": c.at_ms,
             "age_ms": u64::try_from(c.age.as_millis()).unwrap_or(u64::MAX),
             "outcomes": c.outcomes,
+            "namespaces": c.namespaces,
             "names": c.names,
         }),
     }

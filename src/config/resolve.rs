@@ -86,23 +86,7 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
         }
         Some(Verb::Get { key, part, stale_ok, node }) => {
             let raw = if line.json { Mode::Json } else { Mode::Raw };
-            let key = key_of(key)?;
-            let slice = Slice { offset: part.offset.unwrap_or(0), len: part.len };
-            let out = out_of(part)?;
-            if out.is_some() && line.json {
-                return Err(Error::invalid("--out writes the exact bytes: leave --json out"));
-            }
-            let stale_ok = stale_ok.map(|time| stale_wait(Some(time.as_bytes()))).transpose()?;
-            let action = if slice == Slice::ALL && out.is_none() {
-                settings.one_shot(node, Command::Get { key, stale_ok })?
-            } else if stale_ok.is_some() {
-                return Err(Error::invalid(
-                    "--stale-ok reads a whole value to standard output: leave it out",
-                ));
-            } else {
-                Action::Download { node: settings.node(node)?, key, slice, out }
-            };
-            (action, raw)
+            (settings.read(key, part, stale_ok, node, line.json)?, raw)
         }
         Some(Verb::Set { key, value, node }) => {
             let key = key_of(key)?;
@@ -345,6 +329,31 @@ impl Settings<'_> {
         }
         let socket = self.socket_of(&GlobalSettings::default().data).ok();
         Ok(Node::Default { socket: socket.filter(|socket| socket::check_folder(socket).is_ok()) })
+    }
+
+    /// `dstore get`.
+    fn read(
+        &self,
+        key: OsString,
+        part: PartFlags,
+        stale_ok: Option<String>,
+        node: NodeFlag,
+        json: bool,
+    ) -> Result<Action> {
+        let key = key_of(key)?;
+        let slice = Slice { offset: part.offset.unwrap_or(0), len: part.len };
+        let out = out_of(part)?;
+        if out.is_some() && json {
+            return Err(Error::invalid("--out writes the exact bytes: leave --json out"));
+        }
+        let stale_ok = stale_ok.map(|time| stale_wait(Some(time.as_bytes()))).transpose()?;
+        if slice == Slice::ALL && out.is_none() {
+            return self.one_shot(node, Command::Get { key, stale_ok });
+        }
+        if stale_ok.is_some() {
+            return Err(Error::invalid("--stale-ok reads a whole value to standard output: leave it out"));
+        }
+        Ok(Action::Download { node: self.node(node)?, key, slice, out })
     }
 
     fn one_shot(&self, node: NodeFlag, command: Command) -> Result<Action> {

@@ -39,7 +39,7 @@ impl Talk {
     }
 
     fn more(&mut self) {
-        let mut bytes = [0; 65_536];
+        let mut bytes = vec![0; 65_536];
         let n = self.stream.read(&mut bytes).expect("an answer in time");
         assert!(n > 0, "the connection ended: {}", self.unread.escape_ascii());
         self.unread.extend_from_slice(&bytes[..n]);

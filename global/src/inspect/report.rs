@@ -71,6 +71,8 @@ pub struct Checked {
     pub outcomes: usize,
     /// Names that are bound at the revision, if it says.
     pub names: Option<u64>,
+    /// Namespaces that were created.
+    pub namespaces: usize,
 }
 
 /// What the index is.

@@ -25,7 +25,7 @@ use crate::change::{BlobMeta, Change, Place};
 use crate::engine::EngineKind;
 use crate::sealed::failed;
 use bytes::Bytes;
-use dstore_shared::{Blob, BlobHash, Entry, Error, HistoryId, Name, Result};
+use dstore_shared::{Blob, BlobHash, Entry, Error, HistoryId, Name, NamespaceInfo, Result};
 use dstore_sys::Sys;
 use dstore_sys::disk::Disk;
 use notes::Notes;
@@ -206,6 +206,10 @@ struct Copy<'a> {
 impl Copy<'_> {
     fn everything(&mut self) -> Result<()> {
         let source = self.source;
+        for (namespace, spec) in source.namespaces.clone() {
+            let created = self.target.next();
+            self.target.commit(vec![Change::Namespace(NamespaceInfo { namespace, spec, created })])?;
+        }
         source.inline(|found| match found {
             Ok((hash, bytes)) => self.inline(hash, bytes),
             Err(why) => {

@@ -14,7 +14,7 @@ use crate::data_dir::{self, DataDirConfig, Index, Meta};
 use crate::engine::{Engine, EngineKind, Table};
 use crate::journal;
 use bytes::Bytes;
-use dstore_shared::{BlobHash, Entry, Kind, Name, Result, Revision};
+use dstore_shared::{BlobHash, Entry, Kind, Name, Namespace, NamespaceSpec, Result, Revision};
 use dstore_sys::Sys;
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
@@ -41,6 +41,8 @@ pub(super) struct Source {
     after: Revision,
     /// What it makes of names, and at which revision.
     changed: BTreeMap<Bytes, (Revision, Option<Entry>)>,
+    /// Namespaces that were created.
+    pub(super) namespaces: BTreeMap<Namespace, NamespaceSpec>,
     /// The index's copy, as long as it is open.
     _scratch: Option<Scratch>,
 }
@@ -100,6 +102,9 @@ impl Source {
             journal,
             after,
             changed: BTreeMap::new(),
+            namespaces: checkpoint.map_or_else(BTreeMap::new, |c| {
+                c.namespaces.into_iter().map(|info| (info.namespace, info.spec)).collect()
+            }),
             _scratch: scratch,
         };
         // A clean stop wrote down how far the journal went.
@@ -110,6 +115,7 @@ impl Source {
     /// Follows the journal, past what is missing in it.
     fn replay(&mut self, reached: Revision, notes: &mut Notes) -> Result<()> {
         let (mut changed, mut damaged) = (BTreeMap::new(), Vec::new());
+        let mut namespaces = std::mem::take(&mut self.namespaces);
         // Without a checkpoint the index has what was before the journal's first revision, or nobody has.
         let begins = self.journal.ends().map_or(Revision(0), |(first, _)| Revision(first.0 - 1));
         let from = if self.after == Revision(0) && self.index.is_some() { begins } else { self.after };
@@ -140,6 +146,14 @@ impl Source {
                     let (name, entry) = match change {
                         Change::Bind { name, entry } | Change::Rebind { name, entry } => (name, Some(entry)),
                         Change::Unbind { name } => (name, None),
+                        Change::Namespace(info) => {
+                            namespaces.insert(info.namespace, info.spec);
+                            continue;
+                        }
+                        Change::NamespaceGone { namespace } => {
+                            namespaces.remove(&namespace);
+                            continue;
+                        }
                         _ => continue,
                     };
                     changed.insert(Bytes::copy_from_slice(name.as_bytes()), (commit.revision, entry));
@@ -152,7 +166,7 @@ impl Source {
         if reached > head {
             notes.gap(head.next(), reached);
         }
-        self.changed = changed;
+        (self.changed, self.namespaces) = (changed, namespaces);
         Ok(())
     }
 
