@@ -25,6 +25,7 @@ mod words;
 pub use mutate::Mutator;
 
 use dstore_global::fuzzing as global;
+use dstore_local::front::resp::fuzzing as resp;
 use dstore_proto::fuzzing as proto;
 use dstore_shared::{Error, Result};
 
@@ -61,6 +62,8 @@ targets! {
     repl_line: prompt::line;
     repl_script: prompt::script;
     request: proto::request;
+    resp_commands: resp::resp_commands;
+    resp_session: resp::resp_session;
     session_frame: proto::session_frame;
     shown: prompt::shown;
     status: proto::status;

@@ -1,6 +1,6 @@
 //! The configuration: command line, environment and file.
 
-use crate::cli::args::{CommandLine, NodeFlag, Solo, StoreFlags, Verb};
+use crate::cli::args::{CommandLine, NodeFlag, RespFlags, Solo, StoreFlags, Verb};
 use crate::config::{Surroundings, resolve};
 use clap::Parser;
 use dstore_shared::Result;
@@ -23,6 +23,7 @@ pub fn config_file(bytes: &[u8]) -> Result<()> {
             cache_bytes: None,
             scrub: None,
             negatives: false,
+            resp: RespFlags::default(),
             insecure: false,
             repl: false,
         }),

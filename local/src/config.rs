@@ -1,5 +1,6 @@
 //! How a Local is set up; plain data.
 
+use crate::front::resp::RespConfig;
 use dstore_sys::net::Address;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ pub struct LocalConfig {
     pub scrub_per_mille: u32,
     /// For people: shown at Global.
     pub label: String,
+    /// The RESP door.
+    pub resp: RespConfig,
 }
 
 /// An address to listen at.
@@ -50,6 +53,7 @@ impl LocalConfig {
             // A full default cache is looked through about once in two minutes, unnoticed by its users.
             scrub_per_mille: 1,
             label: String::new(),
+            resp: RespConfig::default(),
         }
     }
 }

@@ -15,7 +15,7 @@ mod many;
 mod waiting;
 
 use crate::blob_flight::{BlobFlights, FlightLimits};
-use crate::cache::{Admission, Cache, CacheConfig, Evicted, Hit};
+use crate::cache::{Admission, Cache, CacheConfig, Evicted, Hit, Left};
 use crate::coherence::{Absences, Action, Bounds, Coherence, Identity};
 use crate::rooms::Rooms;
 use dstore_proto::link::LinkClient;
@@ -31,7 +31,7 @@ use lapses::Lapses;
 pub(crate) use many::ReadMany;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -80,6 +80,8 @@ pub(crate) struct Core {
     pub leaving: CancellationToken,
     /// Why there will never be a session.
     refusal: watch::Sender<Option<Error>>,
+    /// Who is told of names that left the cache.
+    pub gone_to: OnceLock<Arc<dyn Fn(Left) + Send + Sync>>,
     myself: Weak<Core>,
 }
 
@@ -116,6 +118,7 @@ impl Core {
             lease_moved: Notify::new(),
             leaving: CancellationToken::new(),
             refusal: watch::Sender::new(None),
+            gone_to: OnceLock::new(),
             myself: myself.clone(),
         })
     }
@@ -411,9 +414,24 @@ impl Core {
         done
     }
 
+    /// Lets the node forget a name, and tells Global. Whether it was held.
+    pub fn forget(&self, name: &Name) -> bool {
+        self.event(|c, _| {
+            let registration = self.cache.forget(name);
+            c.dropped(registration.map(|reg_seq| (name.clone(), reg_seq)).into_iter().collect());
+            registration.is_some()
+        })
+    }
+
     /// Carries actions out in order. Gives back what needs a blob, which takes the lock again.
     fn carry_out(&self, machine: &mut MutexGuard<'_, Machine>) -> Vec<(FlightId, Name, Entry, Option<Blob>)> {
         let mut found = Vec::new();
+        // Before Global is told that they are gone.
+        if let Some(told) = self.gone_to.get()
+            && let Some(left) = self.cache.take_gone()
+        {
+            told(left);
+        }
         for action in machine.coherence.take_actions() {
             match action {
                 Action::ValidUntil(at) => {

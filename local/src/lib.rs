@@ -10,6 +10,7 @@ pub mod coherence;
 mod config;
 mod copies;
 mod core;
+pub mod front;
 mod local;
 pub mod node;
 pub mod repl;
@@ -18,5 +19,6 @@ mod scrub;
 mod upstream;
 
 pub use config::{Listen, LocalConfig};
+pub use front::resp::{Database, RespConfig};
 pub use local::Local;
 pub use node::Node;

@@ -3,6 +3,7 @@
 use crate::coherence::Identity;
 use crate::config::{Listen, LocalConfig};
 use crate::core::Core;
+use crate::front::resp::{RespDoor, RespListeners};
 use crate::node::Node;
 use crate::{scrub, upstream};
 use dstore_proto::dial::Dial;
@@ -27,6 +28,7 @@ pub struct Local {
     core: Arc<Core>,
     node: Node,
     doors: Vec<Serving>,
+    resp: Option<RespDoor>,
     tasks: Tasks,
     /// Resolved when the last session has ended.
     goodbye: oneshot::Receiver<()>,
@@ -50,6 +52,7 @@ impl Local {
         for listen in &config.listen {
             listeners.push(bind(&sys, listen).await?);
         }
+        let resp = RespListeners::bind(&sys, &config.resp).await?;
         let tasks = Tasks::new();
         let link = LinkClient::new(&sys, &tasks, &config.global, &Dial::default());
         // A fresh identity each start: nothing of an earlier life is held, so nothing of it must be fenced.
@@ -66,6 +69,8 @@ impl Local {
             let door = open_door(&sys, &tasks, listener, &node).await;
             doors.push(door.inspect_err(|_| tasks.cancel())?);
         }
+        let resp = RespDoor::open(&sys, &tasks, &node, config.resp, resp);
+        let resp = resp.inspect_err(|_| tasks.cancel())?;
         let (last, goodbye) = oneshot::channel();
         let sessions = upstream::keep_session(core.clone(), config.back_off);
         tasks.spawn("session", async move {
@@ -75,12 +80,17 @@ impl Local {
         tasks.spawn("requests", upstream::keep_requests(core.clone(), config.back_off));
         tasks.spawn("scrub", scrub::scrub(core.clone(), config.scrub_per_mille));
         tasks.spawn("health", follow_lease(core.clone(), doors.iter().map(|d| d.health().clone()).collect()));
-        Ok(Self { core, node, doors, tasks, goodbye })
+        Ok(Self { core, node, doors, resp, tasks, goodbye })
     }
 
     /// Where it listens, in the order of the configuration.
     pub fn addresses(&self) -> Vec<Address> {
         self.doors.iter().map(|door| door.address().clone()).collect()
+    }
+
+    /// Where it listens for RESP, in the order of the configuration.
+    pub fn resp_addresses(&self) -> Vec<Address> {
+        self.resp.as_ref().map_or_else(Vec::new, |door| door.addresses().to_vec())
     }
 
     /// The node, to be used in this process.
@@ -126,6 +136,9 @@ impl Local {
         // Side by side: a door lets nobody in from now on, and its connections drain from now on.
         let goodbye = tokio::time::timeout(GOODBYE_MAX, self.goodbye);
         let _ = tokio::join!(tokio::time::timeout(CALLS_MAX, answered), goodbye);
+        if let Some(door) = self.resp {
+            door.stop().await;
+        }
         self.tasks.stop().await;
     }
 }

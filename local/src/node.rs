@@ -13,6 +13,7 @@
 //! was asked for and Global does not answer, as stale with its age; a SET is never answered here, not even from
 //! a held name (rule 23); every wait ends by the node's deadline, or with the transfer's idle deadline.
 
+mod front;
 mod many;
 mod store;
 

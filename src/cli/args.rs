@@ -44,7 +44,28 @@ pub struct Solo {
     #[arg(long)]
     pub insecure: bool,
     #[command(flatten)]
+    pub resp: RespFlags,
+    #[command(flatten)]
     pub script: ScriptFlags,
+}
+
+/// How Redis clients are served.
+#[derive(Args, Clone, Debug, Default)]
+pub struct RespFlags {
+    /// Serve Redis clients on HOST:PORT, or `off` [default: 127.0.0.1:50379, or a free port if that is taken; in solo
+    /// mode off].
+    #[arg(long, value_name = "ADDR")]
+    pub resp: Option<String>,
+    /// Serve Redis clients on a Unix socket too.
+    #[arg(long, value_name = "PATH")]
+    pub resp_socket: Option<PathBuf>,
+    /// Serve them with N threads [default: half of the cores, at most 8].
+    #[arg(long, value_name = "N")]
+    pub resp_threads: Option<String>,
+    /// The namespaces that SELECT 0, 1, ... choose, with commas between; with `:replace` one is created in replace mode
+    /// [default: default,cache:replace].
+    #[arg(long, value_name = "NAMES")]
+    pub resp_databases: Option<String>,
 }
 
 /// The flags of the persistent store.
@@ -185,6 +206,8 @@ pub enum Verb {
         /// Keep "not found" answers too, each for half a second; a SET anywhere then has to tell this node first.
         #[arg(long)]
         negatives: bool,
+        #[command(flatten)]
+        resp: RespFlags,
         /// Allow to listen beyond this machine, unencrypted and open to everybody.
         #[arg(long)]
         insecure: bool,

@@ -5,10 +5,10 @@ use super::client::{self, converse};
 use super::screen;
 use super::signals::Signals;
 use super::sys;
-use crate::config::{GlobalSettings, LocalSettings, Node, ScriptSettings, check_folder};
+use crate::config::{GlobalSettings, LocalSettings, Node, RespSettings, ScriptSettings, check_folder};
 use dstore_global::{Global, GlobalConfig};
 use dstore_local::repl::{Mode, exit};
-use dstore_local::{Listen, Local, LocalConfig};
+use dstore_local::{Listen, Local, LocalConfig, RespConfig};
 use dstore_shared::{Error, Kind};
 use dstore_sys::Sys;
 use dstore_sys::net::{Address, MemoryNet};
@@ -64,6 +64,9 @@ pub async fn local(settings: LocalSettings, repl: bool, mode: Mode) -> u8 {
         for address in &addresses {
             screen::tell(&format!("Dstore local listening on {address}"));
         }
+        for address in local.resp_addresses() {
+            screen::tell(&format!("Dstore RESP listening on {address}"));
+        }
         tokio::select! {
             () = ended => exit::OK,
             why = local.refused() => refused_start(&why),
@@ -118,6 +121,9 @@ pub async fn solo(
             screen::say(&format!("listening on {address}"));
         }
     }
+    for address in local.resp_addresses() {
+        screen::say(&format!("listening for RESP on {address}"));
+    }
     let code = tokio::select! {
         code = converse(&sys, Arc::new(local.node().clone()), "solo".into(), script, mode) => code,
         () = failed(&global, drain_timeout) => exit::SOFTWARE,
@@ -151,7 +157,23 @@ fn local_config(settings: LocalSettings) -> LocalConfig {
         scrub_per_mille: settings.scrub_per_mille,
         negatives: settings.negatives,
         label: format!("process {}", std::process::id()),
+        resp: resp_config(settings.resp),
         ..LocalConfig::new(settings.global)
+    }
+}
+
+fn resp_config(settings: RespSettings) -> RespConfig {
+    let default = RespConfig::default();
+    let tcp = settings.listen.map(|listen| Listen { address: listen.address, or_any: listen.is_default });
+    let socket = settings.socket.map(|path| Listen { address: Address::Unix(path), or_any: false });
+    RespConfig {
+        listen: tcp.into_iter().chain(socket).collect(),
+        threads: settings.threads.unwrap_or(default.threads),
+        databases: settings.databases,
+        password: settings.password,
+        server: settings.server.unwrap_or(default.server),
+        version: settings.version.unwrap_or(default.version),
+        ..RespConfig::default()
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod file;
 mod resolve;
+mod resp;
 mod socket;
 mod units;
 
@@ -11,6 +12,7 @@ pub use resolve::{Surroundings, resolve};
 pub use socket::check_folder;
 
 use dstore_global::{EngineKind, SyncLevel};
+use dstore_local::Database;
 use dstore_local::repl::{Command, Mode};
 use dstore_proto::store::Slice;
 use dstore_shared::{Key, Namespace, NamespaceSpec};
@@ -144,6 +146,44 @@ pub struct LocalSettings {
     pub scrub_per_mille: u32,
     /// Whether it keeps "not found" answers.
     pub negatives: bool,
+    /// How it serves Redis clients.
+    pub resp: RespSettings,
+}
+
+/// How a node serves Redis clients.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RespSettings {
+    /// The TCP address at which it listens for them, if at any.
+    pub listen: Option<Listen>,
+    /// The Unix socket at which it listens for them, if at any.
+    pub socket: Option<PathBuf>,
+    /// Threads; `None` = as many as suit the machine.
+    pub threads: Option<usize>,
+    /// The namespaces that SELECT chooses.
+    pub databases: Vec<Database>,
+    /// What AUTH must say, if anything.
+    pub password: Option<String>,
+    /// What they are told that the server is, and its version, if not Redis.
+    pub server: Option<String>,
+    /// Its version.
+    pub version: Option<String>,
+}
+
+/// Where a Local listens for Redis clients by default.
+pub const RESP_ADDRESS: &str = "127.0.0.1:50379";
+
+impl Default for RespSettings {
+    fn default() -> Self {
+        Self {
+            listen: Some(Listen { address: Address::Tcp(RESP_ADDRESS.into()), is_default: true }),
+            socket: None,
+            threads: None,
+            databases: dstore_local::RespConfig::default().databases,
+            password: None,
+            server: None,
+            version: None,
+        }
+    }
 }
 
 /// Where a Local listens by default and a client looks.
@@ -156,6 +196,7 @@ impl Default for LocalSettings {
             listen: Some(Listen { address: Address::Tcp(LOCAL_ADDRESS.into()), is_default: true }),
             socket: None,
             negatives: false,
+            resp: RespSettings::default(),
             cache_bytes: 256 << 20, // enough to matter, too little to hurt a small machine
             scrub_per_mille: 1,     // unnoticed, and through a full cache in minutes
         }

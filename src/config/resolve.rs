@@ -63,8 +63,9 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
             only_this_machine(&global.listen, insecure)?;
             (Action::Global(global), mode)
         }
-        Some(Verb::Local { global, listen, socket, cache_bytes, scrub, negatives, insecure, repl }) => {
+        Some(Verb::Local { global, listen, socket, cache_bytes, scrub, negatives, resp, insecure, repl }) => {
             let mut local = settings.local(listen, cache_bytes, insecure)?;
+            local.resp = settings.resp(resp, insecure)?;
             local.negatives = settings.yes("local", "negatives", negatives)?;
             if let Some(given) = settings.given("local", "global", global) {
                 local.global = given.read::<Address>()?;
@@ -85,23 +86,7 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
         }
         Some(Verb::Get { key, part, stale_ok, node }) => {
             let raw = if line.json { Mode::Json } else { Mode::Raw };
-            let key = key_of(key)?;
-            let slice = Slice { offset: part.offset.unwrap_or(0), len: part.len };
-            let out = out_of(part)?;
-            if out.is_some() && line.json {
-                return Err(Error::invalid("--out writes the exact bytes: leave --json out"));
-            }
-            let stale_ok = stale_ok.map(|time| stale_wait(Some(time.as_bytes()))).transpose()?;
-            let action = if slice == Slice::ALL && out.is_none() {
-                settings.one_shot(node, Command::Get { key, stale_ok })?
-            } else if stale_ok.is_some() {
-                return Err(Error::invalid(
-                    "--stale-ok reads a whole value to standard output: leave it out",
-                ));
-            } else {
-                Action::Download { node: settings.node(node)?, key, slice, out }
-            };
-            (action, raw)
+            (settings.read(key, part, stale_ok, node, line.json)?, raw)
         }
         Some(Verb::Set { key, value, node }) => {
             let key = key_of(key)?;
@@ -208,32 +193,32 @@ fn read_file(line: &CommandLine, around: &Surroundings<'_>) -> Result<File> {
 }
 
 /// A value and who gave it.
-struct Given {
+pub(super) struct Given {
     text: OsString,
     by: String,
 }
 
 impl Given {
     /// Reads the value; an error says who gave it.
-    fn checked<T>(&self, read: impl FnOnce(&str) -> Result<T, String>) -> Result<T> {
+    pub(super) fn checked<T>(&self, read: impl FnOnce(&str) -> Result<T, String>) -> Result<T> {
         let text = self.text.to_str().ok_or_else(|| format!("`{}` is not UTF-8", self.text.display()));
         text.and_then(read).map_err(|wrong| Error::invalid(format!("{}: {wrong}", self.by)))
     }
 
-    fn read<T: FromStr<Err = Error>>(&self) -> Result<T> {
+    pub(super) fn read<T: FromStr<Err = Error>>(&self) -> Result<T> {
         self.checked(|text| text.parse().map_err(|e: Error| e.message().to_owned()))
     }
 }
 
 /// All sources in their order.
-struct Settings<'a> {
+pub(super) struct Settings<'a> {
     around: &'a Surroundings<'a>,
     file: File,
 }
 
 impl Settings<'_> {
     /// What was given for `key`: by its flag, else by the environment, else by the file.
-    fn given(&self, section: &str, key: &str, flag: Option<impl Into<OsString>>) -> Option<Given> {
+    pub(super) fn given(&self, section: &str, key: &str, flag: Option<impl Into<OsString>>) -> Option<Given> {
         if let Some(text) = flag {
             return Some(Given { text: text.into(), by: format!("`--{key}`") });
         }
@@ -252,7 +237,7 @@ impl Settings<'_> {
         text.map_err(|_| Error::invalid(format!("`{name}` is not UTF-8: correct it")))
     }
 
-    fn yes(&self, section: &str, key: &str, flag: bool) -> Result<bool> {
+    pub(super) fn yes(&self, section: &str, key: &str, flag: bool) -> Result<bool> {
         let flag = flag.then_some("true");
         let Some(given) = self.given(section, key, flag) else { return Ok(false) };
         given.checked(|text| match text {
@@ -321,6 +306,8 @@ impl Settings<'_> {
         global.listen = Address::Memory(SOLO_GLOBAL.into());
         let mut local = self.local(flags.listen, flags.cache_bytes, flags.insecure)?;
         local.global = global.listen.clone();
+        local.resp = self.resp(flags.resp, flags.insecure)?;
+        local.resp.listen = local.resp.listen.filter(|listen| !listen.is_default);
         local.listen = local.listen.filter(|listen| !listen.is_default);
         local.socket = Some(self.socket_of(&global.data).map_err(Error::invalid)?);
         Ok(Action::Solo { global, local, script: flags.script.into() })
@@ -344,6 +331,31 @@ impl Settings<'_> {
         Ok(Node::Default { socket: socket.filter(|socket| socket::check_folder(socket).is_ok()) })
     }
 
+    /// `dstore get`.
+    fn read(
+        &self,
+        key: OsString,
+        part: PartFlags,
+        stale_ok: Option<String>,
+        node: NodeFlag,
+        json: bool,
+    ) -> Result<Action> {
+        let key = key_of(key)?;
+        let slice = Slice { offset: part.offset.unwrap_or(0), len: part.len };
+        let out = out_of(part)?;
+        if out.is_some() && json {
+            return Err(Error::invalid("--out writes the exact bytes: leave --json out"));
+        }
+        let stale_ok = stale_ok.map(|time| stale_wait(Some(time.as_bytes()))).transpose()?;
+        if slice == Slice::ALL && out.is_none() {
+            return self.one_shot(node, Command::Get { key, stale_ok });
+        }
+        if stale_ok.is_some() {
+            return Err(Error::invalid("--stale-ok reads a whole value to standard output: leave it out"));
+        }
+        Ok(Action::Download { node: self.node(node)?, key, slice, out })
+    }
+
     fn one_shot(&self, node: NodeFlag, command: Command) -> Result<Action> {
         Ok(Action::OneShot { node: self.node(node)?, command })
     }
@@ -362,7 +374,7 @@ fn engine(text: &str) -> Result<EngineKind, String> {
 }
 
 /// Nothing authenticates or encrypts yet, so listening beyond this machine must be asked for.
-fn only_this_machine(address: &Address, insecure: bool) -> Result<()> {
+pub(super) fn only_this_machine(address: &Address, insecure: bool) -> Result<()> {
     let Address::Tcp(host_port) = address else { return Ok(()) };
     let host = host_port.rsplit_once(':').map_or(host_port.as_str(), |(host, _)| host);
     let bare = host.trim_start_matches('[').trim_end_matches(']');
@@ -378,7 +390,7 @@ fn only_this_machine(address: &Address, insecure: bool) -> Result<()> {
 impl Solo {
     /// A flag that was typed before the verb.
     fn given(&self) -> Option<&'static str> {
-        let Self { store, listen, cache_bytes, insecure, script } = self;
+        let Self { store, listen, cache_bytes, insecure, resp, script } = self;
         [
             ("--data", store.data.is_some()),
             ("--engine", store.engine.is_some()),
@@ -389,6 +401,10 @@ impl Solo {
             ("--listen", listen.is_some()),
             ("--cache-bytes", cache_bytes.is_some()),
             ("--insecure", *insecure),
+            ("--resp", resp.resp.is_some()),
+            ("--resp-socket", resp.resp_socket.is_some()),
+            ("--resp-threads", resp.resp_threads.is_some()),
+            ("--resp-databases", resp.resp_databases.is_some()),
             ("-c", script.commands.is_some()),
             ("-f", script.file.is_some()),
             ("--bail", script.bail),

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod disk;
 pub mod failpoints;
 pub mod net;
+pub mod ready;
 pub mod rng;
 pub mod tasks;
 

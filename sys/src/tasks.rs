@@ -205,6 +205,32 @@ impl<J: Send + 'static> Lane<J> {
     }
 }
 
+/// A thread of its own, for an event loop. It must watch by itself whether it shall end.
+#[derive(Debug)]
+pub struct Thread(tokio::sync::oneshot::Receiver<()>);
+
+impl Thread {
+    /// Starts `body` on a thread named `name`, within tokio's runtime: it may use timers and spawn tasks.
+    ///
+    /// # Errors
+    /// When the process cannot have another thread.
+    pub fn start(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<Self> {
+        let (ended, end) = tokio::sync::oneshot::channel();
+        let runtime = tokio::runtime::Handle::current();
+        std::thread::Builder::new().name(name.into()).spawn(move || {
+            let _within = runtime.enter();
+            body();
+            let _ = ended.send(());
+        })?;
+        Ok(Self(end))
+    }
+
+    /// Waits until it has ended, however it ended.
+    pub async fn ended(self) {
+        let _ = self.0.await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -24,6 +24,7 @@ mod many;
 mod modes;
 mod parts;
 mod replace;
+mod resp;
 mod restart;
 mod resume;
 mod rig;

@@ -20,7 +20,13 @@ pub const SLACK: Duration = Duration::from_secs(2);
 /// `dstore` with nothing of this machine's environment, in `dir`.
 pub fn dstore(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dstore"));
-    command.args(args).env_clear().env("HOME", dir).env("DSTORE_LOG", "info").current_dir(dir);
+    command
+        .args(args)
+        .env_clear()
+        .env("DSTORE_RESP", "off")
+        .env("HOME", dir)
+        .env("DSTORE_LOG", "info")
+        .current_dir(dir);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -122,6 +128,11 @@ impl Local {
         Self::of(global, &[]).await
     }
 
+    /// As [`Self::lonely`], with `flags`.
+    pub async fn lonely_with(global: &Address, flags: &[&'static str]) -> Self {
+        Self::of(global, flags).await
+    }
+
     async fn of(global: &Address, flags: &[&'static str]) -> Self {
         let (wire, dir) = (Wire::to(global).await, tempfile::tempdir().expect("a directory"));
         let daemon = Self::daemon(dir.path(), &wire, flags);
@@ -136,6 +147,11 @@ impl Local {
     fn command(dir: &Path, wire: &Wire, flags: &[&str]) -> Command {
         let at = wire.at.to_string();
         dstore(dir, &[&["local", "--listen", "127.0.0.1:0", "--global", &at], flags].concat())
+    }
+
+    /// The folder that it runs in.
+    pub fn folder(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Starts a new one on the same wire. The one before must have ended.

@@ -17,12 +17,14 @@
 mod blobs;
 mod check;
 mod eviction;
+mod gone;
 mod names;
 mod table;
 
 use blobs::{Blobs, Resident};
 use dstore_shared::{Blob, BlobHash, Entry, Moment, Name, Prefix, RegSeq, Revision};
 use eviction::{Evictable, Eviction, Uses};
+pub use gone::Left;
 pub use names::Cursor;
 use names::{Comparison, Held, Names, Slots};
 use parking_lot::Mutex;
@@ -102,6 +104,11 @@ pub struct StaleNames {
     pub next: Option<Cursor>,
 }
 
+/// What a name and its blob cost beyond their bytes.
+pub fn overhead() -> u64 {
+    names::NAME_OVERHEAD + blobs::BLOB_OVERHEAD
+}
+
 /// What a cache holds and did. Hits and misses are counted by the node.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct CacheStats {
@@ -143,6 +150,7 @@ pub struct Cache {
     uses: Arc<Uses>,
     ledger: Mutex<Ledger>,
     bytes_max: u64,
+    gone: gone::Gone,
 }
 
 /// What every change must see and leave consistent.
@@ -168,7 +176,14 @@ impl Cache {
             dice: 0,
         };
         let (names, blobs) = (Names::new(), Blobs::new());
-        Self { names, blobs, uses, ledger: Mutex::new(ledger), bytes_max: config.bytes }
+        Self {
+            names,
+            blobs,
+            uses,
+            ledger: Mutex::new(ledger),
+            bytes_max: config.bytes,
+            gone: gone::Gone::default(),
+        }
     }
 
     /// What the name is bound to, if it is held and of `era` or a later one. One lookup, no allocation, no waiting
@@ -306,6 +321,7 @@ impl Cache {
         ledger.stats.names_removed += ledger.slots.len() as u64;
         ledger.stats.name_bytes = 0;
         ledger.slots.clear();
+        self.gone.note_all();
     }
 
     /// Lists, from `from` on, names of an era before `before_era`: at most `limit` of them, which is at least
@@ -316,6 +332,33 @@ impl Cache {
         let stale = |held: &Held| (held.era < before_era).then_some(held.bind_rev);
         let listed = |name: &Name| Some((name.clone(), self.names.view(name.as_bytes(), stale)??));
         StaleNames { names: slots.filter_map(listed).collect(), next }
+    }
+
+    /// Lists, from `from` on, names that are held, of the next `slots` slots.
+    pub fn held_names(&self, from: Cursor, slots: usize) -> (Vec<Name>, Option<Cursor>) {
+        let ledger = self.ledger.lock();
+        let (names, next) = ledger.slots.scan(from, slots.clamp(1, SCAN_MAX));
+        (names.cloned().collect(), next)
+    }
+
+    /// Removes the name and gives the registration that it had.
+    pub fn forget(&self, name: &Name) -> Option<RegSeq> {
+        let mut registration = None;
+        self.remove(&mut self.ledger.lock(), name, |held| {
+            registration = Some(held.reg_seq);
+            true
+        });
+        registration
+    }
+
+    /// Whether the names that leave are kept for [`Self::take_gone`].
+    pub fn want_gone(&self, wanted: bool) {
+        self.gone.want(wanted);
+    }
+
+    /// The names that left since it was asked for last.
+    pub fn take_gone(&self) -> Option<Left> {
+        self.gone.take()
     }
 
     /// What the cache holds and did.
@@ -384,6 +427,7 @@ impl Cache {
             ledger.slots.set_place(moved, place);
         }
         ledger.stats.name_bytes -= names::charge(name);
+        self.gone.note(name);
     }
 
     /// Removes one blob with the names that hold it, or, if very many do, some of those. `false`: the cache

@@ -147,6 +147,18 @@ impl Held {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Cursor(usize);
 
+impl Cursor {
+    /// The place of that number.
+    pub fn at(place: usize) -> Self {
+        Self(place)
+    }
+
+    /// Its number.
+    pub fn place(self) -> usize {
+        self.0
+    }
+}
+
 #[derive(Debug)]
 struct Slot {
     name: Name,

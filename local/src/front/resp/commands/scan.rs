@@ -1,0 +1,176 @@
+//! Walks over names: KEYS, SCAN, DBSIZE, RANDOMKEY. Global's view, or, if the connection asked for it, this Local's.
+
+use super::{Answered, Call, Done, NOT_INTEGER, Reply, Run, SYNTAX, replied};
+use crate::front::resp::door::Door;
+use crate::front::resp::glob;
+use bytes::Bytes;
+use dstore_proto::store::{ListQuery, Store};
+use dstore_shared::limits::{KEY_BYTES_MAX, LIST_NAMES_MAX};
+use dstore_shared::{Error, Key, Namespace, Result};
+use std::sync::Arc;
+
+/// Bytes of keys that one KEYS may answer, each with what it costs to hold it.
+const KEYS_BYTES_MAX: usize = 64 << 20;
+/// What a key costs beside its bytes.
+const KEY_OVERHEAD: usize = 64;
+/// Pages that one SCAN looks at before it answers, also with nothing.
+const SCAN_PAGES: usize = 4;
+
+/// A walk over the keys of a namespace that fit a pattern.
+struct Walk {
+    namespace: Namespace,
+    prefix: Bytes,
+    pattern: Bytes,
+    local: bool,
+}
+
+impl Walk {
+    fn new(call: &Call<'_>, pattern: Bytes) -> Self {
+        let mut prefix = glob::prefix(&pattern);
+        prefix.truncate(KEY_BYTES_MAX);
+        let namespace = call.client.namespace.clone();
+        Self { namespace, prefix: prefix.into(), pattern, local: call.client.local_view }
+    }
+
+    /// A page: the keys that fit, and after which to go on; `None` = that was the end.
+    async fn page(&self, door: &Door, after: Option<Key>, limit: usize) -> Result<(Vec<Bytes>, Option<Key>)> {
+        let limit = limit.clamp(1, LIST_NAMES_MAX);
+        if self.local {
+            let (keys, next) = door.node.held_keys(&self.namespace, after.as_ref());
+            let keys = keys.into_iter().map(Key::into_bytes);
+            return Ok((keys.filter(|key| self.fits(key)).collect(), next));
+        }
+        let query =
+            ListQuery { namespace: self.namespace.clone(), prefix: self.prefix.clone(), after, limit };
+        let listing = door.node.list(query).await?;
+        let keys = listing.names.into_iter().map(|(key, _)| key.into_bytes());
+        Ok((keys.filter(|key| self.fits(key)).collect(), listing.next))
+    }
+
+    fn fits(&self, key: &[u8]) -> bool {
+        key.starts_with(&self.prefix) && glob::fits(&self.pattern, key)
+    }
+}
+
+/// KEYS pattern
+pub const KEYS: Run = Run::Only(|call| {
+    call.started()?;
+    let walk = Walk::new(call, call.args.bytes(1));
+    let door = call.door.clone();
+    Ok(Done::later(async move { replied(all(&door, &walk).await) }))
+});
+
+async fn all(door: &Door, walk: &Walk) -> Result<Reply> {
+    let (mut keys, mut bytes, mut after) = (Vec::new(), 0, None);
+    loop {
+        let (page, next) = walk.page(door, after, LIST_NAMES_MAX).await?;
+        bytes += page.iter().map(|key| key.len() + KEY_OVERHEAD).sum::<usize>();
+        if bytes > KEYS_BYTES_MAX {
+            return Err(Error::too_large("the pattern fits too many keys for one reply: use SCAN"));
+        }
+        keys.extend(page.into_iter().map(Reply::Bulk));
+        match next {
+            Some(next) => after = Some(next),
+            None => return Ok(Reply::Array(keys)),
+        }
+    }
+}
+
+/// SCAN cursor [MATCH pattern] [COUNT n] [TYPE t]
+pub const SCAN: Run = Run::Only(|call| {
+    call.started()?;
+    let cursor = std::str::from_utf8(call.args.get(1)).ok().and_then(|text| text.parse::<u64>().ok());
+    let cursor = cursor.ok_or(Reply::error("ERR invalid cursor"))?;
+    let (mut pattern, mut limit, mut strings) = (Bytes::from_static(b"*"), 10, true);
+    for at in (2..call.args.len()).step_by(2) {
+        if at + 1 == call.args.len() {
+            return Err(SYNTAX);
+        }
+        match () {
+            () if call.args.is(at, "match") => pattern = call.args.bytes(at + 1),
+            () if call.args.is(at, "count") => {
+                limit = usize::try_from(call.number(at + 1)?).map_err(|_| SYNTAX)?;
+                if limit == 0 {
+                    return Err(SYNTAX);
+                }
+            }
+            () if call.args.is(at, "type") => strings = call.args.is(at + 1, "string"),
+            () => return Err(SYNTAX),
+        }
+    }
+    let after = if cursor == 0 { None } else { Some(call.door.cursors.find(cursor).ok_or_else(lost)?) };
+    let walk = Walk::new(call, pattern);
+    let door = call.door.clone();
+    Ok(Done::later(async move { replied(some(&door, &walk, after, limit, strings).await) }))
+});
+
+fn lost() -> Reply {
+    Reply::err("invalid cursor: it is forgotten, or another Local's; begin again with 0")
+}
+
+async fn some(
+    door: &Door,
+    walk: &Walk,
+    mut after: Option<Key>,
+    limit: usize,
+    strings: bool,
+) -> Result<Reply> {
+    let mut keys = Vec::new();
+    for _ in 0..SCAN_PAGES {
+        let (page, next) = walk.page(door, after, limit).await?;
+        keys.extend(page.into_iter().filter(|_| strings).map(Reply::Bulk));
+        after = next;
+        if after.is_none() || keys.len() >= limit {
+            break;
+        }
+    }
+    let cursor = after.map_or(0, |after| door.cursors.keep(after));
+    Ok(Reply::Array(vec![Reply::text(cursor.to_string()), Reply::Array(keys)]))
+}
+
+/// DBSIZE
+pub const DBSIZE: Run = Run::Only(|call| {
+    call.started()?;
+    let walk = Walk::new(call, Bytes::from_static(b"*"));
+    let door = call.door.clone();
+    Ok(Done::later(async move { replied(count(&door, &walk).await) }))
+});
+
+async fn count(door: &Arc<Door>, walk: &Walk) -> Result<Reply> {
+    let (mut n, mut after) = (0, None);
+    loop {
+        let (page, next) = walk.page(door, after, LIST_NAMES_MAX).await?;
+        n += page.len();
+        match next {
+            Some(next) => after = Some(next),
+            None => return Ok(Reply::count(n)),
+        }
+    }
+}
+
+/// RANDOMKEY
+pub const RANDOMKEY: Run = Run::Only(|call| {
+    call.started()?;
+    let walk = Walk::new(call, Bytes::from_static(b"*"));
+    let door = call.door.clone();
+    Ok(Done::later(async move { replied(any(&door, &walk).await) }))
+});
+
+/// The first key after a random place, or the first of all. Keys are not equally likely.
+async fn any(door: &Door, walk: &Walk) -> Result<Reply> {
+    let dice = door.rng.next_u64();
+    let place = Key::new(dice.to_be_bytes().to_vec())?;
+    let (mut keys, _) = walk.page(door, Some(place), 16).await?;
+    if keys.is_empty() {
+        keys = walk.page(door, None, LIST_NAMES_MAX).await?.0;
+    }
+    if keys.is_empty() {
+        return Ok(Reply::Nil);
+    }
+    Ok(Reply::Bulk(keys.swap_remove(dice as usize % keys.len())))
+}
+
+/// A word that is a count.
+pub fn count_of(call: &Call<'_>, at: usize) -> Answered<usize> {
+    usize::try_from(call.number(at)?).map_err(|_| NOT_INTEGER)
+}

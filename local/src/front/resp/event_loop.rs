@@ -1,0 +1,323 @@
+//! One thread with an event loop: connections that are its own, and the futures of their commands.
+//!
+//! ```text
+//! wait -> what is ready: connections, letters -> each connection's turn -> futures that were woken -> wait
+//! ```
+//! Invariants: a connection belongs to one loop from its first byte to its last; a future is polled by its connection's
+//! loop, so its reply needs no other thread. The loop waits for nothing but readiness. It must never hold a lock over
+//! more than a few words.
+
+use super::commands::Later;
+use super::connection::{Connection, Fate, Lent};
+use super::door::Door;
+use super::mail::{Alarm, Letter, Mailbox};
+use super::reply::Reply;
+use dstore_shared::Moment;
+use dstore_sys::ready::{Acceptor, Poller, Stream};
+use slab::Slab;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+/// Bytes read at a time.
+const READ_BYTES: usize = 64 << 10;
+/// Tokens from here on are acceptors.
+const ACCEPTORS: usize = usize::MAX / 2;
+/// Connections taken at a time from one acceptor.
+const ACCEPTS_MAX: usize = 1024;
+/// How often is looked for connections that are stuck.
+const SWEEP: Duration = Duration::from_secs(2);
+/// How long an acceptor rests that found the process out of descriptors.
+const REST: Duration = Duration::from_millis(100);
+/// Passed to a client for which there is no room.
+const FULL: &[u8] = b"-ERR max number of clients reached\r\n";
+
+/// A command that is under way.
+struct Running {
+    number: u64,
+    token: usize,
+    /// The client's number: tokens are used again.
+    client: u64,
+    slot: u64,
+    later: Later,
+    waker: Waker,
+}
+
+/// A loop.
+pub struct EventLoop {
+    door: Arc<Door>,
+    poller: Poller,
+    mailbox: Arc<Mailbox>,
+    /// Only the first loop has them; it gives connections to the others in turn.
+    acceptors: Vec<Acceptor>,
+    others: Vec<Arc<Mailbox>>,
+    turn: usize,
+    connections: Slab<Connection>,
+    running: Slab<Running>,
+    numbers: u64,
+    again: Vec<usize>,
+    /// Acceptors that may have more.
+    waiting: Vec<usize>,
+    scratch: Vec<u8>,
+    spare: Vec<u8>,
+    packed: Vec<u8>,
+    stopping: bool,
+}
+
+impl std::fmt::Debug for EventLoop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "EventLoop({} connections)", self.connections.len())
+    }
+}
+
+impl EventLoop {
+    /// A loop without connections.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub fn new(door: &Arc<Door>) -> io::Result<Self> {
+        let poller = Poller::new()?;
+        let mailbox = Arc::new(Mailbox::new(poller.waker()));
+        Ok(Self {
+            door: door.clone(),
+            poller,
+            mailbox,
+            acceptors: Vec::new(),
+            others: Vec::new(),
+            turn: 0,
+            connections: Slab::new(),
+            running: Slab::new(),
+            numbers: 0,
+            again: Vec::new(),
+            waiting: Vec::new(),
+            scratch: vec![0; READ_BYTES],
+            spare: Vec::new(),
+            packed: Vec::new(),
+            stopping: false,
+        })
+    }
+
+    /// Where it is told things.
+    pub fn mailbox(&self) -> Arc<Mailbox> {
+        self.mailbox.clone()
+    }
+
+    /// Takes connections from `acceptors`, and gives them to all of `others` in turn, of which it is one.
+    ///
+    /// # Errors
+    /// When the kernel has no room.
+    pub fn accept(&mut self, mut acceptors: Vec<Acceptor>, others: Vec<Arc<Mailbox>>) -> io::Result<()> {
+        for (at, acceptor) in acceptors.iter_mut().enumerate() {
+            self.poller.add_acceptor(acceptor, ACCEPTORS + at)?;
+        }
+        (self.acceptors, self.others) = (acceptors, others);
+        Ok(())
+    }
+
+    /// Runs until it is told to stop.
+    pub fn run(mut self) {
+        let (mut ready, mut letters) = (Vec::new(), Vec::new());
+        let mut swept = self.door.clock.now();
+        while !self.stopping {
+            let limit = match () {
+                () if !self.again.is_empty() => Duration::ZERO,
+                () if !self.waiting.is_empty() => REST,
+                () => SWEEP,
+            };
+            match self.poller.wait(Some(limit)) {
+                Ok(told) => ready.extend(told),
+                Err(e) => {
+                    tracing::error!(error = %e, "the RESP door cannot wait for its clients: closing it");
+                    break;
+                }
+            }
+            let now = self.door.clock.now();
+            for acceptor in std::mem::take(&mut self.waiting) {
+                self.take_from(acceptor, now);
+            }
+            for event in ready.drain(..) {
+                if event.token >= ACCEPTORS {
+                    self.take_from(event.token - ACCEPTORS, now);
+                } else if let Some(connection) = self.connections.get_mut(event.token) {
+                    connection.ready(event.readable, event.ended);
+                    self.turn_of(event.token, now);
+                }
+            }
+            self.mailbox.take(&mut letters);
+            letters.drain(..).for_each(|letter| self.read_letter(letter, now));
+            let again = std::mem::take(&mut self.again);
+            again.into_iter().for_each(|token| self.turn_of(token, now));
+            if now.since(swept) >= SWEEP {
+                swept = now;
+                self.sweep(now);
+            }
+        }
+        self.close();
+    }
+
+    fn close(&mut self) {
+        for (_, mut connection) in std::mem::take(&mut self.connections) {
+            connection.leave(&self.door);
+        }
+    }
+
+    fn take_from(&mut self, acceptor: usize, now: Moment) {
+        for _ in 0..ACCEPTS_MAX {
+            let Some(taken) = self.acceptors.get(acceptor).map(Acceptor::accept) else { return };
+            match taken {
+                Ok(stream) => {
+                    self.turn = (self.turn + 1) % self.others.len().max(1);
+                    match self.others.get(self.turn) {
+                        Some(other) if !Arc::ptr_eq(other, &self.mailbox) => {
+                            other.put(Letter::Accepted(stream));
+                        }
+                        _ => self.welcome(stream, now),
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(e) => {
+                    tracing::warn!(error = %e, "a RESP connection cannot be taken");
+                    break;
+                }
+            }
+        }
+        // There may be more: an edge does not tell again.
+        if !self.waiting.contains(&acceptor) {
+            self.waiting.push(acceptor);
+        }
+    }
+
+    fn welcome(&mut self, mut stream: Stream, now: Moment) {
+        let vacant = self.connections.vacant_key();
+        let addresses = (stream.peer(), String::new());
+        let door = &self.door;
+        let max = door.config.clients_max;
+        let Some(peer) = door.peers.enter(addresses, (&self.mailbox, vacant), now, max) else {
+            door.stats.refused.fetch_add(1, Ordering::Relaxed);
+            let _ = io::Write::write(&mut stream, FULL);
+            return;
+        };
+        let mut connection = Connection::new(stream, peer, door);
+        if let Err(e) = self.poller.add(connection.stream(), vacant) {
+            tracing::warn!(error = %e, "a RESP connection cannot be watched");
+            connection.leave(door);
+            return;
+        }
+        self.connections.insert(connection);
+        self.turn_of(vacant, now);
+    }
+
+    fn read_letter(&mut self, letter: Letter, now: Moment) {
+        match letter {
+            Letter::Accepted(stream) => self.welcome(stream, now),
+            Letter::Awake(place, number) => self.poll(place, number, now),
+            Letter::Push(peer, reply) => {
+                if let Some(connection) = self.connection(peer.token, peer.id) {
+                    let reads = connection.push(&reply);
+                    if reads { self.turn_of(peer.token, now) } else { self.end(peer.token) }
+                }
+            }
+            Letter::Kill(peer) => {
+                if self.connection(peer.token, peer.id).is_some() {
+                    self.end(peer.token);
+                }
+            }
+            Letter::Stop => self.stopping = true,
+        }
+    }
+
+    fn connection(&mut self, token: usize, client: u64) -> Option<&mut Connection> {
+        self.connections.get_mut(token).filter(|connection| connection.peer.id == client)
+    }
+
+    /// Lets a connection do what it can.
+    fn turn_of(&mut self, token: usize, now: Moment) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        let client = connection.peer.id;
+        let (running, numbers, mailbox) = (&mut self.running, &mut self.numbers, &self.mailbox);
+        let mut begin = |later, slot| begin(running, numbers, mailbox, later, (token, client, slot));
+        let (mut commands, mut hits) = (0, 0);
+        let fate = connection.turn(&mut Lent {
+            door: &self.door,
+            scratch: &mut self.scratch,
+            spare: &mut self.spare,
+            packed: &mut self.packed,
+            begin: &mut begin,
+            commands: &mut commands,
+            hits: &mut hits,
+            now,
+        });
+        if commands > 0 {
+            self.door.stats.commands.fetch_add(commands, Ordering::Relaxed);
+            self.door.stats.hits.fetch_add(hits, Ordering::Relaxed);
+        }
+        match fate {
+            Fate::Waits => {}
+            Fate::Again => self.again.push(token),
+            Fate::Gone => self.end(token),
+        }
+    }
+
+    fn end(&mut self, token: usize) {
+        if let Some(mut connection) = self.connections.try_remove(token) {
+            connection.leave(&self.door);
+            let client = connection.peer.id;
+            // What changes something goes on: only who waits for it is gone.
+            self.running.retain(|_, running| running.client != client);
+        }
+    }
+
+    fn poll(&mut self, place: usize, number: u64, now: Moment) {
+        let Some(running) = self.running.get_mut(place).filter(|running| running.number == number) else {
+            return;
+        };
+        let Poll::Ready(reply) = running.later.as_mut().poll(&mut Context::from_waker(&running.waker)) else {
+            return;
+        };
+        let Running { token, client, slot, .. } = self.running.remove(place);
+        if reply.is_error() {
+            self.door.stats.errors.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(connection) = self.connection(token, client) {
+            connection.completed(slot, reply);
+            self.turn_of(token, now);
+        }
+    }
+
+    fn sweep(&mut self, now: Moment) {
+        let patience = self.door.config.patience;
+        let stuck: Vec<usize> = self
+            .connections
+            .iter_mut()
+            .filter_map(|(token, connection)| connection.is_stuck(now, patience).then_some(token))
+            .collect();
+        for token in stuck {
+            tracing::debug!(token, "a RESP client is stuck: disconnecting it");
+            self.end(token);
+        }
+    }
+}
+
+/// Polls a future once; if it is not ready, keeps it.
+fn begin(
+    running: &mut Slab<Running>,
+    numbers: &mut u64,
+    mailbox: &Arc<Mailbox>,
+    mut later: Later,
+    (token, client, slot): (usize, u64, u64),
+) -> Option<Reply> {
+    *numbers += 1;
+    let number = *numbers;
+    let alarm = Alarm { mailbox: mailbox.clone(), place: running.vacant_key(), number };
+    let waker = Waker::from(Arc::new(alarm));
+    match later.as_mut().poll(&mut Context::from_waker(&waker)) {
+        Poll::Ready(reply) => Some(reply),
+        Poll::Pending => {
+            running.insert(Running { number, token, client, slot, later, waker });
+            None
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! A connection without a client and a node without a Global: for unit tests and fuzzing.
+//!
+//! What asks Global fails, or is given up after one look.
+
+use super::commands::Later;
+use super::config::RespConfig;
+use super::connection::{Connection, Lent};
+use super::door::Door;
+use super::mail::Mailbox;
+use super::reply::Reply;
+use crate::{Local, LocalConfig};
+use dstore_shared::Moment;
+use dstore_sys::Sys;
+use dstore_sys::net::{Address, MemoryNet};
+use dstore_sys::ready::{Poller, Stream};
+use dstore_sys::tasks::Tasks;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use tokio::runtime::Runtime;
+
+/// A node that never reaches its Global, and its door.
+pub struct Harness {
+    runtime: Runtime,
+    door: Arc<Door>,
+    mailbox: Arc<Mailbox>,
+    _local: Local,
+    _poller: Poller,
+}
+
+/// A connection to it.
+pub struct Talk<'a> {
+    harness: &'a Harness,
+    connection: Connection,
+    input: Vec<u8>,
+}
+
+impl Harness {
+    /// Starts a node; `started` lets commands pass that would be told that the node is starting.
+    pub fn new(config: RespConfig, started: bool) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let sys = Sys { net: Arc::new(MemoryNet::default()), ..Sys::real() };
+        let settings = LocalConfig::new(Address::Memory("nowhere".into()));
+        let local = runtime.block_on(Local::start(sys.clone(), settings)).expect("it needs no Global");
+        let door = Door::new(&sys, &Tasks::new(), local.node().clone(), config);
+        door.pretend_started(started);
+        let poller = Poller::new().expect("a poller");
+        let mailbox = Arc::new(Mailbox::new(poller.waker()));
+        Self { runtime, door, mailbox, _local: local, _poller: poller }
+    }
+
+    /// A client comes.
+    pub fn talk(&self) -> Talk<'_> {
+        let (stream, _) = Stream::pair().expect("a pair of sockets");
+        let addresses = ("127.0.0.1:1".into(), "127.0.0.1:2".into());
+        let peer = self.door.peers.enter(addresses, (&self.mailbox, 0), Moment::ZERO, usize::MAX);
+        let connection = Connection::new(stream, peer.expect("there is room"), &self.door);
+        Talk { harness: self, connection, input: Vec::new() }
+    }
+}
+
+impl Talk<'_> {
+    /// Says something, and gives what is answered at once.
+    pub fn say(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let _within = self.harness.runtime.enter();
+        self.input.extend_from_slice(bytes);
+        let mut begin =
+            |mut later: Later, _| match later.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(reply) => Some(reply),
+                Poll::Pending => Some(Reply::error("TRYAGAIN given up")),
+            };
+        let (mut spare, mut packed, mut scratch) = (Vec::new(), Vec::new(), [0; 16]);
+        let (mut commands, mut hits) = (0, 0);
+        let mut lent = Lent {
+            door: &self.harness.door,
+            scratch: &mut scratch,
+            spare: &mut spare,
+            packed: &mut packed,
+            begin: &mut begin,
+            commands: &mut commands,
+            hits: &mut hits,
+            now: Moment::ZERO,
+        };
+        let used = self.connection.run(&self.input, &mut lent);
+        self.input.drain(..used);
+        let said = self.connection.output.to_bytes();
+        self.connection.output = super::output::Output::default();
+        said
+    }
+
+    /// Whether it will be disconnected.
+    pub fn is_closing(&self) -> bool {
+        self.connection.closing
+    }
+}
+
+/// Reads one reply from the beginning of `bytes`; gives what follows. `None`: it is none.
+pub fn after_reply(bytes: &[u8]) -> Option<&[u8]> {
+    let end = bytes.windows(2).position(|two| two == b"\r\n")?;
+    let (line, rest) = (&bytes[..end], &bytes[end + 2..]);
+    let (kind, text) = line.split_first()?;
+    let number = || std::str::from_utf8(text).ok()?.parse::<i64>().ok();
+    let many = |n: usize| (0..n).try_fold(rest, |rest, _| after_reply(rest));
+    match kind {
+        b'+' | b'-' => (!text.contains(&b'\n')).then_some(rest),
+        b':' => number().map(|_| rest),
+        b'_' => text.is_empty().then_some(rest),
+        b'$' | b'=' => match number()? {
+            -1 => Some(rest),
+            n => {
+                let n = usize::try_from(n).ok()?;
+                (rest.get(n..n + 2)? == b"\r\n").then(|| &rest[n + 2..])
+            }
+        },
+        b'*' | b'~' | b'>' => match number()? {
+            -1 => Some(rest),
+            n => many(usize::try_from(n).ok()?),
+        },
+        b'%' => many(2 * usize::try_from(number()?).ok()?),
+        _ => None,
+    }
+}

@@ -1,0 +1,212 @@
+//! Owns what a client is still to be sent: small replies copied together, large values shared.
+//!
+//! Invariants: bytes leave in the order in which they were put; a value's bytes are never copied when they are many.
+
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Write};
+
+/// Values of at least so many bytes are sent from where they are: below, a copy costs less than a piece of its own.
+const SHARED_MIN: usize = 16 << 10;
+/// Pieces in one write.
+const PIECES: usize = 64;
+
+/// What is still to be sent.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Before the tail; whether each is somebody else's.
+    queue: VecDeque<(Bytes, bool)>,
+    /// What was put last.
+    tail: Vec<u8>,
+    /// Sent already, of the first piece.
+    sent: usize,
+    /// Bytes in the queue.
+    queued: usize,
+    /// Those of them that are somebody else's.
+    shared: usize,
+}
+
+impl Output {
+    /// Puts bytes.
+    #[inline]
+    pub fn put(&mut self, bytes: &[u8]) {
+        self.tail.extend_from_slice(bytes);
+    }
+
+    /// Puts a value.
+    #[inline]
+    pub fn put_shared(&mut self, bytes: &Bytes) {
+        if bytes.len() < SHARED_MIN {
+            return self.put(bytes);
+        }
+        self.seal();
+        self.shared += bytes.len();
+        self.push(bytes.clone(), true);
+    }
+
+    fn seal(&mut self) {
+        if !self.tail.is_empty() {
+            let tail = std::mem::take(&mut self.tail);
+            self.push(tail.into(), false);
+        }
+    }
+
+    fn push(&mut self, bytes: Bytes, shared: bool) {
+        self.queued += bytes.len();
+        self.queue.push_back((bytes, shared));
+    }
+
+    /// Bytes that are still to be sent.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.queued + self.tail.len() - self.sent
+    }
+
+    /// Bytes of memory that it holds by itself.
+    pub fn own_len(&self) -> usize {
+        self.queued - self.shared + self.tail.capacity()
+    }
+
+    /// Whether all is sent.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.tail.len() == self.sent
+    }
+
+    /// Sends what the other side takes. Whether that was all.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    #[inline]
+    pub fn send(&mut self, to: &mut impl Write) -> io::Result<bool> {
+        while !self.is_empty() {
+            let sent =
+                if self.queue.is_empty() { to.write(&self.tail[self.sent..]) } else { self.send_many(to) };
+            match sent {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => self.advance(n),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(true)
+    }
+
+    fn send_many(&self, to: &mut impl Write) -> io::Result<usize> {
+        let mut pieces = [IoSlice::new(&[]); PIECES];
+        let mut n = 0;
+        let tail = (self.queue.len() < PIECES).then_some(&self.tail[..]);
+        for piece in self.queue.iter().map(|(bytes, _)| &bytes[..]).chain(tail).take(PIECES) {
+            let from = if n == 0 { self.sent } else { 0 };
+            pieces[n] = IoSlice::new(&piece[from..]);
+            n += 1;
+        }
+        to.write_vectored(&pieces[..n])
+    }
+
+    #[inline]
+    fn advance(&mut self, n: usize) {
+        self.sent += n;
+        while let Some((first, shared)) = self.queue.front() {
+            if self.sent < first.len() {
+                return;
+            }
+            self.sent -= first.len();
+            self.queued -= first.len();
+            self.shared -= if *shared { first.len() } else { 0 };
+            self.queue.pop_front();
+        }
+        if self.sent == self.tail.len() {
+            self.tail.clear();
+            self.sent = 0;
+        }
+    }
+
+    /// Lends memory for the tail, if there is none.
+    pub fn lend(&mut self, spare: &mut Vec<u8>) {
+        if self.tail.capacity() == 0 {
+            self.tail = std::mem::take(spare);
+        }
+    }
+
+    /// Gives the memory back, if all is sent: an idle client has none.
+    pub fn give_back(&mut self, spare: &mut Vec<u8>) {
+        if self.is_empty() {
+            let tail = std::mem::take(&mut self.tail);
+            if tail.capacity() > spare.capacity() {
+                *spare = tail;
+            }
+        }
+    }
+
+    /// All of it, for tests.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut all = Vec::new();
+        let mut copy = Self { queue: self.queue.clone(), tail: self.tail.clone(), ..*self };
+        copy.send(&mut all).expect("a vector takes it");
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes a few bytes at a time, and now and then none.
+    struct Slow(Vec<u8>, usize, usize);
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.write_vectored(&[IoSlice::new(bytes)])
+        }
+
+        fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+            self.2 += 1;
+            if self.2.is_multiple_of(3) {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let bytes: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).take(self.1).collect();
+            self.0.extend_from_slice(&bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn bytes_leave_in_their_order_however_few_are_taken_at_a_time() {
+        for step in [1, 7, 1000, 16 << 10, 1 << 20] {
+            let (mut out, mut wanted) = (Output::default(), Vec::new());
+            let mut to = Slow(Vec::new(), step, 0);
+            for round in 0..200_usize {
+                let len = if round % 5 == 0 && step > 500 { SHARED_MIN + round } else { round };
+                let bytes = Bytes::from(vec![round as u8; len]);
+                out.put(b"<");
+                out.put_shared(&bytes);
+                wanted.push(b'<');
+                wanted.extend_from_slice(&bytes);
+                let left = wanted.len() - to.0.len();
+                assert_eq!(out.len(), left);
+                if round % 7 == 0 {
+                    out.send(&mut to).expect("taken");
+                }
+            }
+            while !out.send(&mut to).expect("taken") {}
+            assert!(to.0 == wanted && out.is_empty(), "{step}");
+            assert_eq!(out.queued + out.sent, 0);
+        }
+    }
+
+    #[test]
+    fn a_large_value_is_not_copied() {
+        let value = Bytes::from(vec![1; SHARED_MIN]);
+        let mut out = Output::default();
+        out.put(b"a");
+        out.put_shared(&value);
+        assert!(!value.is_unique() && out.queue[1].0.as_ptr() == value.as_ptr());
+    }
+}
