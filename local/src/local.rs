@@ -3,11 +3,12 @@
 use crate::coherence::Identity;
 use crate::config::{Listen, LocalConfig};
 use crate::core::Core;
+use crate::front::http::{Hosts, HttpDoor};
 use crate::node::Node;
 use crate::{scrub, upstream};
 use dstore_proto::dial::Dial;
 use dstore_proto::link::LinkClient;
-use dstore_proto::serve::{Limits, Routes, Serving};
+use dstore_proto::serve::{Gate, Limits, Routes, Serving};
 use dstore_shared::{Error, Incarnation, LocalId, Result};
 use dstore_sys::Sys;
 use dstore_sys::net::{Address, Listener};
@@ -27,6 +28,7 @@ pub struct Local {
     core: Arc<Core>,
     node: Node,
     doors: Vec<Serving>,
+    http: Option<Gate<HttpDoor>>,
     tasks: Tasks,
     /// Resolved when the last session has ended.
     goodbye: oneshot::Receiver<()>,
@@ -50,6 +52,10 @@ impl Local {
         for listen in &config.listen {
             listeners.push(bind(&sys, listen).await?);
         }
+        let http = match &config.http {
+            Some(listen) => Some(bind(&sys, listen).await?),
+            None => None,
+        };
         let tasks = Tasks::new();
         let link = LinkClient::new(&sys, &tasks, &config.global, &Dial::default());
         // A fresh identity each start: nothing of an earlier life is held, so nothing of it must be fenced.
@@ -66,6 +72,12 @@ impl Local {
             let door = open_door(&sys, &tasks, listener, &node).await;
             doors.push(door.inspect_err(|_| tasks.cancel())?);
         }
+        let http = http.map(|listener| {
+            let (store, limits) = (Arc::new(node.clone()), Limits::default());
+            let hosts = Hosts::new(config.http_hosts);
+            let door = HttpDoor::new(store.clone(), store, &tasks, hosts, &limits);
+            Gate::open(&sys, &tasks, listener, door)
+        });
         let (last, goodbye) = oneshot::channel();
         let sessions = upstream::keep_session(core.clone(), config.back_off);
         tasks.spawn("session", async move {
@@ -75,12 +87,17 @@ impl Local {
         tasks.spawn("requests", upstream::keep_requests(core.clone(), config.back_off));
         tasks.spawn("scrub", scrub::scrub(core.clone(), config.scrub_per_mille));
         tasks.spawn("health", follow_lease(core.clone(), doors.iter().map(|d| d.health().clone()).collect()));
-        Ok(Self { core, node, doors, tasks, goodbye })
+        Ok(Self { core, node, doors, http, tasks, goodbye })
     }
 
     /// Where it listens, in the order of the configuration.
     pub fn addresses(&self) -> Vec<Address> {
         self.doors.iter().map(|door| door.address().clone()).collect()
+    }
+
+    /// Where it serves HTTP, if it does.
+    pub fn http_address(&self) -> Option<&Address> {
+        self.http.as_ref().map(Gate::address)
     }
 
     /// The node, to be used in this process.
@@ -121,7 +138,12 @@ impl Local {
     /// rest of [`Limits::drain`] to take what was sent already.
     pub async fn stop(self) {
         self.core.leave();
-        let answered = join_all(self.doors.iter().map(Serving::stop));
+        let http = async {
+            if let Some(http) = &self.http {
+                http.stop().await;
+            }
+        };
+        let answered = async { tokio::join!(join_all(self.doors.iter().map(Serving::stop)), http) };
         // Side by side: a door lets nobody in from now on, and its connections drain from now on.
         let goodbye = tokio::time::timeout(GOODBYE_MAX, self.goodbye);
         let _ = tokio::join!(tokio::time::timeout(CALLS_MAX, answered), goodbye);

@@ -64,6 +64,9 @@ pub async fn local(settings: LocalSettings, repl: bool, mode: Mode) -> u8 {
         for address in &addresses {
             screen::tell(&format!("Dstore local listening on {address}"));
         }
+        if let Some(address) = local.http_address() {
+            screen::tell(&format!("Dstore local listening on {}", url(address)));
+        }
         tokio::select! {
             () = ended => exit::OK,
             why = local.refused() => refused_start(&why),
@@ -118,6 +121,9 @@ pub async fn solo(
             screen::say(&format!("listening on {address}"));
         }
     }
+    if let Some(address) = local.http_address() {
+        screen::say(&format!("listening on {}", url(address)));
+    }
     let code = tokio::select! {
         code = converse(&sys, Arc::new(local.node().clone()), "solo".into(), script, mode) => code,
         () = failed(&global, drain_timeout) => exit::SOFTWARE,
@@ -147,11 +153,21 @@ fn local_config(settings: LocalSettings) -> LocalConfig {
     let socket = settings.socket.map(|path| Listen { address: Address::Unix(path), or_any: false });
     LocalConfig {
         listen: tcp.into_iter().chain(socket).collect(),
+        http: settings.http.map(|address| Listen { address, or_any: false }),
+        http_hosts: settings.http_hosts,
         cache_bytes: settings.cache_bytes,
         scrub_per_mille: settings.scrub_per_mille,
         negatives: settings.negatives,
         label: format!("process {}", std::process::id()),
         ..LocalConfig::new(settings.global)
+    }
+}
+
+/// An address as whoever speaks HTTP writes it.
+fn url(address: &Address) -> String {
+    match address {
+        Address::Tcp(host_port) => format!("http://{host_port}"),
+        other => other.to_string(),
     }
 }
 

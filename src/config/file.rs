@@ -6,7 +6,10 @@ use toml::de::{DeTable, DeValue};
 /// Every section and its keys. A key is named like its flag.
 const KNOWN: [(&str, &[&str]); 3] = [
     ("global", &["listen", "data", "engine", "sync", "lease", "drain-timeout", "min-free", "insecure"]),
-    ("local", &["global", "listen", "socket", "cache-bytes", "scrub", "negatives", "insecure"]),
+    (
+        "local",
+        &["global", "listen", "socket", "http", "http-host", "cache-bytes", "scrub", "negatives", "insecure"],
+    ),
     ("repl", &["node"]),
 ];
 
