@@ -52,6 +52,7 @@ targets! {
     command_line: settings::command_line;
     commits: global::commits;
     config_file: settings::config_file;
+    http_request: dstore_local::front::http::fuzzing::request;
     index_value: global::index_value;
     journal: global::journal;
     journal_headers: global::journal_headers;

@@ -1,6 +1,6 @@
 //! The configuration: command line, environment and file.
 
-use crate::cli::args::{CommandLine, NodeFlag, RespFlags, Solo, StoreFlags, Verb};
+use crate::cli::args::{CommandLine, HttpFlags, NodeFlag, RespFlags, Solo, StoreFlags, Verb};
 use crate::config::{Surroundings, resolve};
 use clap::Parser;
 use dstore_shared::Result;
@@ -20,6 +20,7 @@ pub fn config_file(bytes: &[u8]) -> Result<()> {
             global: None,
             listen: None,
             socket: None,
+            http: HttpFlags::default(),
             cache_bytes: None,
             scrub: None,
             negatives: false,

@@ -11,6 +11,10 @@ pub struct LocalConfig {
     pub global: Address,
     /// Where clients are served; none = embedded only.
     pub listen: Vec<Listen>,
+    /// Where HTTP is served; none = nowhere.
+    pub http: Option<Listen>,
+    /// The hosts that HTTP is answered as, besides addresses and `localhost`.
+    pub http_hosts: Vec<String>,
     /// Bytes that names and blobs may take in memory.
     pub cache_bytes: u64,
     /// Whether "not found" answers are kept too, each for half a second: a SET that follows, anywhere, then has to
@@ -43,6 +47,9 @@ impl LocalConfig {
         Self {
             global,
             listen: Vec::new(),
+            // What a browser can reach is opened only where it is asked for.
+            http: None,
+            http_hosts: Vec::new(),
             // A node runs other things too; small values by the million still fit.
             cache_bytes: 256 << 20,
             negatives: false,

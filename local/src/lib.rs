@@ -2,7 +2,7 @@
 //!
 //! Where to read: [`node`] has GET and SET in the order they happen, `core` the lock around the machine,
 //! `core::fetch` how a binding gets its bytes, [`coherence`] the rules, [`cache`] the memory, `upstream` the
-//! streams to Global.
+//! streams to Global, [`front`] the doors besides gRPC.
 
 pub mod blob_flight;
 pub mod cache;

@@ -3,12 +3,13 @@
 use crate::coherence::Identity;
 use crate::config::{Listen, LocalConfig};
 use crate::core::Core;
+use crate::front::http::{Hosts, HttpDoor};
 use crate::front::resp::{RespDoor, RespListeners};
 use crate::node::Node;
 use crate::{scrub, upstream};
 use dstore_proto::dial::Dial;
 use dstore_proto::link::LinkClient;
-use dstore_proto::serve::{Limits, Routes, Serving};
+use dstore_proto::serve::{Gate, Limits, Routes, Serving};
 use dstore_shared::{Error, Incarnation, LocalId, Result};
 use dstore_sys::Sys;
 use dstore_sys::net::{Address, Listener};
@@ -28,6 +29,7 @@ pub struct Local {
     core: Arc<Core>,
     node: Node,
     doors: Vec<Serving>,
+    http: Option<Gate<HttpDoor>>,
     resp: Option<RespDoor>,
     tasks: Tasks,
     /// Resolved when the last session has ended.
@@ -52,6 +54,10 @@ impl Local {
         for listen in &config.listen {
             listeners.push(bind(&sys, listen).await?);
         }
+        let http = match &config.http {
+            Some(listen) => Some(bind(&sys, listen).await?),
+            None => None,
+        };
         let resp = RespListeners::bind(&sys, &config.resp).await?;
         let tasks = Tasks::new();
         let link = LinkClient::new(&sys, &tasks, &config.global, &Dial::default());
@@ -69,6 +75,12 @@ impl Local {
             let door = open_door(&sys, &tasks, listener, &node).await;
             doors.push(door.inspect_err(|_| tasks.cancel())?);
         }
+        let http = http.map(|listener| {
+            let (store, limits) = (Arc::new(node.clone()), Limits::default());
+            let hosts = Hosts::new(config.http_hosts);
+            let door = HttpDoor::new(store.clone(), store, &tasks, hosts, &limits);
+            Gate::open(&sys, &tasks, listener, door)
+        });
         let resp = RespDoor::open(&sys, &tasks, &node, config.resp, resp);
         let resp = resp.inspect_err(|_| tasks.cancel())?;
         let (last, goodbye) = oneshot::channel();
@@ -80,12 +92,17 @@ impl Local {
         tasks.spawn("requests", upstream::keep_requests(core.clone(), config.back_off));
         tasks.spawn("scrub", scrub::scrub(core.clone(), config.scrub_per_mille));
         tasks.spawn("health", follow_lease(core.clone(), doors.iter().map(|d| d.health().clone()).collect()));
-        Ok(Self { core, node, doors, resp, tasks, goodbye })
+        Ok(Self { core, node, doors, http, resp, tasks, goodbye })
     }
 
     /// Where it listens, in the order of the configuration.
     pub fn addresses(&self) -> Vec<Address> {
         self.doors.iter().map(|door| door.address().clone()).collect()
+    }
+
+    /// Where it serves HTTP, if it does.
+    pub fn http_address(&self) -> Option<&Address> {
+        self.http.as_ref().map(Gate::address)
     }
 
     /// Where it listens for RESP, in the order of the configuration.
@@ -132,7 +149,12 @@ impl Local {
     /// rest of [`Limits::drain`] to take what was sent already.
     pub async fn stop(self) {
         self.core.leave();
-        let answered = join_all(self.doors.iter().map(Serving::stop));
+        let http = async {
+            if let Some(http) = &self.http {
+                http.stop().await;
+            }
+        };
+        let answered = async { tokio::join!(join_all(self.doors.iter().map(Serving::stop)), http) };
         // Side by side: a door lets nobody in from now on, and its connections drain from now on.
         let goodbye = tokio::time::timeout(GOODBYE_MAX, self.goodbye);
         let _ = tokio::join!(tokio::time::timeout(CALLS_MAX, answered), goodbye);

@@ -27,7 +27,7 @@ const AHEAD: usize = 2;
 
 /// What the watches of one connection share; travels with each of its calls.
 #[derive(Clone, Debug)]
-pub(crate) struct OfConnection {
+pub struct OfConnection {
     slots: Arc<Semaphore>,
     /// Cancelled when the server stops.
     stop: CancellationToken,
@@ -38,11 +38,16 @@ impl OfConnection {
         Self { slots: Arc::new(Semaphore::new(WATCHES_PER_CONNECTION)), stop }
     }
 
-    /// A place for one more.
+    /// Cancelled when the connection is to end.
+    pub fn stop(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// A place for one more watch.
     ///
     /// # Errors
     /// `Exhausted` if there are as many as there may be.
-    pub(crate) fn enter(&self) -> Result<OwnedSemaphorePermit> {
+    pub fn enter(&self) -> Result<OwnedSemaphorePermit> {
         self.slots.clone().try_acquire_owned().map_err(|_| {
             Error::exhausted(format!(
                 "a connection has at most {WATCHES_PER_CONNECTION} watches: end one, or open another connection"

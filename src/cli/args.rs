@@ -37,6 +37,8 @@ pub struct Solo {
     /// Serve gRPC on HOST:PORT too; without it no TCP port is open.
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
+    #[command(flatten)]
+    pub http: HttpFlags,
     /// Keep up to SIZE of values in memory [default: 256MiB].
     #[arg(long, value_name = "SIZE")]
     pub cache_bytes: Option<String>,
@@ -66,6 +68,17 @@ pub struct RespFlags {
     /// [default: default,cache:replace].
     #[arg(long, value_name = "NAMES")]
     pub resp_databases: Option<String>,
+}
+
+/// The flags of the HTTP door.
+#[derive(Args, Clone, Debug, Default)]
+pub struct HttpFlags {
+    /// Serve HTTP/1.1 and HTTP/2 on HOST:PORT or unix:PATH too; without it nowhere.
+    #[arg(long, value_name = "ADDR")]
+    pub http: Option<String>,
+    /// Answer HTTP as these hosts, NAME,NAME, besides localhost and addresses.
+    #[arg(long, value_name = "NAMES")]
+    pub http_host: Option<String>,
 }
 
 /// The flags of the persistent store.
@@ -197,6 +210,8 @@ pub enum Verb {
         /// Listen on a Unix socket too.
         #[arg(long, value_name = "PATH")]
         socket: Option<PathBuf>,
+        #[command(flatten)]
+        http: HttpFlags,
         /// Keep up to SIZE of values in memory [default: 256MiB].
         #[arg(long, value_name = "SIZE")]
         cache_bytes: Option<String>,

@@ -67,6 +67,9 @@ pub async fn local(settings: LocalSettings, repl: bool, mode: Mode) -> u8 {
         for address in local.resp_addresses() {
             screen::tell(&format!("Dstore RESP listening on {address}"));
         }
+        if let Some(address) = local.http_address() {
+            screen::tell(&format!("Dstore local listening on {}", url(address)));
+        }
         tokio::select! {
             () = ended => exit::OK,
             why = local.refused() => refused_start(&why),
@@ -124,6 +127,9 @@ pub async fn solo(
     for address in local.resp_addresses() {
         screen::say(&format!("listening for RESP on {address}"));
     }
+    if let Some(address) = local.http_address() {
+        screen::say(&format!("listening on {}", url(address)));
+    }
     let code = tokio::select! {
         code = converse(&sys, Arc::new(local.node().clone()), "solo".into(), script, mode) => code,
         () = failed(&global, drain_timeout) => exit::SOFTWARE,
@@ -153,6 +159,8 @@ fn local_config(settings: LocalSettings) -> LocalConfig {
     let socket = settings.socket.map(|path| Listen { address: Address::Unix(path), or_any: false });
     LocalConfig {
         listen: tcp.into_iter().chain(socket).collect(),
+        http: settings.http.map(|address| Listen { address, or_any: false }),
+        http_hosts: settings.http_hosts,
         cache_bytes: settings.cache_bytes,
         scrub_per_mille: settings.scrub_per_mille,
         negatives: settings.negatives,
@@ -174,6 +182,14 @@ fn resp_config(settings: RespSettings) -> RespConfig {
         server: settings.server.unwrap_or(default.server),
         version: settings.version.unwrap_or(default.version),
         ..RespConfig::default()
+    }
+}
+
+/// An address as whoever speaks HTTP writes it.
+fn url(address: &Address) -> String {
+    match address {
+        Address::Tcp(host_port) => format!("http://{host_port}"),
+        other => other.to_string(),
     }
 }
 

@@ -12,6 +12,8 @@ const KNOWN: [(&str, &[&str]); 3] = [
             "global",
             "listen",
             "socket",
+            "http",
+            "http-host",
             "cache-bytes",
             "scrub",
             "negatives",

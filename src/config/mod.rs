@@ -140,6 +140,10 @@ pub struct LocalSettings {
     pub listen: Option<Listen>,
     /// The Unix socket at which it listens, if at any.
     pub socket: Option<PathBuf>,
+    /// The address at which it serves HTTP, if at any.
+    pub http: Option<Address>,
+    /// The hosts that HTTP is answered as, besides localhost and addresses.
+    pub http_hosts: Vec<String>,
     /// How many bytes of values it keeps.
     pub cache_bytes: u64,
     /// Thousandths of one core's time for checking them.
@@ -195,6 +199,8 @@ impl Default for LocalSettings {
             global: GlobalSettings::default().listen,
             listen: Some(Listen { address: Address::Tcp(LOCAL_ADDRESS.into()), is_default: true }),
             socket: None,
+            http: None, // what a browser can reach is opened only where it is asked for
+            http_hosts: Vec::new(),
             negatives: false,
             resp: RespSettings::default(),
             cache_bytes: 256 << 20, // enough to matter, too little to hurt a small machine

@@ -6,7 +6,7 @@ use super::{
     Action, CheckSettings, Config, Existing, GlobalSettings, Listen, LocalSettings, NamespaceVerb, Node,
     OutFile, SOLO_GLOBAL, ScriptSettings, Source, socket, units,
 };
-use crate::cli::args::{CommandLine, NodeFlag, NsVerb, PartFlags, ScriptFlags, Solo, StoreFlags, Verb};
+use crate::cli::args::{CommandLine, HttpFlags, NodeFlag, NsVerb, PartFlags, ScriptFlags, Solo, StoreFlags, Verb};
 use dstore_global::{EngineKind, SyncLevel};
 use dstore_local::repl::{Command, How, Mode, request_from, stale_wait, time};
 use dstore_proto::store::Slice;
@@ -63,8 +63,8 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
             only_this_machine(&global.listen, insecure)?;
             (Action::Global(global), mode)
         }
-        Some(Verb::Local { global, listen, socket, cache_bytes, scrub, negatives, resp, insecure, repl }) => {
-            let mut local = settings.local(listen, cache_bytes, insecure)?;
+        Some(Verb::Local { global, listen, socket, http, cache_bytes, scrub, negatives, resp, insecure, repl }) => {
+            let mut local = settings.local(listen, http, cache_bytes, insecure)?;
             local.resp = settings.resp(resp, insecure)?;
             local.negatives = settings.yes("local", "negatives", negatives)?;
             if let Some(given) = settings.given("local", "global", global) {
@@ -281,10 +281,19 @@ impl Settings<'_> {
     fn local(
         &self,
         listen: Option<String>,
+        http: HttpFlags,
         cache_bytes: Option<String>,
         insecure: bool,
     ) -> Result<LocalSettings> {
         let mut local = LocalSettings::default();
+        if let Some(given) = self.given("local", "http", http.http) {
+            let address = given.read::<Address>()?;
+            only_this_machine(&address, self.yes("local", "insecure", insecure)?)?;
+            local.http = Some(address);
+        }
+        if let Some(given) = self.given("local", "http-host", http.http_host) {
+            local.http_hosts = given.checked(hosts)?;
+        }
         if let Some(given) = self.given("local", "listen", listen) {
             let address = given.read::<Address>()?;
             only_this_machine(&address, self.yes("local", "insecure", insecure)?)?;
@@ -304,7 +313,7 @@ impl Settings<'_> {
     fn solo(&self, flags: Solo) -> Result<Action> {
         let mut global = self.store(flags.store)?;
         global.listen = Address::Memory(SOLO_GLOBAL.into());
-        let mut local = self.local(flags.listen, flags.cache_bytes, flags.insecure)?;
+        let mut local = self.local(flags.listen, flags.http, flags.cache_bytes, flags.insecure)?;
         local.global = global.listen.clone();
         local.resp = self.resp(flags.resp, flags.insecure)?;
         local.resp.listen = local.resp.listen.filter(|listen| !listen.is_default);
@@ -361,6 +370,19 @@ impl Settings<'_> {
     }
 }
 
+/// The names of hosts, with commas between them.
+fn hosts(text: &str) -> Result<Vec<String>, String> {
+    let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    let name = |name: &str| {
+        let name = name.trim();
+        let is_good = !name.is_empty() && name.bytes().all(good);
+        is_good
+            .then(|| name.to_owned())
+            .ok_or_else(|| format!("`{name}` is no name of a host: write NAME,NAME without ports"))
+    };
+    text.split(',').map(name).collect()
+}
+
 fn engine(text: &str) -> Result<EngineKind, String> {
     let built_in = || EngineKind::ALL.into_iter().filter(|kind| kind.is_built_in());
     match text.parse::<EngineKind>() {
@@ -390,7 +412,7 @@ pub(super) fn only_this_machine(address: &Address, insecure: bool) -> Result<()>
 impl Solo {
     /// A flag that was typed before the verb.
     fn given(&self) -> Option<&'static str> {
-        let Self { store, listen, cache_bytes, insecure, resp, script } = self;
+        let Self { store, listen, http, cache_bytes, insecure, resp, script } = self;
         [
             ("--data", store.data.is_some()),
             ("--engine", store.engine.is_some()),
@@ -399,6 +421,8 @@ impl Solo {
             ("--drain-timeout", store.drain_timeout.is_some()),
             ("--min-free", store.min_free.is_some()),
             ("--listen", listen.is_some()),
+            ("--http", http.http.is_some()),
+            ("--http-host", http.http_host.is_some()),
             ("--cache-bytes", cache_bytes.is_some()),
             ("--insecure", *insecure),
             ("--resp", resp.resp.is_some()),

@@ -105,6 +105,34 @@ fn solo_opens_a_socket_and_no_tcp_port_unless_told() {
 }
 
 #[test]
+fn http_is_served_only_where_it_is_asked_for_and_as_the_hosts_that_are_named() {
+    let local =
+        |args: &[&str], env: &[(&str, &str)], file| match config(args, env, file).expect("valid").action {
+            Action::Local { local, .. } | Action::Solo { local, .. } => (local.http, local.http_hosts),
+            other => panic!("{other:?}"),
+        };
+    assert_eq!(local(&["local"], &[], None), (None, vec![]));
+    assert_eq!(local(&[], &[], None), (None, vec![]));
+    let hosts = || vec!["a.example".to_owned(), "b".to_owned()];
+    assert_eq!(
+        local(&["--http", "127.0.0.1:0", "--http-host", "a.example, b"], &[], None),
+        (Some(tcp("127.0.0.1:0")), hosts())
+    );
+    let file = Some("[local]\nhttp = \"unix:/h\"\nhttp-host = \"a.example,b\"\n");
+    let env = [("DSTORE_CONFIG", "dstore.toml"), ("DSTORE_HTTP", "[::1]:80")];
+    assert_eq!(local(&["local"], &env[..1], file), (Some(Address::Unix("/h".into())), hosts()));
+    assert_eq!(local(&["local"], &env, file), (Some(tcp("[::1]:80")), hosts()));
+    assert!(
+        config(&["local", "--http", "0.0.0.0:1"], &[], None).expect_err("open").contains("add `--insecure`")
+    );
+    assert_eq!(local(&["local", "--http", "0.0.0.0:1", "--insecure"], &[], None).0, Some(tcp("0.0.0.0:1")));
+    for bad in ["", "a,", "a:80", "http://a", "*"] {
+        let refused = config(&["local", "--http-host", bad], &[], None).expect_err(bad);
+        assert!(refused.contains("is no name of a host: write NAME,NAME"), "{refused}");
+    }
+}
+
+#[test]
 fn one_shot_commands_take_any_bytes_and_json_anywhere() {
     for args in [&["--json", "get", "k"][..], &["get", "--json", "k"], &["get", "k", "--json"]] {
         assert_eq!(config(args, &[], None).expect("valid").mode, Mode::Json, "{args:?}");

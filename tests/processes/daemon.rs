@@ -5,7 +5,7 @@
 use dstore_client::Address;
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, ChildStdout, Command, ExitStatus};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ pub struct Daemon {
     child: Child,
     /// Where it listens.
     pub at: Address,
+    out: BufReader<ChildStdout>,
     err: Arc<Mutex<Vec<String>>>,
     what: &'static str,
 }
@@ -45,7 +46,8 @@ impl Daemon {
             })
         });
         let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("read");
+        let mut out = BufReader::new(child.stdout.take().expect("piped"));
+        out.read_line(&mut line).expect("read");
         let Some((_, at)) = line.trim_end().rsplit_once(" listening on ") else {
             let status = child.wait().expect("ended");
             if let Some(reader) = reader {
@@ -55,7 +57,15 @@ impl Daemon {
             return Err(Stillborn { status, err });
         };
         let at = at.parse().expect("an address");
-        Ok(Self { child, at, err, what })
+        Ok(Self { child, at, out, err, what })
+    }
+
+    /// Where else it listens: what its next line says after `listening on`.
+    pub fn also_at(&mut self) -> String {
+        let mut line = String::new();
+        self.out.read_line(&mut line).expect("read");
+        let at = line.trim_end().rsplit_once(" listening on ");
+        at.unwrap_or_else(|| panic!("{}: no further address in {line:?}", self.what)).1.to_owned()
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -7,7 +7,7 @@
 use crate::DATA_FRAME_BYTES;
 use crate::wrapped::Polled;
 use bytes::Bytes;
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -16,7 +16,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::Sleep;
 use tonic::Status;
-use tonic::body::Body;
 
 /// What may be left in the transport by a call that has ended.
 const LITTLE: usize = 16 << 10;
@@ -46,7 +45,7 @@ impl Received {
     }
 }
 
-impl hyper::body::Body for Received {
+impl Body for Received {
     type Data = Bytes;
     type Error = Status;
 
@@ -108,17 +107,17 @@ pub(super) async fn while_taken(call: impl Future, turns: Arc<Turns>, span: Dura
 }
 
 /// An answer, in pieces that fit a frame of HTTP/2; with it goes what is held while it runs.
-pub(super) struct Answer<H> {
-    inner: Body,
+pub(super) struct Answer<B, H> {
+    inner: B,
     /// What is left of the piece that the answer gave.
     rest: Bytes,
     turns: Arc<Turns>,
     held: Option<H>,
 }
 
-impl<H> Answer<H> {
+impl<B, H> Answer<B, H> {
     /// `held` is dropped when all of `answer` was given, or the answer was dropped.
-    pub(super) fn new(answer: Body, turns: Arc<Turns>, held: Option<H>) -> Self {
+    pub(super) fn new(answer: B, turns: Arc<Turns>, held: Option<H>) -> Self {
         Self { inner: answer, rest: Bytes::new(), turns, held }
     }
 
@@ -131,17 +130,24 @@ impl<H> Answer<H> {
     }
 }
 
-impl<H: Unpin> hyper::body::Body for Answer<H> {
+impl<B, H> Body for Answer<B, H>
+where
+    B: Body<Data = Bytes> + Unpin,
+    H: Unpin,
+{
     type Data = Bytes;
-    type Error = Status;
+    type Error = B::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         self.turns.ask();
         if self.rest.is_empty() {
             match ready!(Pin::new(&mut self.inner).poll_frame(cx)).map(|frame| frame.map(Frame::into_data)) {
                 Some(Ok(Ok(data))) => self.rest = data,
                 Some(Ok(Err(other))) => return Poll::Ready(Some(Ok(other))),
-                Some(Err(status)) => return Poll::Ready(Some(Err(status))),
+                Some(Err(failed)) => return Poll::Ready(Some(Err(failed))),
                 None => {
                     self.held.take();
                     return Poll::Ready(None);

@@ -2,7 +2,9 @@
 //!
 //! Health and reflection are always there. A handler is found by the service part of the path.
 
-use super::Limits;
+use super::door::Door;
+use super::patience::Received;
+use super::{Limits, OfConnection};
 use crate::bulk::WithBulk;
 use crate::link::{LinkHost, LinkService, STAGE};
 use crate::store::Store;
@@ -13,11 +15,13 @@ use crate::wire::store_server::StoreServer;
 use dstore_shared::{Error, Result};
 use dstore_sys::net::BoxFuture;
 use dstore_sys::tasks::Tasks;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
+use hyper::body::Incoming;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic_health::ServingStatus;
@@ -108,7 +112,7 @@ impl Routes {
     }
 
     /// Handles one call; an unknown service is UNIMPLEMENTED.
-    pub(super) fn call(&self, request: Request<Body>) -> BoxFuture<'static, Response<Body>> {
+    fn handle(&self, request: Request<Body>) -> BoxFuture<'static, Response<Body>> {
         let service = request.uri().path().strip_prefix('/').and_then(|p| p.split_once('/'));
         match service.and_then(|(name, _)| self.handlers.get(name)) {
             Some(handler) => handler(request),
@@ -119,6 +123,36 @@ impl Routes {
     }
 }
 
+impl Door for Routes {
+    type Body = Body;
+    const HTTP1: bool = false;
+
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn is_session(&self, path: &str) -> bool {
+        is_session(path)
+    }
+
+    async fn call(self: Arc<Self>, mut request: Request<Incoming>, of: OfConnection) -> Response<Body> {
+        request.extensions_mut().insert(of);
+        let deadline = deadline_of(request.headers());
+        let whole = (!is_stream(request.uri().path())).then_some(self.limits.handler);
+        let call = self.handle(request.map(|body| Body::new(Received::new(body, whole))));
+        match deadline {
+            None => call.await,
+            Some(deadline) => tokio::time::timeout(deadline, call).await.unwrap_or_else(|_| {
+                tonic::Status::deadline_exceeded("the deadline that the caller set has passed").into_http()
+            }),
+        }
+    }
+
+    fn refuse(&self, error: &Error) -> Response<Body> {
+        crate::status::to_status(error).into_http()
+    }
+}
+
 impl fmt::Debug for Routes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.handlers.keys()).finish()
@@ -126,15 +160,34 @@ impl fmt::Debug for Routes {
 }
 
 /// Whether a call of `path` is a session of the tier link.
-pub(super) fn is_session(path: &str) -> bool {
+fn is_session(path: &str) -> bool {
     path == "/dstore.v1.Link/Session"
 }
 
 /// Whether the request of a call of `path` is a stream, which lasts as long as its caller likes; every other is one
 /// message.
-pub(super) fn is_stream(path: &str) -> bool {
+fn is_stream(path: &str) -> bool {
     let ours = [UPLOAD, STAGE, "/dstore.v1.Link/Requests"];
     ours.contains(&path) || is_session(path) || path.starts_with("/grpc.reflection.")
+}
+
+/// The caller's `grpc-timeout`, as the gRPC specification writes it: up to eight digits and a unit.
+fn deadline_of(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let n: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(n * 3600),
+        "M" => Duration::from_secs(n * 60),
+        "S" => Duration::from_secs(n),
+        "m" => Duration::from_millis(n),
+        "u" => Duration::from_micros(n),
+        "n" => Duration::from_nanos(n),
+        _ => return None,
+    })
 }
 
 /// What the standard health service answers.
@@ -151,6 +204,26 @@ impl Health {
         self.reporter.set_service_status("", status).await;
         for service in &self.services {
             self.reporter.set_service_status(service, status).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_callers_deadline_is_read_as_grpc_writes_it() {
+        let read = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-timeout", http::HeaderValue::from_static(text));
+            deadline_of(&headers)
+        };
+        assert_eq!(read("5S"), Some(Duration::from_secs(5)));
+        assert_eq!(read("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        assert_eq!(read("20m"), Some(Duration::from_millis(20)));
+        for bad in ["", "S", "5", "-5S", "123456789S", "5s", "+1S"] {
+            assert_eq!(read(bad), None, "{bad}");
         }
     }
 }

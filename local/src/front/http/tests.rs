@@ -1,0 +1,159 @@
+//! The door of a node that has no Global: its bounds, and that it is what its description says.
+
+use super::{Hosts, HttpDoor};
+use crate::{Local, LocalConfig};
+use dstore_proto::serve::{Gate, Limits};
+use dstore_sys::Sys;
+use dstore_sys::net::{Address, BoxIo, MemoryNet};
+use dstore_sys::tasks::Tasks;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// Long enough for whatever must happen.
+const SOON: Duration = Duration::from_secs(60);
+/// Short enough to be waited for, where the limit itself is tried.
+const SHORT: Duration = Duration::from_millis(100);
+
+struct Rig {
+    sys: Sys,
+    gate: Gate<HttpDoor>,
+    _local: Local,
+}
+
+impl Rig {
+    async fn with(limits: Limits) -> Self {
+        let sys = Sys { net: Arc::new(MemoryNet::default()), ..Sys::real() };
+        let config = LocalConfig::new(Address::Memory("nobody".into()));
+        let local = Local::start(sys.clone(), config).await.expect("it needs no Global to start");
+        let (node, tasks) = (Arc::new(local.node().clone()), Tasks::new());
+        let door = HttpDoor::new(node.clone(), node, &tasks, Hosts::default(), &limits);
+        let listener = sys.net.listen(&Address::Memory("http".into())).await.expect("free");
+        Self { gate: Gate::open(&sys, &tasks, listener, door), sys, _local: local }
+    }
+
+    async fn connect(&self) -> BoxIo {
+        self.sys.net.connect(&Address::Memory("http".into())).await.expect("it listens")
+    }
+
+    /// What is answered to `request`, until the connection ends.
+    async fn told(&self, request: &str) -> String {
+        let mut io = self.connect().await;
+        io.write_all(request.as_bytes()).await.expect("sent");
+        read_all(io).await
+    }
+
+    /// Waits until all of `n` connections were taken and are over.
+    async fn ended(&self, n: u64) {
+        let wait = async {
+            while self.gate.counts().accepted < n || self.gate.counts().open > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(SOON, wait).await.expect("the connection is ended");
+    }
+}
+
+async fn read_all(mut io: BoxIo) -> String {
+    let mut all = Vec::new();
+    tokio::time::timeout(SOON, io.read_to_end(&mut all)).await.expect("it ends").expect("read");
+    String::from_utf8(all).expect("text")
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_given_up() {
+    let rig = Rig::with(Limits { transfer_idle: SHORT, ..Limits::default() }).await;
+    for (path, kind) in [("kv/default/k", "text/plain"), ("batch", "application/json")] {
+        let method = if path == "batch" { "POST" } else { "PUT" };
+        let head = format!(
+            "{method} /v1/{path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: 9\r\n\r\nabc"
+        );
+        let told = rig.told(&head).await;
+        assert!(told.starts_with("HTTP/1.1 408 ") && told.contains("urn:dstore:problem:slow"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_reads_nothing_is_ended_and_his_answers_with_him() {
+    let rig = Rig::with(Limits { answer_taken: SHORT, ..Limits::default() }).await;
+    let mut io = rig.connect().await;
+    let request = "GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100);
+    io.write_all(request.as_bytes()).await.expect("sent");
+    rig.ended(1).await;
+    let mut got = Vec::new();
+    _ = io.read_to_end(&mut got).await;
+    assert!(
+        got.starts_with(b"HTTP/1.1 200 ") && got.len() < 100 * super::openapi::DOCUMENT.len(),
+        "{}",
+        got.len()
+    );
+}
+
+#[tokio::test]
+async fn a_connection_without_a_call_or_with_half_a_second_one_is_ended() {
+    let rig = Rig::with(Limits { first_request: SHORT, answer_taken: SHORT, ..Limits::default() }).await;
+    for (n, begun) in ["", "GET /v1/kv/default/", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"].into_iter().enumerate()
+    {
+        let mut io = rig.connect().await;
+        io.write_all(begun.as_bytes()).await.expect("sent");
+        rig.ended(n as u64 + 1).await;
+    }
+    let mut io = rig.connect().await;
+    io.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HT").await.expect("sent");
+    rig.ended(4).await;
+    assert_eq!(read_all(io).await.matches("HTTP/1.1 404 ").count(), 1);
+}
+
+#[tokio::test]
+async fn one_call_too_many_is_told_when_to_come_again() {
+    let rig = Rig::with(Limits { streams: 0, ..Limits::default() }).await;
+    let told =
+        rig.told("GET /v1/kv/default/k HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
+    assert!(told.starts_with("HTTP/1.1 429 ") && told.contains("retry-after: 1\r\n"), "{told}");
+    assert!(told.contains("\"retry_after_ms\":100"), "{told}");
+}
+
+#[tokio::test]
+async fn a_stop_ends_connections_at_rest() {
+    let rig = Rig::with(Limits::default()).await;
+    let mut io = rig.connect().await;
+    io.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("sent");
+    let mut first = [0; 12];
+    io.read_exact(&mut first).await.expect("answered");
+    tokio::time::timeout(SOON, rig.gate.stop()).await.expect("it stops");
+    assert_eq!(&first, b"HTTP/1.1 404");
+    assert!(read_all(io).await.ends_with('}'), "the answer was whole");
+}
+
+#[tokio::test]
+async fn the_paths_and_methods_that_are_described_are_there_and_no_others() {
+    let rig = Rig::with(Limits { handler: SHORT, ..Limits::default() }).await;
+    let document: Value = serde_json::from_str(super::openapi::DOCUMENT).expect("JSON");
+    for (path, described) in document["paths"].as_object().expect("paths") {
+        let methods = ["get", "head", "put", "post", "delete", "options", "patch", "trace"];
+        let takes: BTreeSet<_> =
+            methods.into_iter().filter(|method| described.get(method).is_some()).collect();
+        let path = path.replace("{namespace}", "default").replace("{key}", "k").replace("{hash}", "0");
+        for method in methods {
+            let method_sent = method.to_uppercase();
+            let told = rig
+                .told(&format!(
+                    "{method_sent} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+                ))
+                .await;
+            let refused = told.starts_with("HTTP/1.1 405 ");
+            // What takes GET takes HEAD.
+            let is_there = takes.contains(method) || method == "head" && takes.contains("get");
+            assert_eq!(!refused, is_there, "{method} {path}: {told}");
+            assert!(!told.contains("problem:no-route"), "{method} {path}: {told}");
+            if refused {
+                let allow =
+                    told.lines().find_map(|line| line.strip_prefix("allow: ")).expect("it says which");
+                let allowed: BTreeSet<_> = allow.split(',').map(|m| m.trim().to_lowercase()).collect();
+                assert!(takes.iter().all(|method| allowed.contains(*method)), "{path}: {allow}");
+            }
+        }
+    }
+}
