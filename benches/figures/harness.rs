@@ -50,6 +50,12 @@ impl Turn {
         self.latency.saturating_record(began.elapsed().as_nanos() as u64);
     }
 
+    /// `n` operations that began and ended together.
+    pub fn note_many(&mut self, began: Instant, n: u64) {
+        self.ops += n;
+        self.latency.saturating_record_n(began.elapsed().as_nanos() as u64, n);
+    }
+
     pub fn add(&mut self, other: &Self) {
         self.ops += other.ops;
         self.latency.add(&other.latency).expect("histograms of one kind");

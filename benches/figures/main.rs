@@ -10,6 +10,7 @@ mod echo;
 mod engines;
 mod etcd;
 mod harness;
+mod lean;
 mod messages;
 mod miss;
 mod names;
@@ -17,6 +18,7 @@ mod node;
 mod place;
 mod redis;
 mod reopen;
+mod resp;
 mod sessions;
 mod swarm;
 mod transfer;
@@ -29,13 +31,14 @@ use std::time::Duration;
 type Suite = (&'static str, fn(&Plan));
 
 /// Suites in the order they run.
-const SUITES: [Suite; 11] = [
+const SUITES: [Suite; 12] = [
     ("committer", committer::run),
     ("durable_set", durable_set::run),
     ("unary_get", unary_get::run),
     ("miss", miss::run),
     ("resolve", miss::run_link),
     ("delete", delete::run),
+    ("resp", resp::run),
     ("transfer", transfer::run),
     ("reopen", reopen::run),
     ("sessions", sessions::run),

@@ -132,6 +132,14 @@ pub fn local(core: usize, global: &str) -> (Process, String) {
     (process, address)
 }
 
+/// `dstore local` of the Global at `global`, which speaks RESP at a Unix socket and a port.
+pub fn local_with_resp(core: usize, global: &str, socket: &Path, at: &str) -> Process {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dstore"));
+    command.args(["local", "--listen", "127.0.0.1:0", "--global", global, "--resp", at, "--resp-socket"]);
+    command.arg(socket).env("DSTORE_LOG", "error");
+    Process::start(core, &mut command).expect("dstore was built")
+}
+
 /// A port that is free now.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");

@@ -22,9 +22,27 @@ impl Redis {
         Self::start_in(core, fsync, dir)
     }
 
+    /// At a port too.
+    pub fn listening(core: usize, fsync: &str, port: u16) -> Option<Self> {
+        Self::begin(core, fsync, tempfile::tempdir().expect("a directory"), port)
+    }
+
     pub fn start_in(core: usize, fsync: &str, dir: tempfile::TempDir) -> Option<Self> {
+        Self::begin(core, fsync, dir, 0)
+    }
+
+    fn begin(core: usize, fsync: &str, dir: tempfile::TempDir, port: u16) -> Option<Self> {
         let mut command = Command::new("redis-server");
-        command.args(["--port", "0", "--save", "", "--appendonly", "yes", "--appendfsync", fsync]);
+        command.args([
+            "--port",
+            &port.to_string(),
+            "--save",
+            "",
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            fsync,
+        ]);
         command.args(["--auto-aof-rewrite-percentage", "0", "--unixsocket"]).arg(socket(dir.path()));
         command.arg("--dir").arg(dir.path());
         let Some(process) = Process::start(core, &mut command) else {
@@ -54,6 +72,10 @@ impl Redis {
 
     pub fn clients(&self, n: usize) -> Clients {
         Clients::new((0..n).map(|_| self.connect()).collect())
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        socket(self.dir.path())
     }
 
     pub fn process(&self) -> &Process {
