@@ -6,7 +6,9 @@ use super::{
     Action, CheckSettings, Config, Existing, GlobalSettings, Listen, LocalSettings, NamespaceVerb, Node,
     OutFile, SOLO_GLOBAL, ScriptSettings, Source, socket, units,
 };
-use crate::cli::args::{CommandLine, HttpFlags, NodeFlag, NsVerb, PartFlags, ScriptFlags, Solo, StoreFlags, Verb};
+use crate::cli::args::{
+    CommandLine, HttpFlags, NodeFlag, NsVerb, PartFlags, ScriptFlags, Solo, StoreFlags, Verb,
+};
 use dstore_global::{EngineKind, SyncLevel};
 use dstore_local::repl::{Command, How, Mode, request_from, stale_wait, time};
 use dstore_proto::store::Slice;
@@ -63,7 +65,18 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
             only_this_machine(&global.listen, insecure)?;
             (Action::Global(global), mode)
         }
-        Some(Verb::Local { global, listen, socket, http, cache_bytes, scrub, negatives, resp, insecure, repl }) => {
+        Some(Verb::Local {
+            global,
+            listen,
+            socket,
+            http,
+            cache_bytes,
+            scrub,
+            negatives,
+            resp,
+            insecure,
+            repl,
+        }) => {
             let mut local = settings.local(listen, http, cache_bytes, insecure)?;
             local.resp = settings.resp(resp, insecure)?;
             local.negatives = settings.yes("local", "negatives", negatives)?;
