@@ -429,7 +429,7 @@ impl Authority {
     pub(crate) async fn commit(&self, work: Work) -> Result<Done> {
         let (to, answer) = oneshot::channel();
         let stopped = || self.failed().unwrap_or_else(|| Error::unavailable("global is stopping: try again"));
-        self.committer.send(Job::Own(work, to)).await.map_err(|_| stopped())?;
+        self.committer.send(Job::Own(Box::new(work), to)).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
     }
 

@@ -176,7 +176,7 @@ mod tests {
     use dstore_sys::disk::{Open, RealDisk};
 
     fn namespace(i: u64) -> NamespaceInfo {
-        let mode = if i % 2 == 0 { NamespaceMode::Replace } else { NamespaceMode::WriteOnce };
+        let mode = if i.is_multiple_of(2) { NamespaceMode::Replace } else { NamespaceMode::WriteOnce };
         let ttl = (i > 0).then(|| std::time::Duration::from_millis(i));
         let namespace = Namespace::new(format!("n{i}")).unwrap();
         NamespaceInfo { namespace, spec: NamespaceSpec { mode, ttl }, created: Revision(i) }

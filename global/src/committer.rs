@@ -43,7 +43,7 @@ pub(crate) enum Job {
     /// Drained ops that came together, at least one: they share a batch, unless it is full before.
     Ops(Vec<(OpNo, Work)>),
     /// Work of Global's own.
-    Own(Work, oneshot::Sender<Result<Done>>),
+    Own(Box<Work>, oneshot::Sender<Result<Done>>),
     /// Write a checkpoint; tells how to wait for it.
     Checkpoint(oneshot::Sender<oneshot::Receiver<Result<Revision>>>),
     /// Make everything durable that was handed over before.
@@ -235,7 +235,7 @@ impl Committer {
                         }
                     }
                 }
-                Job::Own(work, to) => self.decide(To::Own(to), work),
+                Job::Own(work, to) => self.decide(To::Own(to), *work),
                 Job::Checkpoint(to) => {
                     self.write(&authority);
                     self.publisher.publish(Publication::Checkpoint { to, at_ms: self.at_ms });

@@ -37,9 +37,11 @@ impl Authority {
     ///
     /// # Errors
     /// `Unavailable` if the store takes no changes.
-    pub(crate) async fn end_overdue(self: &Arc<Self>, names: Vec<Name>) -> Result<()> {
+    pub(crate) async fn end_overdue(self: &Arc<Self>, mut all: Vec<Name>) -> Result<()> {
         let mut waits = Vec::new();
-        for mut names in split(names) {
+        while !all.is_empty() {
+            let rest = all.split_off(all.len().min(BATCH));
+            let mut names = std::mem::replace(&mut all, rest);
             let (done, waiting) = watch::channel(None);
             {
                 let mut ending = self.ending.0.lock();
@@ -105,10 +107,6 @@ impl Authority {
         }
         Err(Error::unavailable("names run out faster than they can be read: try again"))
     }
-}
-
-fn split(names: Vec<Name>) -> Vec<Vec<Name>> {
-    names.chunks(BATCH).map(<[Name]>::to_vec).collect()
 }
 
 /// Ends names for ever.

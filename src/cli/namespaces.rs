@@ -30,7 +30,7 @@ pub async fn run(node: Node, what: NamespaceVerb, mode: Mode) -> u8 {
     };
     let done = match what {
         NamespaceVerb::Create(namespace, spec) => create(&client, &namespace, spec).await,
-        NamespaceVerb::List => client.namespaces().await.map(listed),
+        NamespaceVerb::List => client.namespaces().await.map(|all| listed(&all)),
         NamespaceVerb::Stat(namespace) => stat(&client, &namespace).await,
         NamespaceVerb::Drop { namespace, sure } => remove(&client, &namespace, sure).await,
     };
@@ -79,11 +79,11 @@ fn in_words(spec: NamespaceSpec) -> String {
 fn time(ttl: Duration) -> String {
     let ms = ttl.as_millis();
     let units = [(3_600_000, "h"), (60_000, "m"), (1_000, "s")];
-    let whole = units.into_iter().find(|(unit, _)| ms % unit == 0);
+    let whole = units.into_iter().find(|(unit, _)| ms.is_multiple_of(*unit));
     whole.map_or_else(|| format!("{ms}ms"), |(unit, name)| format!("{}{name}", ms / unit))
 }
 
-fn listed(all: Vec<NamespaceInfo>) -> Told {
+fn listed(all: &[NamespaceInfo]) -> Told {
     let line = |info: &NamespaceInfo| format!("{}\t{}", info.namespace, in_words(info.spec));
     let (lines, objects) = (all.iter().map(line).collect(), all.iter().map(|info| described(info, None)));
     Told { lines, objects: objects.collect(), code: exit::OK }

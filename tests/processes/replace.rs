@@ -10,7 +10,7 @@ use std::process::Output;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-const ROUNDS: u64 = 300;
+const ROUNDS: u64 = 150;
 
 fn of(key: &str) -> Name {
     let namespace = Namespace::new("cache").expect("valid");

@@ -153,6 +153,7 @@ async fn a_namespace_is_created_where_there_are_no_names_and_outlives_a_restart(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_step_of_a_transaction_sees_what_those_before_it_did_and_fails_alone() {
+    use StepResult::{Done, NotFound, NotInteger, NotMet, Occupied, OutOfRange, WriteOnce};
     let (sys, dir) = (machine(), tempfile::tempdir().expect("a directory"));
     let global = global(&sys, dir.path(), LEASE).await;
     let (a, b) = (local(&sys).await, local(&sys).await);
@@ -188,7 +189,6 @@ async fn each_step_of_a_transaction_sees_what_those_before_it_did_and_fails_alon
     )
     .await;
     let results: Vec<StepResult> = done.iter().map(|step| step.result).collect();
-    use StepResult::{Done, NotFound, NotInteger, NotMet, Occupied, OutOfRange, WriteOnce};
     let expected = [
         Done, NotMet, NotMet, NotInteger, Done, Done, Done, Done, Done, OutOfRange, Done, Done, NotMet, Done,
         NotMet, Done, NotFound, NotFound, Done, WriteOnce, Done, Occupied, WriteOnce,
@@ -330,13 +330,13 @@ async fn a_name_is_not_served_after_its_time_at_any_local() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_time_to_live_is_given_taken_and_told() {
+    use ExpireWhen::{Always, Greater, Less};
     let (sys, dir) = (machine(), tempfile::tempdir().expect("a directory"));
     let global = global(&sys, dir.path(), LEASE).await;
     let (a, b) = (local(&sys).await, local(&sys).await);
     create(&a, &cache(), REPLACE).await;
     let (k, hour, day) = (of("k"), Duration::from_secs(3600), Duration::from_secs(86_400));
     let result = async |to: &Local, expiry, when| step(to, expire(&k, expiry, when)).await.result;
-    use ExpireWhen::{Always, Greater, Less};
     assert_eq!(result(&a, Expiry::In(hour), Always).await, StepResult::NotFound);
     put(&a, &k, "v").await;
     read(&b, &k).await;

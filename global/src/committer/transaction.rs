@@ -157,7 +157,7 @@ impl Committer {
         let end = self.end(if kept { Expiry::Keep } else { expiry }, old, spec);
         let entry =
             Entry { hash: value.hash, size: value.size, bind_rev: revision, expires_at: end.expires_at() };
-        Ok(self.put(deciding, name, old, (end != End::Over).then_some(entry))?)
+        self.put(deciding, name, old, (end != End::Over).then_some(entry))
     }
 
     /// Binds a name, unless it is bound so already.

@@ -280,9 +280,12 @@ fn owned(mut commit: Commit) -> Commit {
                 *name = name.compact();
             }
             Change::Inline { bytes, .. } => *bytes = Bytes::copy_from_slice(bytes),
-            // Their names are read into memory of their own.
-            Change::Namespace(_) | Change::NamespaceGone { .. } => {}
-            Change::Blob { .. } | Change::BlobGone { .. } | Change::InlineGone { .. } => {}
+            // Names of namespaces are read into memory of their own.
+            Change::Namespace(_)
+            | Change::NamespaceGone { .. }
+            | Change::Blob { .. }
+            | Change::BlobGone { .. }
+            | Change::InlineGone { .. } => {}
         }
     }
     commit

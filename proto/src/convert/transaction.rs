@@ -118,7 +118,7 @@ fn step_from(step: wire::Step) -> Result<Step> {
                 Ok(wire::SetWhen::Present) => When::Present,
                 Err(_) => return Err(unknown("set.when", set.when)),
             };
-            let (value, expiry) = (payload_from(set.hash, set.size, set.carried)?, expiry_from(set.expiry)?);
+            let (value, expiry) = (payload_from(&set.hash, set.size, set.carried)?, expiry_from(set.expiry)?);
             Step::Set { name: name_from(set.name, "set.name")?, value, when, expiry }
         }
         Wire::Delete(delete) => Step::Delete { name: name_from(delete.name, "delete.name")? },
@@ -153,14 +153,14 @@ fn unknown(what: &str, number: i32) -> Error {
     Error::invalid(format!("`{number}` is not known as `{what}`: ask a newer dstore"))
 }
 
-fn payload_from(hash: Bytes, size: u64, bytes: Option<Bytes>) -> Result<Payload> {
+fn payload_from(hash: &[u8], size: u64, bytes: Option<Bytes>) -> Result<Payload> {
     match bytes {
         Some(bytes) if hash.is_empty() => Ok(Payload::carrying(Blob::hash(bytes))),
         Some(bytes) => {
-            let hash = BlobHash::from_slice(&hash)?;
+            let hash = BlobHash::from_slice(hash)?;
             Ok(Payload { hash, size, carried: Some(carried(bytes, hash, size)?) })
         }
-        None => Ok(Payload::stored(BlobHash::from_slice(&hash)?, size)),
+        None => Ok(Payload::stored(BlobHash::from_slice(hash)?, size)),
     }
 }
 
