@@ -36,22 +36,29 @@ fn a_script_ends_on_ctrl_c_with_130_and_on_sigterm_with_143() {
 #[test]
 fn servers_say_where_they_listen_and_stop_on_a_signal() {
     let dstore = Dstore::new();
-    let table: [(&[&str], &str, Signal); 3] = [
-        (&["global", "--listen", "127.0.0.1:0"], "Dstore server listening on 127.0.0.1:", Signal::TERM),
-        (&["global", "--listen", "127.0.0.1:0"], "Dstore server listening on 127.0.0.1:", Signal::INT),
-        (&["local", "--listen", "127.0.0.1:0"], "Dstore local listening on 127.0.0.1:", Signal::TERM),
+    let (global, local) = ("Dstore server listening on 127.0.0.1:", "Dstore local listening on 127.0.0.1:");
+    let resp = "Dstore RESP listening on 127.0.0.1:";
+    let table: [(&[&str], &[&str], Signal); 5] = [
+        (&["global", "--listen", "127.0.0.1:0"], &[global], Signal::TERM),
+        (&["global", "--listen", "127.0.0.1:0"], &[global], Signal::INT),
+        (&["local", "--listen", "127.0.0.1:0", "--resp", "off"], &[local], Signal::TERM),
+        (&["local", "--listen", "127.0.0.1:0", "--resp", "127.0.0.1:0"], &[local, resp], Signal::TERM),
+        // Its port may be taken: then it has another.
+        (&["local", "--listen", "127.0.0.1:0"], &[local, resp], Signal::INT),
     ];
     for (args, says, signal) in table {
         let mut child = dstore.command(args).spawn().expect("dstore runs");
-        let mut line = String::new();
         let mut out = BufReader::new(child.stdout.take().expect("piped"));
-        out.read_line(&mut line).expect("read");
-        assert!(line.starts_with(says) && !line.ends_with(":0\n"), "{line}");
+        for says in says {
+            let mut line = String::new();
+            out.read_line(&mut line).expect("read");
+            assert!(line.starts_with(says) && !line.ends_with(":0\n"), "{line}");
+        }
         send(&child, signal);
         assert_eq!(child.wait().expect("dstore ends").code(), Some(0), "{args:?}");
-        line.clear();
-        out.read_line(&mut line).expect("read");
-        assert_eq!(line, "", "one line only");
+        let mut rest = String::new();
+        out.read_line(&mut rest).expect("read");
+        assert_eq!(rest, "", "nothing else");
     }
 }
 

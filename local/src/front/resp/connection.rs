@@ -80,6 +80,7 @@ pub struct Lent<'a> {
 
 /// One connection.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent states of a socket")]
 pub struct Connection {
     stream: Stream,
     /// What others see of it.
@@ -185,7 +186,7 @@ impl Connection {
                     self.take(n, lent);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    (self.readable, self.hung_up) = (false, false)
+                    (self.readable, self.hung_up) = (false, false);
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Fate::Gone,
