@@ -68,7 +68,7 @@ pub async fn local(settings: LocalSettings, repl: bool, mode: Mode) -> u8 {
             screen::tell(&format!("Dstore RESP listening on {address}"));
         }
         if let Some(address) = local.http_address() {
-            screen::tell(&format!("Dstore local listening on {}", url(address)));
+            screen::tell(&format!("Dstore HTTP listening on {}", url(address)));
         }
         tokio::select! {
             () = ended => exit::OK,
@@ -128,7 +128,7 @@ pub async fn solo(
         screen::say(&format!("listening for RESP on {address}"));
     }
     if let Some(address) = local.http_address() {
-        screen::say(&format!("listening on {}", url(address)));
+        screen::say(&format!("listening for HTTP on {}", url(address)));
     }
     let code = tokio::select! {
         code = converse(&sys, Arc::new(local.node().clone()), "solo".into(), script, mode) => code,

@@ -60,12 +60,19 @@ impl Daemon {
         Ok(Self { child, at, out, err, what })
     }
 
-    /// Where else it listens: what its next line says after `listening on`.
-    pub fn also_at(&mut self) -> String {
-        let mut line = String::new();
-        self.out.read_line(&mut line).expect("read");
-        let at = line.trim_end().rsplit_once(" listening on ");
-        at.unwrap_or_else(|| panic!("{}: no further address in {line:?}", self.what)).1.to_owned()
+    /// Where it also listens, for HTTP or RESP: what one of its next lines says.
+    pub fn also_at(&mut self, wire: &str) -> String {
+        loop {
+            let mut line = String::new();
+            assert!(
+                self.out.read_line(&mut line).expect("read") > 0,
+                "{}: it listens for no {wire}",
+                self.what
+            );
+            if let Some(at) = line.trim_end().strip_prefix(&format!("Dstore {wire} listening on ")) {
+                return at.to_owned();
+            }
+        }
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -27,7 +27,7 @@ pub struct Door {
 impl Door {
     pub async fn start(global: &Global) -> Self {
         let mut local = Local::start_with(global, &["--http", "127.0.0.1:0"]).await;
-        let at = local.daemon.also_at();
+        let at = local.daemon.also_at("HTTP");
         let at = at.strip_prefix("http://").expect("a URL").to_owned();
         Self { local, at }
     }
