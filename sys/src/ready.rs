@@ -70,15 +70,30 @@ impl Poller {
         self.waker.clone()
     }
 
-    /// Tells under `token` what becomes of `stream`. No token is `usize::MAX`.
+    /// Tells under `token` when bytes come on `stream`. No token is `usize::MAX`.
     ///
     /// # Errors
     /// When the kernel has no room for it.
     pub fn add(&self, stream: &mut Stream, token: usize) -> io::Result<()> {
-        let interest = Interest::READABLE | Interest::WRITABLE;
+        let (registry, token) = (self.poll.registry(), Token(token));
         match stream {
-            Stream::Tcp(stream) => self.poll.registry().register(stream, Token(token), interest),
-            Stream::Unix(stream) => self.poll.registry().register(stream, Token(token), interest),
+            Stream::Tcp(stream) => registry.register(stream, token, Interest::READABLE),
+            Stream::Unix(stream) => registry.register(stream, token, Interest::READABLE),
+        }
+    }
+
+    /// Whether it also tells when there is room to write. Only for as long as somebody waits for room: else each read
+    /// of the peer would wake this thread, at the peer's cost.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub fn want_room(&self, stream: &mut Stream, token: usize, wanted: bool) -> io::Result<()> {
+        let (registry, token) = (self.poll.registry(), Token(token));
+        let read = Interest::READABLE;
+        let interest = if wanted { read | Interest::WRITABLE } else { read };
+        match stream {
+            Stream::Tcp(stream) => registry.reregister(stream, token, interest),
+            Stream::Unix(stream) => registry.reregister(stream, token, interest),
         }
     }
 

@@ -106,6 +106,8 @@ pub struct Connection {
     /// Nothing more is run; it ends when all is sent.
     pub(super) closing: bool,
     reserved: usize,
+    /// It is told when there is room to write.
+    watches_room: bool,
     /// Bytes that came and went.
     moved: u64,
     /// Since when nothing moved that should.
@@ -134,6 +136,7 @@ impl Connection {
             ended: false,
             closing: false,
             reserved: 0,
+            watches_room: false,
             moved: 0,
             stuck: None,
         }
@@ -142,6 +145,12 @@ impl Connection {
     /// The stream, to be told of its readiness.
     pub fn stream(&mut self) -> &mut Stream {
         &mut self.stream
+    }
+
+    /// Whether it is to be told when there is room to write, if that changed.
+    pub fn wants_room(&mut self) -> Option<bool> {
+        let wanted = !self.output.is_empty();
+        (std::mem::replace(&mut self.watches_room, wanted) != wanted).then_some(wanted)
     }
 
     /// Notes readiness.

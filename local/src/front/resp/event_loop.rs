@@ -254,10 +254,15 @@ impl EventLoop {
             self.door.stats.commands.fetch_add(commands, Ordering::Relaxed);
             self.door.stats.hits.fetch_add(hits, Ordering::Relaxed);
         }
+        let told = match connection.wants_room() {
+            Some(wanted) => self.poller.want_room(connection.stream(), token, wanted),
+            None => Ok(()),
+        };
         match fate {
+            Fate::Gone => self.end(token),
+            _ if told.is_err() => self.end(token),
             Fate::Waits => {}
             Fate::Again => self.again.push(token),
-            Fate::Gone => self.end(token),
         }
     }
 
