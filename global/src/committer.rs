@@ -282,6 +282,8 @@ impl Committer {
             Ok(Verdict { done, changes, id, unbound }) => {
                 self.unbound.extend(unbound);
                 let outcome = match (&done, id) {
+                    // Not done: the same request may come again when the blobs are there.
+                    (Done::Change(outcome) | Done::Changed(outcome, _), _) if outcome.needs_blob() => None,
                     (Done::Change(outcome) | Done::Changed(outcome, _), Some(id)) => {
                         Some((id, outcome.clone()))
                     }

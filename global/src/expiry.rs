@@ -80,8 +80,17 @@ impl Authority {
     async fn end(&self, names: Vec<Name>) -> Result<()> {
         let (to, answer) = oneshot::channel();
         self.submit_expiry(names, Responder::Call(to, None));
-        answer.await.map_err(|_| Error::unavailable("global is stopping: try again"))??;
-        Ok(())
+        // A store that failed leaves what waits for names unanswered.
+        let mut failure = self.failure();
+        tokio::select! {
+            answer = answer => {
+                answer.map_err(|_| Error::unavailable("global is stopping: try again"))??;
+                Ok(())
+            }
+            Ok(failed) = failure.wait_for(Option::is_some) => {
+                Err(failed.clone().unwrap_or_else(|| Error::unavailable("the store has failed")))
+            }
+        }
     }
 
     /// Looks until nothing that was found is overdue: `look` gives what it found, and `overdue` says which names of

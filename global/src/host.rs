@@ -146,7 +146,10 @@ impl<'a> Intake<'a> {
     async fn admit(&mut self, command: &Command) -> Option<OwnedSemaphorePermit> {
         let len = match command {
             Command::Set { carried: Some(blob), .. } => blob.bytes().len(),
-            Command::Apply(transaction) => transaction.weight(),
+            // What a step costs in memory besides its bytes, the copies of its name in the queues included.
+            Command::Apply(transaction) => {
+                transaction.weight() + 512 * (transaction.guards.len() + transaction.steps.len())
+            }
             _ => return None,
         };
         if let Some(room) = self.authority.try_admit(len) {

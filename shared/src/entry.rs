@@ -104,6 +104,15 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Whether nothing was done for want of a blob: the same request may come again.
+    pub fn needs_blob(&self) -> bool {
+        match self {
+            Self::Set(SetOutcome::NeedBlob) => true,
+            Self::Transaction(done) => matches!(done.decision, crate::Decision::NeedBlobs(_)),
+            _ => false,
+        }
+    }
+
     /// The newest revision that it tells of: Global was there when it decided; 0 if it tells of none.
     pub fn revision(&self) -> Revision {
         match self {

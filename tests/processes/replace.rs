@@ -75,6 +75,8 @@ async fn add_guarded(client: &Client, turns: u64) {
         loop {
             let read = client.get(&of("n")).await.expect("answered").expect("bound");
             let n: u64 = std::str::from_utf8(&read.bytes).expect("text").parse().expect("a number");
+            // Of a name without a time to live what a GET tells is as good as what a Stat does.
+            assert_eq!(read.entry.expires_at, None);
             let value = Payload::carrying(Blob::hash((n + 1).to_string()));
             let transaction = Transaction {
                 guards: vec![Guard { name: of("n"), bind_rev: Some(read.entry.bind_rev) }],

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use dstore_proto::IdSource;
 use dstore_proto::store::{Body, Slice, Store, Target};
 use dstore_shared::frame::{Hello, Resumption};
-use dstore_shared::{Blob, Epoch, HistoryId, Incarnation, Kind, LocalId, SetOutcome};
+use dstore_shared::{Blob, Epoch, Expiry, Guard, HistoryId, Incarnation, Kind, LocalId, Payload, SetOutcome, Step, Transaction, When};
 use std::future::poll_fn;
 
 #[tokio::test]
@@ -257,5 +257,68 @@ async fn who_has_applied_all_that_there_is_resumes_after_a_restart_whatever_came
     );
     drop(frames);
     global.authority().event(|m, now| m.bye(now, id, Epoch { boot: 2, counter: 1, ..epoch }));
+    global.stop().await.unwrap();
+}
+
+async fn applied(authority: &Authority, id: RequestId, transaction: Transaction) -> Result<Outcome> {
+    let (to, answer) = oneshot::channel();
+    authority.submit(id, Command::Apply(transaction), None, Responder::Call(to, None));
+    answer.await.unwrap().map(|answered| answered.outcome)
+}
+
+fn set_step(key: &str, value: Payload, expiry: Expiry) -> Step {
+    Step::Set { name: Name::of(key.to_owned()).unwrap(), value, when: When::Always, expiry }
+}
+
+#[tokio::test]
+async fn a_step_cannot_give_a_blob_that_another_carries_a_false_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = GlobalConfig { engine: EngineKind::Memory, ..GlobalConfig::new(dir.path().join("data")) };
+    let global = Global::start(Sys::real(), config).await.unwrap();
+    let blob = Blob::hash("value");
+    let carried = set_step("a", Payload::carrying(blob.clone()), Expiry::Clear);
+    for (size, first) in [(1 << 40, true), (1 << 40, false), (4, true), (0, false)] {
+        let claimed = set_step("b", Payload::stored(blob.id(), size), Expiry::Clear);
+        let mut steps = vec![carried.clone(), claimed];
+        if !first {
+            steps.reverse();
+        }
+        let outcome =
+            applied(global.authority(), global.authority().next_id(), Transaction { guards: vec![], steps }).await;
+        assert_eq!(outcome.expect_err("refused").kind(), Kind::Invalid);
+    }
+    let claimed = set_step("b", Payload::stored(blob.id(), 5), Expiry::Clear);
+    let both = Transaction { guards: vec![], steps: vec![claimed, carried] };
+    let outcome = applied(global.authority(), global.authority().next_id(), both).await.unwrap();
+    assert!(!outcome.needs_blob(), "a later step carries it");
+    for key in ["a", "b"] {
+        let found = global.store().get(Target::Name(Name::of(key).unwrap()), Slice::ALL).await.unwrap().unwrap();
+        assert_eq!((Some(found.entry.size), &*found.body.collect(9).await.unwrap()), (Some(5), b"value".as_slice()));
+    }
+    global.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn that_blobs_are_missing_is_no_outcome_that_a_restart_remembers() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = GlobalConfig { engine: EngineKind::Memory, ..GlobalConfig::new(dir.path().join("data")) };
+    let global = Global::start(Sys::real(), config.clone()).await.unwrap();
+    let authority = global.authority().clone();
+    let (blob, short) = (Blob::hash("value"), Expiry::In(Duration::from_millis(1)));
+    let brief = Transaction::of(set_step("a", Payload::carrying(Blob::hash("x")), short));
+    applied(&authority, authority.next_id(), brief).await.unwrap();
+    std::thread::sleep(Duration::from_millis(5));
+    let id = authority.next_id();
+    // Its guard unbinds a name whose time is over, which is journaled.
+    let transaction = Transaction {
+        guards: vec![Guard { name: Name::of("a").unwrap(), bind_rev: None }],
+        steps: vec![set_step("b", Payload::stored(blob.id(), blob.size()), Expiry::Clear)],
+    };
+    assert!(applied(&authority, id, transaction.clone()).await.unwrap().needs_blob());
+    drop(authority);
+    global.stop().await.unwrap();
+    let global = Global::start(Sys::real(), config).await.unwrap();
+    let again = applied(global.authority(), id, transaction).await;
+    assert_eq!(again.expect_err("of the boot before").kind(), Kind::Closed);
     global.stop().await.unwrap();
 }

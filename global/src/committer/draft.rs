@@ -92,20 +92,20 @@ impl Committer {
     /// The changes that make the draft true. `revision` is theirs; a verdict without an id and with nothing done.
     pub(super) fn taken(&mut self, draft: Draft, revision: Revision) -> Result<(Vec<Change>, Vec<Unbound>)> {
         let Draft { rows, fresh, .. } = draft;
-        let mut counts: BTreeMap<BlobHash, (i64, u64)> = BTreeMap::new();
+        let mut counts: BTreeMap<BlobHash, i64> = BTreeMap::new();
         // Also of names that stay as they are: bytes that came replace damaged ones.
         let brought = rows.iter().filter_map(|row| row.now).filter(|entry| fresh.contains_key(&entry.hash));
-        counts.extend(brought.map(|entry| (entry.hash, (0, entry.size))));
+        counts.extend(brought.map(|entry| (entry.hash, 0)));
         let rows: Vec<Row> = rows.into_iter().filter(|row| row.now != row.stored).collect();
         if rows.is_empty() && counts.is_empty() {
             return Ok((Vec::new(), Vec::new()));
         }
         for row in &rows {
             if let Some(was) = &row.stored {
-                counts.entry(was.hash).or_insert((0, was.size)).0 -= 1;
+                *counts.entry(was.hash).or_default() -= 1;
             }
             if let Some(is) = &row.now {
-                counts.entry(is.hash).or_insert((0, is.size)).0 += 1;
+                *counts.entry(is.hash).or_default() += 1;
             }
         }
         let (class, bytes) = weight(&rows, &fresh);
@@ -130,11 +130,11 @@ impl Committer {
     /// counted, so it is not kept.
     fn blob_changes(
         &mut self,
-        counts: &BTreeMap<BlobHash, (i64, u64)>,
+        counts: &BTreeMap<BlobHash, i64>,
         fresh: &HashMap<BlobHash, Blob>,
     ) -> Result<Vec<Change>> {
         let mut changes = Vec::with_capacity(3 * counts.len());
-        for (hash, (more, size)) in counts {
+        for (hash, more) in counts {
             let known = self.meta(hash)?;
             let healthy = known.filter(|meta| !meta.corrupt);
             let brought = if healthy.is_none() { fresh.get(hash) } else { None };
@@ -144,8 +144,10 @@ impl Committer {
             let refs = known.map_or(0, |meta| meta.refs).saturating_add_signed(*more);
             let unnamed_since_ms = (refs == 0).then_some(self.at_ms);
             let meta = match (brought, known) {
-                (Some(_), _) => {
-                    BlobMeta { size: *size, refs, place: Place::Inline, unnamed_since_ms, corrupt: false }
+                // Its own size, whatever a step said.
+                (Some(blob), _) => {
+                    let (size, place) = (blob.size(), Place::Inline);
+                    BlobMeta { size, refs, place, unnamed_since_ms, corrupt: false }
                 }
                 (None, Some(meta)) if *more != 0 => BlobMeta { refs, unnamed_since_ms, ..meta },
                 // As many names as before; or, of a store that was salvaged, a blob that is not known.
@@ -172,8 +174,9 @@ impl Committer {
     /// # Errors
     /// `Invalid` if it has another size.
     pub(super) fn has_blob(&mut self, draft: &Draft, hash: &BlobHash, size: u64) -> Result<bool> {
-        if draft.fresh(hash).is_some() {
-            return Ok(true);
+        let wrong = |known: u64| Error::invalid(format!("blake3:{hash} has `{known}` bytes, not `{size}`"));
+        if let Some(blob) = draft.fresh(hash) {
+            return if blob.size() == size { Ok(true) } else { Err(wrong(blob.size())) };
         }
         let known = self.meta(hash)?;
         let Some(meta) = known.filter(|meta| !meta.corrupt) else {
@@ -186,7 +189,7 @@ impl Committer {
             return Ok(false);
         };
         if meta.size != size {
-            return Err(Error::invalid(format!("blake3:{hash} has `{}` bytes, not `{size}`", meta.size)));
+            return Err(wrong(meta.size));
         }
         Ok(true)
     }

@@ -96,13 +96,19 @@ impl Committer {
 
     /// The steps whose blobs are neither here nor carried.
     fn missing_blobs(&mut self, draft: &mut Draft, steps: &[Step]) -> Result<Vec<usize>> {
+        let sets = || {
+            let payload = |(i, step): (usize, &'_ Step)| match step {
+                Step::Set { value, .. } => Some((i, value.clone())),
+                _ => None,
+            };
+            steps.iter().enumerate().filter_map(payload)
+        };
+        // All of them first: a step may name what a later one carries.
+        sets().filter_map(|(_, value)| value.carried).for_each(|blob| draft.bring(blob));
         let mut missing = Vec::new();
-        for (i, step) in steps.iter().enumerate() {
-            let Step::Set { value, .. } = step else { continue };
-            match &value.carried {
-                Some(blob) => draft.bring(blob.clone()),
-                None if self.has_blob(draft, &value.hash, value.size)? => {}
-                None => missing.push(i),
+        for (i, value) in sets().filter(|(_, value)| value.carried.is_none()) {
+            if !self.has_blob(draft, &value.hash, value.size)? {
+                missing.push(i);
             }
         }
         Ok(missing)

@@ -268,23 +268,25 @@ impl<J, R> Sessions<J, R> {
     ///
     /// `Err`: nothing was done, and the same request may come again.
     pub fn finish(&mut self, now: Moment, no: OpNo, result: &Result<Outcome>, head: Revision) {
-        self.finish_with(now, no, result, head, None);
+        self.finish_with(now, no, result, head, (None, false));
     }
 
     /// As [`Self::finish`], of a change that was made and says itself for which of its names that makes void what was
     /// held of them, or believed to be absent. A name that only lives longer is none: its holders go on, and must be told
     /// of the next change (rule 9).
     pub fn finish_changed(&mut self, now: Moment, no: OpNo, outcome: Outcome, head: Revision, void: &[Name]) {
-        self.finish_with(now, no, &Ok(outcome), head, Some(void));
+        self.finish_with(now, no, &Ok(outcome), head, (Some(void), false));
     }
 
-    fn finish_with(
+    /// `told` are the names that became void, if the committer says so; `swept`: names under a prefix were unbound,
+    /// which the outcome need not count, as if their time was over.
+    pub(super) fn finish_with(
         &mut self,
         now: Moment,
         no: OpNo,
         result: &Result<Outcome>,
         head: Revision,
-        told: Option<&[Name]>,
+        (told, swept): (Option<&[Name]>, bool),
     ) {
         self.expire(now);
         let Some(mut op) = self.ops.remove(&no) else { return };
@@ -304,11 +306,12 @@ impl<J, R> Sessions<J, R> {
         let cacheable =
             op.caller.filter(|_| stored).and_then(|caller| self.register_own(now, caller, &op.names));
         match result {
-            Ok(outcome) if needs_blob(outcome) => self.requests.not_done(op.id),
+            Ok(outcome) if outcome.needs_blob() => self.requests.not_done(op.id),
             Err(_) => self.requests.not_done(op.id),
             Ok(outcome) => self.requests.finish(op.id, outcome.clone()),
         }
-        let effect = !void.is_empty()
+        let effect = swept
+            || !void.is_empty()
             || match result {
                 Ok(Outcome::Delete(done)) => done.removed.contains(&true),
                 Ok(Outcome::DeletePrefix(done)) => done.removed > 0,
@@ -417,14 +420,5 @@ impl<J, R> Sessions<J, R> {
             let responders = std::mem::take(&mut op.responders);
             self.answer_all(no, responders, &Err(error.clone()), (None, None));
         }
-    }
-}
-
-/// Whether nothing was done for want of a blob: the same request may come again.
-fn needs_blob(outcome: &Outcome) -> bool {
-    match outcome {
-        Outcome::Set(SetOutcome::NeedBlob) => true,
-        Outcome::Transaction(done) => matches!(done.decision, Decision::NeedBlobs(_)),
-        _ => false,
     }
 }

@@ -104,7 +104,7 @@ impl<J, R> Sessions<J, R> {
     /// holders' bits go in this step (rule 8).
     pub fn finish_prefix(&mut self, now: Moment, no: OpNo, outcome: Outcome, head: Revision, gone: &[Name]) {
         gone.iter().for_each(|name| self.holders.clear(name));
-        self.finish(now, no, &Ok(outcome), head);
+        self.finish_with(now, no, &Ok(outcome), head, (None, !gone.is_empty()));
     }
 
     /// An op has finished: those that came later and waited for it, because one of the two is of a prefix, go on.

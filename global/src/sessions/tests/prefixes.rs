@@ -188,3 +188,24 @@ fn there_is_a_bound_on_prefixes_and_a_refused_one_may_come_again() {
     t.del_prefix(2, "p64", "b/");
     t.gives(&["commit p64"]);
 }
+
+#[test]
+fn rule_14_a_prefix_that_unbound_only_names_whose_time_was_over_is_repeated_too() {
+    let mut t = Table::new();
+    t.hello(0, A, 1);
+    assert!(t.fills(1, e(1), "a/1", 1));
+    t.skip();
+    // Its lease runs out while nobody waits for it.
+    t.tick(OVER_MS);
+    t.skip();
+    t.del_prefix(OVER_MS + 1, "p1", "a/");
+    t.gives(&["commit p1"]);
+    // As the committer counts: the one name under it was overdue, so nobody is told that it was removed.
+    t.obey();
+    let op = t.ids["p1"].1.expect("committing");
+    let done = PrefixOutcome { removed: 0, revision: Revision(11) };
+    t.m.finish_prefix(at(OVER_MS + 2), op, Outcome::DeletePrefix(done), Revision(11), &[name("a/1")]);
+    t.skip();
+    t.resumes(OVER_MS + 3, A, 3, e(1), 10);
+    t.gives(&["s3 welcome e2 Resume, list", "s3 inv 1 a/* upto 10 e2", "s3 lease 0 e2"]);
+}
