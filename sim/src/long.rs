@@ -14,6 +14,8 @@ const OPS_MIN: usize = 150;
 const OPS_LEAST: usize = 40;
 /// Faults, for each run, in the mean.
 const FAULTS_MIN: usize = 3;
+/// Of a hundred runs, those that may be left without a verdict on the order of their calls.
+const UNDECIDED_MAX: usize = 3;
 /// Between two lines that tell how far it is.
 const TOLD_EVERY: Duration = Duration::from_secs(30);
 
@@ -60,6 +62,8 @@ pub struct Tally {
     fewest: usize,
     /// Calls whose outcome stayed unknown.
     pub unknown: usize,
+    /// Runs without a verdict on the order of their calls.
+    pub undecided: usize,
     /// Faults that were made.
     pub faults: usize,
     /// Virtual time of all runs.
@@ -75,16 +79,32 @@ pub struct Tally {
 impl Tally {
     /// Of no runs yet.
     pub fn of(asked: Asked) -> Self {
-        let (runs, ops, unknown, faults) = (0, 0, 0, 0);
+        let (runs, ops, unknown, undecided, faults) = (0, 0, 0, 0, 0);
         let (lived, began, worked) = (Duration::ZERO, Wall::now(), cpu());
-        Self { asked, runs, ops, fewest: usize::MAX, unknown, faults, lived, began, worked, wrong: None }
+        Self {
+            asked,
+            runs,
+            ops,
+            fewest: usize::MAX,
+            unknown,
+            undecided,
+            faults,
+            lived,
+            began,
+            worked,
+            wrong: None,
+        }
     }
 
     /// Adds a run.
     pub fn add(&mut self, report: &Report) {
         self.runs += 1;
-        self.ops += report.ops;
         self.fewest = self.fewest.min(report.ops);
+        if report.is_undecided {
+            self.undecided += 1;
+        } else {
+            self.ops += report.ops;
+        }
         self.unknown += report.unknown;
         self.faults += report.faults;
         self.lived += report.took;
@@ -100,6 +120,7 @@ impl Tally {
             || self.ops >= OPS_MIN * self.runs
                 && self.fewest >= OPS_LEAST
                 && self.faults >= FAULTS_MIN * self.runs
+                && self.undecided * 100 <= UNDECIDED_MAX * self.runs.max(100)
     }
 
     /// Whether nothing was wrong and enough was done.
@@ -110,12 +131,13 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { asked, runs, ops, fewest, unknown, faults, lived, began, worked, wrong } = self;
+        let Self { asked, runs, ops, fewest, unknown, undecided, faults, lived, began, worked, wrong } = self;
         let (took, worked) = (began.elapsed(), cpu().saturating_sub(*worked));
         let a_second = |n: usize, of: Duration| n as f64 / of.as_secs_f64().max(0.001);
         write!(
             f,
-            "{runs} runs, {ops} calls judged, {unknown} of unknown outcome, {faults} faults, {lived:.0?} of virtual \
+            "{runs} runs, {ops} calls judged, {unknown} of unknown outcome, {undecided} runs undecided, {faults} faults, \
+             {lived:.0?} of virtual \
              time in {took:.0?}: {:.1} runs/s, {:.0} calls/s, {:.0} calls a second of work",
             a_second(*runs, took),
             a_second(*ops, took),
@@ -125,7 +147,7 @@ impl fmt::Display for Tally {
             write!(
                 f,
                 "\ntoo little was done: {OPS_MIN} calls and {FAULTS_MIN} faults are expected for each run, and \
-                 {OPS_LEAST} calls in any, of which one has {fewest}"
+                 {OPS_LEAST} calls in any, of which one has {fewest}; at most {UNDECIDED_MAX} of 100 undecided"
             )?;
         }
         match wrong {

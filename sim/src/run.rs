@@ -5,6 +5,7 @@
 //! ```
 //! Invariant: in the process `dstore-sim` equal plans give equal reports.
 
+use crate::check::g2_one_order::UNDECIDED;
 use crate::check::{self, Evidence};
 use crate::cluster::{Cluster, GLOBAL, Phase, WORKER, local_host};
 use crate::epilogue;
@@ -32,6 +33,8 @@ pub struct Report {
     pub damaged: u64,
     /// What was wrong.
     pub violations: Vec<String>,
+    /// Whether no order of its calls was found within the steps that a search has; other judges found nothing wrong.
+    pub is_undecided: bool,
     /// Digest of all that was seen, of every turn of the network, and of how often the disk was changed: equal for
     /// equal runs.
     pub trace: u64,
@@ -41,12 +44,15 @@ pub struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, ops, unknown, faults, damaged, violations, trace, took } = self;
+        let Self { seed, ops, unknown, faults, damaged, violations, is_undecided, trace, took } = self;
         let wrong = violations.len();
         write!(
             f,
             "seed={seed} ops={ops} unknown={unknown} faults={faults} damaged={damaged} took={took:?} violations={wrong} trace={trace:016x}"
         )?;
+        if *is_undecided {
+            write!(f, " undecided")?;
+        }
         for violation in violations {
             write!(f, "\n  {violation}")?;
         }
@@ -168,13 +174,16 @@ fn trace(cluster: &Cluster) -> u64 {
 fn report(cluster: &Cluster, faults: usize, took: Duration, trace: u64) -> Report {
     let history = cluster.history();
     let calls = history.calls();
+    let (undecided, violations): (Vec<_>, Vec<_>) =
+        cluster.violations().into_iter().partition(|violation| violation.contains(UNDECIDED));
     Report {
         seed: cluster.plan().seed,
         ops: history.answered(),
         unknown: calls.iter().filter(|call| call.answer.is_none()).count(),
         faults,
         damaged: cluster.net().damaged(),
-        violations: cluster.violations(),
+        is_undecided: !undecided.is_empty() && violations.is_empty(),
+        violations,
         trace,
         took,
     }

@@ -135,7 +135,7 @@ fn is_found(scenario: &str, bug: &str, from: u64, signs: &[&str]) {
         if signs.iter().any(|sign| found.text.contains(sign)) {
             break found;
         }
-        // A search without an end, say: it is not what is asked for.
+        // It shows as something else than is asked for.
         next = found.number("seed") + 1;
         assert!(next < from + SEEDS_FOR_A_BUG, "{found:?}");
     };

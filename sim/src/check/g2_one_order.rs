@@ -14,6 +14,9 @@ use std::time::Duration;
 /// For the error of clocks, and for what passes between an answer and the note of it.
 const SLACK: Duration = Duration::from_millis(5);
 
+/// What a search that has no end is told as: neither is anything wrong, nor is it judged.
+pub const UNDECIDED: &str = "G2: no verdict";
+
 /// Why there is no such order.
 pub fn judge(evidence: &Evidence<'_>) -> Vec<String> {
     let calls = bent(evidence);
@@ -21,7 +24,7 @@ pub fn judge(evidence: &Evidence<'_>) -> Vec<String> {
         Verdict::Explained => Vec::new(),
         Verdict::Impossible(stuck) => vec![format!("G2: not linearizable: {}", stuck.tell(&calls))],
         Verdict::Undecided(steps) => {
-            vec![format!("G2: no verdict in {steps} steps over {} calls", calls.len())]
+            vec![format!("{UNDECIDED} in {steps} steps over {} calls", calls.len())]
         }
     }
 }
