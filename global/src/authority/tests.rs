@@ -4,7 +4,10 @@ use bytes::Bytes;
 use dstore_proto::IdSource;
 use dstore_proto::store::{Body, Slice, Store, Target};
 use dstore_shared::frame::{Hello, Resumption};
-use dstore_shared::{Blob, Epoch, Expiry, Guard, HistoryId, Incarnation, Kind, LocalId, Payload, SetOutcome, Step, Transaction, When};
+use dstore_shared::{
+    Blob, Epoch, Expiry, Guard, HistoryId, Incarnation, Kind, LocalId, Payload, SetOutcome, Step,
+    Transaction, When,
+};
 use std::future::poll_fn;
 
 #[tokio::test]
@@ -284,7 +287,8 @@ async fn a_step_cannot_give_a_blob_that_another_carries_a_false_size() {
             steps.reverse();
         }
         let outcome =
-            applied(global.authority(), global.authority().next_id(), Transaction { guards: vec![], steps }).await;
+            applied(global.authority(), global.authority().next_id(), Transaction { guards: vec![], steps })
+                .await;
         assert_eq!(outcome.expect_err("refused").kind(), Kind::Invalid);
     }
     let claimed = set_step("b", Payload::stored(blob.id(), 5), Expiry::Clear);
@@ -292,8 +296,12 @@ async fn a_step_cannot_give_a_blob_that_another_carries_a_false_size() {
     let outcome = applied(global.authority(), global.authority().next_id(), both).await.unwrap();
     assert!(!outcome.needs_blob(), "a later step carries it");
     for key in ["a", "b"] {
-        let found = global.store().get(Target::Name(Name::of(key).unwrap()), Slice::ALL).await.unwrap().unwrap();
-        assert_eq!((Some(found.entry.size), &*found.body.collect(9).await.unwrap()), (Some(5), b"value".as_slice()));
+        let found =
+            global.store().get(Target::Name(Name::of(key).unwrap()), Slice::ALL).await.unwrap().unwrap();
+        assert_eq!(
+            (Some(found.entry.size), &*found.body.collect(9).await.unwrap()),
+            (Some(5), b"value".as_slice())
+        );
     }
     global.stop().await.unwrap();
 }

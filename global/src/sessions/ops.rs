@@ -3,8 +3,8 @@
 use super::requests::Admission;
 use super::{Action, Answered, Caller, OpNo, SessionNo, Sessions};
 use dstore_shared::{
-    CopyResult, Decision, DeleteMode, Epoch, Error, Moment, Name, Outcome, Prefix, RequestId, Result,
-    Revision, SetOutcome,
+    CopyResult, DeleteMode, Epoch, Error, Moment, Name, Outcome, Prefix, RequestId, Result, Revision,
+    SetOutcome,
 };
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
