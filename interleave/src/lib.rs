@@ -28,8 +28,8 @@ extern crate dstore_interleave_shims as parking_lot;
 
 // Under their own names at the root too, where they look for each other.
 use global::{
-    authority, blobs, catalog, change, checkpoint, committer, data_dir, engine, feed, journal, mailbox,
-    publisher, sealed, sessions, space, sync_level,
+    authority, blobs, catalog, change, checkpoint, committer, data_dir, engine, expiry, feed, journal,
+    mailbox, publisher, sealed, sessions, space, sync_level,
 };
 use local::{blob_flight, cache, coherence, core, rooms};
 
@@ -56,6 +56,7 @@ mod global {
     pub(crate) mod committer;
     pub(crate) mod data_dir;
     pub(crate) mod engine;
+    pub(crate) mod expiry;
     pub(crate) mod feed;
     pub(crate) mod journal;
     pub(crate) mod mailbox;
