@@ -14,7 +14,7 @@ use super::door::Door;
 use super::output::Output;
 use super::parse::{Limits, Parser};
 use super::peers::Peer;
-use super::reply::Reply;
+use super::reply::{Reply, Version};
 use super::table::Class;
 use bytes::Bytes;
 use dstore_shared::Moment;
@@ -203,7 +203,8 @@ impl Connection {
         }
         match self.send() {
             Err(_) => Fate::Gone,
-            Ok(_) if self.readable => Fate::Again,
+            // Commands that waited for replies to be taken go on, also if nothing more comes.
+            Ok(_) if self.readable || !self.input.is_empty() => Fate::Again,
             Ok(_) => self.fate(),
         }
     }
@@ -315,6 +316,10 @@ impl Connection {
     /// Sends something that was not asked for. `false`: it does not read what it is sent.
     pub fn push(&mut self, reply: &Reply) -> bool {
         self.peer.pushes.fetch_sub(1, Ordering::Relaxed);
+        // Who speaks RESP2 and listens to nothing would take it for the reply of a command.
+        if self.client.version == Version::Two && self.client.channels.is_empty() {
+            return true;
+        }
         reply.write(&mut self.output, self.client.version);
         self.output.len() <= UNREAD_MAX
     }

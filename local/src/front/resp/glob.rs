@@ -2,8 +2,14 @@
 //!
 //! Pure. Time grows with pattern times text, whatever the pattern: a star is come back to only for the last one.
 
-/// Whether `pattern` fits all of `text`.
+/// The longest pattern: what fits a key is no longer, each byte of it escaped or in a class of a few.
+pub const PATTERN_MAX: usize = 8 << 10;
+
+/// Whether `pattern` fits all of `text`. One that is too long fits nothing.
 pub fn fits(pattern: &[u8], text: &[u8]) -> bool {
+    if pattern.len() > PATTERN_MAX {
+        return false;
+    }
     let (mut p, mut t) = (0, 0);
     // Where the last star is, and how much of the text it takes.
     let mut star: Option<(usize, usize)> = None;

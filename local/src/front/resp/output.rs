@@ -8,6 +8,8 @@ use std::io::{self, IoSlice, Write};
 
 /// Values of at least so many bytes are sent from where they are: below, a copy costs less than a piece of its own.
 const SHARED_MIN: usize = 16 << 10;
+/// The most memory that is kept for the next connection that has something to say.
+const SPARE_MAX: usize = 1 << 20;
 /// Pieces in one write.
 const PIECES: usize = 64;
 
@@ -134,7 +136,8 @@ impl Output {
     pub fn give_back(&mut self, spare: &mut Vec<u8>) {
         if self.is_empty() {
             let tail = std::mem::take(&mut self.tail);
-            if tail.capacity() > spare.capacity() {
+            // One that was large once is not everybody's for ever.
+            if tail.capacity() > spare.capacity() && tail.capacity() <= SPARE_MAX {
                 *spare = tail;
             }
         }

@@ -25,11 +25,14 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(call: &Call<'_>, pattern: Bytes) -> Self {
+    fn new(call: &Call<'_>, pattern: Bytes) -> std::result::Result<Self, Reply> {
+        if pattern.len() > glob::PATTERN_MAX {
+            return Err(Reply::error("ERR the pattern is too long"));
+        }
         let mut prefix = glob::prefix(&pattern);
         prefix.truncate(KEY_BYTES_MAX);
         let namespace = call.client.namespace.clone();
-        Self { namespace, prefix: prefix.into(), pattern, local: call.client.local_view }
+        Ok(Self { namespace, prefix: prefix.into(), pattern, local: call.client.local_view })
     }
 
     /// A page: the keys that fit, and after which to go on; `None` = that was the end.
@@ -55,7 +58,7 @@ impl Walk {
 /// KEYS pattern
 pub const KEYS: Run = Run::Only(|call| {
     call.started()?;
-    let walk = Walk::new(call, call.args.bytes(1));
+    let walk = Walk::new(call, call.args.bytes(1))?;
     let door = call.door.clone();
     Ok(Done::later(async move { replied(all(&door, &walk).await) }))
 });
@@ -99,7 +102,7 @@ pub const SCAN: Run = Run::Only(|call| {
         }
     }
     let after = if cursor == 0 { None } else { Some(call.door.cursors.find(cursor).ok_or_else(lost)?) };
-    let walk = Walk::new(call, pattern);
+    let walk = Walk::new(call, pattern)?;
     let door = call.door.clone();
     Ok(Done::later(async move { replied(some(&door, &walk, after, limit, strings).await) }))
 });
@@ -131,7 +134,7 @@ async fn some(
 /// DBSIZE
 pub const DBSIZE: Run = Run::Only(|call| {
     call.started()?;
-    let walk = Walk::new(call, Bytes::from_static(b"*"));
+    let walk = Walk::new(call, Bytes::from_static(b"*"))?;
     let door = call.door.clone();
     Ok(Done::later(async move { replied(count(&door, &walk).await) }))
 });
@@ -151,7 +154,7 @@ async fn count(door: &Arc<Door>, walk: &Walk) -> Result<Reply> {
 /// RANDOMKEY
 pub const RANDOMKEY: Run = Run::Only(|call| {
     call.started()?;
-    let walk = Walk::new(call, Bytes::from_static(b"*"));
+    let walk = Walk::new(call, Bytes::from_static(b"*"))?;
     let door = call.door.clone();
     Ok(Done::later(async move { replied(any(&door, &walk).await) }))
 });
