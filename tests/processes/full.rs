@@ -42,13 +42,23 @@ impl Small {
         stat.f_bavail * stat.f_frsize
     }
 
-    /// Takes up all but about `leave` bytes.
+    /// Takes up all but about `leave` bytes, in a file that grows if it is there.
     fn fill(&self, file: &str, leave: u64) -> PathBuf {
         let path = self.dir.path().join(file);
-        let mut filler = File::create(&path).expect("created");
+        let mut filler = File::options().create(true).append(true).open(&path).expect("opened");
         let piece = vec![1; 64 << 10];
         while self.free() > leave && filler.write_all(&piece).is_ok() {}
         path
+    }
+
+    /// Takes up what a start, a sweep or a checkpoint gives up, until `node` says that the disk is full.
+    async fn stays_full(&self, file: &str, leave: u64, node: &Client) -> PathBuf {
+        let full = async || {
+            self.fill(file, leave);
+            space(node).await.starts_with("low: SETs")
+        };
+        until("it says so", full).await;
+        self.dir.path().join(file)
     }
 
     fn global(&self, engine: &str) -> Daemon {
@@ -157,15 +167,14 @@ async fn a_disk_that_fills_up(engine: &str, leave: u64) {
     all_are_there(&node, &stored).await;
     deletes_go_on(&node, &mut stored).await;
     // What the start gave up for its journal is taken, too: again, with nothing to give up any more.
-    let more = small.fill("more", leave);
-    until("it says so", async || space(&node).await.starts_with("low: SETs")).await;
+    small.stays_full("more", leave, &node).await;
     assert_eq!(set(&node, 1 << 40).await.expect_err("full").kind(), Kind::Exhausted);
     global.kill();
     let global = small.global(engine);
     let node = client(&global.at);
     all_are_there(&node, &stored).await;
     deletes_go_on(&node, &mut stored).await;
-    until("it says so", async || space(&node).await.starts_with("low: SETs")).await;
+    let more = small.stays_full("more", leave, &node).await;
 
     std::fs::remove_file(rest).expect("removed");
     std::fs::remove_file(more).expect("removed");

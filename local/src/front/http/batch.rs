@@ -68,7 +68,10 @@ pub(super) async fn batch<S: Store>(desk: &Desk<S>, request: Request) -> Answere
     let (parts, body) = request.into_parts();
     need_type(&parts.headers, "application/json")?;
     let mut body = Arriving::new(body, parts.version, BYTES_MAX as u64, desk.idle)?;
-    let (text, _) = body.gather(BYTES_MAX).await?;
+    let late = |_| {
+        Error::unavailable(format!("the batch was not whole within `{:?}`: send all of it", desk.handler))
+    };
+    let (text, _) = tokio::time::timeout(desk.handler, body.gather(BYTES_MAX)).await.map_err(late)??;
     let steps = read(&text)?;
     let mut results = Vec::with_capacity(steps.len());
     let mut room = BYTES_MAX as u64;

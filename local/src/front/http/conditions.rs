@@ -38,15 +38,16 @@ impl Tags {
 
     /// The tags in all fields `name`; `weak`: a weak tag counts as its strong one.
     fn read(headers: &HeaderMap, name: HeaderName, weak: bool) -> Option<Self> {
-        let mut fields = headers.get_all(name).iter().peekable();
-        fields.peek()?;
+        let fields = headers.get_all(name);
+        fields.iter().next()?;
+        // Only as the whole field: within the quotes of a tag it is a part of the tag.
+        if fields.iter().any(|field| field.as_bytes().trim_ascii() == b"*") {
+            return Some(Self::Any);
+        }
         let mut hashes = Vec::new();
         // A tag with a comma is cut in two, none of which is a hash in quotes.
-        for part in fields.flat_map(|field| field.as_bytes().split(|b| *b == b',')) {
+        for part in fields.iter().flat_map(|field| field.as_bytes().split(|b| *b == b',')) {
             let part = part.trim_ascii();
-            if part == b"*" {
-                return Some(Self::Any);
-            }
             let strong = part.strip_prefix(b"W/").filter(|_| weak).unwrap_or(part);
             hashes.extend(hash_of(strong));
         }
@@ -228,6 +229,8 @@ mod tests {
             (None, Some(&*weak), Verdict::NotModified, Verdict::Go),
             (None, Some(&*o), Verdict::Go, Verdict::Go),
             (None, Some("nonsense"), Verdict::Go, Verdict::Go),
+            (None, Some("\"a,*,b\""), Verdict::Go, Verdict::Go),
+            (Some("\"a,*,b\""), None, Verdict::Failed, Verdict::Failed),
             (Some(&*o), Some(&*m), Verdict::Failed, Verdict::Failed),
             (Some(&*m), Some(&*m), Verdict::NotModified, Verdict::Failed),
         ];

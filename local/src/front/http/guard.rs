@@ -78,7 +78,10 @@ pub fn check<B>(request: &Request<B>, hosts: &Hosts, header_bytes: usize) -> Res
         ));
     }
     let foreign = |origin: &[u8]| origin.strip_prefix(b"http://") != Some(host.as_bytes());
-    if headers.get_all(ORIGIN).iter().any(|origin| foreign(origin.as_bytes())) {
+    let by_origin = headers.get_all(ORIGIN).iter().any(|origin| foreign(origin.as_bytes()));
+    // An image or script of a page says no origin, but browsers say where it comes from; programs say neither.
+    let crossed = |site: &[u8]| site != b"same-origin" && site != b"none";
+    if by_origin || headers.get_all("sec-fetch-site").iter().any(|site| crossed(site.as_bytes())) {
         return Err(Problem::new(
             StatusCode::FORBIDDEN,
             Slug::Origin,
@@ -162,6 +165,13 @@ mod tests {
         assert_eq!(judged("http://localhost/", &[]), None, "HTTP/2 needs no header");
         assert_eq!(judged("http://localhost/", &[("host", "evil.example")]), Some(421));
         assert_eq!(judged("http://evil.example/", &[("host", "localhost")]), Some(421));
+    }
+
+    #[test]
+    fn what_a_page_of_another_origin_loads_without_saying_its_origin_is_refused() {
+        let of = |site| judged("/", &[("host", "localhost:5"), ("sec-fetch-site", site)]);
+        assert!(["same-origin", "none"].iter().all(|site| of(site).is_none()));
+        assert!(["cross-site", "same-site", ""].iter().all(|site| of(site) == Some(403)));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::commands::Later;
 use super::door::Door;
 use super::output::Output;
 use super::parse::{Limits, Parser};
-use super::peers::Peer;
+use super::peers::{PUSHES_MAX, Peer};
 use super::reply::{Reply, Version};
 use super::table::Class;
 use bytes::Bytes;
@@ -321,7 +321,12 @@ impl Connection {
             return true;
         }
         reply.write(&mut self.output, self.client.version);
-        self.output.len() <= UNREAD_MAX
+        if !self.slots.is_empty() {
+            // What is outstanding may have been read before the change: it is told again behind that, so that the
+            // client keeps nothing old that came after the first telling.
+            self.slots.push_back(Slot { reply: Some(reply.clone()), muted: false });
+        }
+        self.output.len() <= UNREAD_MAX && self.slots.len() <= SLOTS_MAX + PUSHES_MAX
     }
 
     /// Whether next to nothing moved for `patience` although something should: a command that does not come wholly, or
