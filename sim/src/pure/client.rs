@@ -272,8 +272,10 @@ impl World {
         if self.rng.chance(500) {
             current.calls.iter().for_each(|gone| gone.set(true));
         }
-        if self.rng.chance(500) {
-            self.clients[c].home = self.rng.below(self.homes());
+        // A twin that is gone for good does not come back to answer.
+        let homes = self.homes();
+        if self.rng.chance(500) || self.clients[c].home >= homes {
+            self.clients[c].home = self.rng.below(homes);
         }
         self.attempt(c);
     }

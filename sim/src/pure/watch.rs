@@ -195,7 +195,9 @@ impl World {
     }
 
     fn batch(&mut self, reader: &Reader) -> (Seen, Room) {
-        let events = self.rng.between(1, 3) as usize;
+        let few = self.rng.between(1, 3) as usize;
+        // In the end everybody reads all that there is.
+        let events = if self.is_closing() { 1_000 } else { few };
         (Seen { events: Vec::new(), through: reader.through }, Room { events, bytes: 1 << 20 })
     }
 
