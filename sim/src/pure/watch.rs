@@ -247,6 +247,7 @@ impl World {
         }
         let connection = self.watchers[w].connection;
         let pause = self.rng.between(1, 30) * MS;
+        let pause = if self.is_closing() { MS } else { pause };
         self.watcher_event(w, pause, Event::Look(connection));
     }
 
