@@ -385,3 +385,7 @@ fn begin(
         }
     }
 }
+
+#[cfg(test)]
+#[path = "event_loop_tests.rs"]
+mod tests;

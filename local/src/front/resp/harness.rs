@@ -18,6 +18,7 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 use tokio::runtime::Runtime;
 
 /// A node that never reaches its Global, and its door.
@@ -69,7 +70,8 @@ impl Harness {
     pub fn new(config: RespConfig, started: bool) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let sys = Sys { net: Arc::new(MemoryNet::default()), ..Sys::real() };
-        let settings = LocalConfig::new(Address::Memory("nowhere".into()));
+        let deadline = Duration::from_millis(500);
+        let settings = LocalConfig { deadline, ..LocalConfig::new(Address::Memory("nowhere".into())) };
         let local = runtime.block_on(Local::start(sys.clone(), settings)).expect("it needs no Global");
         let door = Door::new(&sys, &Tasks::new(), local.node().clone(), config);
         door.pretend_started(started);

@@ -193,3 +193,17 @@ async fn any(door: &Door, walk: &Walk) -> Result<Reply> {
 pub fn count_of(call: &Call<'_>, at: usize) -> Answered<usize> {
     usize::try_from(call.number(at)?).map_err(|_| NOT_INTEGER)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::{Context, Waker};
+
+    #[test]
+    fn a_walk_lets_the_others_have_a_turn_and_goes_on() {
+        let mut turn = std::pin::pin!(let_others());
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(turn.as_mut().poll(&mut context).is_pending());
+        assert!(turn.as_mut().poll(&mut context).is_ready());
+    }
+}
