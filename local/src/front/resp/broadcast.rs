@@ -9,9 +9,10 @@ use super::peers::Peer;
 use super::reply::Reply;
 use bytes::Bytes;
 use dstore_proto::store::Store;
-use dstore_proto::watch::WatchQuery;
+use dstore_proto::watch::{Event, Happened, WatchQuery};
 use dstore_shared::limits::KEY_BYTES_MAX;
-use dstore_shared::{Namespace, Result};
+use dstore_shared::{Name, Namespace, Result};
+use dstore_sys::tasks::Tasks;
 use futures_util::StreamExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,29 +23,63 @@ const PREFIXES_MAX: usize = 16;
 /// The pause before a watch begins anew.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// The client is told of the changes of names with these prefixes; none = of all.
-pub fn begin(call: &Call<'_>, mut prefixes: Vec<Bytes>) -> Answered<()> {
-    if prefixes.is_empty() {
+/// The watches of one client; they end with it.
+#[derive(Debug)]
+pub struct Watches {
+    tasks: Tasks,
+    prefixes: Vec<Bytes>,
+}
+
+impl Watches {
+    /// The prefixes that are watched.
+    pub fn prefixes(&self) -> &[Bytes] {
+        &self.prefixes
+    }
+}
+
+impl Drop for Watches {
+    fn drop(&mut self) {
+        self.tasks.cancel();
+    }
+}
+
+/// The prefixes that are to be watched from now on; without any all names are.
+///
+/// # Errors
+/// If there are too many, or two overlap.
+pub fn check(call: &Call<'_>, mut prefixes: Vec<Bytes>) -> Answered<Vec<Bytes>> {
+    let known = call.client.watches.as_ref().map_or(&[][..], Watches::prefixes);
+    if prefixes.is_empty() && !known.iter().any(Bytes::is_empty) {
         prefixes.push(Bytes::new());
     }
-    if prefixes.len() > PREFIXES_MAX || prefixes.iter().any(|prefix| prefix.len() > KEY_BYTES_MAX) {
+    let many = prefixes.len() + known.len() > PREFIXES_MAX;
+    if many || prefixes.iter().any(|prefix| prefix.len() > KEY_BYTES_MAX) {
         return Err(Reply::err(format!("at most {PREFIXES_MAX} prefixes of {KEY_BYTES_MAX} bytes")));
     }
     for (at, prefix) in prefixes.iter().enumerate() {
-        if let Some(other) = prefixes[..at].iter().find(|o| o.starts_with(prefix) || prefix.starts_with(o)) {
-            let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let overlaps = |other: &&Bytes| other.starts_with(prefix) || prefix.starts_with(other);
+        let existing = known.iter().find(overlaps).map(|other| ("an existing", other));
+        let provided = || prefixes[..at].iter().find(overlaps).map(|other| ("another provided", other));
+        if let Some((which, other)) = existing.or_else(provided) {
+            let (one, other) = (String::from_utf8_lossy(prefix), String::from_utf8_lossy(other));
+            let (one, other) = if which == "an existing" { (one, other) } else { (other, one) };
             return Err(Reply::err(format!(
-                "Prefix '{}' overlaps with another provided prefix '{}'. Prefixes for a single client must not overlap.",
-                shown(other),
-                shown(prefix)
+                "Prefix '{one}' overlaps with {which} prefix '{other}'. Prefixes for a single client must not overlap."
             )));
         }
     }
+    Ok(prefixes)
+}
+
+/// The client is told of the changes of names with these prefixes, which were checked, too.
+pub fn begin(call: &mut Call<'_>, prefixes: Vec<Bytes>) {
+    let none = || Watches { tasks: call.door.tasks.child(), prefixes: Vec::new() };
+    let watches = call.client.watches.get_or_insert_with(none);
     for prefix in prefixes {
         let (door, peer, namespace) = (call.door.clone(), call.peer.clone(), call.client.namespace.clone());
-        call.door.tasks.spawn("resp broadcast", async move { follow(&door, &peer, namespace, prefix).await });
+        watches.prefixes.push(prefix.clone());
+        watches.tasks.spawn("resp broadcast", async move { follow(&door, &peer, namespace, prefix).await });
     }
-    Ok(())
 }
 
 fn is_wanted(door: &Door, peer: &Peer) -> bool {
@@ -57,7 +92,9 @@ async fn follow(door: &Door, peer: &Arc<Peer>, namespace: Namespace, prefix: Byt
             tracing::debug!(client = peer.id, error = %e, "a broadcast watch ended");
         }
         if is_wanted(door, peer) {
-            door.tracking.tell(peer, Reply::Nil);
+            // What this client wrote may have been among what was missed.
+            door.tracking.forget_written(peer.id);
+            door.tracking.tell(peer.id, Reply::Nil);
         }
         tokio::time::sleep(door.rng.jitter(PAUSE)).await;
     }
@@ -68,14 +105,24 @@ async fn watch(door: &Door, peer: &Arc<Peer>, namespace: &Namespace, prefix: &By
         WatchQuery { namespace: namespace.clone(), prefix: prefix.clone(), after: None, history: None };
     let mut watching = door.node.watch(query).await?;
     while let Some(seen) = watching.batches.next().await {
-        let keys: Vec<Reply> =
-            seen?.events.into_iter().map(|event| Reply::Bulk(event.key.into_bytes())).collect();
+        let seen = seen?;
         if !is_wanted(door, peer) {
             return Ok(());
         }
+        let others = seen.events.into_iter().filter(|event| !is_echo(door, peer, namespace, event));
+        let keys: Vec<Reply> = others.map(|event| Reply::Bulk(event.key.into_bytes())).collect();
         if !keys.is_empty() {
-            door.tracking.tell(peer, Reply::Array(keys));
+            door.tracking.tell(peer.id, Reply::Array(keys));
         }
     }
     Ok(())
+}
+
+/// Whether it is what a client with NOLOOP did itself.
+fn is_echo(door: &Door, peer: &Peer, namespace: &Namespace, event: &Event) -> bool {
+    let now = match event.happened {
+        Happened::Bound(entry) => Some(entry.hash),
+        Happened::Unbound(_) => None,
+    };
+    door.tracking.is_echo(peer.id, &Name::new(namespace, &event.key), now)
 }

@@ -1,5 +1,6 @@
 //! Owns what a connection remembers between commands: protocol, namespace, MULTI, tracking.
 
+use super::broadcast::Watches;
 use super::parse::Kept;
 use super::reply::Version;
 use super::table::Spec;
@@ -82,6 +83,8 @@ pub struct Client {
     pub watched: Arc<Mutex<Vec<Guard>>>,
     /// How it is told of invalidations.
     pub tracking: TrackingMode,
+    /// What is watched for it, with BCAST.
+    pub watches: Option<Watches>,
     /// The channels that it listens to.
     pub channels: Vec<bytes::Bytes>,
     /// KEYS and the like tell of what this Local holds.
@@ -103,6 +106,7 @@ impl Client {
             multi: None,
             watched: Arc::default(),
             tracking: TrackingMode::default(),
+            watches: None,
             channels: Vec::new(),
             local_view: false,
             closing: false,
@@ -118,6 +122,11 @@ impl Client {
         self.prefix.clear();
         self.prefix.extend_from_slice(namespace.as_bytes());
         self.prefix.push(0);
+    }
+
+    /// It is told of invalidations no more.
+    pub fn end_tracking(&mut self) {
+        (self.tracking, self.watches) = (TrackingMode::default(), None);
     }
 
     /// Whether a GET may be answered without looking at anything of the client.

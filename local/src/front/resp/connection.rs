@@ -6,7 +6,8 @@
 //! ```
 //! Invariants: replies leave in the order of their commands. What reads runs beside what reads; a plain SET beside SETs
 //! of other names; anything else by itself: so whoever sees a command's change sees those of the commands before it.
-//! While [`SLOTS_MAX`] replies are outstanding or [`OUTPUT_HIGH`] bytes unsent, nothing is read.
+//! While [`SLOTS_MAX`] replies are outstanding, [`HELD_HIGH`] bytes under way or [`OUTPUT_HIGH`] unsent, nothing is
+//! read. What is held is counted at the door, for all connections: see [`Connection::reserves`].
 
 use super::client::Client;
 use super::commands::Later;
@@ -15,11 +16,11 @@ use super::output::Output;
 use super::parse::{Limits, Parser};
 use super::peers::{PUSHES_MAX, Peer};
 use super::reply::{Reply, Version};
+use super::slots::Slots;
 use super::table::Class;
 use bytes::Bytes;
 use dstore_shared::Moment;
 use dstore_sys::ready::Stream;
-use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,6 +30,8 @@ use std::time::Duration;
 pub const SLOTS_MAX: usize = 128;
 /// Unsent bytes above which nothing more is run.
 pub const OUTPUT_HIGH: usize = 1 << 20;
+/// Bytes held by commands under way, and by replies that wait for those before them, above which nothing more is run.
+pub const HELD_HIGH: usize = 8 << 20;
 /// Unsent bytes of a client that is told things and does not read them: it is disconnected.
 const UNREAD_MAX: usize = 8 << 20;
 /// Bytes a second, on average, below which a client that owes or is owed something is given up.
@@ -47,15 +50,6 @@ pub enum Fate {
     Again,
     /// It is over.
     Gone,
-}
-
-/// A reply that is not sent yet.
-#[derive(Debug)]
-pub(super) struct Slot {
-    /// `None`: it is waited for.
-    pub(super) reply: Option<Reply>,
-    /// The client did not want it.
-    pub(super) muted: bool,
 }
 
 /// What a loop lends its connections.
@@ -91,10 +85,7 @@ pub struct Connection {
     /// The command at the beginning of the input was read, and may not run yet.
     pub(super) parked: Option<(usize, usize)>,
     pub(super) output: Output,
-    pub(super) slots: VecDeque<Slot>,
-    /// The number of the first slot.
-    pub(super) first: u64,
-    pub(super) running: usize,
+    pub(super) slots: Slots,
     /// Of what runs.
     pub(super) class: Class,
     /// The keys that are being bound, with their slots.
@@ -126,9 +117,7 @@ impl Connection {
             input: Vec::new(),
             parked: None,
             output: Output::default(),
-            slots: VecDeque::new(),
-            first: 0,
-            running: 0,
+            slots: Slots::default(),
             class: Class::Alone,
             binding: Vec::new(),
             readable: true,
@@ -175,12 +164,12 @@ impl Connection {
             if !self.input.is_empty() || self.parked.is_some() {
                 self.run_input(lent);
             }
-            let blocked = self.is_blocked();
+            let blocked = self.is_blocked(lent.door);
             if self.closing || blocked || !self.readable {
                 match self.send() {
                     Err(_) => return Fate::Gone,
                     // What was blocked by unsent bytes alone goes on.
-                    Ok(true) if blocked && !self.is_blocked() && !self.closing => continue,
+                    Ok(true) if blocked && !self.is_blocked(lent.door) && !self.closing => continue,
                     Ok(_) => return self.fate(),
                 }
             }
@@ -218,12 +207,19 @@ impl Connection {
     }
 
     fn fate(&self) -> Fate {
-        let over = (self.closing || self.ended) && self.running == 0 && self.slots.is_empty();
+        let over = (self.closing || self.ended) && self.slots.is_empty();
         if over && self.output.is_empty() && self.parked.is_none() { Fate::Gone } else { Fate::Waits }
     }
 
-    pub(super) fn is_blocked(&self) -> bool {
-        self.parked.is_some() || self.slots.len() >= SLOTS_MAX || self.output.len() >= OUTPUT_HIGH
+    /// Whether nothing more is run until something is done or sent. When memory gets scarce at the door, a connection
+    /// has one command of some size under way.
+    pub(super) fn is_blocked(&self, door: &Door) -> bool {
+        let held = self.slots.held();
+        self.parked.is_some()
+            || self.slots.len() >= SLOTS_MAX
+            || self.output.len() >= OUTPUT_HIGH
+            || held >= HELD_HIGH
+            || (held >= INPUT_FREE && door.is_scarce())
     }
 
     fn send(&mut self) -> io::Result<bool> {
@@ -278,7 +274,9 @@ impl Connection {
 
     /// Takes room for what it holds now instead of what it held before. `false`: there is none.
     fn reserves(&mut self, door: &Door) -> bool {
-        let held = self.input.capacity() + self.parser.held() + self.output.own_len();
+        let input = self.input.capacity() + self.parser.held();
+        let queued = self.client.multi.as_ref().map_or(0, |multi| multi.bytes);
+        let held = input + queued + self.slots.held() + self.output.own_len();
         let wanted = held.saturating_sub(INPUT_FREE);
         let fits = wanted == self.reserved || door.reserve(self.reserved, wanted);
         if fits {
@@ -299,17 +297,14 @@ impl Connection {
 
     /// A future of a slot is done.
     pub fn completed(&mut self, number: u64, reply: Reply) {
-        let at = number.wrapping_sub(self.first) as usize;
-        let Some(slot) = self.slots.get_mut(at).filter(|slot| slot.reply.is_none()) else { return };
-        slot.reply = Some(reply);
-        self.running -= 1;
+        if !self.slots.complete(number, reply) {
+            return;
+        }
         self.binding.retain(|(slot, _)| *slot != number);
-        while let Some(Slot { reply: Some(reply), muted }) = self.slots.front() {
-            if !muted {
+        while let Some((reply, wanted)) = self.slots.leave() {
+            if wanted {
                 reply.write(&mut self.output, self.client.version);
             }
-            self.slots.pop_front();
-            self.first += 1;
         }
     }
 
@@ -324,7 +319,7 @@ impl Connection {
         if !self.slots.is_empty() {
             // What is outstanding may have been read before the change: it is told again behind that, so that the
             // client keeps nothing old that came after the first telling.
-            self.slots.push_back(Slot { reply: Some(reply.clone()), muted: false });
+            self.slots.put_once(reply);
         }
         self.output.len() <= UNREAD_MAX && self.slots.len() <= SLOTS_MAX + PUSHES_MAX
     }
@@ -333,7 +328,7 @@ impl Connection {
     /// bytes that are not taken. A byte now and then is not enough.
     pub fn is_stuck(&mut self, now: Moment, patience: Duration) -> bool {
         let partial = self.parser.is_within() || !self.input.is_empty();
-        let should = !self.output.is_empty() || (partial && self.running == 0);
+        let should = !self.output.is_empty() || (partial && self.slots.running() == 0);
         match self.stuck {
             Some((since, moved)) if should => {
                 let long = now.since(since) >= patience;
@@ -357,3 +352,7 @@ impl Connection {
         door.peers.leave(&self.peer);
     }
 }
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

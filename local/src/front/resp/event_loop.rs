@@ -6,6 +6,9 @@
 //! Invariants: a connection belongs to one loop from its first byte to its last; a future is polled by its connection's
 //! loop, so its reply needs no other thread. The loop waits for nothing but readiness. It must never hold a lock over
 //! more than a few words.
+//!
+//! A panic is a mistake of ours, and must take no more with it than it must: the loop says so, closes its connections,
+//! tells every client that tracks keys to forget them, and goes on. Nothing else is shared with what was unwound.
 
 use super::commands::Later;
 use super::connection::{Connection, Fate, Lent};
@@ -16,6 +19,7 @@ use dstore_shared::Moment;
 use dstore_sys::ready::{Acceptor, Poller, Stream};
 use slab::Slab;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
@@ -29,8 +33,10 @@ const ACCEPTORS: usize = usize::MAX / 2;
 const ACCEPTS_MAX: usize = 1024;
 /// How often is looked for connections that are stuck.
 const SWEEP: Duration = Duration::from_secs(2);
-/// How long an acceptor rests that found the process out of descriptors.
+/// How long acceptors rest when the process was found out of descriptors, and a loop after a panic.
 const REST: Duration = Duration::from_millis(100);
+/// Within which that is said once.
+const SAID: Duration = Duration::from_secs(10);
 /// Passed to a client for which there is no room.
 const FULL: &[u8] = b"-ERR max number of clients reached\r\n";
 
@@ -58,12 +64,17 @@ pub struct EventLoop {
     running: Slab<Running>,
     numbers: u64,
     again: Vec<usize>,
+    letters: Vec<Letter>,
     /// Acceptors that may have more.
     waiting: Vec<usize>,
+    /// Those that the process had no descriptor for.
+    resting: Vec<usize>,
+    rested: Moment,
+    said: Option<Moment>,
+    swept: Moment,
     scratch: Vec<u8>,
     spare: Vec<u8>,
     packed: Vec<u8>,
-    stopping: bool,
 }
 
 impl std::fmt::Debug for EventLoop {
@@ -91,11 +102,15 @@ impl EventLoop {
             running: Slab::new(),
             numbers: 0,
             again: Vec::new(),
+            letters: Vec::new(),
             waiting: Vec::new(),
+            resting: Vec::new(),
+            rested: Moment::ZERO,
+            said: None,
+            swept: door.clock.now(),
             scratch: vec![0; READ_BYTES],
             spare: Vec::new(),
             packed: Vec::new(),
-            stopping: false,
         })
     }
 
@@ -118,25 +133,40 @@ impl EventLoop {
 
     /// Runs until it is told to stop.
     pub fn run(mut self) {
-        let (mut ready, mut letters) = (Vec::new(), Vec::new());
-        let mut swept = self.door.clock.now();
-        while !self.stopping {
-            let limit = match () {
-                () if !self.again.is_empty() => Duration::ZERO,
-                () if !self.waiting.is_empty() => REST,
-                () => SWEEP,
-            };
-            match self.poller.wait(Some(limit)) {
+        while catch_unwind(AssertUnwindSafe(|| self.serve())).is_err() {
+            self.door.stats.panics.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(
+                "a thread of the RESP door panicked: its connections are closed, it goes on: report this"
+            );
+            self.begin_anew();
+            std::thread::sleep(REST);
+        }
+        self.close();
+    }
+
+    /// What was unwound may have left anything half done: nothing of it is used again.
+    fn begin_anew(&mut self) {
+        while catch_unwind(AssertUnwindSafe(|| self.close())).is_err() {}
+        self.running = Slab::new();
+        (self.again, self.letters) = (Vec::new(), Vec::new());
+        // What was told meanwhile may be lost.
+        self.waiting = (0..self.acceptors.len()).collect();
+        self.resting = Vec::new();
+        self.door.tracking.all_gone();
+    }
+
+    fn serve(&mut self) {
+        let mut ready = Vec::new();
+        while !self.mailbox.is_stopped() {
+            match self.poller.wait(Some(self.wait_max())) {
                 Ok(told) => ready.extend(told),
                 Err(e) => {
                     tracing::error!(error = %e, "the RESP door cannot wait for its clients: closing it");
-                    break;
+                    return;
                 }
             }
             let now = self.door.clock.now();
-            for acceptor in std::mem::take(&mut self.waiting) {
-                self.take_from(acceptor, now);
-            }
+            self.go_on_taking(now);
             for event in ready.drain(..) {
                 if event.token >= ACCEPTORS {
                     self.take_from(event.token - ACCEPTORS, now);
@@ -145,25 +175,48 @@ impl EventLoop {
                     self.turn_of(event.token, now);
                 }
             }
+            let mut letters = std::mem::take(&mut self.letters);
             self.mailbox.take(&mut letters);
             letters.drain(..).for_each(|letter| self.read_letter(letter, now));
+            self.letters = letters;
             let again = std::mem::take(&mut self.again);
             again.into_iter().for_each(|token| self.turn_of(token, now));
-            if now.since(swept) >= SWEEP {
-                swept = now;
+            if now.since(self.swept) >= SWEEP {
+                self.swept = now;
                 self.sweep(now);
             }
         }
-        self.close();
     }
 
+    fn wait_max(&self) -> Duration {
+        match () {
+            () if !self.again.is_empty() || !self.waiting.is_empty() => Duration::ZERO,
+            () if !self.resting.is_empty() => REST,
+            () => SWEEP,
+        }
+    }
+
+    /// Closes one after another, so that one that panics is closed too.
     fn close(&mut self) {
-        for (_, mut connection) in std::mem::take(&mut self.connections) {
+        while let Some(token) = self.connections.iter().next().map(|(token, _)| token) {
+            let mut connection = self.connections.remove(token);
             connection.leave(&self.door);
         }
     }
 
+    fn go_on_taking(&mut self, now: Moment) {
+        if now >= self.rested {
+            self.waiting.append(&mut self.resting);
+        }
+        for acceptor in std::mem::take(&mut self.waiting) {
+            self.take_from(acceptor, now);
+        }
+    }
+
     fn take_from(&mut self, acceptor: usize, now: Moment) {
+        if self.resting.contains(&acceptor) {
+            return;
+        }
         for _ in 0..ACCEPTS_MAX {
             let Some(taken) = self.acceptors.get(acceptor).map(Acceptor::accept) else { return };
             match taken {
@@ -178,16 +231,23 @@ impl EventLoop {
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(e) => {
-                    tracing::warn!(error = %e, "a RESP connection cannot be taken");
-                    break;
-                }
+                Err(e) => return self.rest(acceptor, &e, now),
             }
         }
         // There may be more: an edge does not tell again.
         if !self.waiting.contains(&acceptor) {
             self.waiting.push(acceptor);
         }
+    }
+
+    /// Asks the acceptor again later, however often somebody comes until then.
+    fn rest(&mut self, acceptor: usize, why: &io::Error, now: Moment) {
+        if self.said.is_none_or(|said| now.since(said) >= SAID) {
+            self.said = Some(now);
+            tracing::warn!(error = %why, "RESP connections cannot be taken: raise the limit of descriptors");
+        }
+        self.resting.push(acceptor);
+        self.rested = now + REST;
     }
 
     fn welcome(&mut self, mut stream: Stream, now: Moment) {
@@ -225,7 +285,6 @@ impl EventLoop {
                     self.end(peer.token);
                 }
             }
-            Letter::Stop => self.stopping = true,
         }
     }
 
@@ -326,3 +385,7 @@ fn begin(
         }
     }
 }
+
+#[cfg(test)]
+#[path = "event_loop_tests.rs"]
+mod tests;

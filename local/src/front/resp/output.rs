@@ -8,6 +8,10 @@ use std::io::{self, IoSlice, Write};
 
 /// Values of at least so many bytes are sent from where they are: below, a copy costs less than a piece of its own.
 const SHARED_MIN: usize = 16 << 10;
+/// When so much is held already, smaller values are not copied either ...
+const COPIED_MAX: usize = 1 << 20;
+/// ... unless they are smaller than what a piece costs.
+const PIECE_MIN: usize = 256;
 /// The most memory that is kept for the next connection that has something to say.
 const SPARE_MAX: usize = 1 << 20;
 /// Pieces in one write.
@@ -38,12 +42,16 @@ impl Output {
     /// Puts a value.
     #[inline]
     pub fn put_shared(&mut self, bytes: &Bytes) {
-        if bytes.len() < SHARED_MIN {
+        let min =
+            if self.queued - self.shared + self.tail.len() < COPIED_MAX { SHARED_MIN } else { PIECE_MIN };
+        if bytes.len() < min {
             return self.put(bytes);
         }
         self.seal();
-        self.shared += bytes.len();
-        self.push(bytes.clone(), true);
+        // What nobody else has is ours from now on: whoever gives it drops it.
+        let shared = !bytes.is_unique();
+        self.shared += if shared { bytes.len() } else { 0 };
+        self.push(bytes.clone(), shared);
     }
 
     fn seal(&mut self) {
@@ -66,7 +74,7 @@ impl Output {
 
     /// Bytes of memory that it holds by itself.
     pub fn own_len(&self) -> usize {
-        self.queued - self.shared + self.tail.capacity()
+        self.queued - self.shared + self.tail.capacity() + self.queue.len() * size_of::<(Bytes, bool)>()
     }
 
     /// Whether all is sent.
@@ -202,6 +210,27 @@ mod tests {
             assert!(to.0 == wanted && out.is_empty(), "{step}");
             assert_eq!(out.queued + out.sent, 0);
         }
+    }
+
+    #[test]
+    fn many_small_values_are_copied_up_to_a_bound_and_then_shared() {
+        let value = Bytes::from(vec![1; SHARED_MIN - 1]);
+        let mut out = Output::default();
+        for _ in 0..10_000 {
+            out.put_shared(&value);
+        }
+        assert_eq!(out.len(), 10_000 * value.len());
+        assert!(out.own_len() < 4 << 20, "`{}` bytes are held for values that others have", out.own_len());
+    }
+
+    #[test]
+    fn what_nobody_else_has_is_counted_as_held() {
+        let mut out = Output::default();
+        out.put_shared(&Bytes::from(vec![1; 5 << 20]));
+        assert!((5 << 20..6 << 20).contains(&out.own_len()), "{}", out.own_len());
+        let mut all = Vec::new();
+        assert!(out.send(&mut all).expect("taken"));
+        assert_eq!((out.own_len(), all.len()), (0, 5 << 20));
     }
 
     #[test]

@@ -12,6 +12,8 @@ use bytes::Bytes;
 pub const LARGE: usize = 64 << 10;
 /// What a large argument reserves at first; then as much again as came.
 const RESERVE: usize = 1 << 20;
+/// What keeping an argument costs beside its bytes, roughly.
+pub const ARG_OVERHEAD: usize = 64;
 /// What every argument ends with.
 const END: &[u8; 2] = b"\r\n";
 /// Longest line of a length: a sign and 20 digits, with room.
@@ -99,6 +101,16 @@ enum Arg {
 struct Request {
     args: Vec<Arg>,
     own: Vec<Bytes>,
+    /// Bytes of those with memory of their own.
+    own_bytes: usize,
+}
+
+impl Request {
+    fn keep(&mut self, bytes: Bytes) -> Arg {
+        self.own_bytes += bytes.len();
+        self.own.push(bytes);
+        Arg::Own(self.own.len() - 1)
+    }
 }
 
 /// A large argument that is being gathered.
@@ -157,10 +169,11 @@ impl Parser {
         self.left > 0 || self.large.is_some()
     }
 
-    /// Bytes that it holds besides the input.
+    /// Bytes that it holds besides the input: of large arguments, and for the places of all of them.
     pub fn held(&self) -> usize {
-        let own: usize = self.request.own.iter().map(Bytes::len).sum();
-        own + self.large.as_ref().map_or(0, |large| large.bytes.capacity())
+        let Request { args, own, own_bytes } = &self.request;
+        let places = args.capacity() * size_of::<Arg>() + own.capacity() * ARG_OVERHEAD;
+        own_bytes + places + self.large.as_ref().map_or(0, |large| large.bytes.capacity())
     }
 
     /// Goes on reading. `input` begins where the last step left it: after the command, or after what was done with.
@@ -237,6 +250,7 @@ impl Parser {
         self.request.args.clear();
         if !self.request.own.is_empty() {
             self.request.own.clear();
+            self.request.own_bytes = 0;
         }
         (self.bulk, self.taken) = (None, 0);
     }
@@ -302,19 +316,18 @@ impl Parser {
             return Ok(None);
         }
         let bytes = self.large.take().map(|large| large.bytes).unwrap_or_default();
-        self.request.args.push(Arg::Own(self.request.own.len()));
-        self.request.own.push(bytes.into());
+        let arg = self.request.keep(bytes.into());
+        self.request.args.push(arg);
         (self.left, self.at) = (self.left - 1, 0);
         Ok(Some(used))
     }
 
     /// Gives the arguments so far memory of their own: their input goes.
     fn own_all(&mut self, input: &[u8]) {
-        for arg in &mut self.request.args {
-            if let Arg::Span(from, to) = *arg {
-                *arg = Arg::Own(self.request.own.len());
-                self.request.own.push(Bytes::copy_from_slice(&input[from..to]));
-            }
+        // Those before the last large one have it already.
+        for at in (0..self.request.args.len()).rev() {
+            let Arg::Span(from, to) = self.request.args[at] else { break };
+            self.request.args[at] = self.request.keep(Bytes::copy_from_slice(&input[from..to]));
         }
     }
 
@@ -337,8 +350,10 @@ impl Parser {
             return Err(Wrong::Count);
         }
         self.begin();
-        self.request.args.extend((0..words.len()).map(Arg::Own));
-        self.request.own = words;
+        for word in words {
+            let arg = self.request.keep(word);
+            self.request.args.push(arg);
+        }
         Ok(Step::Command { from: 0, end: end + 1 })
     }
 }
@@ -384,10 +399,19 @@ impl<'a> Args<'a> {
         self.get(at).eq_ignore_ascii_case(word.as_bytes())
     }
 
+    /// Bytes that it takes to keep all of them.
+    pub fn held(&self) -> usize {
+        self.from(0).map(|arg| arg.len() + ARG_OVERHEAD).sum()
+    }
+
     /// All of them, to keep.
     pub fn keep(&self) -> Kept {
-        let own: Vec<Bytes> = (0..self.len()).map(|at| self.bytes(at)).collect();
-        Kept(Request { args: (0..own.len()).map(Arg::Own).collect(), own })
+        let mut kept = Request::default();
+        for at in 0..self.len() {
+            let arg = kept.keep(self.bytes(at));
+            kept.args.push(arg);
+        }
+        Kept(kept)
     }
 }
 
@@ -403,7 +427,7 @@ impl Kept {
 
     /// How many bytes they have.
     pub fn bytes(&self) -> usize {
-        self.0.own.iter().map(|own| own.len() + 64).sum()
+        self.0.own_bytes + self.0.own.len() * ARG_OVERHEAD
     }
 }
 

@@ -8,6 +8,7 @@
 
 use super::commands::{failure, replied};
 use super::door::Door;
+use super::gathered::Gathered;
 use super::reply::Reply;
 use bytes::Bytes;
 use dstore_proto::IdSource;
@@ -77,7 +78,7 @@ impl Plan {
             return match door.node.stat(Target::Name(name.clone())).await {
                 Ok(stat) => {
                     tell(&[read(stat)], stat.and_then(|stat| stat.from.journal_ms).unwrap_or(0))
-                        .resolved(door)
+                        .resolved(&mut Gathered::new(door))
                         .await
                 }
                 Err(e) => failure(&e),
@@ -85,7 +86,7 @@ impl Plan {
         }
         let decided = apply(door, Transaction { guards, steps }).await;
         match decided {
-            Ok((Decision::Done(done), at_ms)) => tell(&done, at_ms).resolved(door).await,
+            Ok((Decision::Done(done), at_ms)) => tell(&done, at_ms).resolved(&mut Gathered::new(door)).await,
             Ok(_) => aborted,
             Err(e) => failure(&e),
         }
@@ -133,24 +134,24 @@ impl Answer {
     }
 
     /// The reply, its values read by their hash.
-    pub async fn resolved(self, door: &Door) -> Reply {
-        replied(self.resolve(door).await)
+    pub async fn resolved(self, gathered: &mut Gathered<'_>) -> Reply {
+        replied(self.resolve(gathered).await)
     }
 
-    async fn resolve(self, door: &Door) -> Result<Reply> {
+    async fn resolve(self, gathered: &mut Gathered<'_>) -> Result<Reply> {
         Ok(match self {
             Self::Reply(reply) => reply,
             Self::Value(None) => Reply::Nil,
-            Self::Value(Some(entry)) => Reply::Bulk(value(door, &entry).await?),
+            Self::Value(Some(entry)) => Reply::Bulk(value(gathered, &entry).await?),
             Self::Part(entry, part) => {
-                let value = value(door, &entry).await?;
+                let value = value(gathered, &entry).await?;
                 Reply::Bulk(value.slice(part.start as usize..part.end as usize))
             }
             Self::Values(entries) => {
                 let mut replies = Vec::with_capacity(entries.len());
                 for entry in entries {
                     replies.push(match entry {
-                        Some(entry) => Reply::Bulk(value(door, &entry).await?),
+                        Some(entry) => Reply::Bulk(value(gathered, &entry).await?),
                         None => Reply::Nil,
                     });
                 }
@@ -158,7 +159,7 @@ impl Answer {
             }
             Self::Encoding(entry) if entry.size > 44 => Reply::word("raw"),
             Self::Encoding(entry) => {
-                let value = value(door, &entry).await?;
+                let value = value(gathered, &entry).await?;
                 let is_number = value.len() <= 20 && super::commands::number(&value).is_some();
                 Reply::word(if is_number { "int" } else { "embstr" })
             }
@@ -167,7 +168,9 @@ impl Answer {
 }
 
 /// The bytes of an entry's blob.
-async fn value(door: &Door, entry: &Entry) -> Result<Bytes> {
+async fn value(gathered: &mut Gathered<'_>, entry: &Entry) -> Result<Bytes> {
+    gathered.value(entry.size)?;
+    let door = gathered.door();
     let found = door.node.get(Target::Hash(entry.hash), Slice::ALL).await?;
     match found {
         Some(found) => door.whole(found).await,

@@ -5,12 +5,19 @@ use crate::front::resp::glob;
 use crate::front::resp::table::{self, Spec, Sub, TABLE, find, flag};
 use std::borrow::Cow;
 
+/// Commands that may be asked about at a time.
+const ASKED_MAX: usize = 1024;
+
 /// COMMAND [COUNT | DOCS | INFO | LIST | GETKEYS]
 pub const COMMAND: Run = Run::Plain(|call| {
     if call.args.len() == 1 {
         return Ok(Reply::Array(TABLE.iter().map(info).collect()).into());
     }
-    Ok(match call.sub()?.name {
+    let sub = call.sub()?;
+    if ["info", "docs"].contains(&sub.name) && call.args.len() - 2 > ASKED_MAX {
+        return Err(Reply::err(format!("at most {ASKED_MAX} commands can be asked about at a time")));
+    }
+    Ok(match sub.name {
         "count" => Reply::count(TABLE.len()),
         "info" if call.args.len() == 2 => Reply::Array(TABLE.iter().map(info).collect()),
         "info" => {

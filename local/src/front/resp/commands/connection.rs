@@ -17,11 +17,16 @@ pub const PING: Run = Run::Plain(|call| {
         let message = Reply::Bulk(call.args.bytes(1));
         return Ok(Reply::Array(vec![Reply::word("pong"), message]).into());
     }
-    Ok(if call.args.len() == 2 { Reply::Bulk(call.args.bytes(1)) } else { Reply::Line("PONG".into()) }.into())
+    Ok(if call.args.len() == 2 { echo(call) } else { Reply::Line("PONG".into()) }.into())
 });
 
 /// ECHO message
-pub const ECHO: Run = Run::Plain(|call| Ok(Reply::Bulk(call.args.bytes(1)).into()));
+pub const ECHO: Run = Run::Plain(|call| Ok(echo(call).into()));
+
+/// A copy: what a client is owed is counted by who has it alone.
+fn echo(call: &Call<'_>) -> Reply {
+    Reply::Bulk(Bytes::copy_from_slice(call.args.get(1)))
+}
 
 /// QUIT
 pub const QUIT: Run = Run::Only(|call| {
@@ -132,6 +137,11 @@ pub const HELLO: Run = Run::Only(|call| {
     }
     if let Some(name) = name {
         call.peer.rename(|names| names.name = name);
+    }
+    if version == Version::Two && call.client.tracking.on && call.client.tracking.redirect.is_none() {
+        // There is no way to tell it any more.
+        call.door.end_tracking(call.peer);
+        call.client.end_tracking();
     }
     call.client.version = version;
     call.peer.three.store(version == Version::Three, Ordering::Relaxed);

@@ -2,12 +2,14 @@
 
 use super::{Answered, Call, Done, NOT_INTEGER, Reply, Run, SYNTAX, replied};
 use crate::front::resp::door::Door;
+use crate::front::resp::gathered::Gathered;
 use crate::front::resp::glob;
 use bytes::Bytes;
 use dstore_proto::store::{ListQuery, Store};
 use dstore_shared::limits::{KEY_BYTES_MAX, LIST_NAMES_MAX};
-use dstore_shared::{Error, Key, Namespace, Result};
+use dstore_shared::{Key, Namespace, Result};
 use std::sync::Arc;
+use std::task::Poll;
 
 /// Bytes of keys that one KEYS may answer, each with what it costs to hold it.
 const KEYS_BYTES_MAX: usize = 64 << 20;
@@ -39,6 +41,9 @@ impl Walk {
     async fn page(&self, door: &Door, after: Option<Key>, limit: usize) -> Result<(Vec<Bytes>, Option<Key>)> {
         let limit = limit.clamp(1, LIST_NAMES_MAX);
         if self.local {
+            if after.is_some() {
+                let_others().await;
+            }
             let (keys, next) = door.node.held_keys(&self.namespace, after.as_ref());
             let keys = keys.into_iter().map(Key::into_bytes);
             return Ok((keys.filter(|key| self.fits(key)).collect(), next));
@@ -55,6 +60,19 @@ impl Walk {
     }
 }
 
+/// Lets the other connections of the loop have a turn: what this Local holds is walked without waiting for anybody.
+async fn let_others() {
+    let mut had = false;
+    let turn = std::future::poll_fn(|context| {
+        if std::mem::replace(&mut had, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    });
+    turn.await;
+}
+
 /// KEYS pattern
 pub const KEYS: Run = Run::Only(|call| {
     call.started()?;
@@ -64,13 +82,11 @@ pub const KEYS: Run = Run::Only(|call| {
 });
 
 async fn all(door: &Door, walk: &Walk) -> Result<Reply> {
-    let (mut keys, mut bytes, mut after) = (Vec::new(), 0, None);
+    let (mut keys, mut gathered, mut after) = (Vec::new(), Gathered::new(door), None);
     loop {
         let (page, next) = walk.page(door, after, LIST_NAMES_MAX).await?;
-        bytes += page.iter().map(|key| key.len() + KEY_OVERHEAD).sum::<usize>();
-        if bytes > KEYS_BYTES_MAX {
-            return Err(Error::too_large("the pattern fits too many keys for one reply: use SCAN"));
-        }
+        let bytes = page.iter().map(|key| key.len() + KEY_OVERHEAD).sum();
+        gathered.take(bytes, KEYS_BYTES_MAX, "use SCAN")?;
         keys.extend(page.into_iter().map(Reply::Bulk));
         match next {
             Some(next) => after = Some(next),
@@ -176,4 +192,18 @@ async fn any(door: &Door, walk: &Walk) -> Result<Reply> {
 /// A word that is a count.
 pub fn count_of(call: &Call<'_>, at: usize) -> Answered<usize> {
     usize::try_from(call.number(at)?).map_err(|_| NOT_INTEGER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::{Context, Waker};
+
+    #[test]
+    fn a_walk_lets_the_others_have_a_turn_and_goes_on() {
+        let mut turn = std::pin::pin!(let_others());
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(turn.as_mut().poll(&mut context).is_pending());
+        assert!(turn.as_mut().poll(&mut context).is_ready());
+    }
 }

@@ -149,6 +149,7 @@ fn sections(door: &Door) -> Vec<Section> {
                 ("cache_bytes_max", cache.bytes_max.to_string()),
                 ("request_bytes", door.request_bytes.load(Ordering::Relaxed).to_string()),
                 ("threads", door.config.threads.to_string()),
+                ("thread_panics", count(&door.stats.panics)),
             ],
         ),
         ("keyspace", door.config.databases.iter().take(0).map(|_| ("", String::new())).collect()),

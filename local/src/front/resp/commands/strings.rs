@@ -2,6 +2,7 @@
 
 use super::{Answer, Answered, Call, Done, Plan, Reply, Run, SYNTAX, expiry, replied};
 use crate::front::resp::door::Door;
+use crate::front::resp::gathered::{Gathered, REPLY_MAX};
 use crate::front::resp::plan::{done, hashed, is_done};
 use bytes::Bytes;
 use dstore_proto::IdSource;
@@ -52,6 +53,13 @@ fn mget_now(call: &mut Call<'_>) -> Answered {
     let names = call.names()?;
     let tracked = call.tracks(&names);
     if let Some(values) = call.door.hits(&names) {
+        let bytes = values.iter().fold(0_usize, |sum, value| sum.saturating_add(value.len()));
+        // Nobody copies them, but they stay in memory until they are sent.
+        if bytes > REPLY_MAX {
+            return Err(Reply::err(format!(
+                "more than `{REPLY_MAX}` bytes for one reply: ask for fewer values at a time"
+            )));
+        }
         return Ok(Reply::Array(values.into_iter().map(Reply::Bulk).collect()).into());
     }
     call.started()?;
@@ -64,11 +72,14 @@ fn mget_now(call: &mut Call<'_>) -> Answered {
 
 /// As of one moment for as many names as one call takes; more are read one call after another.
 async fn values_of(door: &Door, names: Vec<Name>) -> Result<Reply> {
-    let mut replies = Vec::with_capacity(names.len());
+    let (mut replies, mut gathered) = (Vec::with_capacity(names.len()), Gathered::new(door));
     for names in names.chunks(GET_MANY_NAMES_MAX) {
         for found in door.node.get_many(names.to_vec()).await?.found {
             replies.push(match found {
-                Some(found) => Reply::Bulk(door.whole(found).await?),
+                Some(found) => {
+                    gathered.value(found.entry.size)?;
+                    Reply::Bulk(door.whole(found).await?)
+                }
                 None => Reply::Nil,
             });
         }

@@ -3,10 +3,12 @@
 use super::{Answered, Call, Done, Plan, Reply, Run, failure};
 use crate::front::resp::client::{Multi, QUEUE_MAX};
 use crate::front::resp::door::Door;
+use crate::front::resp::gathered::Gathered;
+use crate::front::resp::own::OwnChange;
 use crate::front::resp::plan::{Tell, apply};
 use crate::front::resp::table::Spec;
 use dstore_proto::store::{Store, Target};
-use dstore_shared::{Decision, Guard, Name, Result, Step, Transaction};
+use dstore_shared::{Decision, Guard, Name, Result, Transaction};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -93,6 +95,9 @@ async fn guard(door: &Door, name: Name) -> Result<Guard> {
     Ok(Guard { name, bind_rev: stat.map(|stat| stat.entry.bind_rev) })
 }
 
+/// Bytes of replies in one EXEC of commands that ask nobody, as COMMAND and CLIENT LIST: each takes time of its loop.
+const KNOWN_MAX: usize = 8 << 20;
+
 /// The part of one command in an EXEC.
 enum Part {
     /// Its reply is known.
@@ -109,18 +114,22 @@ pub const EXEC: Run = Run::Only(|call| {
     if multi.refused {
         return Err(Reply::error("EXECABORT Transaction discarded because of previous errors."));
     }
-    let (mut parts, mut steps) = (Vec::with_capacity(multi.queue.len()), Vec::new());
+    let (mut parts, mut steps, mut known) = (Vec::with_capacity(multi.queue.len()), Vec::new(), 0);
     for (spec, kept) in &multi.queue {
         let mut one =
             Call { door: call.door, peer: call.peer, client: &mut *call.client, args: kept.args(), spec };
-        parts.push(match part(&mut one, spec) {
+        let part = if known > KNOWN_MAX { Err(TOO_MUCH) } else { part(&mut one, spec) };
+        parts.push(match part {
             Ok((Some(plan), _)) => {
                 let Plan { steps: more, tell, .. } = plan;
                 let n = more.len();
                 steps.extend(more);
                 Part::Steps(n, tell)
             }
-            Ok((None, reply)) | Err(reply) => Part::Known(reply),
+            Ok((None, reply)) | Err(reply) => {
+                known += reply.held();
+                Part::Known(reply)
+            }
         });
     }
     if steps.is_empty() && guards.is_empty() {
@@ -131,13 +140,19 @@ pub const EXEC: Run = Run::Only(|call| {
         return Ok(Reply::Array(known.collect()).into());
     }
     call.started()?;
-    let own = call.changes(|| steps.iter().flat_map(Step::names).cloned().collect());
+    let own = OwnChange::of_steps(call, &steps);
     let door = call.door.clone();
     Ok(Done::later(async move {
-        let _own = own;
-        run(&door, Transaction { guards, steps }, parts).await
+        let reply = run(&door, Transaction { guards, steps }, parts).await;
+        if let Some(own) = own {
+            own.end(&door, &reply).await;
+        }
+        reply
     }))
 });
+
+const TOO_MUCH: Reply =
+    Reply::error("OOM the replies of this transaction are too large: ask outside of MULTI");
 
 fn part(call: &mut Call<'_>, spec: &Spec) -> Answered<(Option<Plan>, Reply)> {
     match spec.run {
@@ -155,6 +170,7 @@ async fn run(door: &Arc<Door>, transaction: Transaction, parts: Vec<Part>) -> Re
         Ok(_) => return Reply::NilArray,
         Err(e) => return Reply::Error(format!("EXECABORT {}", failure(&e).error_text()).into()),
     };
+    let mut gathered = Gathered::new(door);
     let (mut rest, mut replies) = (&done[..], Vec::with_capacity(parts.len()));
     for part in parts {
         replies.push(match part {
@@ -162,7 +178,7 @@ async fn run(door: &Arc<Door>, transaction: Transaction, parts: Vec<Part>) -> Re
             Part::Steps(n, tell) => {
                 let (mine, others) = rest.split_at(n.min(rest.len()));
                 rest = others;
-                tell(mine, at_ms).resolved(door).await
+                tell(mine, at_ms).resolved(&mut gathered).await
             }
         });
     }
