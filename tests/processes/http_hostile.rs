@@ -3,7 +3,9 @@
 
 use crate::http::Door;
 use crate::http_client::Http;
-use crate::rig::{Global, until};
+use crate::rig::{Global, SOON, until};
+use dstore_client::WatchQuery;
+use dstore_shared::{Namespace, Revision};
 
 async fn works(door: &Door) {
     let mut http = door.http().await;
@@ -143,4 +145,40 @@ async fn requests_that_come_all_at_once_are_answered_in_their_order() {
         assert_eq!(http.answer(false).await.status, 201, "{i}");
         assert_eq!(http.answer(false).await.body, format!("{i:03}").as_bytes());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watches_over_http_have_places_of_their_own_and_one_more_is_told_so() {
+    const PLACES: usize = 75;
+    let global = Global::start(&[]);
+    let door = Door::start(&global).await;
+    let watch = async || {
+        let mut http = door.http().await;
+        http.send(b"GET /v1/watch HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        http
+    };
+    let mut watching = Vec::new();
+    for _ in 0..PLACES {
+        let mut http = watch().await;
+        assert_eq!(http.head().await.0, 200);
+        watching.push(http);
+    }
+    let refused = watch().await.answer(false).await;
+    assert_eq!((refused.status, &*refused.problem()), (429, "exhausted"));
+    assert!(refused.header("retry-after").parse::<u64>().expect("seconds") >= 1);
+    assert!(refused.json()["detail"].as_str().expect("text").contains("at most 75 watches"));
+    // Others of the node's places are left to its other doors.
+    let query = WatchQuery {
+        namespace: Namespace::default(),
+        prefix: bytes::Bytes::new(),
+        after: Some(Revision(0)),
+        history: None,
+    };
+    let mut other = door.local.client.watch(query);
+    assert_eq!(door.http().await.put("/v1/kv/default/k", b"v").await.status, 201);
+    let seen = tokio::time::timeout(SOON, other.next()).await.expect("in time");
+    assert!(seen.is_ok(), "it is told: {seen:?}");
+    watching.pop().expect("it watches").cut();
+    until("a place is free", async || watch().await.head().await.0 == 200).await;
+    works(&door).await;
 }

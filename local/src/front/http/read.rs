@@ -2,7 +2,8 @@
 
 use super::conditions::{Conditions, Verdict, Wanted, tag};
 use super::problem::{Problem, Slug};
-use super::{Answered, Desk, X_REVISION, X_TIER, tier_value, url};
+use super::write::millis;
+use super::{Answered, Desk, X_REVISION, X_TIER, X_TTL, tier_value, url};
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{
@@ -59,7 +60,7 @@ async fn get<S: Store>(desk: &Desk<S>, target: Target, headers: &HeaderMap) -> A
     if let Some(wanted) = Wanted::of(headers) {
         return part(desk, target, headers, wanted).await;
     }
-    let found = desk.in_time(desk.store.get(target.clone(), Slice::ALL)).await?;
+    let found = desk.until().of(desk.store.get(target.clone(), Slice::ALL)).await?;
     let answer = judged(&target, headers, found.as_ref().map(|found| (found.entry, found.from)))?;
     match found {
         Some(found) if answer.status() == StatusCode::OK => Ok(with_value(answer, found)),
@@ -68,15 +69,16 @@ async fn get<S: Store>(desk: &Desk<S>, target: Target, headers: &HeaderMap) -> A
 }
 
 async fn head<S: Store>(desk: &Desk<S>, target: Target, headers: &HeaderMap) -> Answered {
-    let stat = desk.in_time(desk.store.stat(target.clone())).await?;
+    let stat = desk.until().of(desk.store.stat(target.clone())).await?;
     judged(&target, headers, stat.map(|Stat { entry, from }| (entry, from)))
 }
 
 /// A range of a value. What it is cut from is looked at first, since the conditions and the last bytes need its hash
 /// and size; the bytes are of that very value, or it is looked at again.
 async fn part<S: Store>(desk: &Desk<S>, target: Target, headers: &HeaderMap, wanted: Wanted) -> Answered {
+    let until = desk.until();
     for _ in 0..ATTEMPTS {
-        let stat = desk.in_time(desk.store.stat(target.clone())).await?;
+        let stat = until.of(desk.store.stat(target.clone())).await?;
         let answer = judged(&target, headers, stat.map(|Stat { entry, from }| (entry, from)))?;
         let Some(Stat { entry, .. }) = stat else { return Ok(answer) };
         if answer.status() != StatusCode::OK {
@@ -89,7 +91,7 @@ async fn part<S: Store>(desk: &Desk<S>, target: Target, headers: &HeaderMap, wan
         } else {
             (None, Slice::ALL)
         };
-        match desk.in_time(desk.store.get(target.clone(), slice)).await {
+        match until.of(desk.store.get(target.clone(), slice)).await {
             Ok(Some(found)) if found.entry.hash == entry.hash => {
                 let answer = judged(&target, headers, Some((found.entry, found.from)))?;
                 return Ok(with_value(cut(answer, range, entry.size), found));
@@ -131,6 +133,9 @@ fn judged(target: &Target, headers: &HeaderMap, bound: Option<(Entry, Provenance
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
     headers.insert(X_TIER, tier_value(from.tier));
+    if let Some(left) = entry.left(from.journal_ms.unwrap_or_default()) {
+        headers.insert(X_TTL, millis(left).into());
+    }
     match target {
         Target::Name(_) => {
             headers.insert(CACHE_CONTROL, OF_A_NAME);
