@@ -14,7 +14,7 @@ use super::body::{Arriving, need_type};
 use super::conditions::Conditions;
 use super::problem::Problem;
 use super::until::Until;
-use super::write::{decide, expiry_after, set_status};
+use super::write::{Stored, expiry_after, store};
 use super::{Answered, Desk, json};
 use answer::Answer;
 use axum::extract::Request;
@@ -91,11 +91,12 @@ impl Checked {
         match self.op {
             Op::Get => Doing::Get { name },
             Op::Delete => Doing::Delete { name },
-            Op::Set => {
-                let value = Payload::carrying(Blob::hash(self.value.clone()));
-                Doing::Set { name, value, when: When::Always, expiry: self.expiry }
-            }
+            Op::Set => Doing::Set { name, value: self.payload(), when: When::Always, expiry: self.expiry },
         }
+    }
+
+    fn payload(&self) -> Payload {
+        Payload::carrying(Blob::hash(self.value.clone()))
     }
 }
 
@@ -191,11 +192,12 @@ async fn sets<S: Store>(desk: &Desk<S>, until: Until, mut run: &[Checked], answe
         let distinct = run.iter().take_while(|step| seen.insert(&step.name)).count();
         let (now, later) = run.split_at(distinct);
         let anyhow = Conditions::default();
-        let set = async |step: &Checked| decide(desk, until, &step.name, &anyhow, &step.doing()).await;
+        let set = async |step: &Checked| {
+            store(desk, until, &step.name, (step.payload(), step.expiry), &anyhow).await
+        };
         for (step, done) in now.iter().zip(join_all(now.iter().map(set)).await) {
-            let status = done.as_ref().map_err(Clone::clone).and_then(|done| set_status(&done.outcome));
-            match status {
-                Ok((status, entry)) => answer.entry(step, status, entry),
+            match done {
+                Ok(Stored { status, entry, .. }) => answer.entry(step, status, &entry),
                 Err(problem) => answer.failed(step, &problem),
             }
         }

@@ -105,10 +105,10 @@ pub fn status_of(kind: Kind) -> StatusCode {
 }
 
 /// A refusal. Boxed, because it is seldom and every answer leaves room for one.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Problem(Box<Inner>);
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Inner {
     status: StatusCode,
     slug: Slug,

@@ -15,22 +15,22 @@ use axum::extract::Request;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_RANGE, ETAG, EXPECT, LOCATION};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
-use dstore_proto::store::{Body as Value, Store, Target, Tier};
+use dstore_proto::store::{Body as Value, SetReply, Store, Target, Tier};
 use dstore_shared::limits::{BLOB_BYTES_MAX, CARRIED_BYTES_MAX};
 use dstore_shared::{
-    Blob, Decision, Entry, Error, Expiry, Guard, Name, Payload, RequestId, Result, Revision, SetOutcome,
-    Step, StepOutcome, StepResult, Transaction, When, check_ttl,
+    Blob, Decision, Entry, Error, Expiry, Guard, Name, Namespace, Payload, RequestId, Result, Revision,
+    SetOutcome, Step, StepOutcome, StepResult, Transaction, When, check_ttl,
 };
 use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// What Global decided of one step.
-pub(super) struct Decided {
-    pub outcome: StepOutcome,
+struct Decided {
+    outcome: StepOutcome,
     /// Of the change, or as of which the outcome holds.
-    pub revision: Revision,
+    revision: Revision,
     /// Journal time of the decision.
-    pub at_ms: u64,
+    at_ms: u64,
 }
 
 /// Binds a name to the body, whatever its length.
@@ -51,8 +51,55 @@ pub(super) async fn put<S: Store>(desk: &Desk<S>, request: Request) -> Answered 
         let entry = upload(desk, body, head).await?;
         Payload::stored(entry.hash, entry.size)
     };
+    let stored = store(desk, desk.until(), &name, (value, expiry), &conditions).await?;
+    Ok(told(&name, &stored))
+}
+
+/// What a SET has come to.
+pub(super) struct Stored {
+    /// 201: the name was bound to nothing. 204: it was bound, to these bytes or to others.
+    pub status: StatusCode,
+    pub entry: Entry,
+    tier: Tier,
+    /// Journal time.
+    at_ms: u64,
+}
+
+/// Binds `name` to a value for as long as it says, if the conditions hold.
+///
+/// # Errors
+/// 409 if it is occupied, 412 if a condition does not hold.
+pub(super) async fn store<S: Store>(
+    desk: &Desk<S>,
+    until: Until,
+    name: &Name,
+    (value, expiry): (Payload, Expiry),
+    conditions: &Conditions,
+) -> Result<Stored, Problem> {
+    // There no name is ever bound anew, so that a SET tells all that a caller is to know; and the node keeps its value.
+    if conditions.is_none() && expiry == Expiry::Clear && name.namespace() == Namespace::default() {
+        return set(desk, until, name, value).await;
+    }
     let step = Step::Set { name: name.clone(), value, when: When::Always, expiry };
-    stored(&name, &decide(desk, desk.until(), &name, &conditions, &step).await?)
+    let Decided { outcome, at_ms, .. } = decide(desk, until, name, conditions, &step).await?;
+    let (status, entry) = set_status(&outcome)?;
+    Ok(Stored { status, entry: *entry, tier: Tier::Global, at_ms })
+}
+
+/// Binds a name of a write-once namespace, whatever it is bound to.
+async fn set<S: Store>(desk: &Desk<S>, until: Until, name: &Name, value: Payload) -> Result<Stored, Problem> {
+    let id = desk.ids.next_id()?;
+    let SetReply { outcome, from } = match value.carried {
+        Some(blob) => until.of(desk.store.set(id, Some(name.clone()), Value::Blob(blob))).await?,
+        None => until.of(desk.store.bind(id, name.clone(), value.hash, value.size)).await?,
+    };
+    let (status, entry) = match outcome {
+        SetOutcome::Stored(entry) => (StatusCode::CREATED, entry),
+        SetOutcome::Unchanged(entry) => (StatusCode::NO_CONTENT, entry),
+        SetOutcome::Occupied(entry) => return Err(told_of(Error::occupied(entry.hash).into(), &entry)),
+        SetOutcome::NeedBlob => return Err(swept().into()),
+    };
+    Ok(Stored { status, entry, tier: from.tier, at_ms: from.journal_ms.unwrap_or_default() })
 }
 
 /// Stores a long body without a name. The store's part runs in a task of its own, so that it sees an error, and is not
@@ -78,7 +125,7 @@ async fn upload<S: Store>(desk: &Desk<S>, mut body: Arriving, head: bytes::Bytes
 ///
 /// # Errors
 /// 412 if a condition does not hold.
-pub(super) async fn decide<S: Store>(
+async fn decide<S: Store>(
     desk: &Desk<S>,
     until: Until,
     name: &Name,
@@ -128,21 +175,21 @@ async fn guard<S: Store>(
 }
 
 /// The answer to a PUT.
-fn stored(name: &Name, decided: &Decided) -> Answered {
-    let (status, entry) = set_status(&decided.outcome)?;
+fn told(name: &Name, stored: &Stored) -> Response {
+    let Stored { status, entry, tier, at_ms } = stored;
     let mut answer = Response::new(Body::empty());
-    *answer.status_mut() = status;
+    *answer.status_mut() = *status;
     let headers = answer.headers_mut();
     headers.insert(ETAG, tag(&entry.hash));
     headers.insert(X_REVISION, entry.bind_rev.0.into());
-    headers.insert(X_TIER, tier_value(Tier::Global));
-    if let Some(left) = entry.left(decided.at_ms) {
+    headers.insert(X_TIER, tier_value(*tier));
+    if let Some(left) = entry.left(*at_ms) {
         headers.insert(X_TTL, millis(left).into());
     }
-    if status == StatusCode::CREATED {
+    if *status == StatusCode::CREATED {
         headers.insert(LOCATION, url::path_of(name).parse().expect("a path is ASCII"));
     }
-    Ok(answer)
+    answer
 }
 
 /// The status of a SET that was decided, and what the name is bound to now: 201 if it was bound to nothing, 204 if it was.
