@@ -152,7 +152,8 @@ async fn got<S: Store>(desk: &Desk<S>, step: &Checked, found: Found, room: &mut 
 async fn sets<S: Store>(desk: &Desk<S>, run: &[Checked]) -> Result<Vec<Value>> {
     let one = |step: &Checked| {
         let id = desk.ids.next_id()?;
-        Ok(SetOne { id, name: step.name.clone(), value: Blob::hash(step.value.clone()) })
+        let (name, value) = (step.name.clone(), Blob::hash(step.value.clone()));
+        Ok(SetOne { id, name, value, attributes: dstore_shared::Attributes::default() })
     };
     let sets = run.iter().map(one).collect::<Result<_>>()?;
     let done = desk.in_time(desk.store.set_many(sets)).await?;

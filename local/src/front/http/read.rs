@@ -60,7 +60,7 @@ async fn get<S: Store>(desk: &Desk<S>, target: Target, headers: &HeaderMap) -> A
         return part(desk, target, headers, wanted).await;
     }
     let found = desk.in_time(desk.store.get(target.clone(), Slice::ALL)).await?;
-    let answer = judged(&target, headers, found.as_ref().map(|found| (found.entry, found.from)))?;
+    let answer = judged(&target, headers, found.as_ref().map(|found| (&found.entry, found.from)))?;
     match found {
         Some(found) if answer.status() == StatusCode::OK => Ok(with_value(answer, found)),
         _ => Ok(answer),
@@ -69,7 +69,7 @@ async fn get<S: Store>(desk: &Desk<S>, target: Target, headers: &HeaderMap) -> A
 
 async fn head<S: Store>(desk: &Desk<S>, target: Target, headers: &HeaderMap) -> Answered {
     let stat = desk.in_time(desk.store.stat(target.clone())).await?;
-    judged(&target, headers, stat.map(|Stat { entry, from }| (entry, from)))
+    judged(&target, headers, stat.as_ref().map(|Stat { entry, from }| (entry, *from)))
 }
 
 /// A range of a value. What it is cut from is looked at first, since the conditions and the last bytes need its hash
@@ -77,7 +77,7 @@ async fn head<S: Store>(desk: &Desk<S>, target: Target, headers: &HeaderMap) -> 
 async fn part<S: Store>(desk: &Desk<S>, target: Target, headers: &HeaderMap, wanted: Wanted) -> Answered {
     for _ in 0..ATTEMPTS {
         let stat = desk.in_time(desk.store.stat(target.clone())).await?;
-        let answer = judged(&target, headers, stat.map(|Stat { entry, from }| (entry, from)))?;
+        let answer = judged(&target, headers, stat.as_ref().map(|Stat { entry, from }| (entry, *from)))?;
         let Some(Stat { entry, .. }) = stat else { return Ok(answer) };
         if answer.status() != StatusCode::OK {
             return Ok(answer);
@@ -91,7 +91,7 @@ async fn part<S: Store>(desk: &Desk<S>, target: Target, headers: &HeaderMap, wan
         };
         match desk.in_time(desk.store.get(target.clone(), slice)).await {
             Ok(Some(found)) if found.entry.hash == entry.hash => {
-                let answer = judged(&target, headers, Some((found.entry, found.from)))?;
+                let answer = judged(&target, headers, Some((&found.entry, found.from)))?;
                 return Ok(with_value(cut(answer, range, entry.size), found));
             }
             // Deleted, or set to something shorter, meanwhile.
@@ -104,7 +104,7 @@ async fn part<S: Store>(desk: &Desk<S>, target: Target, headers: &HeaderMap, wan
 }
 
 /// The answer without a body, to a read of what is bound so, or not at all.
-fn judged(target: &Target, headers: &HeaderMap, bound: Option<(Entry, Provenance)>) -> Answered {
+fn judged(target: &Target, headers: &HeaderMap, bound: Option<(&Entry, Provenance)>) -> Answered {
     let conditions = Conditions::of(headers);
     let hash = bound.map(|(entry, _)| entry.hash);
     let status = match conditions.of_read(hash.as_ref()) {
