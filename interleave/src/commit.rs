@@ -227,7 +227,13 @@ impl World {
     fn set(&self, name: usize, value: u32) -> Command {
         let blob = blob(value);
         let (hash, size) = (blob.id(), blob.size());
-        Command::Set { name: self.names[name].clone(), hash, size, carried: Some(blob) }
+        Command::Set {
+            name: self.names[name].clone(),
+            hash,
+            size,
+            carried: Some(blob),
+            attributes: dstore_shared::Attributes::default(),
+        }
     }
 
     fn delete(&self, names: &[usize]) -> Command {
@@ -309,7 +315,7 @@ fn answers(ops: &[(usize, Op)], outcome: &Outcome) -> Vec<(usize, Op, Answer)> {
             .zip(removed)
             .map(|((name, op), removed)| (*name, *op, Answer::Removed(*removed)))
             .collect(),
-        Outcome::Rename(copy) => match copy.result {
+        Outcome::Rename(copy) => match &copy.result {
             CopyResult::Done(entry) => {
                 let value = number(&entry);
                 let fresh = if copy.is_fresh() { Answer::Stored } else { Answer::Unchanged };

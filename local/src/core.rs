@@ -350,7 +350,7 @@ impl Core {
                         _ => Moment::ZERO,
                     };
                     let done = c.changed(flight, &outcome, cacheable, |name, entry, blob, reg_seq, era| {
-                        self.install(name, (*entry, until), blob, (reg_seq, era), &mut evicted)
+                        self.install(name, (entry.clone(), until), blob, (reg_seq, era), &mut evicted)
                     });
                     c.dropped(evicted);
                     done

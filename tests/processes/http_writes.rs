@@ -181,7 +181,7 @@ async fn a_time_to_live_that_is_put_over_http_is_told_and_kept() {
         assert!(page["names"][0]["expires_at_ms"].is_u64(), "{page}");
         // The same bytes again: a name that is bound for ever lives on, whatever it was before.
         let again = a.put(path, b"v").await;
-        assert_eq!((again.status, left(&again).is_some()), (204, namespace == "default"), "{namespace}");
+        assert_eq!((again.status, hour(left(&again))), (204, namespace == "default"), "{namespace}");
 
         let short = a.call("PUT", &format!("{path}s"), &[("X-Dstore-TTL-Ms", "300")], b"v").await;
         assert_eq!(short.status, 201);
@@ -194,6 +194,71 @@ async fn a_time_to_live_that_is_put_over_http_is_told_and_kept() {
         assert_eq!(told(&put), (400, "invalid".into()), "{bad}");
     }
     assert_eq!(a.get("/v1/kv/cache/bad").await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_content_type_that_is_put_over_http_is_served_at_the_other_local_and_runs_in_no_browser() {
+    let (mut global, one, two) = two_doors().await;
+    let (mut a, mut b) = (one.http().await, two.http().await);
+    let long = "x".repeat(255);
+    let html = "text/html; charset=utf-8";
+    for namespace in ["default", "cache"] {
+        let path = |key: &str| format!("/v1/kv/{namespace}/{key}");
+        let page = b"<script>alert(1)</script>".repeat(4000);
+        for (key, value, words) in [
+            ("html", &b"<p>"[..], html),
+            ("page", &page, html),
+            ("empty", b"", "image/png"),
+            ("long", b"v", &long),
+        ] {
+            let put = a.call("PUT", &path(key), &[("Content-Type", words)], value).await;
+            assert_eq!(put.status, 201, "{key}: {put:?}");
+            for _ in 0..2 {
+                for method in ["GET", "HEAD"] {
+                    let got = b.call(method, &path(key), &[], b"").await;
+                    assert_eq!((got.status, got.header("content-type")), (200, words), "{method} {key}");
+                    assert_eq!(got.header("x-content-type-options"), "nosniff");
+                    assert!(got.header("content-security-policy").contains("sandbox"), "{got:?}");
+                }
+            }
+        }
+        let part = b.call("GET", &path("page"), &[("Range", "bytes=1-2")], b"").await;
+        assert_eq!((part.status, part.header("content-type")), (206, html));
+        let blob = b.get(&format!("/v1/blob/{}", BlobHash::of(b"<p>"))).await;
+        assert_eq!(blob.header("content-type"), "application/octet-stream", "a type is its name's");
+        for words in [&[][..], &[("Content-Type", "application/octet-stream")]] {
+            let put = a.call("PUT", &path("none"), words, b"v").await;
+            assert!(matches!(put.status, 201 | 204), "{put:?}");
+            let got = b.get(&path("none")).await;
+            assert_eq!(got.header("content-type"), "application/octet-stream");
+            assert_eq!(got.header("content-security-policy"), "");
+        }
+        let listed = b.get(&format!("/v1/kv/{namespace}?prefix=html")).await.json();
+        assert_eq!(listed["names"][0]["content_type"], html, "{listed}");
+        for bad in ["", &*"x".repeat(256), "text/pl\u{e4}in", "text/\tplain"] {
+            let put = a.call("PUT", &path("bad"), &[("Content-Type", bad)], b"v").await;
+            assert_eq!(told(&put), (400, "invalid".into()), "{bad:?}");
+        }
+        assert_eq!(a.get(&path("bad")).await.status, 404);
+    }
+    // The same bytes of another type: where names are bound once, the type stays with the name.
+    let again = [("Content-Type", "text/plain")];
+    for (namespace, words) in [("default", html), ("cache", "text/plain")] {
+        let path = format!("/v1/kv/{namespace}/html");
+        assert_eq!(b.call("PUT", &path, &again, b"<p>").await.status, 204);
+        assert_eq!(a.get(&path).await.header("content-type"), words, "{namespace}");
+    }
+    let step = json!({"op": "set", "key": "j", "value": "{}", "content_type": "application/json"});
+    for (key, atomic) in [("j1", false), ("j2", true)] {
+        let mut step = step.clone();
+        step["key"] = json!(key);
+        assert_eq!(statuses(&batch(&mut a, &json!([step]), atomic).await), [201]);
+        assert_eq!(b.get(&format!("/v1/kv/default/{key}")).await.header("content-type"), "application/json");
+    }
+    global.daemon.kill();
+    global.again();
+    one.local.follow(&global).await;
+    assert_eq!(a.get("/v1/kv/cache/html").await.header("content-type"), "text/plain", "it is durable");
 }
 
 async fn batch(http: &mut Http, steps: &Value, atomic: bool) -> Answer {

@@ -69,6 +69,7 @@ impl<S: Store> Subject<'_, S> {
             id: RequestId { n: first.n + i, ..first },
             name,
             value: Blob::hash(value),
+            attributes: dstore_shared::Attributes::default(),
         };
         (0..).zip(values).map(one).collect()
     }

@@ -205,7 +205,7 @@ async fn each_step_of_a_transaction_sees_what_those_before_it_did_and_fails_alon
         }
     }
     let revisions: Vec<u64> =
-        done.iter().filter_map(|step| step.entry).map(|entry| entry.bind_rev.0).collect();
+        done.iter().filter_map(|step| step.entry.clone()).map(|entry| entry.bind_rev.0).collect();
     assert!(revisions.iter().all(|revision| *revision == revisions[0]), "one revision: {revisions:?}");
     a.stop().await;
     b.stop().await;
@@ -301,7 +301,7 @@ async fn a_name_is_not_served_after_its_time_at_any_local() {
     for (key, ttl_ms) in [("short", 30), ("longer", 700)] {
         let ttl = Duration::from_millis(ttl_ms);
         let done = step(&a, set(&of(key), "v", When::Always, Expiry::In(ttl))).await;
-        let end = done.entry.expect("bound").expires_at.expect("a time to live");
+        let end = done.entry.expect("bound").expires_at.expect("a time to live").get();
         let mut reads = 0;
         loop {
             let (begun, local) = (wall_ms(), if reads % 2 == 0 { &a } else { &b });

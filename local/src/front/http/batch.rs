@@ -14,7 +14,7 @@ use super::body::{Arriving, need_type};
 use super::conditions::Conditions;
 use super::problem::Problem;
 use super::until::Until;
-use super::write::{Stored, expiry_after, store};
+use super::write::{Stored, store, ttl};
 use super::{Answered, Desk, json};
 use answer::Answer;
 use axum::extract::Request;
@@ -22,7 +22,8 @@ use bytes::Bytes;
 use dstore_proto::store::{Found, Store};
 use dstore_shared::limits::{FRAME_BYTES_MAX, SET_MANY_NAMES_MAX};
 use dstore_shared::{
-    Blob, Error, Expiry, Key, Name, Namespace, Payload, Result, Revision, Step as Doing, When,
+    Attributes, Blob, ContentType, Error, Key, Name, Namespace, Payload, Result, Revision, Step as Doing,
+    When,
 };
 use futures_util::future::join_all;
 use serde::{Deserialize, Deserializer};
@@ -56,6 +57,8 @@ struct Step {
     #[serde(default, deserialize_with = "given")]
     value_base64: Option<String>,
     #[serde(default, deserialize_with = "given")]
+    content_type: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     ttl_ms: Option<u64>,
     #[serde(default, deserialize_with = "given")]
     if_revision: Option<u64>,
@@ -79,7 +82,7 @@ struct Checked {
     op: Op,
     name: Name,
     value: Bytes,
-    expiry: Expiry,
+    attributes: Attributes,
     /// What the name must be bound by before any step is done; 0 = not at all.
     if_revision: Option<Revision>,
 }
@@ -91,7 +94,10 @@ impl Checked {
         match self.op {
             Op::Get => Doing::Get { name },
             Op::Delete => Doing::Delete { name },
-            Op::Set => Doing::Set { name, value: self.payload(), when: When::Always, expiry: self.expiry },
+            Op::Set => {
+                let value = self.payload().typed(self.attributes.content_type.clone());
+                Doing::Set { name, value, when: When::Always, expiry: self.attributes.expiry() }
+            }
         }
     }
 
@@ -148,13 +154,16 @@ fn read(text: &[u8]) -> Result<(bool, Vec<Checked>)> {
 }
 
 fn checked(step: Step, atomic: bool) -> Result<Checked> {
-    let Step { op, namespace, key, key_base64, value, value_base64, ttl_ms, if_revision } = step;
+    let Step { op, namespace, key, key_base64, value, value_base64, content_type, ttl_ms, if_revision } =
+        step;
     let namespace = namespace.map_or_else(|| Ok(Namespace::default()), Namespace::new)?;
     let name = Name::new(&namespace, &Key::new(json::one_of("key", key, key_base64)?)?);
     let value = match op {
         Op::Set => json::one_of("value", value, value_base64)?,
-        _ if value.is_some() || value_base64.is_some() || ttl_ms.is_some() => {
-            return Err(Error::invalid("only a step that sets has a value or `ttl_ms`: leave it out"));
+        _ if value.is_some() || value_base64.is_some() || content_type.is_some() || ttl_ms.is_some() => {
+            return Err(Error::invalid(
+                "only a step that sets has a value, `content_type` or `ttl_ms`: leave it out",
+            ));
         }
         _ => Bytes::new(),
     };
@@ -163,8 +172,9 @@ fn checked(step: Step, atomic: bool) -> Result<Checked> {
             "only a step of an atomic batch has `if_revision`: say `\"atomic\": true`",
         ));
     }
-    let expiry = ttl_ms.map_or(Ok(Expiry::Clear), expiry_after)?;
-    Ok(Checked { op, name, value, expiry, if_revision: if_revision.map(Revision) })
+    let content_type = content_type.map(|words| ContentType::new(&words)).transpose()?;
+    let attributes = Attributes { content_type, ttl: ttl_ms.map(ttl).transpose()? };
+    Ok(Checked { op, name, value, attributes, if_revision: if_revision.map(Revision) })
 }
 
 async fn gets<S: Store>(desk: &Desk<S>, until: Until, run: &[Checked], answer: &mut Answer) -> Result<()> {
@@ -193,7 +203,7 @@ async fn sets<S: Store>(desk: &Desk<S>, until: Until, mut run: &[Checked], answe
         let (now, later) = run.split_at(distinct);
         let anyhow = Conditions::default();
         let set = async |step: &Checked| {
-            store(desk, until, &step.name, (step.payload(), step.expiry), &anyhow).await
+            store(desk, until, &step.name, (step.payload(), step.attributes.clone()), &anyhow).await
         };
         for (step, done) in now.iter().zip(join_all(now.iter().map(set)).await) {
             match done {
@@ -229,6 +239,9 @@ mod tests {
             r#"{"atomic":null,"steps":[{"op":"get","key":"k"}]}"#,
             r#"{"atomic":true,"steps":[]}"#,
             r#"{"atomic":true,"steps":[{"op":"get","key":"k","ttl_ms":1}]}"#,
+            r#"{"steps":[{"op":"delete","key":"k","content_type":"text/plain"}]}"#,
+            r#"{"steps":[{"op":"set","key":"k","value":"","content_type":"a\u0001b"}]}"#,
+            r#"{"steps":[{"op":"set","key":"k","value":"","content_type":""}]}"#,
             r#"{"steps":[{"op":"set","key":"k","value":"","ttl_ms":0}]}"#,
             r#"{"steps":[{"op":"set","key":"k","value":"","ttl_ms":-1}]}"#,
         ] {

@@ -34,7 +34,10 @@ pub fn put_entry(fields: &mut Map<String, Value>, entry: &Entry) {
     fields.insert("size".into(), entry.size.into());
     fields.insert("revision".into(), entry.bind_rev.0.into());
     if let Some(end) = entry.expires_at {
-        fields.insert("expires_at_ms".into(), end.into());
+        fields.insert("expires_at_ms".into(), end.get().into());
+    }
+    if let Some(words) = &entry.content_type {
+        fields.insert("content_type".into(), words.as_str().into());
     }
 }
 

@@ -152,8 +152,13 @@ mod tests {
     use dstore_shared::{BlobHash, Entry, Key};
 
     fn event(revision: u64, key: &'static [u8], size: Option<u64>) -> Event {
-        let entry =
-            |size| Entry { hash: BlobHash::of(b"v"), size, bind_rev: Revision(revision), expires_at: None };
+        let entry = |size| Entry {
+            hash: BlobHash::of(b"v"),
+            size,
+            bind_rev: Revision(revision),
+            expires_at: None,
+            content_type: None,
+        };
         let happened = size.map_or(Happened::Unbound(None), |size| Happened::Bound(entry(size)));
         Event { revision: Revision(revision), at_ms: 7, key: Key::new(key).expect("valid"), happened }
     }

@@ -7,19 +7,19 @@
 use super::body::{Arriving, passage};
 use super::conditions::{Conditions, tag};
 use super::problem::{Problem, Slug};
-use super::read::name_alone;
+use super::read::{UNTYPED, name_alone};
 use super::until::Until;
 use super::{ATTEMPTS, Answered, Desk, X_REVISION, X_TIER, X_TTL, tier_value, url};
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{CONTENT_ENCODING, CONTENT_RANGE, ETAG, EXPECT, LOCATION};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, ETAG, EXPECT, HeaderName, LOCATION};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use dstore_proto::store::{Body as Value, SetReply, Store, Target, Tier};
 use dstore_shared::limits::{BLOB_BYTES_MAX, CARRIED_BYTES_MAX};
 use dstore_shared::{
-    Blob, Decision, Entry, Error, Expiry, Guard, Name, Namespace, Payload, RequestId, Result, Revision,
-    SetOutcome, Step, StepOutcome, StepResult, Transaction, When, check_ttl,
+    Attributes, Blob, ContentType, Decision, Entry, Error, Guard, Name, Namespace, Payload, RequestId,
+    Result, Revision, SetOutcome, Step, StepOutcome, StepResult, Transaction, When, check_ttl,
 };
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -38,7 +38,8 @@ pub(super) async fn put<S: Store>(desk: &Desk<S>, request: Request) -> Answered 
     let name = name_alone(&request)?;
     let (parts, body) = request.into_parts();
     is_a_value(&parts.headers)?;
-    let (conditions, expiry) = (Conditions::of(&parts.headers), expiry_of(&parts.headers)?);
+    let conditions = Conditions::of(&parts.headers);
+    let attributes = attributes_of(&parts.headers)?;
     let mut body = Arriving::new(body, parts.version, BLOB_BYTES_MAX, desk.idle)?;
     if parts.headers.contains_key(EXPECT) || body.may_exceed(CARRIED_BYTES_MAX) {
         // What is refused is refused before it is sent.
@@ -51,7 +52,7 @@ pub(super) async fn put<S: Store>(desk: &Desk<S>, request: Request) -> Answered 
         let entry = upload(desk, body, head).await?;
         Payload::stored(entry.hash, entry.size)
     };
-    let stored = store(desk, desk.until(), &name, (value, expiry), &conditions).await?;
+    let stored = store(desk, desk.until(), &name, (value, attributes), &conditions).await?;
     Ok(told(&name, &stored))
 }
 
@@ -61,8 +62,8 @@ pub(super) struct Stored {
     pub status: StatusCode,
     pub entry: Entry,
     tier: Tier,
-    /// Journal time.
-    at_ms: u64,
+    /// Journal time, if it is known.
+    at_ms: Option<u64>,
 }
 
 /// Binds `name` to a value for as long as it says, if the conditions hold.
@@ -73,25 +74,38 @@ pub(super) async fn store<S: Store>(
     desk: &Desk<S>,
     until: Until,
     name: &Name,
-    (value, expiry): (Payload, Expiry),
+    (value, attributes): (Payload, Attributes),
     conditions: &Conditions,
 ) -> Result<Stored, Problem> {
     // There no name is ever bound anew, so that a SET tells all that a caller is to know; and the node keeps its value.
-    if conditions.is_none() && expiry == Expiry::Clear && name.namespace() == Namespace::default() {
-        return set(desk, until, name, value).await;
+    if conditions.is_none() && name.namespace() == Namespace::default() {
+        return set(desk, until, name, (value, attributes)).await;
     }
+    let expiry = attributes.expiry();
+    let value = value.typed(attributes.content_type);
     let step = Step::Set { name: name.clone(), value, when: When::Always, expiry };
     let Decided { outcome, at_ms, .. } = decide(desk, until, name, conditions, &step).await?;
     let (status, entry) = set_status(&outcome)?;
-    Ok(Stored { status, entry: *entry, tier: Tier::Global, at_ms })
+    Ok(Stored { status, entry: entry.clone(), tier: Tier::Global, at_ms: Some(at_ms) })
 }
 
 /// Binds a name of a write-once namespace, whatever it is bound to.
-async fn set<S: Store>(desk: &Desk<S>, until: Until, name: &Name, value: Payload) -> Result<Stored, Problem> {
+async fn set<S: Store>(
+    desk: &Desk<S>,
+    until: Until,
+    name: &Name,
+    (value, attributes): (Payload, Attributes),
+) -> Result<Stored, Problem> {
     let id = desk.ids.next_id()?;
     let SetReply { outcome, from } = match value.carried {
-        Some(blob) => until.of(desk.store.set(id, Some(name.clone()), Value::Blob(blob))).await?,
-        None => until.of(desk.store.bind(id, name.clone(), value.hash, value.size)).await?,
+        Some(blob) => {
+            let (name, body) = (Some(name.clone()), Value::Blob(blob));
+            until.of(desk.store.set_as(id, name, body, attributes)).await?
+        }
+        None => {
+            let blob = (value.hash, value.size);
+            until.of(desk.store.bind_as(id, name.clone(), blob, attributes)).await?
+        }
     };
     let (status, entry) = match outcome {
         SetOutcome::Stored(entry) => (StatusCode::CREATED, entry),
@@ -99,7 +113,7 @@ async fn set<S: Store>(desk: &Desk<S>, until: Until, name: &Name, value: Payload
         SetOutcome::Occupied(entry) => return Err(told_of(Error::occupied(entry.hash).into(), &entry)),
         SetOutcome::NeedBlob => return Err(swept().into()),
     };
-    Ok(Stored { status, entry, tier: from.tier, at_ms: from.journal_ms.unwrap_or_default() })
+    Ok(Stored { status, entry, tier: from.tier, at_ms: from.journal_ms })
 }
 
 /// Stores a long body without a name. The store's part runs in a task of its own, so that it sees an error, and is not
@@ -183,7 +197,7 @@ fn told(name: &Name, stored: &Stored) -> Response {
     headers.insert(ETAG, tag(&entry.hash));
     headers.insert(X_REVISION, entry.bind_rev.0.into());
     headers.insert(X_TIER, tier_value(*tier));
-    if let Some(left) = entry.left(*at_ms) {
+    if let Some(left) = at_ms.and_then(|at_ms| entry.left(at_ms)) {
         headers.insert(X_TTL, millis(left).into());
     }
     if *status == StatusCode::CREATED {
@@ -238,22 +252,44 @@ pub(super) async fn delete<S: Store>(desk: &Desk<S>, request: Request) -> Answer
     Ok(answer)
 }
 
-/// How long a name is to live that is PUT.
-fn expiry_of(headers: &HeaderMap) -> Result<Expiry> {
-    let mut fields = headers.get_all(X_TTL).iter();
-    let Some(field) = fields.next() else { return Ok(Expiry::Clear) };
-    let ms = field.to_str().ok().filter(|text| !text.is_empty()).and_then(url::digits);
-    match ms.filter(|_| fields.next().is_none()) {
-        Some(ms) => expiry_after(ms),
-        None => Err(Error::invalid("the header `X-Dstore-TTL-Ms` is no number: write milliseconds, once")),
+/// What a PUT says besides the value.
+fn attributes_of(headers: &HeaderMap) -> Result<Attributes> {
+    Ok(Attributes { content_type: type_of(headers)?, ttl: ttl_of(headers)? })
+}
+
+/// How long the name is to live.
+fn ttl_of(headers: &HeaderMap) -> Result<Option<Duration>> {
+    let Some(field) = only(headers, &X_TTL)? else { return Ok(None) };
+    match field.to_str().ok().filter(|text| !text.is_empty()).and_then(url::digits) {
+        Some(ms) => ttl(ms).map(Some),
+        None => Err(Error::invalid("the header `X-Dstore-TTL-Ms` is no number: write milliseconds")),
     }
 }
 
-/// So many milliseconds.
-pub(super) fn expiry_after(ms: u64) -> Result<Expiry> {
+/// A time to live of so many milliseconds.
+pub(super) fn ttl(ms: u64) -> Result<Duration> {
     let ttl = Duration::from_millis(ms);
     check_ttl(ttl)?;
-    Ok(Expiry::In(ttl))
+    Ok(ttl)
+}
+
+/// Of what type the value is; nothing is kept of what is said of a value whose type nobody said.
+fn type_of(headers: &HeaderMap) -> Result<Option<ContentType>> {
+    let Some(field) = only(headers, &CONTENT_TYPE)?.filter(|field| *field != UNTYPED) else {
+        return Ok(None);
+    };
+    let words =
+        field.to_str().map_err(|_| Error::invalid("the header `Content-Type` is not ASCII: correct it"));
+    ContentType::new(words?).map(Some)
+}
+
+/// The field `name`, if there is one.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a HeaderValue>> {
+    let mut fields = headers.get_all(name).iter();
+    match (fields.next(), fields.next()) {
+        (field, None) => Ok(field),
+        _ => Err(Error::invalid(format!("the header `{name}` comes more than once: send it once"))),
+    }
 }
 
 /// Whole milliseconds.
@@ -261,7 +297,7 @@ pub(super) fn millis(left: Duration) -> u64 {
     u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Whether the body is the value itself: what is stored are its bytes, and nothing else is kept with them.
+/// Whether the body is the value itself: what is stored are its bytes.
 fn is_a_value(headers: &HeaderMap) -> Result<(), Problem> {
     if headers.contains_key(CONTENT_RANGE) {
         return Err(Error::invalid(
@@ -283,21 +319,38 @@ mod tests {
     use super::*;
     use dstore_shared::Kind;
 
+    fn said(name: &HeaderName, fields: &[&'static str]) -> Result<Attributes> {
+        let mut headers = HeaderMap::new();
+        for field in fields {
+            headers.append(name, HeaderValue::from_static(field));
+        }
+        attributes_of(&headers)
+    }
+
     #[test]
     fn a_time_to_live_is_a_number_of_milliseconds_given_once() {
-        let of = |fields: &[&'static str]| {
-            let mut headers = HeaderMap::new();
-            for field in fields {
-                headers.append(X_TTL, HeaderValue::from_static(field));
-            }
-            expiry_of(&headers)
-        };
-        assert_eq!(of(&[]).expect("none"), Expiry::Clear);
-        assert_eq!(of(&["1500"]).expect("a number"), Expiry::In(Duration::from_millis(1500)));
+        let of = |fields: &[&'static str]| said(&X_TTL, fields).map(|said| said.ttl);
+        assert_eq!(of(&[]).expect("none"), None);
+        assert_eq!(of(&["1500"]).expect("a number"), Some(Duration::from_millis(1500)));
         for bad in
             [&["0"][..], &[""], &["-1"], &["1.5"], &["1s"], &["1", "1"], &["9999999999999999"], &["1, 1"]]
         {
             assert_eq!(of(bad).expect_err("no time").kind(), Kind::Invalid, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_content_type_is_kept_as_it_is_said_and_that_of_any_bytes_is_none() {
+        let of = |fields: &[&'static str]| said(&CONTENT_TYPE, fields).map(|said| said.content_type);
+        for none in [&[][..], &["application/octet-stream"]] {
+            assert_eq!(of(none).expect("none"), None, "{none:?}");
+        }
+        let html = "text/html; charset=\"utf-8\"";
+        assert_eq!(of(&[html]).expect("one").expect("kept").as_str(), html);
+        let long = |n: usize| -> &'static str { "x".repeat(n).leak() };
+        assert!(of(&[long(255)]).is_ok_and(|kept| kept.is_some()));
+        for bad in [&[""][..], &[long(256)], &["text/a", "text/a"], &["text/\ta"]] {
+            assert_eq!(of(bad).expect_err("none").kind(), Kind::Invalid, "{bad:?}");
         }
     }
 }

@@ -41,7 +41,7 @@ impl World {
         }
         let became = self.became.get(next).cloned();
         let fits = became.as_ref().is_some_and(|b| {
-            let told = match happened {
+            let told = match happened.clone() {
                 Happened::Bound(entry) => b.value == Some(crate::pure::local::value_of(entry.hash)),
                 // What it was is not always known after a restart.
                 Happened::Unbound(was) => {

@@ -112,19 +112,24 @@ mod tests {
     use super::super::Op;
     use super::*;
     use bytes::Bytes;
-    use dstore_shared::{BlobHash, Expiry, Key, Name, Namespace};
+    use dstore_shared::{Attributes, BlobHash, Key, Name, Namespace};
 
     fn step(key: &'static [u8]) -> Checked {
         let name = Name::new(&Namespace::default(), &Key::new(key).expect("valid"));
-        Checked { op: Op::Get, name, value: Bytes::new(), expiry: Expiry::Clear, if_revision: None }
+        Checked {
+            op: Op::Get,
+            name,
+            value: Bytes::new(),
+            attributes: Attributes::default(),
+            if_revision: None,
+        }
     }
 
     #[test]
     fn values_that_grow_in_json_are_bounded_as_they_are_written() {
         let (step, mut answer) = (step(&[1; 1024]), Answer::default());
         let value = vec![1; 300_000];
-        let entry =
-            Entry { hash: BlobHash::of(&value), size: 300_000, bind_rev: Revision(1), expires_at: None };
+        let entry = Entry::new(BlobHash::of(&value), 300_000, Revision(1));
         // Three would fit as they are kept; as they are written none does.
         assert!(answer.may_take(3 * entry.size));
         for _ in 0..256 {
@@ -140,8 +145,7 @@ mod tests {
     fn values_fit_until_the_answer_is_as_long_as_it_may_be() {
         let (step, mut answer) = (step(b"k"), Answer::default());
         let value = vec![b'x'; 100_000];
-        let entry =
-            Entry { hash: BlobHash::of(&value), size: 100_000, bind_rev: Revision(1), expires_at: None };
+        let entry = Entry::new(BlobHash::of(&value), 100_000, Revision(1));
         for _ in 0..20 {
             answer.value(&step, &entry, &value);
         }
