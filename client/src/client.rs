@@ -254,7 +254,7 @@ impl<S: Store> Client<S> {
         if bytes.len() <= UNARY_BYTES_MAX {
             return Ok(Staged::of(bytes));
         }
-        stored(&self.put_blob(Blob::hash(bytes)).await?)
+        stored(&Box::pin(self.put_blob(Blob::hash(bytes))).await?)
     }
 
     /// Stores `bytes` without a name; they stay for a grace (one hour) unless a name is bound to them.
@@ -308,10 +308,12 @@ impl<S: Store> Client<S> {
         match staged.0 {
             Ready::Carried(blob) => {
                 let set = |id| store.set_as(id, Some(name.clone()), Body::Blob(blob.clone()), said());
-                self.change(set).await
+                // Boxed: it is large, and would be in every future that a SET is a part of.
+                Box::pin(self.change(set)).await
             }
             Ready::Stored { hash, size } => {
-                let reply = self.change(|id| store.bind_as(id, name.clone(), (hash, size), said())).await?;
+                let bind = |id| store.bind_as(id, name.clone(), (hash, size), said());
+                let reply = Box::pin(self.change(bind)).await?;
                 match reply.outcome {
                     SetOutcome::NeedBlob => Err(Error::unavailable(
                         "nothing was changed, the blob was swept meanwhile or is damaged: set it again",

@@ -34,8 +34,7 @@ const RESOLVES_MAX: usize = 3;
 impl Host {
     async fn look(&self, name: &Name) -> Result<(Option<Entry>, Revision)> {
         let overdue = |found: &(Option<Entry>, Revision)| {
-            let over = <Option<dstore_shared::Entry> as Clone>::clone(&found.0)
-                .is_some_and(|entry| self.0.is_overdue(&entry));
+            let over = found.0.as_ref().is_some_and(|entry| self.0.is_overdue(entry));
             if over { vec![name.clone()] } else { Vec::new() }
         };
         self.0.look_live(|| self.look_stored(name), overdue).await

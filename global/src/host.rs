@@ -13,7 +13,7 @@ use dstore_proto::link::{Fetch, Frames, LinkHost};
 use dstore_proto::store::{BodyStream, Slice};
 use dstore_shared::frame::{Answer, Ask, Down, Reply, Request, Resolved, Up};
 use dstore_shared::limits::{BATCH_LEN_MAX, CARRIED_BYTES_MAX};
-use dstore_shared::{BlobHash, Command, Entry, Epoch, Error, Result};
+use dstore_shared::{BlobHash, Command, Epoch, Error, Result};
 use futures_util::stream::{self, StreamExt};
 use session::SessionStream;
 use std::sync::Arc;

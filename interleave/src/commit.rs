@@ -317,13 +317,13 @@ fn answers(ops: &[(usize, Op)], outcome: &Outcome) -> Vec<(usize, Op, Answer)> {
             .collect(),
         Outcome::Rename(copy) => match &copy.result {
             CopyResult::Done(entry) => {
-                let value = number(&entry);
+                let value = number(entry);
                 let fresh = if copy.is_fresh() { Answer::Stored } else { Answer::Unchanged };
                 vec![(name, Op::Take(value), Answer::Taken), (1 - name, Op::Set(value), fresh)]
             }
             CopyResult::NotFound => vec![(name, Op::Get, Answer::Absent)],
             CopyResult::Occupied(entry) | CopyResult::Unchanged(entry) => {
-                vec![(1 - name, Op::Get, Answer::Found(number(&entry)))]
+                vec![(1 - name, Op::Get, Answer::Found(number(entry)))]
             }
         },
         other => panic!("nobody asked for {other:?}"),

@@ -489,6 +489,7 @@ fn check_change(id: RequestId, command: &Command) -> Result<()> {
                 "a deadline of `{limit:?}`: use at most {DELETE_DEADLINE_MAX:?}, and ask again with the same id"
             )))
         }
+        Command::Set { attributes, .. } => attributes.check(),
         Command::Apply(transaction) => transaction.check(),
         _ => Ok(()),
     }

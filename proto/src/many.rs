@@ -234,6 +234,8 @@ pub(crate) fn sets_to(sets: &[SetOne]) -> Result<wire::SetManyRequest> {
             "the ids of values that are set together must follow one another: count up",
         ));
     }
+    // Less than a millisecond would travel as none.
+    sets.iter().try_for_each(|one| one.attributes.check())?;
     let values = sets.iter().map(|one| {
         let (ttl_ms, content_type) = attributes_to(&one.attributes);
         let (name, data) = (Some((&one.name).into()), one.value.bytes().clone());

@@ -284,13 +284,15 @@ impl Store for RemoteStore {
         body: Body,
         attributes: Attributes,
     ) -> Result<SetReply> {
+        attributes.check()?;
         let data = match &body {
             Body::Blob(blob) => Some(blob.bytes()),
             Body::Bytes(bytes) => Some(bytes),
             Body::Stream(_) => None,
         };
         let Some(data) = data.filter(|data| data.len() <= UNARY_BYTES_MAX) else {
-            return self.upload(id, name, body, &attributes).await;
+            // Boxed: a long way that few go makes the future of all others no larger.
+            return Box::pin(self.upload(id, name, body, &attributes)).await;
         };
         // Without a name it is no change, and needs no id.
         let Some(name) = name else {
@@ -314,6 +316,7 @@ impl Store for RemoteStore {
         (hash, size): (BlobHash, u64),
         attributes: Attributes,
     ) -> Result<SetReply> {
+        attributes.check()?;
         let (id, name) = (Some(Packer::new(64).request_id(&id)), Some((&name).into()));
         let hash = Bytes::copy_from_slice(hash.as_bytes());
         let (ttl_ms, content_type) = attributes_to(&attributes);

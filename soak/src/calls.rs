@@ -209,7 +209,7 @@ impl At<'_> {
             }
             CopyResult::Occupied(entry) => {
                 from.forget();
-                self.told_of(to, Some(&entry), now);
+                self.told_of(to, Some(entry), now);
             }
             CopyResult::NotFound => {
                 from.answer_as(Op::Get, Answer::Absent, now);

@@ -142,9 +142,7 @@ impl Watcher {
             Happened::Bound(entry) => self.bound.insert(key, entry.hash).is_none_or(|was| was == entry.hash),
             Happened::Unbound(was) => {
                 let known = self.bound.remove(&key);
-                known.is_some()
-                    && <Option<dstore_shared::Entry> as Clone>::clone(&was)
-                        .is_none_or(|was| known == Some(was.hash))
+                known.is_some() && was.as_ref().is_none_or(|was| known == Some(was.hash))
             }
         };
         if !fits && event.revision > self.repeated_until {

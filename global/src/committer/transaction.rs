@@ -9,9 +9,8 @@ use super::{Committer, Done, Drained, Verdict, Work};
 use crate::change::outcome_len;
 use dstore_shared::limits::APPEND_BYTES_MAX;
 use dstore_shared::{
-    Blob, BlobHash, Decision, Entry, Error, ExpireWhen, Expiry, Name, NamespaceSpec, Outcome, Payload,
-    RequestId, Result, Revision, SetOutcome, Step, StepOutcome, StepResult, Transaction, TransactionOutcome,
-    When,
+    Blob, Decision, Entry, Error, ExpireWhen, Expiry, Name, NamespaceSpec, Outcome, Payload, RequestId,
+    Result, Revision, SetOutcome, Step, StepOutcome, StepResult, Transaction, TransactionOutcome, When,
 };
 use std::num::NonZeroU64;
 use std::sync::Arc;

@@ -25,10 +25,7 @@ impl Host {
             self.0.sys.blocking.run(move || catalog.entries(&names))
         };
         let overdue = |(_, entries): &(Revision, Vec<Option<Entry>>)| {
-            let over = |entry: &Option<Entry>| {
-                <Option<dstore_shared::Entry> as Clone>::clone(&entry)
-                    .is_some_and(|entry| self.0.is_overdue(&entry))
-            };
+            let over = |entry: &Option<Entry>| entry.as_ref().is_some_and(|entry| self.0.is_overdue(entry));
             names.iter().zip(entries).filter(|(_, entry)| over(entry)).map(|(name, _)| name.clone()).collect()
         };
         self.0.look_live(look, overdue).await

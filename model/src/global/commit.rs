@@ -34,7 +34,7 @@ impl State {
                 global.voided.push((global.head, names.clone()));
             }
         }
-        self.see(visible);
+        self.see(&visible);
         outcome
     }
 
@@ -51,8 +51,8 @@ impl State {
     }
 
     /// What readers see changes; whoever waits for a value might be told any that was true meanwhile.
-    pub(crate) fn see(&mut self, visible: [Option<Entry>; 2]) {
-        self.global().visible = visible.clone();
+    pub(crate) fn see(&mut self, visible: &[Option<Entry>; 2]) {
+        self.global().visible.clone_from(visible);
         for call in &mut self.calls {
             if let Kind::Get(key) = call.kind
                 && !matches!(call.stage, Stage::Idle | Stage::Done | Stage::Lost)

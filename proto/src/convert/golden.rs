@@ -151,7 +151,7 @@ fn requests() -> Vec<(&'static str, Vec<Request>)> {
     let request = |ask| vec![Request { flight: FlightId(10), epoch: epoch(), reg_seq: RegSeq(11), ask }];
     let set = |carried| said(carried, Attributes::default());
     let ttl = Some(Duration::from_secs(60));
-    let typed = said(None, Attributes { content_type: content_type(), ttl });
+    let typed = said(None, Attributes { content_type: Some(words()), ttl });
     let del = |mode| Command::Delete { names: vec![name()], mode };
     let have = Some(blob().id());
     let change = |command| request(Ask::Change { id, command });
@@ -176,8 +176,8 @@ fn requests() -> Vec<(&'static str, Vec<Request>)> {
     ]
 }
 
-fn content_type() -> Option<ContentType> {
-    Some(ContentType::new("text/plain; charset=utf-8").expect("valid"))
+fn words() -> ContentType {
+    ContentType::new("text/plain; charset=utf-8").expect("valid")
 }
 
 fn said(carried: Option<Blob>, attributes: Attributes) -> Command {
@@ -185,7 +185,7 @@ fn said(carried: Option<Blob>, attributes: Attributes) -> Command {
 }
 
 fn set_typed() -> Step {
-    let value = Payload::carrying(blob()).typed(content_type());
+    let value = Payload::carrying(blob()).typed(Some(words()));
     Step::Set { name: name(), value, when: When::Always, expiry: Expiry::Clear }
 }
 
@@ -259,7 +259,7 @@ fn replies() -> Vec<(&'static str, Vec<Reply>)> {
     vec![
         ("replies resolved", resolved(Some(entry()), Some(blob()))),
         ("replies absent", resolved(None, None)),
-        ("replies resolved typed", resolved(Some(Entry { content_type: content_type(), ..entry() }), None)),
+        ("replies resolved typed", resolved(Some(Entry { content_type: Some(words()), ..entry() }), None)),
         ("replies stored", set(SetOutcome::Stored(entry()))),
         ("replies unchanged", set(SetOutcome::Unchanged(entry()))),
         ("replies occupied", set(SetOutcome::Occupied(entry()))),

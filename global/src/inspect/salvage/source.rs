@@ -238,12 +238,10 @@ impl Source {
         })?;
         seen.sort_unstable();
         for (key, (_, entry)) in &self.changed {
-            let Some(entry) = <Option<dstore_shared::Entry> as Clone>::clone(&entry)
-                .filter(|_| seen.binary_search(key).is_err())
-            else {
+            let Some(entry) = entry.as_ref().filter(|_| seen.binary_search(key).is_err()) else {
                 continue;
             };
-            each(Ok((Name::from_packed(key.clone())?, entry)))?;
+            each(Ok((Name::from_packed(key.clone())?, entry.clone())))?;
         }
         Ok(())
     }

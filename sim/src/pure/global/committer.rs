@@ -213,9 +213,7 @@ impl World {
             }
         }
         for (name, is, was) in &changes {
-            let value = |entry: &Option<Entry>| {
-                <Option<dstore_shared::Entry> as Clone>::clone(&entry).map(|entry| value_of(entry.hash))
-            };
+            let value = |entry: &Option<Entry>| entry.as_ref().map(|entry| value_of(entry.hash));
             self.note_became(record.rev, name, value(is), value(was));
         }
         if !self.planted(Planted::WatchBeforeVisible) {
@@ -224,9 +222,7 @@ impl World {
         let mut changes: Vec<_> = record
             .changes
             .iter()
-            .map(|(name, e)| {
-                (self.key(name), <Option<dstore_shared::Entry> as Clone>::clone(&e).map(|e| value_of(e.hash)))
-            })
+            .map(|(name, e)| (self.key(name), e.as_ref().map(|e| value_of(e.hash))))
             .collect();
         changes.sort_unstable();
         let first = self.history.visible(self.now, record.id, &changes, told(&record.outcome));
