@@ -24,11 +24,13 @@ use crate::sessions::OpNo;
 use crate::space::Space;
 use dstore_shared::limits::{PREFIX_KEY_BYTES_MAX, PREFIX_NAMES_MAX};
 use dstore_shared::{
-    Blob, BlobHash, DeleteOutcome, Entry, Error, Kind, Name, Namespace, NamespaceSpec, Outcome, Prefix,
-    PrefixOutcome, RequestId, Result, Revision, SetOutcome, Transaction,
+    Blob, BlobHash, DeleteOutcome, Entry, Error, Kind, Name, Namespace, NamespaceSpec, Outcome,
+    Payload as Value, Prefix, PrefixOutcome, RequestId, Result, Revision, SetOutcome, Transaction, type_len,
 };
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Bytes after which a batch is written though more has gathered: bounds the time of one write.
@@ -58,9 +60,8 @@ pub(crate) enum Work {
     Set {
         id: RequestId,
         name: Name,
-        hash: BlobHash,
-        size: u64,
-        carried: Option<Blob>,
+        value: Value,
+        ttl: Option<Duration>,
         drained: Drained,
     },
     Delete {
@@ -317,8 +318,8 @@ impl Committer {
             return Err(e.clone());
         }
         match work {
-            Work::Set { id, name, hash, size, carried, drained } => {
-                let mut verdict = self.judge_set((id, name, drained), (hash, size), carried, revision)?;
+            Work::Set { id, name, value, ttl, drained } => {
+                let mut verdict = self.judge_set((id, name, drained), (value, ttl), revision)?;
                 verdict.id = Some(id);
                 Ok(verdict)
             }
@@ -368,17 +369,18 @@ impl Committer {
     fn judge_set(
         &mut self,
         (id, name, drained): (RequestId, Name, Drained),
-        (hash, size): (BlobHash, u64),
-        carried: Option<Blob>,
+        (value, ttl): (Value, Option<Duration>),
         revision: Revision,
     ) -> Result<Verdict> {
         let set = |outcome, changes| Ok(Verdict::of(Done::Change(Outcome::Set(outcome)), changes));
         let spec = self.catalog.namespace(&name.namespace());
         let bound = self.catalog.entry_once(&name)?;
-        if bound.is_some_and(|entry| spec.replaces() || entry.is_over(self.at_ms)) {
-            return self.judge_rebinding((id, name, drained), (hash, size), carried, revision);
+        let timed = |entry: &Entry| ttl.is_some() && entry.hash == value.hash;
+        if bound.as_ref().is_some_and(|e| spec.replaces() || e.is_over(self.at_ms) || timed(e)) {
+            return self.judge_rebinding((id, name, drained), (value, ttl), revision);
         }
-        if let Some(entry) = bound.filter(|entry| entry.hash != hash) {
+        let Value { hash, size, carried, content_type } = value;
+        if let Some(entry) = bound.clone().filter(|entry| entry.hash != hash) {
             return set(SetOutcome::Occupied(entry), Vec::new());
         }
         let known = self.meta(&hash)?;
@@ -395,7 +397,8 @@ impl Committer {
         if let Some(meta) = healthy.filter(|meta| meta.size != size) {
             return Err(Error::invalid(format!("blake3:{hash} has `{}` bytes, not `{size}`", meta.size)));
         }
-        self.room(Class::Ordinary, carried.as_ref().map_or(0, |blob| blob.bytes().len()))?;
+        let said = name.as_bytes().len() + 2 * type_len(content_type.as_ref());
+        self.room(Class::Ordinary, said + carried.as_ref().map_or(0, |blob| blob.bytes().len()))?;
         let mut changes = Vec::with_capacity(3);
         let mut meta = healthy.unwrap_or(BlobMeta {
             size,
@@ -417,10 +420,11 @@ impl Committer {
             return set(SetOutcome::Unchanged(entry), changes);
         }
         (meta.refs, meta.unnamed_since_ms) = (meta.refs + 1, None);
-        let expires_at = spec.ttl.map(|ttl| self.at_ms.saturating_add(ttl.as_millis() as u64));
-        let entry = Entry { hash, size, bind_rev: revision, expires_at };
+        let after = |ttl: Duration| NonZeroU64::new(self.at_ms.saturating_add(ttl.as_millis() as u64));
+        let expires_at = ttl.or(spec.ttl).and_then(after);
+        let entry = Entry { hash, size, bind_rev: revision, expires_at, content_type };
         changes.push(Change::Blob { hash, meta });
-        changes.push(Change::Bind { name, entry });
+        changes.push(Change::Bind { name, entry: entry.clone() });
         set(SetOutcome::Stored(entry), changes)
     }
 

@@ -4,6 +4,7 @@
 //! Invariants: a [`Blob`] exists only hashed or verified; a [`Key`] or [`Namespace`] only within its limits.
 //! This crate does no I/O, reads no clock and knows neither tonic nor an index engine.
 
+mod attributes;
 mod blob;
 pub mod canon;
 mod entry;
@@ -19,6 +20,7 @@ mod outline;
 pub mod planted;
 mod transaction;
 
+pub use attributes::{Attributes, ContentType, type_len};
 pub use blob::{Blob, BlobHash, BlobHasher, ParseHashError};
 pub use entry::{
     Command, CopyOutcome, CopyResult, DeleteMode, DeleteOutcome, Entry, Outcome, PrefixOutcome, SetOutcome,

@@ -21,6 +21,7 @@ mod hostile_peer;
 mod http;
 mod http_client;
 mod http_hostile;
+mod http_writes;
 mod limits;
 mod listing;
 mod many;

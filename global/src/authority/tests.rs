@@ -27,7 +27,13 @@ async fn what_stays_in_memory_does_not_keep_the_frame_that_it_came_in() {
             authority.checkpoint().await.unwrap();
         } else {
             let (to, answer) = oneshot::channel();
-            let set = Command::Set { name: name.clone(), hash, size, carried: Some(blob.clone()) };
+            let set = Command::Set {
+                name: name.clone(),
+                hash,
+                size,
+                carried: Some(blob.clone()),
+                attributes: dstore_shared::Attributes::default(),
+            };
             authority.submit(authority.next_id(), set, None, Responder::Call(to, None));
             let answered = answer.await.unwrap().unwrap();
             assert!(matches!(answered.outcome, Outcome::Set(SetOutcome::Stored(_))));
@@ -55,7 +61,13 @@ async fn a_tick_among_changes_lets_none_out_before_it_is_durable() {
             let (name, blob) =
                 (Name::of(format!("{round} {i}")).unwrap(), Blob::hash(format!("{round} {i}")));
             let (hash, size) = (blob.id(), blob.size());
-            let set = Command::Set { name, hash, size, carried: Some(blob) };
+            let set = Command::Set {
+                name,
+                hash,
+                size,
+                carried: Some(blob),
+                attributes: dstore_shared::Attributes::default(),
+            };
             authority.submit(authority.next_id(), set, None, Responder::Call(to, None));
             authority.nudge_committer();
             answers.push(answer);

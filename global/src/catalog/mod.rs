@@ -450,7 +450,8 @@ impl Catalog {
             if overdue.len() == limit {
                 break;
             }
-            if self.entry_once(&name)?.is_some_and(|entry| entry.expires_at == Some(end)) {
+            if self.entry_once(&name)?.is_some_and(|entry| entry.expires_at.is_some_and(|at| at.get() == end))
+            {
                 // The index and a memtable may both have the hint.
                 if seen.insert(name.clone()) {
                     overdue.push(name);

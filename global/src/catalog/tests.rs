@@ -52,6 +52,7 @@ pub(in crate::catalog) fn entry(revision: u64) -> Entry {
         size: 8,
         bind_rev: Revision(revision),
         expires_at: None,
+        content_type: None,
     }
 }
 
@@ -204,7 +205,7 @@ fn a_read_never_gives_less_than_was_visible_when_it_began() {
                     let least = newest[i].load(Ordering::SeqCst);
                     let read = match rng.next_u64() % 3 {
                         0 => rig.catalog.entry_hot(&names[i]),
-                        1 => Some(rig.catalog.entries(&names[i..=i]).unwrap().1[0]),
+                        1 => Some(rig.catalog.entries(&names[i..=i]).unwrap().1[0].clone()),
                         _ => Some(rig.catalog.entry(&names[i]).unwrap()),
                     };
                     let Some(read) = read.map(rev) else { continue };
@@ -248,7 +249,7 @@ fn all_names_of_a_commit_become_visible_in_one_step() {
             let (at, entries) = rig.catalog.entries(&names).unwrap();
             seen.fetch_add(1, Ordering::Relaxed);
             for e in &entries {
-                assert_eq!(e.map_or(Revision(0), |e| e.bind_rev), at, "{entries:?}");
+                assert_eq!(e.as_ref().map_or(Revision(0), |e| e.bind_rev), at, "{entries:?}");
             }
         }
     });

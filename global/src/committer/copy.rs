@@ -4,6 +4,7 @@
 
 use super::draft::Draft;
 use super::{Committer, Done, Drained, Verdict, Work};
+use crate::change::outcome_len;
 use dstore_shared::{CopyOutcome, CopyResult, Entry, Name, Outcome, RequestId, Result, Revision};
 
 impl Committer {
@@ -16,8 +17,8 @@ impl Committer {
         (drained, revision): (&Drained, Revision),
     ) -> Result<Verdict> {
         let mut draft = Draft::default();
-        let source = self.row(&mut draft, &from)?.now;
-        let bound = self.row(&mut draft, &to)?.now;
+        let source = self.row(&mut draft, &from)?.now.clone();
+        let bound = self.row(&mut draft, &to)?.now.clone();
         let result = match (source, bound) {
             (None, _) => CopyResult::NotFound,
             (Some(source), _) if from == to => CopyResult::Unchanged(source),
@@ -28,7 +29,7 @@ impl Committer {
                     self.row(&mut draft, &from)?.now = None;
                 }
                 let entry = bound.unwrap_or(Entry { bind_rev: revision, ..source });
-                self.row(&mut draft, &to)?.now = Some(entry);
+                self.row(&mut draft, &to)?.now = Some(entry.clone());
                 CopyResult::Done(entry)
             }
         };
@@ -39,7 +40,7 @@ impl Committer {
         let void = draft.void();
         let outcome = CopyOutcome { result, revision: if draft.changes() { revision } else { self.head } };
         let outcome = if unbinds { Outcome::Rename(outcome) } else { Outcome::Copy(outcome) };
-        let taken = self.taken(draft, revision)?;
+        let taken = self.taken(draft, revision, outcome_len(&outcome))?;
         Ok(Verdict::of_draft(Done::Changed(outcome, void), taken))
     }
 }

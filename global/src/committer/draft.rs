@@ -9,6 +9,7 @@ use crate::feed::Unbound;
 use crate::journal::Class;
 use dstore_shared::{Blob, BlobHash, Entry, Error, Name, Result, Revision};
 use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU64;
 
 /// What a name was bound to, and is to be.
 #[derive(Debug)]
@@ -25,14 +26,16 @@ impl Row {
         match (&self.stored, &self.now) {
             (None, _) => false,
             (Some(_), None) => true,
-            (Some(was), Some(is)) => was.hash != is.hash || is_longer(was, is),
+            (Some(was), Some(is)) => {
+                (was.hash, &was.content_type) != (is.hash, &is.content_type) || is_longer(was, is)
+            }
         }
     }
 }
 
 /// Whether `was` would be served longer than `is` may be.
 fn is_longer(was: &Entry, is: &Entry) -> bool {
-    let end = |entry: &Entry| entry.expires_at.unwrap_or(u64::MAX);
+    let end = |entry: &Entry| entry.expires_at.unwrap_or(NonZeroU64::MAX);
     end(was) > end(is)
 }
 
@@ -81,7 +84,7 @@ impl Committer {
             *place
         } else {
             let stored = self.catalog.entry_once(name)?;
-            let now = stored.filter(|entry| !entry.is_over(self.at_ms));
+            let now = stored.clone().filter(|entry| !entry.is_over(self.at_ms));
             draft.rows.push(Row { name: name.clone(), stored, now });
             draft.places.insert(name.clone(), draft.rows.len() - 1);
             draft.rows.len() - 1
@@ -89,13 +92,18 @@ impl Committer {
         Ok(&mut draft.rows[place])
     }
 
-    /// The changes that make the draft true. `revision` is theirs; a verdict without an id and with nothing done.
-    pub(super) fn taken(&mut self, draft: Draft, revision: Revision) -> Result<(Vec<Change>, Vec<Unbound>)> {
+    /// The changes that make the draft true. `revision` is theirs; `told` are the bytes that the outcome takes beside them.
+    pub(super) fn taken(
+        &mut self,
+        draft: Draft,
+        revision: Revision,
+        told: usize,
+    ) -> Result<(Vec<Change>, Vec<Unbound>)> {
         let Draft { rows, fresh, .. } = draft;
         let mut counts: BTreeMap<BlobHash, i64> = BTreeMap::new();
         // Also of names that stay as they are: bytes that came replace damaged ones.
-        let brought = rows.iter().filter_map(|row| row.now).filter(|entry| fresh.contains_key(&entry.hash));
-        counts.extend(brought.map(|entry| (entry.hash, 0)));
+        let named = rows.iter().filter_map(|row| Some(row.now.as_ref()?.hash));
+        counts.extend(named.filter(|hash| fresh.contains_key(hash)).map(|hash| (hash, 0)));
         let rows: Vec<Row> = rows.into_iter().filter(|row| row.now != row.stored).collect();
         if rows.is_empty() && counts.is_empty() {
             return Ok((Vec::new(), Vec::new()));
@@ -109,7 +117,7 @@ impl Committer {
             }
         }
         let (class, bytes) = weight(&rows, &fresh);
-        self.room(class, bytes)?;
+        self.room(class, bytes + told)?;
         let mut changes = self.blob_changes(&counts, &fresh)?;
         let mut unbound = Vec::new();
         for Row { name, stored, now } in rows {
@@ -197,7 +205,8 @@ impl Committer {
 
 /// What the changes take in the journal, and whether they make room in the store.
 fn weight(rows: &[Row], fresh: &HashMap<BlobHash, Blob>) -> (Class, usize) {
-    let names: usize = rows.iter().map(|row| row.name.as_bytes().len() + 256).sum();
+    let row = |row: &Row| row.name.as_bytes().len() + row.now.as_ref().map_or(0, Entry::type_len) + 256;
+    let names: usize = rows.iter().map(row).sum();
     if rows.iter().all(|row| row.now.is_none()) {
         return (Class::Essential, names);
     }

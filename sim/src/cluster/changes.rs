@@ -64,7 +64,8 @@ impl<D: Desk> Client<D> {
             // Of one client, so that they follow one another.
             let Ok(id) = self.ended(self.desk.id(draw)).await else { return };
             let value = self.cluster.new_value();
-            sets.push(SetOne { id, name: name(key), value: Blob::hash(bytes_of(value)) });
+            let attributes = dstore_shared::Attributes::default();
+            sets.push(SetOne { id, name: name(key), value: Blob::hash(bytes_of(value)), attributes });
             begun.push(Op::Set(key, value));
         }
         let begun: Vec<Begun> = begun.into_iter().map(|op| self.begin(op)).collect();

@@ -248,9 +248,13 @@ impl World {
                 let event = local::Event::Both(call, Both::of([name(&keys[0]), name(&keys[1])]));
                 return self.local_event(i, 0, event);
             }
-            What::Set(key, value) | What::Replace(key, value) => {
-                Command::Set { name: name(key), hash: hash_of(*value), size: 8, carried: None }
-            }
+            What::Set(key, value) | What::Replace(key, value) => Command::Set {
+                name: name(key),
+                hash: hash_of(*value),
+                size: 8,
+                carried: None,
+                attributes: dstore_shared::Attributes::default(),
+            },
             What::Move { from, to, unbinds: false } => Command::Copy { from: name(from), to: name(to) },
             What::Move { from, to, unbinds: true } => Command::Rename { from: name(from), to: name(to) },
             What::DelPrefix(prefix, _) => Command::DeletePrefix { prefix: keys::prefix(*prefix) },

@@ -224,7 +224,7 @@ impl Source {
             let changed = self.changed.get(&key);
             // The index may show a later change than what is left of the journal.
             let entry = match changed {
-                Some((revision, changed)) if entry.bind_rev <= *revision => *changed,
+                Some((revision, changed)) if entry.bind_rev <= *revision => changed.clone(),
                 _ => Some(entry),
             };
             if changed.is_some() {
@@ -238,8 +238,10 @@ impl Source {
         })?;
         seen.sort_unstable();
         for (key, (_, entry)) in &self.changed {
-            let Some(entry) = entry.filter(|_| seen.binary_search(key).is_err()) else { continue };
-            each(Ok((Name::from_packed(key.clone())?, entry)))?;
+            let Some(entry) = entry.as_ref().filter(|_| seen.binary_search(key).is_err()) else {
+                continue;
+            };
+            each(Ok((Name::from_packed(key.clone())?, entry.clone())))?;
         }
         Ok(())
     }

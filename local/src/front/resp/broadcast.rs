@@ -120,7 +120,7 @@ async fn watch(door: &Door, peer: &Arc<Peer>, namespace: &Namespace, prefix: &By
 
 /// Whether it is what a client with NOLOOP did itself.
 fn is_echo(door: &Door, peer: &Peer, namespace: &Namespace, event: &Event) -> bool {
-    let now = match event.happened {
+    let now = match &event.happened {
         Happened::Bound(entry) => Some(entry.hash),
         Happened::Unbound(_) => None,
     };

@@ -77,9 +77,8 @@ impl Plan {
             // One read needs no transaction: a Local may answer it.
             return match door.node.stat(Target::Name(name.clone())).await {
                 Ok(stat) => {
-                    tell(&[read(stat)], stat.and_then(|stat| stat.from.journal_ms).unwrap_or(0))
-                        .resolved(&mut Gathered::new(door))
-                        .await
+                    let now = stat.as_ref().and_then(|stat| stat.from.journal_ms).unwrap_or(0);
+                    tell(&[read(stat)], now).resolved(&mut Gathered::new(door)).await
                 }
                 Err(e) => failure(&e),
             };
@@ -182,7 +181,7 @@ async fn value(gathered: &mut Gathered<'_>, entry: &Entry) -> Result<Bytes> {
 pub fn done(outcome: &StepOutcome, reply: Reply) -> Reply {
     match outcome.result {
         StepResult::Done | StepResult::Unchanged => reply,
-        StepResult::Occupied => match outcome.entry.or(outcome.old) {
+        StepResult::Occupied => match outcome.entry.as_ref().or(outcome.old.as_ref()) {
             Some(entry) => failure(&Error::occupied(entry.hash)),
             None => Reply::error("OCCUPIED Key occupied!"),
         },

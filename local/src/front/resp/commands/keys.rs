@@ -119,7 +119,7 @@ pub const OBJECT: Run = Run::Steps(|call| {
         return Ok(Plan::new(Vec::new(), |_, _| Answer::Reply(help)));
     }
     let step = Step::Get { name: call.name(2)? };
-    Ok(Plan::new(vec![step], move |done, _| match (done.first().and_then(|o| o.entry), sub) {
+    Ok(Plan::new(vec![step], move |done, _| match (done.first().and_then(|o| o.entry.clone()), sub) {
         (None, _) => Answer::Reply(Reply::Nil),
         (Some(entry), "encoding") => Answer::Encoding(entry),
         (Some(_), "refcount") => Answer::Reply(Reply::Int(1)),

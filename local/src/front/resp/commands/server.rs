@@ -39,7 +39,7 @@ pub const MEMORY: Run = Run::Steps(|call| {
     let name = call.name(2)?;
     let names = name.as_bytes().len() as u64;
     Ok(Plan::new(vec![Step::Get { name }], move |done, _| {
-        let entry = done.first().and_then(|outcome| outcome.entry);
+        let entry = done.first().and_then(|outcome| outcome.entry.clone());
         Answer::of(
             entry,
             |entry| Reply::Int((crate::cache::overhead() + names + entry.size) as i64),

@@ -18,7 +18,7 @@ pub const GET: Run = Run::Both(get_now, |call| {
 });
 
 fn entry(done: &[dstore_shared::StepOutcome]) -> Option<Entry> {
-    done.first().and_then(|outcome| outcome.entry)
+    done.first().and_then(|outcome| outcome.entry.clone())
 }
 
 fn get_now(call: &mut Call<'_>) -> Answered {
@@ -46,7 +46,7 @@ pub async fn value_of(door: &Door, name: Name) -> Result<Option<Bytes>> {
 /// MGET key [key ...]
 pub const MGET: Run = Run::Both(mget_now, |call| {
     let steps = call.names()?.into_iter().map(|name| Step::Get { name }).collect();
-    Ok(Plan::new(steps, |done, _| Answer::Values(done.iter().map(|outcome| outcome.entry).collect())))
+    Ok(Plan::new(steps, |done, _| Answer::Values(done.iter().map(|outcome| outcome.entry.clone()).collect())))
 });
 
 fn mget_now(call: &mut Call<'_>) -> Answered {
@@ -99,7 +99,10 @@ pub const STRLEN: Run = Run::Steps(|call| {
 pub const GETRANGE: Run = Run::Both(getrange_now, |call| {
     let (from, to) = (call.number(2)?, call.number(3)?);
     Ok(Plan::new(vec![Step::Get { name: call.name(1)? }], move |done, _| match entry(done) {
-        Some(entry) => Answer::Part(entry, part(entry.size, from, to)),
+        Some(entry) => {
+            let part = part(entry.size, from, to);
+            Answer::Part(entry, part)
+        }
         None => Answer::Reply(Reply::word("")),
     }))
 });
@@ -191,7 +194,7 @@ fn set_steps(call: &Call<'_>) -> Answered<Plan> {
         let Some(outcome) = steps.first() else { return Answer::Value(None) };
         match outcome.result {
             StepResult::Occupied => Answer::Reply(done(outcome, Reply::OK)),
-            _ if how.old => Answer::Value(outcome.old),
+            _ if how.old => Answer::Value(outcome.old.clone()),
             _ => Answer::Reply(done(outcome, Reply::OK)),
         }
     }))
@@ -222,7 +225,7 @@ fn set_expiring(call: &Call<'_>, unit: i64) -> Answered<Plan> {
 pub const GETSET: Run = Run::Steps(|call| {
     let step = set_step(call, 1, 2, When::Always, Expiry::Clear)?;
     Ok(Plan::new(vec![step], |steps, _| match steps.first() {
-        Some(outcome) if is_done(outcome) => Answer::Value(outcome.old),
+        Some(outcome) if is_done(outcome) => Answer::Value(outcome.old.clone()),
         Some(outcome) => Answer::Reply(done(outcome, Reply::Nil)),
         None => Answer::Value(None),
     }))
@@ -231,7 +234,7 @@ pub const GETSET: Run = Run::Steps(|call| {
 /// GETDEL key
 pub const GETDEL: Run = Run::Steps(|call| {
     let step = Step::Delete { name: call.name(1)? };
-    Ok(Plan::new(vec![step], |steps, _| Answer::Value(steps.first().and_then(|outcome| outcome.old))))
+    Ok(Plan::new(vec![step], |steps, _| Answer::Value(steps.first().and_then(|outcome| outcome.old.clone()))))
 });
 
 /// GETEX key [EX s | PX ms | EXAT s | PXAT ms | PERSIST]
@@ -305,7 +308,7 @@ fn add(call: &Call<'_>, by: i64) -> Answered<Plan> {
 pub const APPEND: Run = Run::Steps(|call| {
     let step = Step::Append { name: call.name(1)?, bytes: call.args.bytes(2) };
     Ok(Plan::one(step, |outcome| {
-        done(outcome, Reply::Int(outcome.entry.map_or(0, |entry| entry.size as i64)))
+        done(outcome, Reply::Int(outcome.entry.as_ref().map_or(0, |entry| entry.size as i64)))
     }))
 });
 
