@@ -21,7 +21,8 @@ impl ContentType {
     /// The type of these words.
     ///
     /// # Errors
-    /// `Invalid` for none, for more than 255 bytes, and for bytes that are no visible ASCII and no space.
+    /// `Invalid` for none, for more than 255 bytes, for bytes that are no visible ASCII and no space, and for spaces at
+    /// its ends.
     pub fn new(words: &str) -> Result<Self> {
         let n = words.len();
         if n == 0 || n > CONTENT_TYPE_BYTES_MAX {
@@ -29,8 +30,11 @@ impl ContentType {
                 "a content type of `{n}` bytes: use 1 to {CONTENT_TYPE_BYTES_MAX}, or none"
             )));
         }
-        if !words.bytes().all(|b| (b' '..=b'~').contains(&b)) {
-            return Err(Error::invalid("a content type is visible ASCII and spaces: leave other bytes out"));
+        // The field of a header has no spaces at its ends.
+        if !words.bytes().all(|b| (b' '..=b'~').contains(&b)) || words != words.trim_ascii() {
+            return Err(Error::invalid(
+                "a content type is visible ASCII, with spaces only within it: leave other bytes out",
+            ));
         }
         Ok(Self(Arc::new(words.into())))
     }
@@ -120,10 +124,10 @@ mod tests {
 
     #[test]
     fn a_content_type_is_one_to_255_bytes_of_visible_ascii_and_spaces() {
-        for good in ["x", "text/html; charset=utf-8", &"a".repeat(CONTENT_TYPE_BYTES_MAX), " ~"] {
+        for good in ["x", "text/html; charset=utf-8", &"a".repeat(CONTENT_TYPE_BYTES_MAX), "a ~"] {
             assert_eq!(ContentType::new(good).expect("valid").as_str(), good);
         }
-        for bad in ["", "a\n", "a\tb", "\u{7f}", "text/\u{e4}", &"a".repeat(CONTENT_TYPE_BYTES_MAX + 1)] {
+        for bad in ["", " a", "a ", "a\n", "a\tb", "\u{7f}", "text/\u{e4}", &"a".repeat(CONTENT_TYPE_BYTES_MAX + 1)] {
             assert!(ContentType::new(bad).is_err(), "{bad:?}");
         }
         assert_eq!(ContentType::optional("").expect("none"), None);

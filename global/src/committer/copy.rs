@@ -19,10 +19,16 @@ impl Committer {
         let mut draft = Draft::default();
         let source = self.row(&mut draft, &from)?.now.clone();
         let bound = self.row(&mut draft, &to)?.now.clone();
+        let replaces = self.spec(&to).replaces();
         let result = match (source, bound) {
             (None, _) => CopyResult::NotFound,
             (Some(source), _) if from == to => CopyResult::Unchanged(source),
-            (Some(source), Some(other)) if other.hash != source.hash => CopyResult::Occupied(other),
+            // Where names are bound anew the same bytes of another type are another value, as for a SET.
+            (Some(source), Some(other))
+                if other.hash != source.hash || replaces && other.content_type != source.content_type =>
+            {
+                CopyResult::Occupied(other)
+            }
             (Some(_), Some(same)) if !unbinds => CopyResult::Unchanged(same),
             (Some(source), bound) => {
                 if unbinds {

@@ -325,7 +325,7 @@ impl Committer {
         }
     }
 
-    fn spec(&self, name: &Name) -> NamespaceSpec {
+    pub(super) fn spec(&self, name: &Name) -> NamespaceSpec {
         self.catalog.namespace(&name.namespace())
     }
 

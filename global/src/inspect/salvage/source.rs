@@ -218,8 +218,13 @@ impl Source {
                 Ok(found) => found,
                 Err(why) => return each(Err(why)),
             };
-            let Ok(entry) = decode_entry(value) else {
-                return each(Err(format!("the index has an entry that cannot be understood, of {key:?}")));
+            let entry = match decode_entry(value) {
+                Ok(entry) => entry,
+                // It is whole, and not to be lost because this dstore is too old for it.
+                Err(newer) if newer.kind() == Kind::Invalid => return Err(newer),
+                Err(_) => {
+                    return each(Err(format!("the index has an entry that cannot be understood, of {key:?}")));
+                }
             };
             let changed = self.changed.get(&key);
             // The index may show a later change than what is left of the journal.
