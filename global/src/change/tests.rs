@@ -20,7 +20,7 @@ fn hash() -> impl Strategy<Value = BlobHash> {
 }
 
 fn entry() -> impl Strategy<Value = Entry> {
-    let content_type = proptest::option::of("[ -~]{1,255}");
+    let content_type = proptest::option::of("[!-~]([ -~]{0,253}[!-~])?");
     (hash(), any::<u64>(), any::<u64>(), any::<u64>(), content_type).prop_map(
         |(hash, size, rev, end, words)| {
             let content_type = words.map(|words| ContentType::new(&words).expect("valid"));
