@@ -95,9 +95,13 @@ impl Own {
     fn wrote(&mut self, client: u64, written: &HashMap<Name, Outcome>) {
         let known = self.written.entry(client).or_default();
         for (name, outcome) in written {
-            if known.len() < WRITTEN_MAX {
-                known.insert(name.clone(), *outcome);
+            // One that is forgotten is told to its writer.
+            if known.len() >= WRITTEN_MAX
+                && let Some(other) = known.keys().next().cloned()
+            {
+                known.remove(&other);
             }
+            known.insert(name.clone(), *outcome);
         }
     }
 }
@@ -134,7 +138,10 @@ impl OwnChange {
 
     fn begin(call: &Call<'_>, names: Vec<Name>, steps: &[Step]) -> Self {
         let (tracking, client) = (call.door.tracking.clone(), call.peer.id);
-        let (written, broadcast) = (outcomes(steps), call.client.tracking.broadcast);
+        let (mut written, broadcast) = (outcomes(steps), call.client.tracking.broadcast);
+        if let Some(watches) = &call.client.watches {
+            written.retain(|name, _| watches.covers(name));
+        }
         let mut table = tracking.table.lock();
         table.own.begin(client, &names);
         if broadcast {

@@ -83,8 +83,8 @@ fn with_broadcast_only_what_the_client_itself_wrote_is_no_news_to_it() {
     let harness = Harness::new(RespConfig::default(), true);
     let mut talk = harness.talk();
     assert!(talk.say(b"HELLO 3\r\n").starts_with(b"%7"));
-    talk.connection.client.tracking =
-        super::super::client::TrackingMode { on: true, broadcast: true, no_loop: true, ..Default::default() };
+    let _within = harness.runtime().enter();
+    assert_eq!(talk.say(b"CLIENT TRACKING ON BCAST NOLOOP PREFIX k\r\n"), b"+OK\r\n");
     let (tracking, id) = (harness.door().tracking.clone(), talk.connection.peer.id);
     let (v, w) = (Some(BlobHash::of(b"v")), Some(BlobHash::of(b"w")));
     let wrote = |talk: &mut Talk<'_>, line: &str, reply: Reply| {
@@ -103,6 +103,8 @@ fn with_broadcast_only_what_the_client_itself_wrote_is_no_news_to_it() {
     assert!(tracking.is_echo(id, &name("k"), None));
     wrote(&mut talk, "INCR k", Reply::Int(1));
     assert!(!tracking.is_echo(id, &name("k"), v), "what it came to is not known before");
+    wrote(&mut talk, "SET other v", Reply::OK);
+    assert!(!tracking.is_echo(id, &name("other"), v), "of it nothing is told: it is not remembered");
     wrote(&mut talk, "SET k v", Reply::OK);
     tracking.forget_written(id);
     assert!(!tracking.is_echo(id, &name("k"), v), "the watch began anew");
