@@ -97,7 +97,22 @@ fn with_broadcast_only_what_the_client_itself_wrote_is_no_news_to_it() {
     wrote(&mut talk, "SET k v", Reply::OK);
     assert!(!tracking.is_echo(id, &name("k"), w), "another's");
     assert!(!tracking.is_echo(id, &name("k"), v), "what came first was another's: both are told");
+    for line in ["SET k v", "SET k w", "DEL k", "SET k v", "SET k v"] {
+        wrote(&mut talk, line, Reply::OK);
+    }
+    let echoes = [v, w, None, v].map(|now| tracking.is_echo(id, &name("k"), now));
+    assert_eq!(echoes, [true; 4], "several, in their order");
+    assert!(tracking.is_echo(id, &name("k"), v));
+    for line in ["SET k v", "SET k w"] {
+        wrote(&mut talk, line, Reply::OK);
+    }
+    assert!(tracking.is_echo(id, &name("k"), w), "the first changed nothing");
+    assert!(!tracking.is_echo(id, &name("k"), v));
+    wrote(&mut talk, "SET k v NX", Reply::Nil);
+    assert!(!tracking.is_echo(id, &name("k"), v), "whether it was done is not known before");
+    let before = told(&talk);
     wrote(&mut talk, "SET k v", Reply::error("TRYAGAIN"));
+    assert_eq!(told(&talk), before + 1, "another's change may have been taken for it");
     assert!(!tracking.is_echo(id, &name("k"), v), "it may not have been done");
     wrote(&mut talk, "DEL k", Reply::Int(1));
     assert!(tracking.is_echo(id, &name("k"), None));
