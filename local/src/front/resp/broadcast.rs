@@ -28,12 +28,21 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub struct Watches {
     tasks: Tasks,
     prefixes: Vec<Bytes>,
+    /// Where each is watched.
+    namespaces: Vec<Namespace>,
 }
 
 impl Watches {
     /// The prefixes that are watched.
     pub fn prefixes(&self) -> &[Bytes] {
         &self.prefixes
+    }
+
+    /// Whether it is told of a name.
+    pub fn covers(&self, name: &Name) -> bool {
+        let (namespace, key) = (name.namespace(), name.key());
+        let mut watched = self.namespaces.iter().zip(&self.prefixes);
+        watched.any(|(there, prefix)| *there == namespace && key.as_bytes().starts_with(prefix))
     }
 }
 
@@ -73,11 +82,12 @@ pub fn check(call: &Call<'_>, mut prefixes: Vec<Bytes>) -> Answered<Vec<Bytes>> 
 
 /// The client is told of the changes of names with these prefixes, which were checked, too.
 pub fn begin(call: &mut Call<'_>, prefixes: Vec<Bytes>) {
-    let none = || Watches { tasks: call.door.tasks.child(), prefixes: Vec::new() };
+    let none = || Watches { tasks: call.door.tasks.child(), prefixes: Vec::new(), namespaces: Vec::new() };
     let watches = call.client.watches.get_or_insert_with(none);
     for prefix in prefixes {
         let (door, peer, namespace) = (call.door.clone(), call.peer.clone(), call.client.namespace.clone());
         watches.prefixes.push(prefix.clone());
+        watches.namespaces.push(namespace.clone());
         watches.tasks.spawn("resp broadcast", async move { follow(&door, &peer, namespace, prefix).await });
     }
 }

@@ -1,7 +1,7 @@
 //! Owns what a connection remembers between commands: protocol, namespace, MULTI, tracking.
 
+use super::args::Kept;
 use super::broadcast::Watches;
-use super::parse::Kept;
 use super::reply::Version;
 use super::table::Spec;
 use dstore_shared::{Guard, Namespace};

@@ -4,7 +4,9 @@
 
 use super::commands::Later;
 use super::config::RespConfig;
-use super::connection::{Connection, Fate, Lent};
+#[cfg(test)]
+use super::connection::Fate;
+use super::connection::{Connection, Lent};
 use super::door::Door;
 use super::mail::Mailbox;
 use super::reply::Reply;
@@ -14,6 +16,7 @@ use dstore_sys::Sys;
 use dstore_sys::net::{Address, MemoryNet};
 use dstore_sys::ready::{Poller, Stream};
 use dstore_sys::tasks::Tasks;
+#[cfg(test)]
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,6 +39,7 @@ pub struct Talk<'a> {
     /// This side of it.
     pub connection: Connection,
     /// The client's side.
+    #[cfg_attr(not(test), expect(dead_code, reason = "only tests read and write there"))]
     far: Stream,
     input: Vec<u8>,
     /// What asks Global stays under way without a look, instead of being given up after one.
@@ -88,16 +92,6 @@ impl Harness {
         let connection = Connection::new(stream, peer.expect("there is room"), &self.door);
         Talk { harness: self, connection, far, input: Vec::new(), patient: false }
     }
-
-    /// What all connections share.
-    pub fn door(&self) -> &Arc<Door> {
-        &self.door
-    }
-
-    /// Where futures run.
-    pub fn runtime(&self) -> &Runtime {
-        &self.runtime
-    }
 }
 
 impl Talk<'_> {
@@ -110,30 +104,6 @@ impl Talk<'_> {
         let said = self.connection.output.to_bytes();
         self.connection.output = super::output::Output::default();
         said
-    }
-
-    /// Writes to the socket what it takes, and lets the connection have a turn; gives how much was taken, and the fate.
-    pub fn send(&mut self, bytes: &[u8]) -> (usize, Fate) {
-        let sent = self.far.write(bytes).unwrap_or(0);
-        self.connection.ready(true, false);
-        (sent, self.turn())
-    }
-
-    /// Lets the connection have a turn.
-    pub fn turn(&mut self) -> Fate {
-        self.with(&mut vec![0; 1 << 16], Connection::turn)
-    }
-
-    /// What came at the client's side.
-    pub fn read(&mut self) -> Vec<u8> {
-        let (mut all, mut piece) = (Vec::new(), vec![0; 1 << 16]);
-        while let Ok(n) = self.far.read(&mut piece) {
-            all.extend_from_slice(&piece[..n]);
-            if n == 0 {
-                break;
-            }
-        }
-        all
     }
 
     fn with<T>(&mut self, scratch: &mut [u8], act: impl FnOnce(&mut Connection, &mut Lent<'_>) -> T) -> T {
@@ -161,6 +131,46 @@ impl Talk<'_> {
     /// Whether it will be disconnected.
     pub fn is_closing(&self) -> bool {
         self.connection.closing
+    }
+}
+
+#[cfg(test)]
+impl Harness {
+    /// What all connections share.
+    pub fn door(&self) -> &Arc<Door> {
+        &self.door
+    }
+
+    /// Where futures run.
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+}
+
+#[cfg(test)]
+impl Talk<'_> {
+    /// Writes to the socket what it takes, and lets the connection have a turn; gives how much was taken, and the fate.
+    pub fn send(&mut self, bytes: &[u8]) -> (usize, Fate) {
+        let sent = self.far.write(bytes).unwrap_or(0);
+        self.connection.ready(true, false);
+        (sent, self.turn())
+    }
+
+    /// Lets the connection have a turn.
+    pub fn turn(&mut self) -> Fate {
+        self.with(&mut vec![0; 1 << 16], Connection::turn)
+    }
+
+    /// What came at the client's side.
+    pub fn read(&mut self) -> Vec<u8> {
+        let (mut all, mut piece) = (Vec::new(), vec![0; 1 << 16]);
+        while let Ok(n) = self.far.read(&mut piece) {
+            all.extend_from_slice(&piece[..n]);
+            if n == 0 {
+                break;
+            }
+        }
+        all
     }
 }
 

@@ -9,6 +9,7 @@
 //! Invariants: a hit takes no task, no allocation and no lock but the cache's row; what a client may make the door hold
 //! has a bound; a reply is never before its turn. docs/RESP.md tells what differs from Redis.
 
+mod args;
 mod broadcast;
 mod client;
 mod commands;

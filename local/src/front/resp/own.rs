@@ -13,13 +13,13 @@ use super::reply::Reply;
 use super::table::flag;
 use super::tracking::{Tracking, keys_of};
 use dstore_proto::store::{Store, Target};
-use dstore_shared::{BlobHash, Name, Step};
-use std::collections::HashMap;
+use dstore_shared::{BlobHash, Name, Step, When};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 /// Names of one change that are looked at again; of more the client is told without a look.
 const LOOKS_MAX: usize = 16;
-/// Names that are remembered of one client with BCAST until Global tells of them.
+/// Changes of one client with BCAST that are remembered until Global tells of them.
 const WRITTEN_MAX: usize = 1024;
 
 /// What a name was bound to; `None`: to nothing.
@@ -31,7 +31,46 @@ pub struct Own {
     /// Under way, by name.
     changes: HashMap<Name, Vec<Change>>,
     /// By client with BCAST: what it bound names to, until Global tells of it.
-    written: HashMap<u64, HashMap<Name, Outcome>>,
+    written: HashMap<u64, Written>,
+}
+
+/// What a client bound names to, of each name in its order.
+#[derive(Debug, Default)]
+struct Written {
+    names: HashMap<Name, VecDeque<Outcome>>,
+    changes: usize,
+}
+
+impl Written {
+    fn note(&mut self, name: &Name, outcome: Outcome) {
+        // One that is forgotten is told to its writer.
+        if self.changes >= WRITTEN_MAX
+            && let Some(other) = self.names.keys().next().cloned()
+        {
+            self.forget(&other);
+        }
+        self.names.entry(name.clone()).or_default().push_back(outcome);
+        self.changes += 1;
+    }
+
+    fn forget(&mut self, name: &Name) {
+        self.changes -= self.names.remove(name).map_or(0, |outcomes| outcomes.len());
+    }
+
+    /// Whether a name became what the client made of it; what it did before has come or will not.
+    fn take(&mut self, name: &Name, now: Outcome) -> bool {
+        let Some(outcomes) = self.names.get_mut(name) else { return false };
+        let Some(at) =
+            outcomes.iter().position(|outcome| *outcome == now).filter(|at| at + 1 < outcomes.len())
+        else {
+            let is_last = outcomes.back() == Some(&now);
+            self.forget(name);
+            return is_last;
+        };
+        outcomes.drain(..=at);
+        self.changes -= at + 1;
+        true
+    }
 }
 
 /// A change of a name that is under way.
@@ -54,8 +93,7 @@ impl Own {
 
     /// Whether what Global tells of a name is what the client with BCAST did itself.
     pub fn is_echo(&mut self, client: u64, name: &Name, now: Outcome) -> bool {
-        // Whatever became of the name: what the client wrote is over.
-        self.written.get_mut(&client).and_then(|written| written.remove(name)) == Some(now)
+        self.written.get_mut(&client).is_some_and(|written| written.take(name, now))
     }
 
     /// A client is told no more, or what it wrote may not have been heard of.
@@ -94,11 +132,7 @@ impl Own {
 
     fn wrote(&mut self, client: u64, written: &HashMap<Name, Outcome>) {
         let known = self.written.entry(client).or_default();
-        for (name, outcome) in written {
-            if known.len() < WRITTEN_MAX {
-                known.insert(name.clone(), *outcome);
-            }
-        }
+        written.iter().for_each(|(name, outcome)| known.note(name, *outcome));
     }
 }
 
@@ -134,7 +168,10 @@ impl OwnChange {
 
     fn begin(call: &Call<'_>, names: Vec<Name>, steps: &[Step]) -> Self {
         let (tracking, client) = (call.door.tracking.clone(), call.peer.id);
-        let (written, broadcast) = (outcomes(steps), call.client.tracking.broadcast);
+        let (mut written, broadcast) = (outcomes(steps), call.client.tracking.broadcast);
+        if let Some(watches) = &call.client.watches {
+            written.retain(|name, _| watches.covers(name));
+        }
         let mut table = tracking.table.lock();
         table.own.begin(client, &names);
         if broadcast {
@@ -148,10 +185,12 @@ impl OwnChange {
     pub async fn end(mut self, door: &Door, reply: &Reply) {
         let heard = self.tracking.table.lock().own.end(self.client, std::mem::take(&mut self.names));
         let written = std::mem::take(&mut self.written);
-        if reply.is_error() {
-            self.unwrite(&written);
-        }
         let mut others = Vec::new();
+        if reply.is_error() && self.broadcast {
+            // What another did may have been taken for this change.
+            self.unwrite(&written);
+            others.extend(written.keys().cloned());
+        }
         let look = !reply.is_error() && heard.len() <= LOOKS_MAX;
         for name in heard {
             if !look || !is_as_written(door, &name, &written).await {
@@ -165,7 +204,9 @@ impl OwnChange {
     fn unwrite(&self, written: &HashMap<Name, Outcome>) {
         if self.broadcast {
             let mut table = self.tracking.table.lock();
-            written.keys().for_each(|name| _ = table.own.is_echo(self.client, name, None));
+            if let Some(known) = table.own.written.get_mut(&self.client) {
+                written.keys().for_each(|name| known.forget(name));
+            }
         }
     }
 
@@ -199,7 +240,9 @@ fn outcomes(steps: &[Step]) -> HashMap<Name, Outcome> {
     for step in steps {
         match step {
             Step::Get { .. } => {}
-            Step::Set { name, value, .. } => _ = known.insert(name.clone(), Some(value.hash)),
+            Step::Set { name, value, when: When::Always, .. } => {
+                _ = known.insert(name.clone(), Some(value.hash));
+            }
             Step::Delete { name } => _ = known.insert(name.clone(), None),
             other => other.names().for_each(|name| _ = known.remove(name)),
         }

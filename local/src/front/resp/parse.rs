@@ -5,6 +5,7 @@
 //! Invariants: a length that no bytes stand behind reserves next to nothing; what is over its limit is refused at its
 //! header; no byte is looked at twice but the beginning of a line that has not ended.
 
+use super::args::{Arg, Args, Request};
 use super::inline;
 use bytes::Bytes;
 
@@ -12,8 +13,6 @@ use bytes::Bytes;
 pub const LARGE: usize = 64 << 10;
 /// What a large argument reserves at first; then as much again as came.
 const RESERVE: usize = 1 << 20;
-/// What keeping an argument costs beside its bytes, roughly.
-pub const ARG_OVERHEAD: usize = 64;
 /// What every argument ends with.
 const END: &[u8; 2] = b"\r\n";
 /// Longest line of a length: a sign and 20 digits, with room.
@@ -87,32 +86,6 @@ pub enum Step {
     More(usize),
 }
 
-/// Where an argument is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Arg {
-    /// In the input.
-    Span(usize, usize),
-    /// Among those with memory of their own.
-    Own(usize),
-}
-
-/// The arguments of the present command.
-#[derive(Debug, Default)]
-struct Request {
-    args: Vec<Arg>,
-    own: Vec<Bytes>,
-    /// Bytes of those with memory of their own.
-    own_bytes: usize,
-}
-
-impl Request {
-    fn keep(&mut self, bytes: Bytes) -> Arg {
-        self.own_bytes += bytes.len();
-        self.own.push(bytes);
-        Arg::Own(self.own.len() - 1)
-    }
-}
-
 /// A large argument that is being gathered.
 #[derive(Debug)]
 struct Large {
@@ -171,9 +144,7 @@ impl Parser {
 
     /// Bytes that it holds besides the input: of large arguments, and for the places of all of them.
     pub fn held(&self) -> usize {
-        let Request { args, own, own_bytes } = &self.request;
-        let places = args.capacity() * size_of::<Arg>() + own.capacity() * ARG_OVERHEAD;
-        own_bytes + places + self.large.as_ref().map_or(0, |large| large.bytes.capacity())
+        self.request.held() + self.large.as_ref().map_or(0, |large| large.bytes.capacity())
     }
 
     /// Goes on reading. `input` begins where the last step left it: after the command, or after what was done with.
@@ -243,7 +214,7 @@ impl Parser {
 
     /// The arguments of the command that [`Step::Command`] told of; `input` begins at its `from`.
     pub fn args<'a>(&'a self, input: &'a [u8]) -> Args<'a> {
-        Args { input, request: &self.request }
+        Args::new(input, &self.request)
     }
 
     fn begin(&mut self) {
@@ -355,79 +326,6 @@ impl Parser {
             self.request.args.push(arg);
         }
         Ok(Step::Command { from: 0, end: end + 1 })
-    }
-}
-
-/// The arguments of a command, its name the first.
-#[derive(Clone, Copy, Debug)]
-pub struct Args<'a> {
-    input: &'a [u8],
-    request: &'a Request,
-}
-
-impl<'a> Args<'a> {
-    /// How many there are, the name included.
-    pub fn len(&self) -> usize {
-        self.request.args.len()
-    }
-
-    /// One of them; empty if there are not so many.
-    #[inline]
-    pub fn get(&self, at: usize) -> &'a [u8] {
-        match self.request.args.get(at) {
-            Some(Arg::Span(from, to)) => &self.input[*from..*to],
-            Some(Arg::Own(own)) => &self.request.own[*own],
-            None => &[],
-        }
-    }
-
-    /// One of them, to keep: shared if it has memory of its own.
-    pub fn bytes(&self, at: usize) -> Bytes {
-        match self.request.args.get(at) {
-            Some(Arg::Own(own)) => self.request.own[*own].clone(),
-            _ => Bytes::copy_from_slice(self.get(at)),
-        }
-    }
-
-    /// Those from `at` on.
-    pub fn from(self, at: usize) -> impl Iterator<Item = &'a [u8]> + Clone {
-        (at..self.len()).map(move |at| self.get(at))
-    }
-
-    /// Whether one is `word`, in whatever case.
-    pub fn is(&self, at: usize, word: &str) -> bool {
-        self.get(at).eq_ignore_ascii_case(word.as_bytes())
-    }
-
-    /// Bytes that it takes to keep all of them.
-    pub fn held(&self) -> usize {
-        self.from(0).map(|arg| arg.len() + ARG_OVERHEAD).sum()
-    }
-
-    /// All of them, to keep.
-    pub fn keep(&self) -> Kept {
-        let mut kept = Request::default();
-        for at in 0..self.len() {
-            let arg = kept.keep(self.bytes(at));
-            kept.args.push(arg);
-        }
-        Kept(kept)
-    }
-}
-
-/// The arguments of a command that runs later.
-#[derive(Debug)]
-pub struct Kept(Request);
-
-impl Kept {
-    /// The arguments.
-    pub fn args(&self) -> Args<'_> {
-        Args { input: &[], request: &self.0 }
-    }
-
-    /// How many bytes they have.
-    pub fn bytes(&self) -> usize {
-        self.0.own_bytes + self.0.own.len() * ARG_OVERHEAD
     }
 }
 

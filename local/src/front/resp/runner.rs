@@ -2,11 +2,12 @@
 //!
 //! It must never wait: what is not known at once becomes a future, and its reply a slot.
 
+use super::args::Args;
 use super::client::{Client, Replies};
 use super::commands::{self, Call, Done, Run};
 use super::connection::{Connection, Lent};
 use super::own::OwnChange;
-use super::parse::{Args, Limits, Parser, Step, Wrong};
+use super::parse::{Limits, Parser, Step, Wrong};
 use super::reply::{self, Reply, Version};
 use super::table::{self, Class, Spec, flag};
 use std::sync::atomic::Ordering;

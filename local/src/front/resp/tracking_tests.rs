@@ -83,8 +83,8 @@ fn with_broadcast_only_what_the_client_itself_wrote_is_no_news_to_it() {
     let harness = Harness::new(RespConfig::default(), true);
     let mut talk = harness.talk();
     assert!(talk.say(b"HELLO 3\r\n").starts_with(b"%7"));
-    talk.connection.client.tracking =
-        super::super::client::TrackingMode { on: true, broadcast: true, no_loop: true, ..Default::default() };
+    let _within = harness.runtime().enter();
+    assert_eq!(talk.say(b"CLIENT TRACKING ON BCAST NOLOOP PREFIX k\r\n"), b"+OK\r\n");
     let (tracking, id) = (harness.door().tracking.clone(), talk.connection.peer.id);
     let (v, w) = (Some(BlobHash::of(b"v")), Some(BlobHash::of(b"w")));
     let wrote = |talk: &mut Talk<'_>, line: &str, reply: Reply| {
@@ -97,12 +97,29 @@ fn with_broadcast_only_what_the_client_itself_wrote_is_no_news_to_it() {
     wrote(&mut talk, "SET k v", Reply::OK);
     assert!(!tracking.is_echo(id, &name("k"), w), "another's");
     assert!(!tracking.is_echo(id, &name("k"), v), "what came first was another's: both are told");
+    for line in ["SET k v", "SET k w", "DEL k", "SET k v", "SET k v"] {
+        wrote(&mut talk, line, Reply::OK);
+    }
+    let echoes = [v, w, None, v].map(|now| tracking.is_echo(id, &name("k"), now));
+    assert_eq!(echoes, [true; 4], "several, in their order");
+    assert!(tracking.is_echo(id, &name("k"), v));
+    for line in ["SET k v", "SET k w"] {
+        wrote(&mut talk, line, Reply::OK);
+    }
+    assert!(tracking.is_echo(id, &name("k"), w), "the first changed nothing");
+    assert!(!tracking.is_echo(id, &name("k"), v));
+    wrote(&mut talk, "SET k v NX", Reply::Nil);
+    assert!(!tracking.is_echo(id, &name("k"), v), "whether it was done is not known before");
+    let before = told(&talk);
     wrote(&mut talk, "SET k v", Reply::error("TRYAGAIN"));
+    assert_eq!(told(&talk), before + 1, "another's change may have been taken for it");
     assert!(!tracking.is_echo(id, &name("k"), v), "it may not have been done");
     wrote(&mut talk, "DEL k", Reply::Int(1));
     assert!(tracking.is_echo(id, &name("k"), None));
     wrote(&mut talk, "INCR k", Reply::Int(1));
     assert!(!tracking.is_echo(id, &name("k"), v), "what it came to is not known before");
+    wrote(&mut talk, "SET other v", Reply::OK);
+    assert!(!tracking.is_echo(id, &name("other"), v), "of it nothing is told: it is not remembered");
     wrote(&mut talk, "SET k v", Reply::OK);
     tracking.forget_written(id);
     assert!(!tracking.is_echo(id, &name("k"), v), "the watch began anew");

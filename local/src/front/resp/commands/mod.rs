@@ -15,9 +15,9 @@ pub mod server;
 pub mod strings;
 pub mod transaction;
 
+use super::args::Args;
 use super::client::Client;
 use super::door::Door;
-use super::parse::Args;
 use super::peers::Peer;
 pub use super::plan::{Answer, Plan};
 use super::reply::Reply;
