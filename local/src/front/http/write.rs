@@ -104,15 +104,11 @@ async fn set<S: Store>(
     (value, attributes): (Payload, Attributes),
 ) -> Result<Stored, Problem> {
     let id = desk.ids.next_id()?;
-    let SetReply { outcome, from } = match value.carried {
-        Some(blob) => {
-            let (name, body) = (Some(name.clone()), Value::Blob(blob));
-            until.of(desk.store.set_as(id, name, body, attributes)).await?
-        }
-        None => {
-            let blob = (value.hash, value.size);
-            until.of(desk.store.bind_as(id, name.clone(), blob, attributes)).await?
-        }
+    let SetReply { outcome, from } = if let Some(blob) = value.carried {
+        until.of(desk.store.set_as(id, Some(name.clone()), Value::Blob(blob), attributes)).await?
+    } else {
+        let blob = (value.hash, value.size);
+        until.of(desk.store.bind_as(id, name.clone(), blob, attributes)).await?
     };
     let (status, entry) = match outcome {
         SetOutcome::Stored(entry) => (StatusCode::CREATED, entry),
