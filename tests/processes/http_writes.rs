@@ -89,17 +89,27 @@ async fn conditions_of_puts_and_deletes_over_http_allow_what_rfc_9110_says() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_put_that_is_refused_by_its_condition_is_refused_before_it_is_sent() {
-    let (_global, one, _two) = two_doors().await;
+async fn a_put_that_is_refused_by_its_condition_is_refused_before_it_is_sent_or_passed_on() {
+    let (global, one, _two) = two_doors().await;
     let mut http = one.http().await;
     assert_eq!(http.put("/v1/kv/cache/e", b"v").await.status, 201);
-    let head =
-        "PUT /v1/kv/cache/e HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: *\r\nContent-Length: 900000000\r\n";
-    for more in ["Expect: 100-continue\r\n\r\n", "\r\n"] {
-        let mut http = one.http().await;
-        http.send(format!("{head}{more}").as_bytes()).await;
-        assert_eq!(told(&http.answer(false).await), (412, "precondition".into()), "{more:?}");
-    }
+    let head = |len: usize, more: &str| {
+        let path = "PUT /v1/kv/cache/e HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: *\r\n";
+        format!("{path}Content-Length: {len}\r\n{more}\r\n").into_bytes()
+    };
+    // Who asks first need not send it.
+    let mut asking = one.http().await;
+    asking.send(&head(900_000_000, "Expect: 100-continue\r\n")).await;
+    assert_eq!(told(&asking.answer(false).await), (412, "precondition".into()));
+    // Who does not is answered when all of it was read, and goes on; Global gets nothing of it.
+    let value = vec![b'x'; 3 << 20];
+    http.send(&head(value.len(), "")).await;
+    let (first, rest) = value.split_at(2 << 20);
+    http.send(first).await;
+    assert_eq!(global.staged(), 0, "nothing is passed on");
+    http.send(rest).await;
+    assert_eq!(told(&http.answer(false).await), (412, "precondition".into()));
+    assert_eq!(http.get("/v1/kv/cache/e").await.body, b"v", "on the same connection");
 }
 
 /// Adds one to the number at `path`, again and again, each time only if it is still the one that was read.

@@ -26,7 +26,9 @@ use dstore_shared::{
     When,
 };
 use futures_util::future::join_all;
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
+use serde_json::Number;
 use std::collections::BTreeSet;
 
 /// Steps of one batch.
@@ -58,15 +60,26 @@ struct Step {
     value_base64: Option<String>,
     #[serde(default, deserialize_with = "given")]
     content_type: Option<String>,
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "whole")]
     ttl_ms: Option<u64>,
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "whole")]
     if_revision: Option<u64>,
 }
 
 /// A field that is there has a value, and is not null.
 fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(field: D) -> Result<Option<T>, D::Error> {
     T::deserialize(field).map(Some)
+}
+
+/// A whole number; `7.0` is one too, as JSON has it.
+fn whole<'de, D: Deserializer<'de>>(field: D) -> Result<Option<u64>, D::Error> {
+    /// Up to which every whole number has a floating point of its own.
+    const EXACT_MAX: f64 = (1_u64 << 53) as f64;
+    let number = Number::deserialize(field)?;
+    let whole =
+        |float: f64| (float.fract() == 0.0 && (0.0..=EXACT_MAX).contains(&float)).then_some(float as u64);
+    let read = number.as_u64().or_else(|| number.as_f64().and_then(whole));
+    read.map(Some).ok_or_else(|| D::Error::custom(format!("`{number}` is no whole number from 0 on")))
 }
 
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
@@ -234,7 +247,12 @@ mod tests {
         let of = |text: &str| read(text.as_bytes()).map(|(atomic, steps)| (atomic, steps.len()));
         let step = r#"{"op":"get","key":"k","if_revision":0}"#;
         assert_eq!(of(&format!(r#"{{"atomic":true,"steps":[{step}]}}"#)).expect("atomic"), (true, 1));
+        let floating = r#"{"atomic":true,"steps":[{"op":"get","key":"k","if_revision":7.0}]}"#;
+        assert_eq!(of(floating).expect("a whole number"), (true, 1));
         for bad in [
+            r#"{"atomic":true,"steps":[{"op":"get","key":"k","if_revision":7.5}]}"#,
+            r#"{"atomic":true,"steps":[{"op":"get","key":"k","if_revision":1e300}]}"#,
+            r#"{"atomic":true,"steps":[{"op":"get","key":"k","if_revision":"7"}]}"#,
             &format!(r#"{{"steps":[{step}]}}"#),
             r#"{"atomic":null,"steps":[{"op":"get","key":"k"}]}"#,
             r#"{"atomic":true,"steps":[]}"#,

@@ -96,6 +96,15 @@ impl Arriving {
         Ok((tight(all), false))
     }
 
+    /// Reads to the end, and keeps nothing.
+    ///
+    /// # Errors
+    /// As [`Arriving::piece`].
+    pub async fn discard(&mut self) -> Result<(), Problem> {
+        while self.piece().await?.is_some() {}
+        Ok(())
+    }
+
     /// Passes `head` and what follows to a reader, who sees an error if the whole did not come, also when this future is
     /// dropped. Gives up when the reader has.
     ///

@@ -13,7 +13,7 @@ use super::{ATTEMPTS, Answered, Desk, X_REVISION, X_TIER, X_TTL, tier_value, url
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, ETAG, EXPECT, HeaderName, LOCATION};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Version};
 use axum::response::Response;
 use dstore_proto::store::{Body as Value, SetReply, Store, Target, Tier};
 use dstore_shared::limits::{BLOB_BYTES_MAX, CARRIED_BYTES_MAX};
@@ -41,9 +41,16 @@ pub(super) async fn put<S: Store>(desk: &Desk<S>, request: Request) -> Answered 
     let conditions = Conditions::of(&parts.headers);
     let attributes = attributes_of(&parts.headers)?;
     let mut body = Arriving::new(body, parts.version, BLOB_BYTES_MAX, desk.idle)?;
-    if parts.headers.contains_key(EXPECT) || body.may_exceed(CARRIED_BYTES_MAX) {
-        // What is refused is refused before it is sent.
-        guard(desk, desk.until(), &name, &conditions).await?;
+    let asks_first = parts.headers.contains_key(EXPECT) && parts.version == Version::HTTP_11;
+    if asks_first || body.may_exceed(CARRIED_BYTES_MAX) {
+        // What is refused is refused before it is sent, or at least before it is passed on. It is read to its end: a
+        // caller that is answered, and then cut off, while he sends may see nothing but that he was cut off.
+        if let Err(refused) = guard(desk, desk.until(), &name, &conditions).await {
+            if !asks_first {
+                body.discard().await?;
+            }
+            return Err(refused);
+        }
     }
     let (head, is_whole) = body.gather(CARRIED_BYTES_MAX).await?;
     let value = if is_whole {
@@ -97,15 +104,11 @@ async fn set<S: Store>(
     (value, attributes): (Payload, Attributes),
 ) -> Result<Stored, Problem> {
     let id = desk.ids.next_id()?;
-    let SetReply { outcome, from } = match value.carried {
-        Some(blob) => {
-            let (name, body) = (Some(name.clone()), Value::Blob(blob));
-            until.of(desk.store.set_as(id, name, body, attributes)).await?
-        }
-        None => {
-            let blob = (value.hash, value.size);
-            until.of(desk.store.bind_as(id, name.clone(), blob, attributes)).await?
-        }
+    let SetReply { outcome, from } = if let Some(blob) = value.carried {
+        until.of(desk.store.set_as(id, Some(name.clone()), Value::Blob(blob), attributes)).await?
+    } else {
+        let blob = (value.hash, value.size);
+        until.of(desk.store.bind_as(id, name.clone(), blob, attributes)).await?
     };
     let (status, entry) = match outcome {
         SetOutcome::Stored(entry) => (StatusCode::CREATED, entry),
