@@ -172,6 +172,10 @@ impl Authority {
 
     /// Whether a name is likely to live less long.
     fn shortens(&self, name: &Name, expiry: Expiry, when: ExpireWhen) -> bool {
+        #[cfg(feature = "faults")]
+        if dstore_shared::planted::is_made(dstore_shared::planted::Mistake::UndrainedExpiry) {
+            return false;
+        }
         let end = match (expiry, when) {
             (Expiry::Clear | Expiry::Keep, _) | (_, ExpireWhen::Greater) => return false,
             (Expiry::At(end), _) => end,
