@@ -130,12 +130,11 @@ pub(crate) async fn expire(authority: Arc<Authority>) {
         let (names, next) = authority.sys.blocking.run(look).await.unwrap_or_default();
         let ended = if names.is_empty() { Ok(()) } else { authority.end_overdue(names).await };
         // Hints that are not true any more, however many, do not hide those behind them.
-        from = match (next, ended) {
-            (Some(next), Ok(())) => next,
-            _ => {
-                tokio::time::sleep(authority.sys.rng.jitter(ROUND)).await;
-                Hints::default()
-            }
+        from = if let (Some(next), Ok(())) = (next, ended) {
+            next
+        } else {
+            tokio::time::sleep(authority.sys.rng.jitter(ROUND)).await;
+            Hints::default()
         };
     }
 }

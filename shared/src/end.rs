@@ -30,14 +30,17 @@ impl End {
         if ms == 0 {
             return None;
         }
-        let [high, a, b, c, d, e, f, g] = ms.to_be_bytes();
-        Some(if high == 0 { Self { ms: [a, b, c, d, e, f, g], mark: Mark::End } } else { Self::MAX })
+        Some(match ms.to_be_bytes() {
+            [0, ms @ ..] => Self { ms, mark: Mark::End },
+            _ => Self::MAX,
+        })
     }
 
     /// Its milliseconds.
     pub const fn get(self) -> u64 {
-        let [a, b, c, d, e, f, g] = self.ms;
-        u64::from_be_bytes([0, a, b, c, d, e, f, g])
+        let mut bytes = [0; 8];
+        bytes.split_at_mut(1).1.copy_from_slice(&self.ms);
+        u64::from_be_bytes(bytes)
     }
 }
 

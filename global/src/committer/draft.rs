@@ -199,15 +199,13 @@ impl Committer {
             None => self.catalog.inline(&entry.hash)?,
         };
         let Some(bytes) = bytes else { return Ok(Bytes::InFile) };
-        Ok(match Blob::verify(bytes, entry.hash) {
-            Ok(blob) => Bytes::Whole(blob),
-            Err(_) => {
-                if let Some(authority) = self.authority.upgrade() {
-                    authority.mark_soon(entry.hash);
-                }
-                Bytes::Damaged
-            }
-        })
+        if let Ok(blob) = Blob::verify(bytes, entry.hash) {
+            return Ok(Bytes::Whole(blob));
+        }
+        if let Some(authority) = self.authority.upgrade() {
+            authority.mark_soon(entry.hash);
+        }
+        Ok(Bytes::Damaged)
     }
 
     /// Whether a blob is at hand and whole, of this size.

@@ -26,7 +26,7 @@ fn briefs(calls: &[Call]) -> Vec<Brief<'_>> {
         let Some(ttl) = call.told.ttl else { continue };
         match (call.op, call.answer) {
             (Op::Set(key, value), None | Some(Answer::Stored)) => {
-                briefs.push(Brief { key, value, ttl, call })
+                briefs.push(Brief { key, value, ttl, call });
             }
             (Op::Brief(key), Some(Answer::Found(value))) => briefs.push(Brief { key, value, ttl, call }),
             // Of what, nobody knows: any value that was ever set there.

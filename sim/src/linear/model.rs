@@ -128,10 +128,9 @@ impl Op {
     /// The keys that it is about.
     pub fn keys(self) -> Keys {
         match self {
-            Self::Set(key, _) | Self::Get(key) => Keys::one(key),
+            Self::Set(key, _) | Self::Get(key) | Self::Brief(key) | Self::Expire(key, _) => Keys::one(key),
             Self::Read(keys) | Self::Exists(keys) | Self::Delete(keys) | Self::DeletePrefix(keys) => keys,
             Self::Copy(from, to) | Self::Rename(from, to) => Keys::of([from, to]),
-            Self::Brief(key) | Self::Expire(key, _) => Keys::one(key),
             Self::Swap(Swap { guard, unbound, bound }) => Keys::of([guard.0, unbound, bound.0]),
         }
     }
@@ -196,7 +195,7 @@ pub fn step(before: State, op: Op, answer: Option<Answer>) -> Option<State> {
 pub(super) fn told(before: State, op: Op) -> (Answer, State) {
     let found = |key| before.get(key).map_or(Answer::Absent, Answer::Found);
     match op {
-        Op::Get(key) => (found(key), before),
+        Op::Get(key) | Op::Brief(key) => (found(key), before),
         Op::Read(keys) => (Answer::All(before.only(keys)), before),
         Op::Exists(keys) => (Answer::Bound(before.only(keys).bound()), before),
         Op::Set(key, value) => match before.get(key) {
@@ -208,7 +207,6 @@ pub(super) fn told(before: State, op: Op) -> (Answer, State) {
         Op::DeletePrefix(keys) => {
             (Answer::RemovedMany(before.only(keys).bound().each().count() as u64), before.without(keys))
         }
-        Op::Brief(key) => (found(key), before),
         Op::Expire(key, value) if before.get(key) == Some(value) => (Answer::Absent, before.with(key, None)),
         Op::Expire(..) => (Answer::Unchanged, before),
         Op::Swap(swap) => swapped(before, swap),
