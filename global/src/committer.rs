@@ -22,13 +22,13 @@ use crate::journal::{Class, Journal};
 use crate::publisher::{Decided, Publication, Publishing, To};
 use crate::sessions::OpNo;
 use crate::space::Space;
+use bytes::Bytes;
 use dstore_shared::limits::{PREFIX_KEY_BYTES_MAX, PREFIX_NAMES_MAX};
 use dstore_shared::{
     Blob, BlobHash, DeleteOutcome, Entry, Error, Kind, Name, Namespace, NamespaceSpec, Outcome,
     Payload as Value, Prefix, PrefixOutcome, RequestId, Result, Revision, SetOutcome, Transaction, type_len,
 };
 use std::collections::HashMap;
-use std::num::NonZeroU64;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -181,6 +181,8 @@ pub(crate) struct Committer {
     blobs: HashMap<BlobHash, Option<BlobMeta>>,
     /// Blobs as durable batches left them, and as of when: those that are not visible yet.
     durable_blobs: HashMap<BlobHash, (Revision, Option<BlobMeta>)>,
+    /// The bytes of blobs that are decided to be kept in the index, and are not visible yet.
+    fresh: HashMap<BlobHash, (Revision, Bytes)>,
     commits: Vec<Commit>,
     decided: Vec<Decided>,
     /// What the names were bound to that the commits unbind.
@@ -212,6 +214,7 @@ impl Committer {
             payload: Payload::new(),
             blobs: HashMap::new(),
             durable_blobs: HashMap::new(),
+            fresh: HashMap::new(),
             commits: Vec::new(),
             decided: Vec::new(),
             unbound: Vec::new(),
@@ -223,7 +226,7 @@ impl Committer {
     /// Does what has gathered.
     pub fn work(&mut self, jobs: &mut Vec<Job>) {
         let Some(authority) = self.authority.upgrade() else { return };
-        self.at_ms = self.at_ms.max(authority.sys.clock.wall_ms());
+        self.at_ms = self.at_ms.max(authority.journal_now());
         self.forget_visible();
         let mut ticked = false;
         for job in jobs.drain(..) {
@@ -272,8 +275,10 @@ impl Committer {
         let visible = self.catalog.head();
         if visible >= self.head {
             self.durable_blobs.clear();
+            self.fresh.clear();
         } else {
             self.durable_blobs.retain(|_, (revision, _)| *revision > visible);
+            self.fresh.retain(|_, (revision, _)| *revision > visible);
         }
     }
 
@@ -303,6 +308,8 @@ impl Committer {
             match change {
                 Change::Blob { hash, meta } => _ = self.blobs.insert(*hash, Some(*meta)),
                 Change::BlobGone { hash } => _ = self.blobs.insert(*hash, None),
+                Change::Inline { hash, bytes } => _ = self.fresh.insert(*hash, (revision, bytes.clone())),
+                Change::InlineGone { hash } => _ = self.fresh.remove(hash),
                 _ => {}
             }
         }
@@ -420,7 +427,8 @@ impl Committer {
             return set(SetOutcome::Unchanged(entry), changes);
         }
         (meta.refs, meta.unnamed_since_ms) = (meta.refs + 1, None);
-        let after = |ttl: Duration| NonZeroU64::new(self.at_ms.saturating_add(ttl.as_millis() as u64));
+        let after =
+            |ttl: Duration| dstore_shared::End::new(self.at_ms.saturating_add(ttl.as_millis() as u64));
         let expires_at = ttl.or(spec.ttl).and_then(after);
         let entry = Entry { hash, size, bind_rev: revision, expires_at, content_type };
         changes.push(Change::Blob { hash, meta });
@@ -624,6 +632,7 @@ impl Committer {
         self.unbound.clear();
         self.blobs.clear();
         self.head = self.journal.head();
+        self.fresh.retain(|_, (revision, _)| *revision <= self.head);
         if let Some(poison) = poison {
             authority.fail(&poison);
             self.failed = Some(poison);

@@ -9,6 +9,7 @@
 //! revives nothing. Invariant: of one name at most one such change is under way, however many wait for it.
 
 use crate::authority::{Authority, Responder};
+use crate::catalog::Hints;
 use dstore_shared::{Entry, Error, Name, Result};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -120,16 +121,20 @@ impl Authority {
 
 /// Ends names for ever.
 pub(crate) async fn expire(authority: Arc<Authority>) {
+    let mut from = Hints::default();
     loop {
         let catalog = authority.catalog.clone();
         let now_ms = authority.journal_now();
         // A failed index has been reported by whoever met it first; it is asked again in the next round.
-        let found = authority.sys.blocking.run(move || catalog.overdue(now_ms, BATCH)).await;
-        let names = found.unwrap_or_default();
-        let full = names.len() == BATCH;
+        let look = move || catalog.overdue(now_ms, BATCH, &from);
+        let (names, next) = authority.sys.blocking.run(look).await.unwrap_or_default();
         let ended = if names.is_empty() { Ok(()) } else { authority.end_overdue(names).await };
-        if !full || ended.is_err() {
+        // Hints that are not true any more, however many, do not hide those behind them.
+        from = if let (Some(next), Ok(())) = (next, ended) {
+            next
+        } else {
             tokio::time::sleep(authority.sys.rng.jitter(ROUND)).await;
-        }
+            Hints::default()
+        };
     }
 }

@@ -127,7 +127,9 @@ mod tests {
         for good in ["x", "text/html; charset=utf-8", &"a".repeat(CONTENT_TYPE_BYTES_MAX), "a ~"] {
             assert_eq!(ContentType::new(good).expect("valid").as_str(), good);
         }
-        for bad in ["", " a", "a ", "a\n", "a\tb", "\u{7f}", "text/\u{e4}", &"a".repeat(CONTENT_TYPE_BYTES_MAX + 1)] {
+        for bad in
+            ["", " a", "a ", "a\n", "a\tb", "\u{7f}", "text/\u{e4}", &"a".repeat(CONTENT_TYPE_BYTES_MAX + 1)]
+        {
             assert!(ContentType::new(bad).is_err(), "{bad:?}");
         }
         assert_eq!(ContentType::optional("").expect("none"), None);

@@ -4,7 +4,6 @@ use crate::{
     Attributes, Blob, BlobHash, ContentType, Name, NamespaceOutcome, Prefix, Revision, Transaction,
     TransactionOutcome, type_len,
 };
-use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ pub struct Entry {
     /// Revision of the last committed change of this entry (rule 9).
     pub bind_rev: Revision,
     /// Journal time, in milliseconds since 1970, at which the name expires; `None` = never.
-    pub expires_at: Option<NonZeroU64>,
+    pub expires_at: Option<crate::End>,
     /// Of what type the value is, if whoever bound the name said so.
     pub content_type: Option<ContentType>,
 }
@@ -234,7 +233,7 @@ mod tests {
 
     #[test]
     fn an_entry_without_a_type_takes_no_more_memory_than_before_there_were_types() {
-        // 32 of the hash, 8 each of size, revision and expiry, and 8 for the type, which the expiry gave up.
+        // 32 of the hash, 8 each of size, revision and end, and 8 for the type, which the end gave up.
         assert_eq!((size_of::<Entry>(), size_of::<Option<Entry>>()), (64, 64));
     }
 }

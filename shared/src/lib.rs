@@ -7,6 +7,7 @@
 mod attributes;
 mod blob;
 pub mod canon;
+mod end;
 mod entry;
 mod error;
 pub mod frame;
@@ -22,6 +23,7 @@ mod transaction;
 
 pub use attributes::{Attributes, ContentType, type_len};
 pub use blob::{Blob, BlobHash, BlobHasher, ParseHashError};
+pub use end::End;
 pub use entry::{
     Command, CopyOutcome, CopyResult, DeleteMode, DeleteOutcome, Entry, Outcome, PrefixOutcome, SetOutcome,
 };

@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn a_name_is_over_at_its_end_and_not_before() {
         let entry = |end| Entry {
-            expires_at: std::num::NonZeroU64::new(end),
+            expires_at: crate::End::new(end),
             ..Entry::new(BlobHash::of(b"v"), 1, Revision(1))
         };
         assert!(!entry(10).is_over(9) && entry(10).is_over(10) && !entry(0).is_over(u64::MAX));

@@ -389,11 +389,13 @@ pub enum StepResult {
     TooLarge,
     /// It would change a value in place, and the namespace is write-once.
     WriteOnce,
+    /// The value that it would change in place is damaged at Global: set the whole value again.
+    Damaged,
 }
 
 impl StepResult {
     /// Every result, in the order of its number on wire and disk, which begins with 1.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Done,
         Self::Unchanged,
         Self::NotMet,
@@ -403,6 +405,7 @@ impl StepResult {
         Self::OutOfRange,
         Self::TooLarge,
         Self::WriteOnce,
+        Self::Damaged,
     ];
 
     /// Its number on wire and disk.

@@ -39,6 +39,18 @@ pub enum Bug {
     ResumeOffByOne,
     /// A watcher that resumes asks for what is after one revision more than it was told.
     WatchOffByOne,
+    /// The guards of a transaction are not looked at.
+    #[cfg(feature = "planted")]
+    SkippedGuard,
+    /// Of a transaction the last change is left out.
+    #[cfg(feature = "planted")]
+    HalfTransaction,
+    /// Whoever holds a name that shall live less long is not told.
+    #[cfg(feature = "planted")]
+    UndrainedExpiry,
+    /// A Local serves a name for as long as its lease, whatever it has to live.
+    #[cfg(feature = "planted")]
+    LateExpiry,
 }
 
 impl Bug {
@@ -55,6 +67,14 @@ impl Bug {
         #[cfg(feature = "planted")]
         ("resume-off-by-one", Self::ResumeOffByOne),
         ("watch-off-by-one", Self::WatchOffByOne),
+        #[cfg(feature = "planted")]
+        ("skipped-guard", Self::SkippedGuard),
+        #[cfg(feature = "planted")]
+        ("half-transaction", Self::HalfTransaction),
+        #[cfg(feature = "planted")]
+        ("undrained-expiry", Self::UndrainedExpiry),
+        #[cfg(feature = "planted")]
+        ("late-expiry", Self::LateExpiry),
     ];
 
     /// What the product is to do wrong, if the bug is one of the product.
@@ -64,6 +84,10 @@ impl Bug {
         match self {
             Self::SkippedHash => Some(Mistake::SkippedHash),
             Self::ResumeOffByOne => Some(Mistake::ResumeOffByOne),
+            Self::SkippedGuard => Some(Mistake::SkippedGuard),
+            Self::HalfTransaction => Some(Mistake::HalfTransaction),
+            Self::UndrainedExpiry => Some(Mistake::UndrainedExpiry),
+            Self::LateExpiry => Some(Mistake::LateExpiry),
             _ => None,
         }
     }
@@ -108,6 +132,12 @@ pub enum Deed {
     DeleteAsync,
     /// DEL that may be answered as pending, and is asked about again.
     DeletePatient,
+    /// SET with a short time to live.
+    SetBrief,
+    /// A short time to live for a name that has none, or a longer one.
+    Brief,
+    /// A transaction with a guard.
+    Swap,
 }
 
 /// Each kind with its weight among those that a seed has, and whether every seed has it.
@@ -130,6 +160,9 @@ const DEEDS: &[(Deed, u64, bool)] = &[
     (Deed::DeletePrefix, 1, false),
     (Deed::DeleteAsync, 1, false),
     (Deed::DeletePatient, 1, false),
+    (Deed::SetBrief, 2, false),
+    (Deed::Brief, 1, false),
+    (Deed::Swap, 3, false),
 ];
 
 /// What a run is made from.

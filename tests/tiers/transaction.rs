@@ -470,3 +470,39 @@ async fn names_whose_time_is_over_go_without_being_asked_for_and_are_not_listed(
     a.stop().await;
     global.stop().await.expect("a clean stop");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_set_drains_for_its_time_to_live_only_where_the_name_then_lives_less_long() {
+    let (sys, dir) = (machine(), tempfile::tempdir().expect("a directory"));
+    let global = global(&sys, dir.path(), LEASE).await;
+    let (a, b) = (local(&sys).await, local(&sys).await);
+    let (hour, day) = (Duration::from_secs(3600), Duration::from_secs(86_400));
+    let put_for = async |k: &Name, value: &'static str, ttl| {
+        let id = a.node().request_id().await.expect("an id");
+        let said = Attributes { content_type: None, ttl: Some(ttl) };
+        let body = Body::Bytes(value.into());
+        let done = a.node().set_as(id, Some(k.clone()), body, said).await.expect("answered").outcome;
+        matches!(done, SetOutcome::Stored(_))
+    };
+    let by_step = async |k: &Name, value: &'static str, ttl| {
+        step(&a, set(k, value, When::Always, Expiry::In(ttl))).await.result == StepResult::Done
+    };
+    for plain in [true, false] {
+        let k = name(if plain { "plain" } else { "step" });
+        let to = async |value, ttl| {
+            if plain { put_for(&k, value, ttl).await } else { by_step(&k, value, ttl).await }
+        };
+        assert!(put_for(&k, "v", hour).await);
+        read(&b, &k).await;
+        assert!(to("v", day).await);
+        assert!(b.node().hit(&k).is_some(), "to lengthen drains nobody: {plain}");
+        assert!(left(&b, &k).await.expect("bound").expect("a time to live") > hour);
+        assert!(!to("other", hour).await, "it is bound");
+        assert!(b.node().hit(&k).is_some(), "nor does what is refused: {plain}");
+        assert!(to("v", hour).await);
+        assert!(b.node().hit(&k).is_none(), "to shorten drains: {plain}");
+    }
+    a.stop().await;
+    b.stop().await;
+    global.stop().await.expect("a clean stop");
+}

@@ -8,8 +8,8 @@ use crate::committer::{Drained, NamespaceChange, Work};
 use crate::sessions::{Caller, Submission};
 use dstore_shared::limits::{DELETE_DEADLINE_MAX, DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX};
 use dstore_shared::{
-    Attributes, Command, DeleteMode, Error, ExpireWhen, Expiry, Name, Namespace, Payload, Prefix, RequestId,
-    Result, Step, Transaction, When, check_ttl,
+    Attributes, BlobHash, Command, DeleteMode, Error, ExpireWhen, Expiry, Name, Namespace, Payload, Prefix,
+    RequestId, Result, Step, Transaction, When, check_ttl,
 };
 use std::collections::HashSet;
 use std::time::Duration;
@@ -93,7 +93,8 @@ impl Authority {
             Command::Set { name, hash, size, carried, attributes } => {
                 let Attributes { content_type, ttl } = attributes;
                 let (name, carried) = (name.compact(), carried.map(|blob| blob.compact()));
-                let drains = self.rebinds(&name) || ttl.is_some() && self.may_be_bound(&name);
+                let expiry = ttl.map_or(Expiry::Keep, Expiry::In);
+                let drains = self.rebinds(&name) || self.set_shortens(&name, &hash, expiry);
                 let drained = Drained::of(drains, &[]);
                 let value = Payload { hash, size, carried, content_type };
                 (vec![name.clone()], drains, Work::Set { id, name, value, ttl, drained })
@@ -149,10 +150,9 @@ impl Authority {
         for step in &transaction.steps {
             match step {
                 Step::Get { name } => wanted.add(name, false),
-                Step::Set { name, when, expiry, .. } => {
-                    let timed = matches!(expiry, Expiry::At(_) | Expiry::In(_));
-                    let drains = *when != When::Absent && (timed || self.rebinds(name));
-                    wanted.add(name, drains);
+                Step::Set { name, value, when, expiry } => {
+                    let sooner = || self.rebinds(name) || self.set_shortens(name, &value.hash, *expiry);
+                    wanted.add(name, *when != When::Absent && sooner());
                 }
                 Step::Delete { name } => wanted.add(name, true),
                 Step::Expire { name, expiry, when } => wanted.add(name, self.shortens(name, *expiry, *when)),
@@ -170,8 +170,19 @@ impl Authority {
         wanted
     }
 
+    /// Whether a SET of the bytes of `hash` is likely to have a name that is bound to them live less long. What memory
+    /// does not know is not waited for: the committer sends back what it finds must be.
+    fn set_shortens(&self, name: &Name, hash: &BlobHash, expiry: Expiry) -> bool {
+        matches!(self.catalog.entry_hot(name), Some(Some(entry)) if entry.hash == *hash)
+            && self.shortens(name, expiry, ExpireWhen::Always)
+    }
+
     /// Whether a name is likely to live less long.
     fn shortens(&self, name: &Name, expiry: Expiry, when: ExpireWhen) -> bool {
+        #[cfg(feature = "faults")]
+        if dstore_shared::planted::is_made(dstore_shared::planted::Mistake::UndrainedExpiry) {
+            return false;
+        }
         let end = match (expiry, when) {
             (Expiry::Clear | Expiry::Keep, _) | (_, ExpireWhen::Greater) => return false,
             (Expiry::At(end), _) => end,

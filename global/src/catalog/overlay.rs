@@ -23,6 +23,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{BuildHasher, Hash};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -74,9 +75,11 @@ impl Overlay {
         self.unnamed.iter().take_while(|(since, _)| *since <= before_ms).take(limit).copied().collect()
     }
 
-    /// At most `limit` names whose time ended at `now_ms` or earlier, the earliest first.
-    pub(super) fn overdue(&self, now_ms: u64, limit: usize) -> Vec<(u64, Name)> {
-        self.expiring.iter().take_while(|(end, _)| *end <= now_ms).take(limit).cloned().collect()
+    /// At most `limit` names whose time ended at `now_ms` or earlier, the earliest first, behind one of them.
+    pub(super) fn overdue(&self, now_ms: u64, limit: usize, after: Option<&(u64, Name)>) -> Vec<(u64, Name)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let ends = self.expiring.range((from, Bound::Unbounded));
+        ends.take_while(|(end, _)| *end <= now_ms).take(limit).cloned().collect()
     }
 
     /// Forgets hints that are not true any more.

@@ -56,6 +56,31 @@ pub(in crate::catalog) fn entry(revision: u64) -> Entry {
     }
 }
 
+/// A hint outlives a name that lives for ever by now, until a commit is later than it.
+#[test]
+fn however_many_hints_of_ends_are_not_true_any_more_the_name_behind_them_is_found() {
+    let rig = plain();
+    let ends = |i: u64, end: u64| Entry { expires_at: dstore_shared::End::new(end), ..entry(i) };
+    let named = |i: u64| name(&format!("{i:05}"));
+    let n = 10 * 512;
+    let at = |revision: u64, changes| Commit { at_ms: 1, ..commit(revision, changes) };
+    let timed = (0..n).map(|i| Change::Bind { name: named(i), entry: ends(1, 1_000 + i) });
+    let last = Change::Bind { name: name("last"), entry: ends(1, 9_000) };
+    rig.catalog.show(&[at(1, timed.chain([last]).collect())]).unwrap();
+    rig.checkpoint(vec![]);
+    let for_ever = (0..n).map(|i| Change::Rebind { name: named(i), entry: entry(2) });
+    rig.catalog.show(&[at(2, for_ever.collect())]).unwrap();
+    let (mut found, mut from, mut looks) = (Vec::new(), Some(Hints::default()), 0);
+    while let Some(place) = from {
+        let (names, next) = rig.catalog.overdue(10_000, 512, &place).unwrap();
+        found.extend(names);
+        (from, looks) = (next, looks + 1);
+        assert!(looks < 100, "it goes round");
+    }
+    assert_eq!(found, [name("last")]);
+    assert!(looks > 1, "as many hints as one look takes are before it");
+}
+
 pub(in crate::catalog) fn bind(key: &str, revision: u64) -> Change {
     Change::Bind { name: name(key), entry: entry(revision) }
 }

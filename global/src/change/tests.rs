@@ -8,7 +8,6 @@ use dstore_shared::{
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::fmt::Write;
-use std::num::NonZeroU64;
 use std::time::Duration;
 
 fn name() -> impl Strategy<Value = Name> {
@@ -24,7 +23,13 @@ fn entry() -> impl Strategy<Value = Entry> {
     (hash(), any::<u64>(), any::<u64>(), any::<u64>(), content_type).prop_map(
         |(hash, size, rev, end, words)| {
             let content_type = words.map(|words| ContentType::new(&words).expect("valid"));
-            Entry { hash, size, bind_rev: Revision(rev), expires_at: NonZeroU64::new(end), content_type }
+            Entry {
+                hash,
+                size,
+                bind_rev: Revision(rev),
+                expires_at: dstore_shared::End::new(end),
+                content_type,
+            }
         },
     )
 }
@@ -187,8 +192,13 @@ proptest! {
 #[test]
 fn the_bytes_of_a_commit_are_those_of_version_1() {
     let hash = BlobHash::from_bytes([0xaa; 32]);
-    let entry =
-        Entry { hash, size: 5, bind_rev: Revision(7), expires_at: NonZeroU64::new(9), content_type: None };
+    let entry = Entry {
+        hash,
+        size: 5,
+        bind_rev: Revision(7),
+        expires_at: dstore_shared::End::new(9),
+        content_type: None,
+    };
     let id = RequestId { client: ClientId(1), n: 2, born: Born { history: HistoryId(3), boot: 4, at_ms: 5 } };
     let removed = vec![true, false, false, false, false, false, false, false, true];
     let meta = BlobMeta { size: 5, refs: 1, place: Place::File, unnamed_since_ms: Some(6), corrupt: true };
@@ -261,7 +271,7 @@ fn the_bytes_of_a_copy_and_of_a_rename_are_these() {
 fn the_bytes_of_namespaces_and_transactions_are_these() {
     let hash = BlobHash::from_bytes([0xaa; 32]);
     let entry = |end: Option<u64>| Entry {
-        expires_at: end.and_then(NonZeroU64::new),
+        expires_at: end.and_then(dstore_shared::End::new),
         ..Entry::new(hash, 5, Revision(7))
     };
     let aa = "aa".repeat(32);
@@ -332,7 +342,7 @@ fn the_bytes_of_namespaces_and_transactions_are_these() {
 fn the_bytes_of_an_entry_with_a_content_type_are_these() {
     let content_type = Some(ContentType::new("text/css").expect("valid"));
     let entry = Entry { content_type, ..Entry::new(BlobHash::from_bytes([0xaa; 32]), 5, Revision(7)) };
-    let timed = Entry { expires_at: NonZeroU64::new(9), ..entry.clone() };
+    let timed = Entry { expires_at: dstore_shared::End::new(9), ..entry.clone() };
     let (aa, words) = ("aa".repeat(32), "08 746578742f637373");
     let held = format!("{aa} 0500000000000000 0700000000000000");
     for (entry, golden) in

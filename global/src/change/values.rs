@@ -9,7 +9,6 @@ use dstore_shared::{
     Namespace, NamespaceInfo, NamespaceMode, NamespaceOutcome, NamespaceResult, NamespaceSpec, Outcome,
     PrefixOutcome, RequestId, Revision, SetOutcome, StepOutcome, StepResult, TransactionOutcome,
 };
-use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,9 +102,9 @@ pub(super) fn read_entry(part: &mut Reader) -> Result<Entry, Damage> {
     Ok(Entry { hash, size, bind_rev, expires_at, content_type })
 }
 
-fn read_end(part: &mut Reader) -> Result<NonZeroU64, Damage> {
+fn read_end(part: &mut Reader) -> Result<dstore_shared::End, Damage> {
     let at = part.at;
-    NonZeroU64::new(part.u64()?).ok_or(Damage::Invalid { what: "end of a name's time", at })
+    dstore_shared::End::new(part.u64()?).ok_or(Damage::Invalid { what: "end of a name's time", at })
 }
 
 fn read_type(part: &mut Reader) -> Result<ContentType, Damage> {

@@ -9,7 +9,6 @@ use crate::feed::Unbound;
 use crate::journal::Class;
 use dstore_shared::{Blob, BlobHash, Entry, Error, Name, Result, Revision};
 use std::collections::{BTreeMap, HashMap};
-use std::num::NonZeroU64;
 
 /// What a name was bound to, and is to be.
 #[derive(Debug)]
@@ -35,8 +34,22 @@ impl Row {
 
 /// Whether `was` would be served longer than `is` may be.
 fn is_longer(was: &Entry, is: &Entry) -> bool {
-    let end = |entry: &Entry| entry.expires_at.unwrap_or(NonZeroU64::MAX);
+    #[cfg(feature = "faults")]
+    if dstore_shared::planted::is_made(dstore_shared::planted::Mistake::UndrainedExpiry) {
+        return false;
+    }
+    let end = |entry: &Entry| entry.expires_at.unwrap_or(dstore_shared::End::MAX);
     end(was) > end(is)
+}
+
+/// The bytes of a value.
+pub(super) enum Bytes {
+    /// They are inside the journal, or came with the change.
+    Whole(Blob),
+    /// They have a file of their own, which is not read here.
+    InFile,
+    /// They have another hash, which is noted.
+    Damaged,
 }
 
 /// Names and blobs as a change would leave them.
@@ -52,6 +65,16 @@ impl Draft {
     /// A blob that the change brings.
     pub fn bring(&mut self, blob: Blob) {
         self.fresh.insert(blob.id(), blob);
+    }
+
+    /// Leaves the last of several names as it was.
+    #[cfg(feature = "faults")]
+    pub fn forget_last(&mut self) {
+        if self.rows.iter().filter(|row| row.now != row.stored).count() > 1
+            && let Some(row) = self.rows.iter_mut().rfind(|row| row.now != row.stored)
+        {
+            row.now.clone_from(&row.stored);
+        }
     }
 
     /// A blob that the change brought or made.
@@ -166,15 +189,23 @@ impl Committer {
         Ok(changes)
     }
 
-    /// The bytes of a value that the draft names, if they are inside the journal or came with the change.
-    pub(super) fn value(&self, draft: &Draft, entry: &Entry) -> Result<Option<Blob>> {
+    /// The bytes of a value that the draft names.
+    pub(super) fn value(&self, draft: &Draft, entry: &Entry) -> Result<Bytes> {
         if let Some(blob) = draft.fresh(&entry.hash) {
-            return Ok(Some(blob.clone()));
+            return Ok(Bytes::Whole(blob.clone()));
         }
-        match self.catalog.inline(&entry.hash)? {
-            Some(bytes) => Blob::verify(bytes, entry.hash).map(Some),
-            None => Ok(None),
+        let bytes = match self.fresh.get(&entry.hash) {
+            Some((_, bytes)) => Some(bytes.clone()),
+            None => self.catalog.inline(&entry.hash)?,
+        };
+        let Some(bytes) = bytes else { return Ok(Bytes::InFile) };
+        if let Ok(blob) = Blob::verify(bytes, entry.hash) {
+            return Ok(Bytes::Whole(blob));
         }
+        if let Some(authority) = self.authority.upgrade() {
+            authority.mark_soon(entry.hash);
+        }
+        Ok(Bytes::Damaged)
     }
 
     /// Whether a blob is at hand and whole, of this size.

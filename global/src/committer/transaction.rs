@@ -4,15 +4,16 @@
 //! to. Guards first; then the steps in order, on a draft; then, if a name whose holders were not waited for would be
 //! bound otherwise than they think, nothing is done yet (rules 6, 9).
 
-use super::draft::Draft;
+use super::draft::{Bytes, Draft};
 use super::{Committer, Done, Drained, Verdict, Work};
 use crate::change::outcome_len;
 use dstore_shared::limits::APPEND_BYTES_MAX;
+#[cfg(feature = "faults")]
+use dstore_shared::planted::{Mistake, is_made};
 use dstore_shared::{
     Blob, Decision, Entry, Error, ExpireWhen, Expiry, Name, NamespaceSpec, Outcome, Payload, RequestId,
     Result, Revision, SetOutcome, Step, StepOutcome, StepResult, Transaction, TransactionOutcome, When,
 };
-use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,9 +37,9 @@ impl End {
         entry.expires_at.map_or(Self::Never, |end| Self::At(end.get()))
     }
 
-    fn expires_at(self) -> Option<NonZeroU64> {
+    fn expires_at(self) -> Option<dstore_shared::End> {
         match self {
-            Self::At(end) => NonZeroU64::new(end),
+            Self::At(end) => dstore_shared::End::new(end),
             Self::Never | Self::Over => None,
         }
     }
@@ -71,6 +72,10 @@ impl Committer {
     ) -> Result<Verdict> {
         let mut deciding = Deciding { draft: Draft::default(), revision, made: 0 };
         let decision = self.decide_steps(&mut deciding, &transaction)?;
+        #[cfg(feature = "faults")]
+        if is_made(Mistake::HalfTransaction) {
+            deciding.draft.forget_last();
+        }
         if deciding.draft.overtakes(drained) {
             let work = Work::Apply { id, transaction, drained: Drained::All };
             return Ok(Verdict::of(Done::Undrained(Box::new(work)), Vec::new()));
@@ -87,6 +92,10 @@ impl Committer {
     fn decide_steps(&mut self, deciding: &mut Deciding, transaction: &Transaction) -> Result<Decision> {
         for (i, guard) in transaction.guards.iter().enumerate() {
             let now = &self.row(&mut deciding.draft, &guard.name)?.now;
+            #[cfg(feature = "faults")]
+            if is_made(Mistake::SkippedGuard) {
+                continue;
+            }
             if now.as_ref().map(|entry| entry.bind_rev) != guard.bind_rev {
                 return Ok(Decision::Aborted(i));
             }
@@ -229,9 +238,13 @@ impl Committer {
         let number = match &old {
             None => 0,
             Some(entry) if entry.size > NUMBER_BYTES_MAX => return failed(StepResult::NotInteger),
-            Some(entry) => match self.value(&deciding.draft, entry)?.and_then(|blob| number(blob.bytes())) {
-                Some(number) => number,
-                None => return failed(StepResult::NotInteger),
+            Some(entry) => match self.value(&deciding.draft, entry)? {
+                Bytes::Damaged => return failed(StepResult::Damaged),
+                Bytes::InFile => return failed(StepResult::NotInteger),
+                Bytes::Whole(blob) => match number(blob.bytes()) {
+                    Some(number) => number,
+                    None => return failed(StepResult::NotInteger),
+                },
             },
         };
         let Some(sum) = number.checked_add(by) else { return failed(StepResult::OutOfRange) };
@@ -252,11 +265,12 @@ impl Committer {
         }
         let mut value = Vec::with_capacity(len as usize);
         if let Some(entry) = &old {
-            // A value in a file of its own is too large to be made anew for each APPEND.
-            let Some(blob) = self.value(&deciding.draft, entry)? else {
-                return failed(StepResult::TooLarge);
-            };
-            value.extend_from_slice(blob.bytes());
+            match self.value(&deciding.draft, entry)? {
+                Bytes::Whole(blob) => value.extend_from_slice(blob.bytes()),
+                // It is too large to be made anew for each APPEND.
+                Bytes::InFile => return failed(StepResult::TooLarge),
+                Bytes::Damaged => return failed(StepResult::Damaged),
+            }
         }
         value.extend_from_slice(bytes);
         deciding.made = made;

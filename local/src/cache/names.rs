@@ -10,7 +10,6 @@ use dashmap::DashMap;
 use dstore_shared::{Blob, ContentType, Entry, Moment, Name, RegSeq, Revision};
 use slab::Slab;
 use std::mem::size_of;
-use std::num::NonZeroU64;
 
 /// What a name costs beyond its packed bytes: its row in the table (which is between 7/16 and 7/8 full:
 /// counted twice), its slot and its place among the holders (both in vectors that grow by doubling: counted
@@ -32,7 +31,7 @@ pub(super) fn charge(name: &Name, content_type: Option<&ContentType>) -> u64 {
 pub(super) struct Held {
     pub(super) blob: Blob,
     pub(super) bind_rev: Revision,
-    pub(super) expires_at: Option<NonZeroU64>,
+    pub(super) expires_at: Option<dstore_shared::End>,
     pub(super) content_type: Option<ContentType>,
     /// When its time is over by this node's clock; the end of all time if it lives for ever.
     pub(super) until: Moment,

@@ -109,7 +109,7 @@ fn an_install_keeps_the_newer_binding_and_of_one_binding_the_newer_registration(
     assert_eq!(rev_served(&cache, "k", 2), Some(5), "the newer era counts");
     let reg_seq = || cache.names.view(name("k").as_bytes(), |h| h.reg_seq).unwrap();
     assert_eq!(reg_seq(), RegSeq(7), "and so does the newer registration, though its reply came first");
-    let longer = Entry { expires_at: std::num::NonZeroU64::new(99), ..entry(&x, 5) };
+    let longer = Entry { expires_at: dstore_shared::End::new(99), ..entry(&x, 5) };
     installed(cache.install(&name("k"), longer.clone(), &x, RegSeq(8), 2));
     assert_eq!(cache.hit(name("k").as_bytes(), 2).unwrap().entry, longer);
     installed(install(&cache, "k", &y, 6, 3, 2));
@@ -544,7 +544,7 @@ fn the_names_under_a_prefix_are_removed_up_to_a_revision_and_the_books_are_right
 fn a_name_tells_until_when_it_is_served_and_a_newer_binding_another_end() {
     let (cache, x) = (Cache::new(ROOMY), Blob::hash("x"));
     let until = |ms: u64| Moment::from_nanos(ms * 1_000_000);
-    let timed = |rev| Entry { expires_at: std::num::NonZeroU64::new(99), ..entry(&x, rev) };
+    let timed = |rev| Entry { expires_at: dstore_shared::End::new(99), ..entry(&x, rev) };
     let put = |rev, reg, end| cache.install_until(&name("k"), (timed(rev), end), &x, RegSeq(reg), 1);
     let end = || cache.hit(name("k").as_bytes(), 1).map(|hit| hit.until);
     let _ = put(5, 1, until(10));

@@ -492,6 +492,10 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
 /// Until when a binding that was asked for at `sent_at` may be served: what it had to live at journal time
 /// `journal_ms`, when it was answered, counted from the asking and shortened by the bound on clock rate error.
 fn served_until(sent_at: Moment, entry: Option<&Entry>, journal_ms: u64) -> Moment {
+    #[cfg(feature = "faults")]
+    if dstore_shared::planted::is_made(dstore_shared::planted::Mistake::LateExpiry) {
+        return Moment::MAX;
+    }
     match entry.and_then(|entry| entry.left(journal_ms)) {
         None => Moment::MAX,
         Some(_) if journal_ms == 0 => Moment::ZERO,

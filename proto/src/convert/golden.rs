@@ -243,7 +243,7 @@ fn replies() -> Vec<(&'static str, Vec<Reply>)> {
     let found = Resolved { entry: Some(entry()), carried: None, cacheable: Some(epoch()), head: Revision(9) };
     let absent = Resolved { entry: None, carried: None, cacheable: None, head: Revision(9) };
     let many = vec![found, absent];
-    let ends = Entry { expires_at: std::num::NonZeroU64::new(1_700_000_000_000), ..entry() };
+    let ends = Entry { expires_at: dstore_shared::End::new(1_700_000_000_000), ..entry() };
     let timed = Answer::Resolved(Resolved {
         entry: Some(ends.clone()),
         carried: None,

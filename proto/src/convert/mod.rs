@@ -31,7 +31,6 @@ use dstore_shared::{
     Attributes, Blob, BlobHash, Born, ClientId, ContentType, Entry, Epoch, Error, HistoryId, Name, RequestId,
     Result, Revision,
 };
-use std::num::NonZeroU64;
 use std::time::Duration;
 
 /// Largest payload that is copied out of its frame instead of keeping the frame alive.
@@ -66,7 +65,7 @@ impl Packer {
             hash: self.hash(entry.hash),
             size: entry.size,
             bind_rev: entry.bind_rev.0,
-            expires_at: entry.expires_at.map_or(0, NonZeroU64::get),
+            expires_at: entry.expires_at.map_or(0, dstore_shared::End::get),
             content_type: type_to(entry.content_type.as_ref()),
         }
     }
@@ -161,7 +160,7 @@ impl TryFrom<wire::Entry> for Entry {
             hash: BlobHash::from_slice(&entry.hash)?,
             size: entry.size,
             bind_rev: Revision(entry.bind_rev),
-            expires_at: NonZeroU64::new(entry.expires_at),
+            expires_at: dstore_shared::End::new(entry.expires_at),
             content_type: ContentType::optional(&entry.content_type)?,
         })
     }

@@ -51,7 +51,7 @@ fn request_id() -> impl Strategy<Value = RequestId> {
 fn entry() -> impl Strategy<Value = Entry> {
     (hash(), any::<u64>(), any::<u64>(), any::<u64>(), content_type()).prop_map(
         |(hash, size, rev, end, content_type)| {
-            let expires_at = std::num::NonZeroU64::new(end);
+            let expires_at = dstore_shared::End::new(end);
             Entry { hash, size, bind_rev: Revision(rev), expires_at, content_type }
         },
     )

@@ -223,7 +223,9 @@ impl Source {
                 // It is whole, and not to be lost because this dstore is too old for it.
                 Err(newer) if newer.kind() == Kind::Invalid => return Err(newer),
                 Err(_) => {
-                    return each(Err(format!("the index has an entry that cannot be understood, of {key:?}")));
+                    return each(Err(format!(
+                        "the index has an entry that cannot be understood, of {key:?}"
+                    )));
                 }
             };
             let changed = self.changed.get(&key);

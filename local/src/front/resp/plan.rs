@@ -193,6 +193,7 @@ pub fn done(outcome: &StepOutcome, reply: Reply) -> Reply {
         StepResult::WriteOnce => Reply::error(
             "ERR the namespace is write-once, a value in it does not change: SELECT one in replace mode",
         ),
+        StepResult::Damaged => Reply::error("ERR the value is damaged at global: SET it again"),
     }
 }
 
