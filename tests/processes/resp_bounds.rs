@@ -59,7 +59,8 @@ fn idle_connections() -> usize {
     let limits = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, ..limits }).expect("up to the hard limit");
     let max = limits.maximum.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
-    let n = (max / 3 * 2).min(10_000);
+    // A node gives its doors equal parts of its own.
+    let n = (max / 20 * 9).min(10_000);
     if n < 10_000 {
         println!("{n} connections instead of 10,000: the hard limit of descriptors is {max}");
     }
