@@ -13,6 +13,7 @@ use crate::faults::{Fault, Planned};
 use crate::linear::KEYS_MAX;
 use dstore_global::SyncLevel;
 use dstore_shared::Kind;
+use dstore_sys::disk::Call;
 use dstore_sys::rng::{Rng, SeededRng};
 use std::time::Duration;
 
@@ -288,14 +289,16 @@ impl Plan {
         match kind {
             Kind::Unavailable | Kind::Closed => true,
             Kind::Exhausted => has(|fault| matches!(fault, Fault::DiskFull)),
-            Kind::Corrupt => has(|fault| matches!(fault, Fault::FlipBlob(_) | Fault::DamageOnWire(_))),
+            Kind::Corrupt => self.damages_files() || has(|fault| matches!(fault, Fault::DamageOnWire(_))),
             _ => false,
         }
     }
 
     /// Whether a value may be lost for good. What is damaged on its way is only to be asked for again.
     pub(crate) fn damages_files(&self) -> bool {
-        self.faults.iter().any(|planned| matches!(planned.fault, Fault::FlipBlob(_)))
+        // What the disk fails to read is refused until it is set again, like what it reads otherwise.
+        let damages = |fault: &Fault| matches!(fault, Fault::FlipBlob(_) | Fault::FailCall(Call::Read, _));
+        self.faults.iter().any(|planned| damages(&planned.fault))
     }
 
     /// How fast a host's clock runs, in millionths of true speed, and what it shows at the beginning.
