@@ -18,6 +18,8 @@ use super::peers::{PUSHES_MAX, Peer};
 use super::reply::{Reply, Version};
 use super::slots::Slots;
 use super::table::Class;
+use super::tracking::INVALIDATE;
+use super::unread::Unread;
 use bytes::Bytes;
 use dstore_shared::Moment;
 use dstore_sys::ready::Stream;
@@ -99,6 +101,8 @@ pub struct Connection {
     reserved: usize,
     /// It is told when there is room to write.
     watches_room: bool,
+    /// What it was told unasked and did not take.
+    unread: Unread,
     /// Bytes that came and went.
     moved: u64,
     /// Since when nothing moved that should.
@@ -126,6 +130,7 @@ impl Connection {
             closing: false,
             reserved: 0,
             watches_room: false,
+            unread: Unread::default(),
             moved: 0,
             stuck: None,
         }
@@ -228,7 +233,9 @@ impl Connection {
         }
         let before = self.output.len();
         let sent = self.output.send(&mut self.stream);
-        self.moved += (before - self.output.len()) as u64;
+        let taken = (before - self.output.len()) as u64;
+        self.moved += taken;
+        self.unread.take(taken);
         sent
     }
 
@@ -311,17 +318,19 @@ impl Connection {
     /// Sends something that was not asked for. `false`: it does not read what it is sent.
     pub fn push(&mut self, reply: &Reply) -> bool {
         self.peer.pushes.fetch_sub(1, Ordering::Relaxed);
-        // Who speaks RESP2 and listens to nothing would take it for the reply of a command.
-        if self.client.version == Version::Two && self.client.channels.is_empty() {
+        // Who speaks RESP2 and does not listen would take it for the reply of a command.
+        if self.client.version == Version::Two && !self.client.channels.iter().any(|one| one == INVALIDATE) {
             return true;
         }
+        let from = self.unread.taken + self.output.len() as u64;
         reply.write(&mut self.output, self.client.version);
+        self.unread.put(from, self.unread.taken + self.output.len() as u64);
         if !self.slots.is_empty() {
             // What is outstanding may have been read before the change: it is told again behind that, so that the
             // client keeps nothing old that came after the first telling.
             self.slots.put_once(reply);
         }
-        self.output.len() <= UNREAD_MAX && self.slots.len() <= SLOTS_MAX + PUSHES_MAX
+        self.unread.bytes <= UNREAD_MAX as u64 && self.slots.len() <= SLOTS_MAX + PUSHES_MAX
     }
 
     /// Whether next to nothing moved for `patience` although something should: a command that does not come wholly, or

@@ -38,6 +38,7 @@ mod runner;
 mod slots;
 mod table;
 mod tracking;
+mod unread;
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@
 //! Invariant: another client's change is never kept from a client. What is heard of a name tells not whose change it
 //! was, so it is kept back only if the name is bound to what the client itself bound it to.
 
-use super::commands::{Call, Plan, Run};
+use super::commands::{Call, Run};
 use super::door::Door;
 use super::reply::Reply;
 use super::table::flag;
@@ -153,7 +153,9 @@ impl OwnChange {
             return None;
         }
         let steps = match call.spec.run {
-            Run::Steps(plan) | Run::Both(_, plan) => plan(call).map(|Plan { steps, .. }| steps),
+            Run::Steps(plan) | Run::Both(_, plan) => {
+                plan(call).map(|plan| if plan.guards.is_empty() { plan.steps } else { Vec::new() })
+            }
             _ => Ok(Vec::new()),
         };
         let names = call.names().unwrap_or_default();
@@ -186,12 +188,13 @@ impl OwnChange {
         let heard = self.tracking.table.lock().own.end(self.client, std::mem::take(&mut self.names));
         let written = std::mem::take(&mut self.written);
         let mut others = Vec::new();
-        if reply.is_error() && self.broadcast {
+        let proven = proves(reply);
+        if !proven && self.broadcast {
             // What another did may have been taken for this change.
             self.unwrite(&written);
             others.extend(written.keys().cloned());
         }
-        let look = !reply.is_error() && heard.len() <= LOOKS_MAX;
+        let look = proven && heard.len() <= LOOKS_MAX;
         for name in heard {
             if !look || !is_as_written(door, &name, &written).await {
                 others.push(name);
@@ -227,6 +230,22 @@ impl Drop for OwnChange {
         let written = std::mem::take(&mut self.written);
         self.unwrite(&written);
         self.tell(&heard);
+    }
+}
+
+/// Whether a reply tells that all that was to be changed is changed. Nil may mean so, and that nothing is.
+fn proves(reply: &Reply) -> bool {
+    match reply {
+        Reply::Nil | Reply::NilArray => false,
+        Reply::Array(parts) => !parts.iter().any(has_error),
+        other => !other.is_error(),
+    }
+}
+
+fn has_error(reply: &Reply) -> bool {
+    match reply {
+        Reply::Array(parts) => parts.iter().any(has_error),
+        other => other.is_error(),
     }
 }
 

@@ -52,6 +52,7 @@ fn exists_now(call: &mut Call<'_>) -> Answered {
     }
     call.started()?;
     let door = call.door.clone();
+    let tracked = tracked.waits(&door);
     Ok(Done::later(async move {
         let count = async {
             let mut bound = 0;

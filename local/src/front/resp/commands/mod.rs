@@ -216,6 +216,7 @@ pub fn alone(call: &mut Call<'_>, plan: fn(&Call<'_>) -> Answered<Plan>) -> Answ
     let tracked = call.tracks(&names);
     call.started()?;
     let door = call.door.clone();
+    let tracked = tracked.waits(&door);
     Ok(Done::later(async move {
         let reply = plan.run(&door).await;
         tracked.settle(&door, reply)

@@ -29,6 +29,7 @@ fn get_now(call: &mut Call<'_>) -> Answered {
     }
     call.started()?;
     let door = call.door.clone();
+    let tracked = tracked.waits(&door);
     Ok(Done::later(async move {
         let reply = replied(value_of(&door, name).await.map(Reply::maybe));
         tracked.settle(&door, reply)
@@ -64,6 +65,7 @@ fn mget_now(call: &mut Call<'_>) -> Answered {
     }
     call.started()?;
     let door = call.door.clone();
+    let tracked = tracked.waits(&door);
     Ok(Done::later(async move {
         let reply = replied(values_of(&door, names).await);
         tracked.settle(&door, reply)
@@ -116,6 +118,7 @@ fn getrange_now(call: &mut Call<'_>) -> Answered {
     }
     call.started()?;
     let door = call.door.clone();
+    let tracked = tracked.waits(&door);
     Ok(Done::later(async move {
         let value = value_of(&door, name).await;
         let reply = replied(value.map(|value| Reply::Bulk(value.as_ref().map(cut).unwrap_or_default())));

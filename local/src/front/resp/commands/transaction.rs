@@ -6,7 +6,8 @@ use crate::front::resp::door::Door;
 use crate::front::resp::gathered::Gathered;
 use crate::front::resp::own::OwnChange;
 use crate::front::resp::plan::{Tell, apply};
-use crate::front::resp::table::Spec;
+use crate::front::resp::table::{Spec, flag};
+use crate::front::resp::tracking::Tracked;
 use dstore_proto::store::{Store, Target};
 use dstore_shared::{Decision, Guard, Name, Result, Transaction};
 use std::sync::Arc;
@@ -54,6 +55,10 @@ pub fn queue(call: &mut Call<'_>) -> Reply {
 
 fn refusal(call: &Call<'_>) -> Option<Reply> {
     match call.spec.run {
+        // Its part of the reply of EXEC would be missing, or all of it.
+        _ if call.spec.name == "client" && call.args.is(1, "reply") => {
+            Some(Reply::err("CLIENT REPLY is not possible within MULTI here"))
+        }
         Run::Only(_) => Some(Reply::err(format!("'{}' is not possible within MULTI here", call.spec.name))),
         _ => None,
     }
@@ -115,9 +120,13 @@ pub const EXEC: Run = Run::Only(|call| {
         return Err(Reply::error("EXECABORT Transaction discarded because of previous errors."));
     }
     let (mut parts, mut steps, mut known) = (Vec::with_capacity(multi.queue.len()), Vec::new(), 0);
+    let mut reads = Vec::new();
     for (spec, kept) in &multi.queue {
         let mut one =
             Call { door: call.door, peer: call.peer, client: &mut *call.client, args: kept.args(), spec };
+        if spec.has(flag::READONLY) && one.client.tracking.tracks_reads() {
+            reads.extend(one.names().unwrap_or_default());
+        }
         let part = if known > KNOWN_MAX { Err(TOO_MUCH) } else { part(&mut one, spec) };
         parts.push(match part {
             Ok((Some(plan), _)) => {
@@ -142,12 +151,17 @@ pub const EXEC: Run = Run::Only(|call| {
     call.started()?;
     let own = OwnChange::of_steps(call, &steps);
     let door = call.door.clone();
+    let tracked = if reads.is_empty() {
+        Tracked::default()
+    } else {
+        door.tracking.note(call.peer, &reads).waits(&door)
+    };
     Ok(Done::later(async move {
         let reply = run(&door, Transaction { guards, steps }, parts).await;
         if let Some(own) = own {
             own.end(&door, &reply).await;
         }
-        reply
+        tracked.settle(&door, reply)
     }))
 });
 
