@@ -183,10 +183,10 @@ mod tests {
     use dstore_shared::{Error, Key};
     use futures_util::stream;
 
-    fn seen(key: &str, through: u64) -> Result<Seen> {
+    fn seen(key: &str, through: u64) -> Seen {
         let key = Key::new(key.to_owned()).expect("valid");
         let (revision, happened) = (Revision(through), Happened::Unbound(None));
-        Ok(Seen { events: vec![Event { revision, at_ms: 0, key, happened }], through: Revision(through) })
+        Seen { events: vec![Event { revision, at_ms: 0, key, happened }], through: Revision(through) }
     }
 
     #[test]
@@ -211,12 +211,16 @@ mod tests {
         };
         let broken = || Err(Error::unavailable("gone"));
         assert_eq!(
-            round(None, 5, vec![seen("k1", 7), broken()]),
+            round(None, 5, vec![Ok(seen("k1", 7)), broken()]),
             (false, 2),
             "also the first time: all, and k1"
         );
         let asked = Some((history, Revision(7)));
-        assert_eq!(round(asked, 7, vec![seen("k2", 8), seen("k3", 9)]), (true, 2), "nothing was missed");
+        assert_eq!(
+            round(asked, 7, vec![Ok(seen("k2", 8)), Ok(seen("k3", 9))]),
+            (true, 2),
+            "nothing was missed"
+        );
         let asked = Some((history, Revision(9)));
         assert_eq!(round(asked, 11, vec![broken()]), (false, 1), "it did not go on from there");
     }

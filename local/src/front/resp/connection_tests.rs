@@ -174,3 +174,23 @@ fn replies_are_not_turned_off_within_a_transaction() {
         "{text}"
     );
 }
+
+#[test]
+fn a_multi_that_keeps_much_and_goes_not_on_is_given_up_and_a_refused_one_keeps_nothing() {
+    let harness = Harness::new(RespConfig::default(), true);
+    let patience = Duration::from_secs(10);
+    let (before, after) = (Moment::from_nanos(1), Moment::from_nanos(20_000_000_000));
+    for (len, wanted) in [(1000, false), (INPUT_FREE + 1, true)] {
+        let mut talk = harness.talk();
+        talk.say(b"MULTI\r\n");
+        assert_eq!(talk.say(&command(&[b"SET", b"k", &vec![7; len]])), b"+QUEUED\r\n");
+        assert!(!talk.connection.is_stuck(before, patience));
+        assert_eq!(talk.connection.is_stuck(after, patience), wanted, "{len}");
+        assert!(talk.say(b"GET\r\n").starts_with(b"-ERR wrong number"));
+        assert!(!talk.connection.is_stuck(after, patience), "it keeps nothing");
+        assert_eq!(talk.say(&command(&[b"SET", b"k", &vec![7; len]])), b"+QUEUED\r\n");
+        let multi = talk.connection.client.multi.as_ref().expect("it goes on");
+        assert_eq!((multi.bytes, multi.queue.len()), (0, 0));
+        assert!(talk.say(b"EXEC\r\n").starts_with(b"-EXECABORT"));
+    }
+}

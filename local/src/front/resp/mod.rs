@@ -18,6 +18,7 @@ mod connection;
 mod cursors;
 mod databases;
 mod door;
+mod draft;
 mod event_loop;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;

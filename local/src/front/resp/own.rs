@@ -9,6 +9,8 @@
 
 use super::commands::{Call, Run};
 use super::door::Door;
+use super::draft::Draft;
+use super::plan::HASH_HERE_MAX;
 use super::reply::Reply;
 use super::table::flag;
 use super::tracking::{Tracking, keys_of};
@@ -163,12 +165,12 @@ impl OwnChange {
     }
 
     /// As [`Self::of`], of the steps of an EXEC.
-    pub fn of_steps(call: &Call<'_>, steps: &[Step]) -> Option<Self> {
-        let names = || steps.iter().flat_map(Step::names).cloned().collect();
+    pub fn of_steps(call: &Call<'_>, steps: &[Draft]) -> Option<Self> {
+        let names = || steps.iter().flat_map(Draft::names).collect();
         is_wanted(call).then(|| Self::begin(call, names(), steps))
     }
 
-    fn begin(call: &Call<'_>, names: Vec<Name>, steps: &[Step]) -> Self {
+    fn begin(call: &Call<'_>, names: Vec<Name>, steps: &[Draft]) -> Self {
         let (tracking, client) = (call.door.tracking.clone(), call.peer.id);
         let (mut written, broadcast) = (outcomes(steps), call.client.tracking.broadcast);
         if let Some(watches) = &call.client.watches {
@@ -253,17 +255,18 @@ fn is_wanted(call: &Call<'_>) -> bool {
     call.client.tracking.on && call.client.tracking.no_loop
 }
 
-/// What is known of the names of steps when they are done.
-fn outcomes(steps: &[Step]) -> HashMap<Name, Outcome> {
-    let mut known = HashMap::new();
+/// What is known of the names of steps when they are done. Many bytes are not hashed for it: of them nothing is known.
+fn outcomes(steps: &[Draft]) -> HashMap<Name, Outcome> {
+    let (mut known, mut room) = (HashMap::new(), HASH_HERE_MAX);
     for step in steps {
         match step {
-            Step::Get { .. } => {}
-            Step::Set { name, value, when: When::Always, .. } => {
-                _ = known.insert(name.clone(), Some(value.hash));
+            Draft::Step(Step::Get { .. }) => {}
+            Draft::Set { name, value, when: When::Always, .. } if value.len() <= room => {
+                room -= value.len();
+                _ = known.insert(name.clone(), Some(BlobHash::of(value)));
             }
-            Step::Delete { name } => _ = known.insert(name.clone(), None),
-            other => other.names().for_each(|name| _ = known.remove(name)),
+            Draft::Step(Step::Delete { name }) => _ = known.insert(name.clone(), None),
+            other => other.names().iter().for_each(|name| _ = known.remove(name)),
         }
     }
     known

@@ -168,7 +168,7 @@ impl Connection {
     /// Answers a command that was not run; EXEC will be refused too.
     fn reject(&mut self, reply: Reply, lent: &mut Lent<'_>) {
         if let Some(multi) = &mut self.client.multi {
-            multi.refused = true;
+            multi.refuse();
         }
         self.finish(Done::Now(reply), (Class::Read, 0), lent);
     }

@@ -117,7 +117,7 @@ pub const OBJECT: Run = Run::Steps(|call| {
     let sub = call.sub()?.name;
     if sub == "help" {
         let help = call.help();
-        return Ok(Plan::new(Vec::new(), |_, _| Answer::Reply(help)));
+        return Ok(Plan::new(Vec::<Step>::new(), |_, _| Answer::Reply(help)));
     }
     let step = Step::Get { name: call.name(2)? };
     Ok(Plan::new(vec![step], move |done, _| match (done.first().and_then(|o| o.entry), sub) {
