@@ -34,6 +34,13 @@ pub struct Multi {
     pub refused: bool,
 }
 
+impl Multi {
+    /// EXEC will be refused: what was queued is not kept, nor is what follows.
+    pub fn refuse(&mut self) {
+        *self = Self { refused: true, ..Self::default() };
+    }
+}
+
 /// How invalidations are told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "independent options of a command")]

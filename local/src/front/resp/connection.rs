@@ -18,6 +18,8 @@ use super::peers::{PUSHES_MAX, Peer};
 use super::reply::{Reply, Version};
 use super::slots::Slots;
 use super::table::Class;
+use super::tracking::INVALIDATE;
+use super::unread::Unread;
 use bytes::Bytes;
 use dstore_shared::Moment;
 use dstore_sys::ready::Stream;
@@ -38,6 +40,8 @@ const UNREAD_MAX: usize = 8 << 20;
 const RATE_MIN: u64 = 256;
 /// Input that a connection may have without asking for room.
 const INPUT_FREE: usize = 64 << 10;
+/// There is no room for what it holds.
+const FULL: Reply = Reply::error("OOM too many and too large commands are under way: try again later");
 /// Reads in one turn: then it is another's.
 const READS_MAX: usize = 8;
 
@@ -99,6 +103,8 @@ pub struct Connection {
     reserved: usize,
     /// It is told when there is room to write.
     watches_room: bool,
+    /// What it was told unasked and did not take.
+    unread: Unread,
     /// Bytes that came and went.
     moved: u64,
     /// Since when nothing moved that should.
@@ -126,6 +132,7 @@ impl Connection {
             closing: false,
             reserved: 0,
             watches_room: false,
+            unread: Unread::default(),
             moved: 0,
             stuck: None,
         }
@@ -156,7 +163,16 @@ impl Connection {
         let fate = self.work(lent);
         self.output.give_back(lent.spare);
         // Replies that nobody takes are held too.
-        if self.reserves(lent.door) { fate } else { Fate::Gone }
+        let unsent = self.output.own_len();
+        if self.reserves(lent.door, unsent) {
+            return fate;
+        }
+        // It hears why, if it takes what it is owed before.
+        if !self.closing && self.slots.is_empty() {
+            self.refuse(FULL, lent);
+            let _ = self.send();
+        }
+        Fate::Gone
     }
 
     fn work(&mut self, lent: &mut Lent<'_>) -> Fate {
@@ -228,7 +244,9 @@ impl Connection {
         }
         let before = self.output.len();
         let sent = self.output.send(&mut self.stream);
-        self.moved += (before - self.output.len()) as u64;
+        let taken = (before - self.output.len()) as u64;
+        self.moved += taken;
+        self.unread.take(taken);
         sent
     }
 
@@ -264,19 +282,18 @@ impl Connection {
 
     /// Keeps the door's count of bytes that commands hold; without room the command is refused, and the connection ends.
     fn account(&mut self, lent: &mut Lent<'_>) {
-        if !self.reserves(lent.door) {
-            self.refuse(
-                Reply::error("OOM too many and too large commands are under way: try again later"),
-                lent,
-            );
+        // The memory of the tail is lent until the end of the turn.
+        let unsent = self.output.own_len_lent();
+        if !self.reserves(lent.door, unsent) {
+            self.refuse(FULL, lent);
         }
     }
 
     /// Takes room for what it holds now instead of what it held before. `false`: there is none.
-    fn reserves(&mut self, door: &Door) -> bool {
+    fn reserves(&mut self, door: &Door, unsent: usize) -> bool {
         let input = self.input.capacity() + self.parser.held();
         let queued = self.client.multi.as_ref().map_or(0, |multi| multi.bytes);
-        let held = input + queued + self.slots.held() + self.output.own_len();
+        let held = input + queued + self.slots.held() + unsent;
         let wanted = held.saturating_sub(INPUT_FREE);
         let fits = wanted == self.reserved || door.reserve(self.reserved, wanted);
         if fits {
@@ -291,6 +308,7 @@ impl Connection {
         self.answer(reply);
         self.closing = true;
         self.parked = None;
+        self.client.multi = None;
         self.input = Vec::new();
         self.parser = Parser::new(Limits::OPEN);
     }
@@ -311,24 +329,27 @@ impl Connection {
     /// Sends something that was not asked for. `false`: it does not read what it is sent.
     pub fn push(&mut self, reply: &Reply) -> bool {
         self.peer.pushes.fetch_sub(1, Ordering::Relaxed);
-        // Who speaks RESP2 and listens to nothing would take it for the reply of a command.
-        if self.client.version == Version::Two && self.client.channels.is_empty() {
+        // Who speaks RESP2 and does not listen would take it for the reply of a command.
+        if self.client.version == Version::Two && !self.client.channels.iter().any(|one| one == INVALIDATE) {
             return true;
         }
+        let from = self.unread.taken + self.output.len() as u64;
         reply.write(&mut self.output, self.client.version);
+        self.unread.put(from, self.unread.taken + self.output.len() as u64);
         if !self.slots.is_empty() {
             // What is outstanding may have been read before the change: it is told again behind that, so that the
             // client keeps nothing old that came after the first telling.
             self.slots.put_once(reply);
         }
-        self.output.len() <= UNREAD_MAX && self.slots.len() <= SLOTS_MAX + PUSHES_MAX
+        self.unread.bytes <= UNREAD_MAX as u64 && self.slots.len() <= SLOTS_MAX + PUSHES_MAX
     }
 
     /// Whether next to nothing moved for `patience` although something should: a command that does not come wholly, or
-    /// bytes that are not taken. A byte now and then is not enough.
+    /// bytes that are not taken, or a MULTI that keeps others' room without an EXEC. A byte now and then is not enough.
     pub fn is_stuck(&mut self, now: Moment, patience: Duration) -> bool {
         let partial = self.parser.is_within() || !self.input.is_empty();
-        let should = !self.output.is_empty() || (partial && self.slots.running() == 0);
+        let hoards = self.client.multi.as_ref().is_some_and(|multi| multi.bytes > INPUT_FREE);
+        let should = !self.output.is_empty() || ((partial || hoards) && self.slots.running() == 0);
         match self.stuck {
             Some((since, moved)) if should => {
                 let long = now.since(since) >= patience;

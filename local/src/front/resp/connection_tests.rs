@@ -136,3 +136,61 @@ fn what_a_client_is_owed_and_what_it_queues_is_counted() {
     send_some(&mut talk, &mut &many[..]);
     assert!(counted() > 1 << 20, "the places of arguments: {}", counted());
 }
+
+#[test]
+fn who_takes_a_long_reply_is_not_deaf_and_who_takes_no_push_is() {
+    let harness = Harness::new(RespConfig::default(), true);
+    let mut talk = harness.talk();
+    assert!(talk.say(b"HELLO 3\r\n").starts_with(b"%7"));
+    reply_of(&mut talk, 12 << 20);
+    let gone = |len| Reply::Push(vec![Reply::Bulk(vec![7; len].into())]);
+    assert!(talk.connection.push(&gone(1000)), "only the reply is long");
+    assert!(!talk.connection.push(&gone(9 << 20)));
+}
+
+fn reply_of(talk: &mut super::super::harness::Talk<'_>, len: usize) {
+    Reply::Bulk(vec![7; len].into()).write(&mut talk.connection.output, Version::Three);
+}
+
+#[test]
+fn a_client_of_resp2_is_told_only_on_the_channel_that_it_listens_to() {
+    let harness = Harness::new(RespConfig::default(), true);
+    for (channel, wanted) in [("other", false), ("__redis__:invalidate", true)] {
+        let mut talk = harness.talk();
+        talk.say(format!("SUBSCRIBE {channel}\r\n").as_bytes());
+        assert!(talk.connection.push(&Reply::Push(vec![Reply::word("message")])));
+        assert_eq!(!talk.say(b"").is_empty(), wanted, "{channel}");
+    }
+}
+
+#[test]
+fn replies_are_not_turned_off_within_a_transaction() {
+    let harness = Harness::new(RespConfig::default(), true);
+    let mut talk = harness.talk();
+    let said = talk.say(b"MULTI\r\nCLIENT REPLY OFF\r\nPING\r\nEXEC\r\nPING\r\n");
+    let text = String::from_utf8_lossy(&said).into_owned();
+    assert!(
+        text.starts_with("+OK\r\n-ERR") && text.contains("-EXECABORT") && text.ends_with("+PONG\r\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_multi_that_keeps_much_and_goes_not_on_is_given_up_and_a_refused_one_keeps_nothing() {
+    let harness = Harness::new(RespConfig::default(), true);
+    let patience = Duration::from_secs(10);
+    let (before, after) = (Moment::from_nanos(1), Moment::from_nanos(20_000_000_000));
+    for (len, wanted) in [(1000, false), (INPUT_FREE + 1, true)] {
+        let mut talk = harness.talk();
+        talk.say(b"MULTI\r\n");
+        assert_eq!(talk.say(&command(&[b"SET", b"k", &vec![7; len]])), b"+QUEUED\r\n");
+        assert!(!talk.connection.is_stuck(before, patience));
+        assert_eq!(talk.connection.is_stuck(after, patience), wanted, "{len}");
+        assert!(talk.say(b"GET\r\n").starts_with(b"-ERR wrong number"));
+        assert!(!talk.connection.is_stuck(after, patience), "it keeps nothing");
+        assert_eq!(talk.say(&command(&[b"SET", b"k", &vec![7; len]])), b"+QUEUED\r\n");
+        let multi = talk.connection.client.multi.as_ref().expect("it goes on");
+        assert_eq!((multi.bytes, multi.queue.len()), (0, 0));
+        assert!(talk.say(b"EXEC\r\n").starts_with(b"-EXECABORT"));
+    }
+}

@@ -201,18 +201,12 @@ impl Door {
 impl Door {
     /// A client is told of invalidations from now on, or another instead of it.
     pub fn begin_tracking(&self, peer: &Arc<Peer>, instead: Option<Arc<Peer>>) {
-        self.tracking.begin(peer, instead);
-        self.node.want_gone(true);
+        self.tracking.begin(peer, instead, |is_used| self.node.want_gone(is_used));
     }
 
     /// A client is told no more.
     pub fn end_tracking(&self, peer: &Peer) {
-        self.tracking.end(peer);
-        if !self.tracking.is_used() {
-            self.node.want_gone(false);
-            // Somebody may have begun meanwhile.
-            self.node.want_gone(self.tracking.is_used());
-        }
+        self.tracking.end(peer, |is_used| self.node.want_gone(is_used));
     }
 }
 

@@ -62,6 +62,8 @@ pub struct EventLoop {
     turn: usize,
     connections: Slab<Connection>,
     running: Slab<Running>,
+    /// By connection: the places of its futures.
+    places: Vec<Vec<usize>>,
     numbers: u64,
     again: Vec<usize>,
     letters: Vec<Letter>,
@@ -100,6 +102,7 @@ impl EventLoop {
             turn: 0,
             connections: Slab::new(),
             running: Slab::new(),
+            places: Vec::new(),
             numbers: 0,
             again: Vec::new(),
             letters: Vec::new(),
@@ -147,12 +150,13 @@ impl EventLoop {
     /// What was unwound may have left anything half done: nothing of it is used again.
     fn begin_anew(&mut self) {
         while catch_unwind(AssertUnwindSafe(|| self.close())).is_err() {}
-        self.running = Slab::new();
+        (self.running, self.places) = (Slab::new(), Vec::new());
         (self.again, self.letters) = (Vec::new(), Vec::new());
         // What was told meanwhile may be lost.
         self.waiting = (0..self.acceptors.len()).collect();
         self.resting = Vec::new();
         self.door.tracking.all_gone();
+        self.mailbox.remind();
     }
 
     fn serve(&mut self) {
@@ -297,7 +301,12 @@ impl EventLoop {
         let Some(connection) = self.connections.get_mut(token) else { return };
         let client = connection.peer.id;
         let (running, numbers, mailbox) = (&mut self.running, &mut self.numbers, &self.mailbox);
-        let mut begin = |later, slot| begin(running, numbers, mailbox, later, (token, client, slot));
+        if self.places.len() <= token {
+            self.places.resize_with(token + 1, Vec::new);
+        }
+        let places = &mut self.places[token];
+        let mut begin =
+            |later, slot| begin((running, places), numbers, mailbox, later, (token, client, slot));
         let (mut commands, mut hits) = (0, 0);
         let fate = connection.turn(&mut Lent {
             door: &self.door,
@@ -328,9 +337,10 @@ impl EventLoop {
     fn end(&mut self, token: usize) {
         if let Some(mut connection) = self.connections.try_remove(token) {
             connection.leave(&self.door);
-            let client = connection.peer.id;
             // What changes something goes on: only who waits for it is gone.
-            self.running.retain(|_, running| running.client != client);
+            for place in self.places.get_mut(token).map(std::mem::take).unwrap_or_default() {
+                self.running.try_remove(place);
+            }
         }
     }
 
@@ -342,6 +352,13 @@ impl EventLoop {
             return;
         };
         let Running { token, client, slot, .. } = self.running.remove(place);
+        if let Some(places) = self.places.get_mut(token) {
+            places.retain(|other| *other != place);
+            if places.is_empty() {
+                // An idle connection keeps no memory.
+                *places = Vec::new();
+            }
+        }
         if reply.is_error() {
             self.door.stats.errors.fetch_add(1, Ordering::Relaxed);
         }
@@ -367,7 +384,7 @@ impl EventLoop {
 
 /// Polls a future once; if it is not ready, keeps it.
 fn begin(
-    running: &mut Slab<Running>,
+    (running, places): (&mut Slab<Running>, &mut Vec<usize>),
     numbers: &mut u64,
     mailbox: &Arc<Mailbox>,
     mut later: Later,
@@ -380,7 +397,8 @@ fn begin(
     match later.as_mut().poll(&mut Context::from_waker(&waker)) {
         Poll::Ready(reply) => Some(reply),
         Poll::Pending => {
-            running.insert(Running { number, token, client, slot, later, waker });
+            let place = running.insert(Running { number, token, client, slot, later, waker });
+            places.push(place);
             None
         }
     }

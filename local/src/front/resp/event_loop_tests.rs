@@ -131,3 +131,42 @@ fn who_never_reads_what_he_is_told_is_disconnected_and_who_reads_is_not() {
         all += reader.read(&mut bytes).expect("it is told all");
     }
 }
+
+#[test]
+fn after_a_panic_between_its_wake_and_its_look_a_loop_is_woken_again() {
+    let harness = Harness::new(RespConfig::default(), true);
+    let mut one = EventLoop::new(harness.door()).expect("descriptors");
+    let peer = harness.talk().connection.peer.clone();
+    one.mailbox.put(Letter::Kill(peer));
+    assert_eq!(
+        one.poller.wait(Some(SOON)).expect("waited").count(),
+        0,
+        "it is woken, and no socket is ready"
+    );
+    one.begin_anew();
+    let began = harness.door().clock.now();
+    assert_eq!(one.poller.wait(Some(SOON)).expect("waited").count(), 0);
+    assert!(harness.door().clock.now().since(began) < SOON / 2, "what was put in is looked at");
+    one.mailbox.take(&mut one.letters);
+    assert_eq!(one.letters.len(), 1);
+}
+
+#[test]
+fn the_futures_of_a_connection_end_with_it_and_no_others() {
+    let harness = Harness::new(RespConfig::default(), true);
+    let mut one = EventLoop::new(harness.door()).expect("descriptors");
+    let (mut running, mut numbers) = (Slab::new(), 0);
+    let mut places = vec![Vec::new(), Vec::new()];
+    for n in 0..10 {
+        let to = (n % 2, n as u64, 0);
+        let never = Box::pin(std::future::pending());
+        assert!(begin((&mut running, &mut places[n % 2]), &mut numbers, &one.mailbox, never, to).is_none());
+    }
+    (one.running, one.places) = (running, places);
+    let mut clients: Vec<_> = (0..2).map(|_| harness.talk().connection).collect();
+    let first = one.connections.insert(clients.remove(0));
+    one.connections.insert(clients.remove(0));
+    one.end(first);
+    assert_eq!(one.running.len(), 5);
+    assert!(one.running.iter().all(|(_, running)| running.token == 1) && one.places[0].is_empty());
+}

@@ -53,6 +53,12 @@ impl Mailbox {
         }
     }
 
+    /// The loop may have been woken and not have looked: it is woken again.
+    pub fn remind(&self) {
+        self.told.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
     /// Tells the loop to end.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Release);

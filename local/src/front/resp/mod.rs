@@ -18,6 +18,7 @@ mod connection;
 mod cursors;
 mod databases;
 mod door;
+mod draft;
 mod event_loop;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
@@ -38,6 +39,7 @@ mod runner;
 mod slots;
 mod table;
 mod tracking;
+mod unread;
 
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,8 @@ const COPIED_MAX: usize = 1 << 20;
 const PIECE_MIN: usize = 256;
 /// The most memory that is kept for the next connection that has something to say.
 const SPARE_MAX: usize = 1 << 20;
+/// Memory beyond twice what is unsent that an output may keep.
+const KEPT_MAX: usize = 4 << 10;
 /// Pieces in one write.
 const PIECES: usize = 64;
 
@@ -74,7 +76,12 @@ impl Output {
 
     /// Bytes of memory that it holds by itself.
     pub fn own_len(&self) -> usize {
-        self.queued - self.shared + self.tail.capacity() + self.queue.len() * size_of::<(Bytes, bool)>()
+        self.own_len_lent() - self.tail.len() + self.tail.capacity()
+    }
+
+    /// As [`Self::own_len`], while the tail has memory that is lent.
+    pub fn own_len_lent(&self) -> usize {
+        self.queued - self.shared + self.tail.len() + self.queue.len() * size_of::<(Bytes, bool)>()
     }
 
     /// Whether all is sent.
@@ -140,14 +147,17 @@ impl Output {
         }
     }
 
-    /// Gives the memory back, if all is sent: an idle client has none.
+    /// Gives the memory back, if nothing is in it: an idle client has none.
     pub fn give_back(&mut self, spare: &mut Vec<u8>) {
-        if self.is_empty() {
+        if self.tail.is_empty() {
             let tail = std::mem::take(&mut self.tail);
             // One that was large once is not everybody's for ever.
             if tail.capacity() > spare.capacity() && tail.capacity() <= SPARE_MAX {
                 *spare = tail;
             }
+        } else if self.tail.capacity() > KEPT_MAX + 2 * self.tail.len() {
+            // A few bytes that are not taken keep no more than they need.
+            self.tail.shrink_to_fit();
         }
     }
 
@@ -231,6 +241,23 @@ mod tests {
         let mut all = Vec::new();
         assert!(out.send(&mut all).expect("taken"));
         assert_eq!((out.own_len(), all.len()), (0, 5 << 20));
+    }
+
+    #[test]
+    fn of_memory_that_is_lent_an_output_keeps_little_more_than_it_needs() {
+        let mut spare = Vec::with_capacity(1 << 20);
+        let mut out = Output::default();
+        out.lend(&mut spare);
+        out.put(b"abc");
+        assert_eq!(out.own_len_lent(), 3, "what is lent is not its own");
+        out.give_back(&mut spare);
+        assert!(out.own_len() <= 3 + KEPT_MAX, "{}", out.own_len());
+        let mut spare = Vec::with_capacity(1 << 20);
+        let mut out = Output::default();
+        out.lend(&mut spare);
+        out.put_shared(&Bytes::from(vec![1; SHARED_MIN]));
+        out.give_back(&mut spare);
+        assert_eq!((out.len(), spare.capacity()), (SHARED_MIN, 1 << 20));
     }
 
     #[test]

@@ -7,8 +7,10 @@
 //! Invariant: another client's change is never kept from a client. What is heard of a name tells not whose change it
 //! was, so it is kept back only if the name is bound to what the client itself bound it to.
 
-use super::commands::{Call, Plan, Run};
+use super::commands::{Call, Run};
 use super::door::Door;
+use super::draft::Draft;
+use super::plan::HASH_HERE_MAX;
 use super::reply::Reply;
 use super::table::flag;
 use super::tracking::{Tracking, keys_of};
@@ -153,7 +155,9 @@ impl OwnChange {
             return None;
         }
         let steps = match call.spec.run {
-            Run::Steps(plan) | Run::Both(_, plan) => plan(call).map(|Plan { steps, .. }| steps),
+            Run::Steps(plan) | Run::Both(_, plan) => {
+                plan(call).map(|plan| if plan.guards.is_empty() { plan.steps } else { Vec::new() })
+            }
             _ => Ok(Vec::new()),
         };
         let names = call.names().unwrap_or_default();
@@ -161,12 +165,12 @@ impl OwnChange {
     }
 
     /// As [`Self::of`], of the steps of an EXEC.
-    pub fn of_steps(call: &Call<'_>, steps: &[Step]) -> Option<Self> {
-        let names = || steps.iter().flat_map(Step::names).cloned().collect();
+    pub fn of_steps(call: &Call<'_>, steps: &[Draft]) -> Option<Self> {
+        let names = || steps.iter().flat_map(Draft::names).collect();
         is_wanted(call).then(|| Self::begin(call, names(), steps))
     }
 
-    fn begin(call: &Call<'_>, names: Vec<Name>, steps: &[Step]) -> Self {
+    fn begin(call: &Call<'_>, names: Vec<Name>, steps: &[Draft]) -> Self {
         let (tracking, client) = (call.door.tracking.clone(), call.peer.id);
         let (mut written, broadcast) = (outcomes(steps), call.client.tracking.broadcast);
         if let Some(watches) = &call.client.watches {
@@ -186,12 +190,13 @@ impl OwnChange {
         let heard = self.tracking.table.lock().own.end(self.client, std::mem::take(&mut self.names));
         let written = std::mem::take(&mut self.written);
         let mut others = Vec::new();
-        if reply.is_error() && self.broadcast {
+        let proven = proves(reply);
+        if !proven && self.broadcast {
             // What another did may have been taken for this change.
             self.unwrite(&written);
             others.extend(written.keys().cloned());
         }
-        let look = !reply.is_error() && heard.len() <= LOOKS_MAX;
+        let look = proven && heard.len() <= LOOKS_MAX;
         for name in heard {
             if !look || !is_as_written(door, &name, &written).await {
                 others.push(name);
@@ -230,21 +235,38 @@ impl Drop for OwnChange {
     }
 }
 
+/// Whether a reply tells that all that was to be changed is changed. Nil may mean so, and that nothing is.
+fn proves(reply: &Reply) -> bool {
+    match reply {
+        Reply::Nil | Reply::NilArray => false,
+        Reply::Array(parts) => !parts.iter().any(has_error),
+        other => !other.is_error(),
+    }
+}
+
+fn has_error(reply: &Reply) -> bool {
+    match reply {
+        Reply::Array(parts) => parts.iter().any(has_error),
+        other => other.is_error(),
+    }
+}
+
 fn is_wanted(call: &Call<'_>) -> bool {
     call.client.tracking.on && call.client.tracking.no_loop
 }
 
-/// What is known of the names of steps when they are done.
-fn outcomes(steps: &[Step]) -> HashMap<Name, Outcome> {
-    let mut known = HashMap::new();
+/// What is known of the names of steps when they are done. Many bytes are not hashed for it: of them nothing is known.
+fn outcomes(steps: &[Draft]) -> HashMap<Name, Outcome> {
+    let (mut known, mut room) = (HashMap::new(), HASH_HERE_MAX);
     for step in steps {
         match step {
-            Step::Get { .. } => {}
-            Step::Set { name, value, when: When::Always, .. } => {
-                _ = known.insert(name.clone(), Some(value.hash));
+            Draft::Step(Step::Get { .. }) => {}
+            Draft::Set { name, value, when: When::Always, .. } if value.len() <= room => {
+                room -= value.len();
+                _ = known.insert(name.clone(), Some(BlobHash::of(value)));
             }
-            Step::Delete { name } => _ = known.insert(name.clone(), None),
-            other => other.names().for_each(|name| _ = known.remove(name)),
+            Draft::Step(Step::Delete { name }) => _ = known.insert(name.clone(), None),
+            other => other.names().iter().for_each(|name| _ = known.remove(name)),
         }
     }
     known

@@ -245,13 +245,15 @@ impl Parser {
             number = number.checked_mul(10).and_then(|n| n.checked_add(digit.into())).ok_or(wrong.clone())?;
             at += 1;
         }
+        if at > LENGTH_LINE_MAX {
+            return Err(Wrong::LengthLine);
+        }
         match (line.get(at), line.get(at + 1)) {
             (Some(b'\r'), Some(b'\n')) if at > first => {
                 self.at += 1 + at + 2;
                 Ok(Some(if minus { -number } else { number }))
             }
-            (None, _) | (Some(b'\r'), None) if at <= LENGTH_LINE_MAX => Ok(None),
-            (None, _) => Err(Wrong::LengthLine),
+            (None, _) | (Some(b'\r'), None) => Ok(None),
             _ => Err(wrong),
         }
     }

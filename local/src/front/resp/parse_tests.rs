@@ -138,6 +138,18 @@ fn a_large_argument_has_memory_exactly_as_long_as_it_is() {
     assert!(kept.is_unique() && Vec::from(kept).capacity() == large.len());
 }
 
+#[test]
+fn a_length_of_many_zeros_is_refused_alike_however_it_is_cut() {
+    for zeros in [60, 62, 63, 64, 65, 66, 100] {
+        let bytes = [b"*".to_vec(), b"0".repeat(zeros), b"1\r\n$4\r\nPING\r\n".to_vec()].concat();
+        let whole = read(&bytes, 1000, Limits::OPEN);
+        for size in [1, 2, 7, 64, 65, 66, 67, 68] {
+            assert_eq!(read(&bytes, size, Limits::OPEN), whole, "{zeros} zeros, {size} at a time");
+        }
+        assert_eq!(whole.1.is_some(), zeros >= LENGTH_LINE_MAX, "{zeros}");
+    }
+}
+
 fn any_command() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let small = proptest::collection::vec(any::<u8>(), 0..40);
     let large = (LARGE - 1..LARGE + 3, any::<u8>()).prop_map(|(len, byte)| vec![byte; len]);

@@ -1,13 +1,14 @@
 //! What a command asks of Global as steps of a transaction, and how their outcome is told.
 //!
 //! ```text
-//! plan -> large values stored first -> apply, at one revision -> outcomes -> answer -> values by their hash -> reply
+//! plan -> values hashed, large ones stored first -> apply, at one revision -> outcomes -> answer -> values by their hash -> reply
 //! ```
 //! Invariant: what a plan answers is as of the revision at which it was decided: values are read by their hash, not
 //! by their name.
 
 use super::commands::{failure, replied};
 use super::door::Door;
+use super::draft::Draft;
 use super::gathered::Gathered;
 use super::reply::Reply;
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use dstore_shared::{
 use std::ops::Range;
 
 /// Values of more bytes are hashed where it holds up nobody.
-const HASH_HERE_MAX: usize = 256 << 10;
+pub const HASH_HERE_MAX: usize = 256 << 10;
 /// How often values may be swept between their storing and their binding.
 const ATTEMPTS: usize = 3;
 
@@ -31,7 +32,7 @@ pub struct Plan {
     /// What must hold; of a command alone, a guard that does not hold is told by `aborted`.
     pub guards: Vec<Guard>,
     /// What is done.
-    pub steps: Vec<Step>,
+    pub steps: Vec<Draft>,
     /// Makes the answer of the steps' outcomes.
     pub tell: Tell,
     /// The reply if a guard does not hold.
@@ -61,19 +62,23 @@ pub enum Answer {
 
 impl Plan {
     /// Steps, and how their outcome is told.
-    pub fn new(steps: Vec<Step>, tell: impl FnOnce(&[StepOutcome], u64) -> Answer + Send + 'static) -> Self {
+    pub fn new(
+        steps: Vec<impl Into<Draft>>,
+        tell: impl FnOnce(&[StepOutcome], u64) -> Answer + Send + 'static,
+    ) -> Self {
+        let steps = steps.into_iter().map(Into::into).collect();
         Self { guards: Vec::new(), steps, tell: Box::new(tell), aborted: Reply::Nil }
     }
 
     /// One step, told by a reply.
-    pub fn one(step: Step, tell: impl FnOnce(&StepOutcome) -> Reply + Send + 'static) -> Self {
+    pub fn one(step: impl Into<Draft>, tell: impl FnOnce(&StepOutcome) -> Reply + Send + 'static) -> Self {
         Self::new(vec![step], |done, _| Answer::Reply(first(done, tell)))
     }
 
     /// Runs it by itself.
     pub async fn run(self, door: &Door) -> Reply {
         let Self { guards, steps, tell, aborted } = self;
-        if let ([Step::Get { name }], true) = (&steps[..], guards.is_empty()) {
+        if let ([Draft::Step(Step::Get { name })], true) = (&steps[..], guards.is_empty()) {
             // One read needs no transaction: a Local may answer it.
             return match door.node.stat(Target::Name(name.clone())).await {
                 Ok(stat) => {
@@ -83,6 +88,7 @@ impl Plan {
                 Err(e) => failure(&e),
             };
         }
+        let steps = stepped(door, steps).await;
         let decided = apply(door, Transaction { guards, steps }).await;
         match decided {
             Ok((Decision::Done(done), at_ms)) => tell(&done, at_ms).resolved(&mut Gathered::new(door)).await,
@@ -116,6 +122,18 @@ pub async fn apply(door: &Door, transaction: Transaction) -> Result<(Decision, u
         }
     }
     Err(Error::unavailable("a value was swept meanwhile: try again"))
+}
+
+/// Steps with their values hashed: here if they are small together.
+pub async fn stepped(door: &Door, drafts: Vec<Draft>) -> Vec<Step> {
+    let here = is_quick(&drafts);
+    let hash = move || drafts.into_iter().map(Draft::into_step).collect();
+    if here { hash() } else { door.blocking.run(hash).await }
+}
+
+/// Whether hashing all of them holds up nobody.
+fn is_quick(drafts: &[Draft]) -> bool {
+    drafts.iter().fold(0_usize, |sum, draft| sum.saturating_add(draft.bytes())) <= HASH_HERE_MAX
 }
 
 /// A value as a blob: hashed here if it is small.
@@ -200,4 +218,30 @@ pub fn done(outcome: &StepOutcome, reply: Reply) -> Reply {
 /// Whether it is done, or was so already.
 pub fn is_done(outcome: &StepOutcome) -> bool {
     matches!(outcome.result, StepResult::Done | StepResult::Unchanged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::RespConfig;
+    use super::super::harness::Harness;
+    use super::*;
+    use dstore_shared::{Expiry, Name, When};
+
+    #[test]
+    fn many_bytes_are_hashed_by_another_thread_and_few_at_once() {
+        let harness = Harness::new(RespConfig::default(), true);
+        for (len, values, at_once) in
+            [(1000, 3, true), (HASH_HERE_MAX + 1, 1, false), (HASH_HERE_MAX / 2, 3, false)]
+        {
+            let value = Bytes::from(vec![7; len]);
+            let name = Name::of("k").expect("valid");
+            let draft = Draft::Set { name, value: value.clone(), when: When::Always, expiry: Expiry::Clear };
+            let drafts = vec![draft; values];
+            assert_eq!(is_quick(&drafts), at_once, "{values} of {len} bytes");
+            let steps = harness.runtime().block_on(stepped(harness.door(), drafts));
+            let wanted = Blob::hash(value).id();
+            let right = |step: &Step| matches!(step, Step::Set { value, .. } if value.hash == wanted);
+            assert!(steps.len() == values && steps.iter().all(right));
+        }
+    }
 }

@@ -131,7 +131,8 @@ impl Connection {
         let before = queued(&self.client);
         let mut call = Call { door: lent.door, peer: &self.peer, client: &mut self.client, args, spec };
         let done = run_now(&mut call);
-        if spec.name != "client" {
+        // What is queued is looked at when EXEC runs it.
+        if spec.name != "client" && self.client.multi.is_none() {
             self.client.tracking.caching = None;
         }
         let is_later = matches!(done, Done::Later(_));
@@ -167,7 +168,7 @@ impl Connection {
     /// Answers a command that was not run; EXEC will be refused too.
     fn reject(&mut self, reply: Reply, lent: &mut Lent<'_>) {
         if let Some(multi) = &mut self.client.multi {
-            multi.refused = true;
+            multi.refuse();
         }
         self.finish(Done::Now(reply), (Class::Read, 0), lent);
     }

@@ -17,8 +17,12 @@ use crate::cache::Left;
 use dstore_shared::{BlobHash, Name};
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The channel on which clients that speak RESP2 are told.
+pub const INVALIDATE: &str = "__redis__:invalidate";
 
 /// Who is told of what.
 #[derive(Debug, Default)]
@@ -33,6 +37,8 @@ pub(super) struct Table {
     /// Who is told of something.
     clients: HashMap<u64, Told>,
     readers: Readers,
+    /// Reads that wait for their values, by client and name: the note of one is not another's to forget.
+    under_way: HashMap<(u64, Name), usize, foldhash::fast::RandomState>,
     /// Changes of clients with NOLOOP.
     pub(super) own: Own,
 }
@@ -61,6 +67,25 @@ impl Table {
         }
     }
 
+    /// A read of these names waits no more.
+    fn read_over(&mut self, client: u64, names: Vec<Name>) {
+        for name in names {
+            if let Entry::Occupied(mut count) = self.under_way.entry((client, name)) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
+            }
+        }
+    }
+
+    /// Forgets that a client read a name, unless another read of it is under way.
+    fn forget_read(&mut self, client: u64, name: &Name) {
+        if !self.under_way.contains_key(&(client, name.clone())) {
+            self.readers.forget_one(name, client);
+        }
+    }
+
     fn gone(&mut self, name: &Name) {
         for client in self.readers.forget(name) {
             if !self.own.hears(client, name) {
@@ -75,7 +100,7 @@ fn told(peer: &Peer, keys: Reply) -> Reply {
     if peer.three.load(Ordering::Relaxed) {
         return Reply::Push(vec![Reply::word("invalidate"), keys]);
     }
-    Reply::Push(vec![Reply::word("message"), Reply::word("__redis__:invalidate"), keys])
+    Reply::Push(vec![Reply::word("message"), Reply::word(INVALIDATE), keys])
 }
 
 /// The keys of names, as they are told.
@@ -84,26 +109,30 @@ pub fn keys_of<'a>(names: impl IntoIterator<Item = &'a Name>) -> Reply {
 }
 
 impl Tracking {
-    /// A client is told from now on, or another instead of it.
-    pub fn begin(&self, peer: &Arc<Peer>, instead: Option<Arc<Peer>>) {
+    /// A client is told from now on, or another instead of it. `used` is told whether anybody is, before anybody else
+    /// begins or ends.
+    pub fn begin(&self, peer: &Arc<Peer>, instead: Option<Arc<Peer>>, used: impl FnOnce(bool)) {
         let mut table = self.table.lock();
         peer.tracks.store(true, Ordering::Relaxed);
         table.clients.insert(peer.id, Told { peer: peer.clone(), instead });
         self.clients.store(table.clients.len(), Ordering::Relaxed);
+        used(true);
     }
 
-    /// A client is told no more. What it read is forgotten when it changes.
-    pub fn end(&self, peer: &Peer) {
-        if !peer.tracks.swap(false, Ordering::Relaxed) {
+    /// A client is told no more. What it read is forgotten when it changes. `used` as for [`Self::begin`].
+    pub fn end(&self, peer: &Peer, used: impl FnOnce(bool)) {
+        if !peer.tracks.load(Ordering::Relaxed) {
             return;
         }
         let mut table = self.table.lock();
+        peer.tracks.store(false, Ordering::Relaxed);
         table.clients.remove(&peer.id);
         table.own.leave(peer.id);
         self.clients.store(table.clients.len(), Ordering::Relaxed);
         if table.clients.is_empty() {
             table.readers.clear();
         }
+        used(!table.clients.is_empty());
     }
 
     /// Whether anybody is told of anything.
@@ -131,7 +160,7 @@ impl Tracking {
             let Table { clients, readers, .. } = &mut *table;
             readers.note(name, peer.id, |client| clients.contains_key(&client));
         }
-        Tracked(Some((peer.clone(), names.to_vec())))
+        Tracked { read: Some((peer.clone(), names.to_vec())), counted: None }
     }
 
     /// Tells a client, or who is told instead of it, to forget these keys, or with nil all.
@@ -174,23 +203,46 @@ impl Tracking {
 /// Names that a client reads, noted.
 #[derive(Debug, Default)]
 #[must_use = "what is not held must be told of"]
-pub struct Tracked(Option<(Arc<Peer>, Vec<Name>)>);
+pub struct Tracked {
+    read: Option<(Arc<Peer>, Vec<Name>)>,
+    /// Where it is counted among the reads under way.
+    counted: Option<Arc<Tracking>>,
+}
 
 impl Tracked {
+    /// The read waits for its values: until it is settled, no other read of its client forgets its notes.
+    pub fn waits(mut self, door: &Door) -> Self {
+        if let (Some((peer, names)), None) = (&self.read, &self.counted) {
+            let mut table = door.tracking.table.lock();
+            for name in names {
+                *table.under_way.entry((peer.id, name.clone())).or_default() += 1;
+            }
+            drop(table);
+            self.counted = Some(door.tracking.clone());
+        }
+        self
+    }
+
     /// The reply, followed by the invalidation of what this Local does not hold: it would not hear of its change.
-    pub fn settle(self, door: &Door, reply: Reply) -> Reply {
-        let Some((peer, names)) = self.0 else { return reply };
+    pub fn settle(mut self, door: &Door, reply: Reply) -> Reply {
+        let Some((peer, names)) = self.read.take() else { return reply };
         // Nor does it hear when a time to live is over.
         let lasts = |name: &Name| {
             door.node.hit_packed(name.as_bytes()).is_some_and(|hit| hit.entry.expires_at.is_none())
         };
-        let lost: Vec<Name> = names.into_iter().filter(|name| !lasts(name)).collect();
-        if lost.is_empty() {
+        let lost: Vec<Name> = names.iter().filter(|name| !lasts(name)).cloned().collect();
+        if lost.is_empty() && self.counted.is_none() {
             return reply;
         }
         let mut table = door.tracking.table.lock();
+        if self.counted.take().is_some() {
+            table.read_over(peer.id, names);
+        }
+        if lost.is_empty() {
+            return reply;
+        }
         for name in &lost {
-            table.readers.forget_one(name, peer.id);
+            table.forget_read(peer.id, name);
         }
         let keys = keys_of(&lost);
         if table.clients.get(&peer.id).is_some_and(|told| told.instead.is_some()) {
@@ -198,6 +250,14 @@ impl Tracked {
             return reply;
         }
         Reply::Several(vec![reply, told(&peer, keys)])
+    }
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        if let (Some((peer, names)), Some(tracking)) = (self.read.take(), self.counted.take()) {
+            tracking.table.lock().read_over(peer.id, names);
+        }
     }
 }
 

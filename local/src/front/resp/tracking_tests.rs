@@ -114,6 +114,12 @@ fn with_broadcast_only_what_the_client_itself_wrote_is_no_news_to_it() {
     wrote(&mut talk, "SET k v", Reply::error("TRYAGAIN"));
     assert_eq!(told(&talk), before + 1, "another's change may have been taken for it");
     assert!(!tracking.is_echo(id, &name("k"), v), "it may not have been done");
+    for unproven in [Reply::NilArray, Reply::Nil, Reply::Array(vec![Reply::OK, Reply::error("OCCUPIED")])] {
+        let before = told(&talk);
+        wrote(&mut talk, "SET k v", unproven);
+        assert_eq!(told(&talk), before + 1, "whether it was done is not known");
+        assert!(!tracking.is_echo(id, &name("k"), v), "another's equal value is told");
+    }
     wrote(&mut talk, "DEL k", Reply::Int(1));
     assert!(tracking.is_echo(id, &name("k"), None));
     wrote(&mut talk, "INCR k", Reply::Int(1));
@@ -184,4 +190,68 @@ fn watches_of_a_client_are_few_and_end_with_its_tracking() {
         talk.say(format!("CLIENT TRACKING ON BCAST{line}\r\n").as_bytes()).starts_with(b"-ERR at most 16")
     );
     assert!(!harness.door().tracking.is_used(), "what is refused has begun nothing");
+}
+
+#[test]
+fn a_read_that_is_not_held_forgets_no_note_of_another_that_is_under_way() {
+    let harness = Harness::new(RespConfig::default(), true);
+    let talk = tracking(&harness, "");
+    let (door, peer) = (harness.door(), talk.connection.peer.clone());
+    let note = || door.tracking.note(&peer, &[name("k")]);
+    let (exists, get, given_up) = (note().waits(door), note().waits(door), note().waits(door));
+    assert!(matches!(exists.settle(door, Reply::Int(1)), Reply::Several(_)));
+    drop(given_up);
+    assert_eq!(door.tracking.len(), 1, "the GET under way is still noted");
+    left(&harness, "k");
+    assert_eq!(told(&talk), 1);
+    let _ = note();
+    assert!(matches!(get.settle(door, Reply::Nil), Reply::Several(_)));
+    assert_eq!((door.tracking.len(), door.tracking.table.lock().under_way.len()), (0, 0));
+}
+
+#[test]
+fn whether_anybody_is_told_is_said_under_the_lock_so_that_it_is_said_in_its_order() {
+    let harness = Harness::new(RespConfig::default(), true);
+    let (one, other) = (harness.talk(), harness.talk());
+    let tracking = Tracking::default();
+    let mut said = Vec::new();
+    let mut say = |used: bool| {
+        assert!(tracking.table.is_locked());
+        said.push(used);
+    };
+    tracking.begin(&one.connection.peer, None, &mut say);
+    tracking.begin(&other.connection.peer, None, &mut say);
+    tracking.end(&one.connection.peer, &mut say);
+    tracking.end(&one.connection.peer, &mut say);
+    tracking.end(&other.connection.peer, &mut say);
+    assert_eq!(said, [true, true, true, false]);
+}
+
+#[test]
+fn what_exec_reads_is_tracked_and_caching_said_before_multi_holds_for_all_of_it() {
+    let harness = Harness::new(RespConfig::default(), true);
+    let reads = b"MULTI\r\nGET a\r\nSET b v\r\nSTRLEN c\r\nEXEC\r\n";
+    let invalidated: &[u8] = b">2\r\n$10\r\ninvalidate\r\n*2\r\n$1\r\na\r\n$1\r\nc\r\n";
+    for (how, caching, wanted) in [
+        ("", "", true),
+        ("OPTIN", "", false),
+        ("OPTIN", "CLIENT CACHING YES\r\n", true),
+        ("OPTOUT", "", true),
+    ] {
+        let mut talk = tracking(&harness, how);
+        talk.patient = true;
+        talk.say(caching.as_bytes());
+        talk.say(reads);
+        let noted = harness.door().tracking.len();
+        assert_eq!(noted, if wanted { 2 } else { 0 }, "{how} {caching}: while it is under way");
+        talk.patient = false;
+        talk.connection.leave(harness.door());
+        let mut talk = tracking(&harness, how);
+        talk.say(caching.as_bytes());
+        let said = talk.say(reads);
+        let is_told = said.windows(invalidated.len()).any(|part| part == invalidated);
+        assert_eq!(is_told, wanted, "{how} {caching}: {}", said.escape_ascii());
+        assert!(talk.connection.client.tracking.caching.is_none());
+        talk.connection.leave(harness.door());
+    }
 }

@@ -1,7 +1,7 @@
 //! COMMAND: what the table tells of itself.
 
-use super::{Answered, Call, Reply, Run, SYNTAX};
-use crate::front::resp::glob;
+use super::{Answered, Call, Reply, Run, SYNTAX, TOO_LONG};
+use crate::front::resp::glob::Pattern;
 use crate::front::resp::table::{self, Spec, Sub, TABLE, find, flag};
 use std::borrow::Cow;
 
@@ -142,8 +142,8 @@ fn list(call: &Call<'_>) -> Answered<Reply> {
     let filter: Box<dyn Fn(&Spec) -> bool> = match args.len() {
         2 => Box::new(|_| true),
         5 if args.is(2, "filterby") && args.is(3, "pattern") => {
-            let pattern = args.get(4).to_ascii_lowercase();
-            Box::new(move |spec| glob::fits(&pattern, spec.name.as_bytes()))
+            let pattern = Pattern::new(&args.get(4).to_ascii_lowercase()).ok_or(TOO_LONG)?;
+            Box::new(move |spec| pattern.fits(spec.name.as_bytes()))
         }
         5 if args.is(2, "filterby") && args.is(3, "aclcat") => {
             let category = String::from_utf8_lossy(args.get(4)).to_lowercase();

@@ -1,6 +1,7 @@
 //! The connection itself: HELLO, AUTH, PING, SELECT and their kin.
 
 use super::{Answered, Call, Reply, Run, SYNTAX, client, wrong_arity};
+use crate::front::resp::broadcast;
 use crate::front::resp::client::Client;
 use crate::front::resp::peers::number_of;
 use crate::front::resp::reply::Version;
@@ -58,6 +59,7 @@ pub const SELECT: Run = Run::Plain(|call| {
     let (number, namespace) = database(call, 1)?;
     call.client.select(number, &namespace);
     call.peer.database.store(number, Ordering::Relaxed);
+    broadcast::select(call);
     Ok(Reply::OK.into())
 });
 

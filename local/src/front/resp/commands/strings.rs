@@ -2,6 +2,7 @@
 
 use super::{Answer, Answered, Call, Done, Plan, Reply, Run, SYNTAX, expiry, replied};
 use crate::front::resp::door::Door;
+use crate::front::resp::draft::Draft;
 use crate::front::resp::gathered::{Gathered, REPLY_MAX};
 use crate::front::resp::plan::{done, hashed, is_done};
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use dstore_proto::IdSource;
 use dstore_proto::store::{Body, Slice, Store, Target};
 use dstore_shared::limits::GET_MANY_NAMES_MAX;
 use dstore_shared::{
-    Blob, Entry, Error, ExpireWhen, Expiry, Guard, Name, Payload, Result, SetOutcome, Step, StepResult, When,
+    Entry, Error, ExpireWhen, Expiry, Guard, Name, Result, SetOutcome, Step, StepResult, When,
 };
 
 /// GET key
@@ -29,6 +30,7 @@ fn get_now(call: &mut Call<'_>) -> Answered {
     }
     call.started()?;
     let door = call.door.clone();
+    let tracked = tracked.waits(&door);
     Ok(Done::later(async move {
         let reply = replied(value_of(&door, name).await.map(Reply::maybe));
         tracked.settle(&door, reply)
@@ -64,6 +66,7 @@ fn mget_now(call: &mut Call<'_>) -> Answered {
     }
     call.started()?;
     let door = call.door.clone();
+    let tracked = tracked.waits(&door);
     Ok(Done::later(async move {
         let reply = replied(values_of(&door, names).await);
         tracked.settle(&door, reply)
@@ -119,6 +122,7 @@ fn getrange_now(call: &mut Call<'_>) -> Answered {
     }
     call.started()?;
     let door = call.door.clone();
+    let tracked = tracked.waits(&door);
     Ok(Done::later(async move {
         let value = value_of(&door, name).await;
         let reply = replied(value.map(|value| Reply::Bulk(value.as_ref().map(cut).unwrap_or_default())));
@@ -200,9 +204,8 @@ fn set_steps(call: &Call<'_>) -> Answered<Plan> {
     }))
 }
 
-fn set_step(call: &Call<'_>, key: usize, value: usize, when: When, expiry: Expiry) -> Answered<Step> {
-    let value = Payload::carrying(Blob::hash(call.args.bytes(value)));
-    Ok(Step::Set { name: call.name(key)?, value, when, expiry })
+fn set_step(call: &Call<'_>, key: usize, value: usize, when: When, expiry: Expiry) -> Answered<Draft> {
+    Ok(Draft::Set { name: call.name(key)?, value: call.args.bytes(value), when, expiry })
 }
 
 /// SETNX key value
@@ -272,7 +275,7 @@ pub const MSETNX: Run = Run::Only(|call| {
 });
 
 /// The SETs of a command with pairs. Of a key that comes more than once the last value counts.
-fn pairs(call: &Call<'_>) -> Answered<Vec<Step>> {
+fn pairs(call: &Call<'_>) -> Answered<Vec<Draft>> {
     if call.args.len().is_multiple_of(2) {
         return Err(super::wrong_arity(call.spec.name));
     }

@@ -5,10 +5,12 @@ use crate::front::resp::client::{Multi, QUEUE_MAX};
 use crate::front::resp::door::Door;
 use crate::front::resp::gathered::Gathered;
 use crate::front::resp::own::OwnChange;
-use crate::front::resp::plan::{Tell, apply};
-use crate::front::resp::table::Spec;
+use crate::front::resp::plan::{Tell, apply, stepped};
+use crate::front::resp::table::{Spec, flag};
+use crate::front::resp::tracking::Tracked;
 use dstore_proto::store::{Store, Target};
 use dstore_shared::{Decision, Guard, Name, Result, Transaction};
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -30,30 +32,38 @@ pub const DISCARD: Run = Run::Only(|call| {
     Ok(reply.into())
 });
 
+const QUEUED: Reply = Reply::Line(Cow::Borrowed("QUEUED"));
+
 /// Queues a command, or says why not; then EXEC refuses all of them.
 pub fn queue(call: &mut Call<'_>) -> Reply {
     let refusal = refusal(call);
     let Some(multi) = &mut call.client.multi else { return Reply::err("no MULTI") };
     if let Some(refusal) = refusal {
-        multi.refused = true;
+        multi.refuse();
         return refusal;
+    }
+    if multi.refused {
+        return QUEUED;
     }
     let kept = call.args.keep();
     multi.bytes += kept.bytes();
     multi.queue.push((call.spec, kept));
     if multi.queue.len() > QUEUE_MAX.0 || multi.bytes > QUEUE_MAX.1 {
-        multi.refused = true;
-        multi.queue.clear();
+        multi.refuse();
         return Reply::error(
             "OOM too many commands, or too large ones, between MULTI and EXEC: make it smaller",
         );
     }
     call.peer.queued.store(multi.queue.len() + 1, Ordering::Relaxed);
-    Reply::Line("QUEUED".into())
+    QUEUED
 }
 
 fn refusal(call: &Call<'_>) -> Option<Reply> {
     match call.spec.run {
+        // Its part of the reply of EXEC would be missing, or all of it.
+        _ if call.spec.name == "client" && call.args.is(1, "reply") => {
+            Some(Reply::err("CLIENT REPLY is not possible within MULTI here"))
+        }
         Run::Only(_) => Some(Reply::err(format!("'{}' is not possible within MULTI here", call.spec.name))),
         _ => None,
     }
@@ -115,9 +125,13 @@ pub const EXEC: Run = Run::Only(|call| {
         return Err(Reply::error("EXECABORT Transaction discarded because of previous errors."));
     }
     let (mut parts, mut steps, mut known) = (Vec::with_capacity(multi.queue.len()), Vec::new(), 0);
+    let mut reads = Vec::new();
     for (spec, kept) in &multi.queue {
         let mut one =
             Call { door: call.door, peer: call.peer, client: &mut *call.client, args: kept.args(), spec };
+        if spec.has(flag::READONLY) && one.client.tracking.tracks_reads() {
+            reads.extend(one.names().unwrap_or_default());
+        }
         let part = if known > KNOWN_MAX { Err(TOO_MUCH) } else { part(&mut one, spec) };
         parts.push(match part {
             Ok((Some(plan), _)) => {
@@ -142,12 +156,18 @@ pub const EXEC: Run = Run::Only(|call| {
     call.started()?;
     let own = OwnChange::of_steps(call, &steps);
     let door = call.door.clone();
+    let tracked = if reads.is_empty() {
+        Tracked::default()
+    } else {
+        door.tracking.note(call.peer, &reads).waits(&door)
+    };
     Ok(Done::later(async move {
+        let steps = stepped(&door, steps).await;
         let reply = run(&door, Transaction { guards, steps }, parts).await;
         if let Some(own) = own {
             own.end(&door, &reply).await;
         }
-        reply
+        tracked.settle(&door, reply)
     }))
 });
 
