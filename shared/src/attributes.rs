@@ -10,8 +10,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The media type of a value, in the words of whoever stored it: 1 to 255 bytes of visible ASCII and spaces. It is kept
-/// and given back, and never looked into.
+/// The media type of a value, in the words of whoever stored it: 1 to 255 bytes of visible ASCII, with spaces only
+/// within. It is kept and given back, and never looked into.
 ///
 /// One pointer wide, so that a name without one pays nothing for it; clones share it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

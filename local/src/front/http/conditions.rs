@@ -39,9 +39,9 @@ impl Tags {
     /// The tags in all fields `name`; `weak`: a weak tag counts as its strong one.
     fn read(headers: &HeaderMap, name: HeaderName, weak: bool) -> Option<Self> {
         let fields = headers.get_all(name);
-        fields.iter().next()?;
-        // Only as the whole field: within the quotes of a tag it is a part of the tag.
-        if fields.iter().any(|field| field.as_bytes().trim_ascii() == b"*") {
+        let first = fields.iter().next()?;
+        // Only as the whole field, which may have several lines: within the quotes of a tag it is a part of the tag.
+        if first.as_bytes().trim_ascii() == b"*" && fields.iter().count() == 1 {
             return Some(Self::Any);
         }
         let mut hashes = Vec::new();
