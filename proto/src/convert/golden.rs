@@ -250,10 +250,10 @@ fn replies() -> Vec<(&'static str, Vec<Reply>)> {
         cacheable: Some(epoch()),
         head: Revision(9),
     });
-    let mut steps: Vec<StepOutcome> = StepResult::ALL
-        .into_iter()
-        .map(|result| StepOutcome { result, old: None, entry: None, number: None })
-        .collect();
+    let step = |result| StepOutcome { result, old: None, entry: None, number: None };
+    // Those that there were when transactions came, and what came later.
+    let mut steps: Vec<StepOutcome> = StepResult::ALL[..9].iter().copied().map(step).collect();
+    let later: Vec<StepOutcome> = StepResult::ALL[9..].iter().copied().map(step).collect();
     (steps[0].old, steps[0].entry, steps[0].number) = (Some(entry()), Some(ends), Some(-2));
     let failed = Error::exhausted("full").retry_after(Duration::from_millis(20));
     vec![
@@ -273,6 +273,7 @@ fn replies() -> Vec<(&'static str, Vec<Reply>)> {
         ("replies deleted stale", deleted(Some(Duration::from_millis(2_260)))),
         ("replies failed", reply(Answer::Failed(failed))),
         ("replies applied", changed(applied(Decision::Done(steps)))),
+        ("replies applied later results", changed(applied(Decision::Done(later)))),
         ("replies applied nothing", changed(applied(Decision::Aborted(1)))),
         ("replies applied needs blobs", changed(applied(Decision::NeedBlobs(vec![0, 300])))),
         (
