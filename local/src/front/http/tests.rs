@@ -77,8 +77,8 @@ async fn a_body_that_does_not_come_is_given_up() {
 
 #[tokio::test]
 async fn all_steps_of_a_batch_together_have_the_time_of_one_call() {
-    // There is no Global, so that each read would wait for its whole time.
-    let rig = Rig::with(Limits { handler: SHORT, ..Limits::default() }).await;
+    // There is no Global, so that each read would wait for its whole time. No machine needs as long to come to the first.
+    let rig = Rig::with(Limits { handler: 20 * SHORT, ..Limits::default() }).await;
     let step = |op: &str| format!("{{\"op\":\"{op}\",\"key\":\"k\"}}");
     let steps = vec![[step("get"), step("delete")].join(","); 20].join(",");
     let body = format!("{{\"steps\":[{steps}]}}");
