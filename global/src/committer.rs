@@ -258,6 +258,15 @@ impl Committer {
             self.publish();
         }
         self.journal.trim(self.catalog.trim_below());
+        self.fail_with_journal(&authority);
+    }
+
+    /// A journal can fail beside an append, as when it makes a segment to have in reserve: no change would ever tell.
+    fn fail_with_journal(&mut self, authority: &Authority) {
+        if let Some(poison) = self.journal.poison().filter(|_| self.failed.is_none()).cloned() {
+            authority.fail(&poison);
+            self.failed = Some(poison);
+        }
     }
 
     /// Whether nothing more is to share the batch.
