@@ -161,7 +161,9 @@ async fn a_disk_that_fails_between_appends_fails_the_store_aloud_and_not_each_ch
         }
     }
     assert_eq!(refused.map(|e| e.kind()), Some(Kind::Unavailable), "the fault was met");
-    tokio::time::timeout(Duration::from_secs(1), global.failed()).await.expect("the store has failed, and says so");
+    tokio::time::timeout(Duration::from_secs(1), global.failed())
+        .await
+        .expect("the store has failed, and says so");
     assert!(!store.status().await.expect("answered").serving);
 }
 
