@@ -151,7 +151,7 @@ async fn decide<S: Store>(
 ) -> Result<Decided, Problem> {
     for attempt in 0..ATTEMPTS {
         let guards = guard(desk, until, name, conditions).await?;
-        let transaction = Transaction { guards: guards.into_iter().collect(), steps: vec![step.clone()] };
+        let transaction = Transaction::guarded(guards.into_iter().collect(), vec![step.clone()]);
         let done = until.of(desk.store.apply(desk.ids.next_id()?, transaction)).await?;
         match done.decision {
             Decision::Done(outcomes) => {
@@ -160,7 +160,7 @@ async fn decide<S: Store>(
                 return Ok(Decided { outcome, revision: done.revision, at_ms: done.at_ms });
             }
             Decision::NeedBlobs(_) => return Err(swept().into()),
-            Decision::Aborted(_) => desk.pause(attempt).await,
+            Decision::Aborted(_) | Decision::Refused(..) => desk.pause(attempt).await,
         }
     }
     Err(Error::unavailable("the key changes faster than it can be compared: try again").into())

@@ -40,12 +40,12 @@ pub(super) async fn batch<S: Store>(desk: &Desk<S>, until: Until, steps: &[Check
             bind_rev: entry.as_ref().map(|entry| entry.bind_rev),
         });
         let transaction =
-            Transaction { guards: guards.collect(), steps: steps.iter().map(Checked::doing).collect() };
+            Transaction::guarded(guards.collect(), steps.iter().map(Checked::doing).collect()).whole();
         let done = until.of(desk.store.apply(desk.ids.next_id()?, transaction)).await?;
         match done.decision {
             Decision::Done(outcomes) => return told(desk, until, steps, &outcomes, done.revision).await,
             Decision::NeedBlobs(_) => return Err(swept().into()),
-            Decision::Aborted(_) => desk.pause(attempt).await,
+            Decision::Aborted(_) | Decision::Refused(..) => desk.pause(attempt).await,
         }
     }
     Err(Error::unavailable("the keys change faster than they can be compared: try again").into())
