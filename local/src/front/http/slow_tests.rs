@@ -128,7 +128,7 @@ async fn all_that_a_put_asks_of_the_store_ends_by_one_deadline() {
         let head =
             "PUT /v1/kv/default/k HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nIf-None-Match: *\r\n";
         io.write_all(format!("{head}Content-Length: 100000\r\n\r\n").as_bytes()).await.expect("sent");
-        io.write_all(&[b'x'; 100_000]).await.expect("sent");
+        io.write_all(&vec![b'x'; 100_000]).await.expect("sent");
         let mut told = String::new();
         tokio::time::timeout(Duration::from_secs(60), io.read_to_string(&mut told))
             .await

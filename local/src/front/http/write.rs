@@ -215,8 +215,8 @@ async fn bound<S: Store>(desk: &Desk<S>, until: Until, name: &Name) -> Result<Op
 /// Whether the conditions hold of what a name is bound to; `sent`: what is to be bound.
 ///
 /// # Errors
-/// 412. Also if the very bytes that are sent are bound: a caller who tried before may have bound them, but so may another
-/// one who counts from the same number to the same next one, or takes a lock. The document says so, and he judges.
+/// 412, also if the very bytes that are sent are bound: who tried before may have bound them, but so may another
+/// caller who counts from the same number to the same next one, or takes a lock. The document says so, and he judges.
 fn hold(conditions: &Conditions, entry: Option<&Entry>, sent: Option<&BlobHash>) -> Result<(), Problem> {
     let Some(why) = conditions.against_write(entry.map(|entry| &entry.hash)) else { return Ok(()) };
     let problem = Problem::precondition(why, entry.map(|entry| entry.hash));
