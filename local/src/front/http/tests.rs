@@ -139,7 +139,8 @@ async fn whoever_is_refused_before_he_has_sent_all_gets_his_answer_and_goes_on()
         }
     }
     // Who says that he sends more than there may be is told so.
-    let told = rig
+    let told = Rig::with(Limits { transfer_idle: SHORT, ..Limits::default() })
+        .await
         .told(&format!(
             "PUT /v1/kv/default/k HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {vast}\r\n\r\n"
         ))
@@ -167,7 +168,8 @@ async fn what_is_read_on_of_a_refused_body_is_bounded_in_bytes_and_in_time() {
     };
     tokio::time::timeout(SOON, endless).await.expect("it is ended");
     let most = super::linger::BYTES_MAX;
-    assert!((most - (2 << 20)..most + (4 << 20)).contains(&sent), "{sent}");
+    // Less on a machine that is late: then its time is over.
+    assert!((1 << 20..most + (4 << 20)).contains(&sent), "{sent}");
     assert!(read_all(io).await.starts_with("HTTP/1.1 415 "), "he was told");
     // Who waits to be told to go on is refused, and told nothing else.
     let told = rig.told(&head.replacen("\r\n\r\n", "\r\nExpect: 100-continue\r\n\r\n", 1)).await;
