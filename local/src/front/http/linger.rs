@@ -62,15 +62,15 @@ impl Drop for Lent {
     }
 }
 
-/// A request, and where its body comes back to if it is not read to its end.
-pub(super) fn lend(request: Request<Incoming>) -> (Request<Body>, oneshot::Receiver<Incoming>) {
-    let (back, left) = oneshot::channel();
+/// A request, and where its body comes back to if it is not read to its end; a request without one has none.
+pub(super) fn lend(request: Request<Incoming>) -> (Request<Body>, Option<oneshot::Receiver<Incoming>>) {
     if request.version() == Version::HTTP_2 || request.body().is_end_stream() {
-        return (request.map(Body::new), left);
+        return (request.map(Body::new), None);
     }
+    let (back, left) = oneshot::channel();
     let is_awaited = guard::is_awaited(request.headers(), request.version());
     let lent = |body| Body::new(Lent { body: Some(body), back: Some(back), is_awaited });
-    (request.map(lent), left)
+    (request.map(lent), Some(left))
 }
 
 /// Reads on, for a while; `idle`: for how long a body may stand still.

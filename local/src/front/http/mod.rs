@@ -219,11 +219,11 @@ impl Door for HttpDoor {
         request: hyper::Request<Incoming>,
         of: OfConnection,
     ) -> hyper::Response<Body> {
-        let (request, mut left) = linger::lend(request);
+        let (request, left) = linger::lend(request);
         let response = self.answer(request, of).await;
         // What did not come in time is not waited for.
         if response.status() != StatusCode::REQUEST_TIMEOUT
-            && let Ok(left) = left.try_recv()
+            && let Some(Ok(left)) = left.map(|mut left| left.try_recv())
         {
             self.tasks.spawn("http linger", linger::read_on(left, self.limits.transfer_idle));
         }
