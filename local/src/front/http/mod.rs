@@ -44,7 +44,7 @@ use crate::rooms::{Room, Rooms};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{CONTENT_LENGTH, HeaderName};
+use axum::http::header::{CONNECTION, CONTENT_LENGTH, HeaderName};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use axum::routing::{any, get, post, put};
@@ -220,11 +220,12 @@ impl Door for HttpDoor {
         of: OfConnection,
     ) -> hyper::Response<Body> {
         let (request, left) = linger::lend(request);
-        let response = self.answer(request, of).await;
-        // What did not come in time is not waited for.
-        if response.status() != StatusCode::REQUEST_TIMEOUT
-            && let Some(Ok(left)) = left.map(|mut left| left.try_recv())
-        {
+        let mut response = self.answer(request, of).await;
+        if let Some(Ok(left)) = left.map(|mut left| left.try_recv()) {
+            if response.status() == StatusCode::REQUEST_TIMEOUT {
+                // Whoever is too slow is not waited for with his next request (RFC 9110, section 15.5.9).
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             self.tasks.spawn("http linger", linger::read_on(left, self.limits.transfer_idle));
         }
         response

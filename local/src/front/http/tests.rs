@@ -84,12 +84,22 @@ async fn a_body_that_does_not_come_is_given_up() {
         );
         let told = rig.told(&head).await;
         assert!(told.starts_with("HTTP/1.1 408 ") && told.contains("urn:dstore:problem:slow"), "{told}");
+        assert!(told.contains("connection: close\r\n"), "{told}");
     }
 }
 
 #[tokio::test]
+async fn whoever_sends_too_slowly_and_goes_on_gets_his_answer() {
+    // No longer than an answer takes, so that it is there while he sends.
+    let rig = Rig::with(Limits { handler: Duration::ZERO, ..Limits::default() }).await;
+    let head = "POST /v1/batch HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+    let told = rig.told(&format!("{head}Content-Length: 1000000\r\n\r\n{}", " ".repeat(1_000_000))).await;
+    assert!(told.starts_with("HTTP/1.1 408 ") && told.contains("connection: close\r\n"), "{told}");
+}
+
+#[tokio::test]
 async fn a_batch_that_is_not_whole_in_the_time_of_its_request_is_told_that_it_came_too_slowly() {
-    let rig = Rig::with(Limits { handler: SHORT, ..Limits::default() }).await;
+    let rig = Rig::with(Limits { handler: SHORT, transfer_idle: 10 * SHORT, ..Limits::default() }).await;
     let head = "POST /v1/batch HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
     let told = rig.told(&format!("{head}Content-Length: 9\r\n\r\n{{")).await;
     assert!(told.starts_with("HTTP/1.1 408 ") && told.contains("urn:dstore:problem:slow"), "{told}");
@@ -191,7 +201,7 @@ fn long_keys(steps: usize) -> String {
 #[tokio::test]
 async fn answers_that_are_not_taken_keep_their_room_and_whoever_finds_none_is_told_to_come_again() {
     // Room for one such batch while it is worked on, and not beside the answer of another.
-    let rig = Rig::of(Limits { handler: SHORT, ..Limits::default() }, 2_800 << 10).await;
+    let rig = Rig::of(Limits::default(), 2_800 << 10).await;
     let batch = long_keys(100);
     let mut slow = rig.connect().await;
     slow.write_all(batch.as_bytes()).await.expect("sent");
