@@ -15,6 +15,8 @@ pub struct LocalConfig {
     pub http: Option<Listen>,
     /// The hosts that HTTP is answered as, besides addresses and `localhost`.
     pub http_hosts: Vec<String>,
+    /// Bytes that requests and answers over HTTP may hold together.
+    pub http_bytes: u64,
     /// Bytes that names and blobs may take in memory.
     pub cache_bytes: u64,
     /// Whether "not found" answers are kept too, each for half a second: a SET that follows, anywhere, then has to
@@ -50,6 +52,8 @@ impl LocalConfig {
             // What a browser can reach is opened only where it is asked for.
             http: None,
             http_hosts: Vec::new(),
+            // As much as RESP has: a hundred callers with the largest batches, thousands with small ones.
+            http_bytes: 256 << 20,
             // A node runs other things too; small values by the million still fit.
             cache_bytes: 256 << 20,
             negatives: false,

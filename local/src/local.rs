@@ -80,7 +80,8 @@ impl Local {
         let http = http.map(|listener| {
             let store = Arc::new(node.clone());
             let hosts = Hosts::new(config.http_hosts);
-            let door = HttpDoor::new(store.clone(), store, sys.rng.clone(), &tasks, hosts, &limits);
+            let bounds = (&limits, config.http_bytes);
+            let door = HttpDoor::new(store.clone(), store, sys.rng.clone(), &tasks, hosts, bounds);
             Gate::open(&sys, &tasks, listener, door)
         });
         let clients_max = config.resp.clients_max.min(share);

@@ -19,6 +19,7 @@ mod hostile;
 mod hostile_link;
 mod hostile_peer;
 mod http;
+mod http_batch;
 mod http_client;
 mod http_hostile;
 mod http_writes;
