@@ -253,6 +253,12 @@ pub enum Verb {
         key: OsString,
         #[arg(allow_hyphen_values = true)]
         value: OsString,
+        /// How long the key lives: 500ms, 90s, 5m, 2h or 7d [default: as its namespace says].
+        #[arg(long, value_name = "TIME")]
+        ttl: Option<String>,
+        /// Of what type the value is, as text/plain.
+        #[arg(long = "type", value_name = "TYPE")]
+        content_type: Option<String>,
         #[command(flatten)]
         node: NodeFlag,
     },
@@ -330,6 +336,8 @@ pub enum Verb {
         #[command(subcommand)]
         verb: NsVerb,
     },
+    #[command(flatten)]
+    Look(super::looks::Look),
     /// Tell how a node is.
     Status {
         #[command(flatten)]

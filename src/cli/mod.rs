@@ -5,7 +5,9 @@ mod attach;
 mod check;
 mod client;
 mod files;
+pub mod looks;
 mod namespaces;
+mod outside;
 mod salvage;
 mod screen;
 mod serve;
@@ -61,8 +63,8 @@ pub fn run(config: Config) -> u8 {
         Action::Namespaces { node, what } => {
             block_on(Builder::new_current_thread(), namespaces::run(node, what, mode))
         }
-        Action::Upload { node, key } => {
-            block_on(Builder::new_current_thread(), client::upload(node, key, mode))
+        Action::Upload { node, key, attributes } => {
+            block_on(Builder::new_current_thread(), client::upload(node, key, attributes, mode))
         }
     }
 }

@@ -15,7 +15,7 @@ use dstore_global::{EngineKind, SyncLevel};
 use dstore_local::Database;
 use dstore_local::repl::{Command, Mode};
 use dstore_proto::store::Slice;
-use dstore_shared::{Key, Namespace, NamespaceSpec};
+use dstore_shared::{Attributes, Key, Namespace, NamespaceSpec};
 use dstore_sys::net::Address;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -50,7 +50,7 @@ pub enum Action {
     /// A part of a value, or a value into a file, from a running node.
     Download { node: Node, key: Key, slice: Slice, out: Option<OutFile> },
     /// `set KEY -` at a running node.
-    Upload { node: Node, key: Key },
+    Upload { node: Node, key: Key, attributes: Attributes },
     /// `ns` at a running node.
     Namespaces { node: Node, what: NamespaceVerb },
 }

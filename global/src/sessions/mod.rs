@@ -27,6 +27,7 @@ mod prefixes;
 mod requests;
 mod session;
 mod slow;
+mod told;
 #[cfg(test)]
 mod tests;
 
@@ -44,6 +45,7 @@ use prefixes::Prefixes;
 use requests::Requests;
 use session::Session;
 use slow::Slow;
+pub use told::{Drain, Standing};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
@@ -227,6 +229,7 @@ pub struct Sessions<J, R> {
     requests: Requests,
     log: InvLog,
     slow: Slow,
+    drains: told::Drains,
     /// The longest D that may be granted: durable.
     lease_allowed: Duration,
     /// The longest that was granted in this boot.
@@ -260,6 +263,7 @@ impl<J, R> Sessions<J, R> {
             head: boot.head,
             log: InvLog::new(boot.head, terms.log),
             slow: Slow::default(),
+            drains: told::Drains::default(),
             lease_allowed: terms.lease,
             lease_granted: Duration::ZERO,
             terms,

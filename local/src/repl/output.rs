@@ -19,6 +19,8 @@ pub struct Screen {
     pub err_is_terminal: bool,
     /// Colours are wanted: standard error is a terminal, and `NO_COLOR` is not set.
     pub colours: bool,
+    /// How wide standard output is; 0: it does not say.
+    pub columns: u16,
 }
 
 /// Standard output and standard error, or what stands for them in a test.
@@ -26,17 +28,39 @@ pub struct Output {
     out: Sink,
     err: Sink,
     screen: Screen,
+    /// Standard output and what it is, while answers go to a file.
+    kept: Option<(Sink, Screen)>,
 }
 
 impl Output {
     /// Writes answers to `out` and notes to `err`.
     pub fn new(out: Sink, err: Sink, screen: Screen) -> Self {
-        Self { out, err, screen }
+        Self { out, err, screen, kept: None }
     }
 
     /// What the outputs are.
     pub fn screen(&self) -> Screen {
         self.screen
+    }
+
+    /// Standard output is so wide now.
+    pub fn set_columns(&mut self, columns: u16) {
+        self.screen.columns = columns;
+    }
+
+    /// From now on answers go to `file`.
+    pub fn divert(&mut self, file: Sink) {
+        let screen = Screen { out_is_terminal: false, ..self.screen };
+        let out = std::mem::replace(&mut self.out, file);
+        self.kept.get_or_insert((out, self.screen));
+        self.screen = screen;
+    }
+
+    /// Answers go where they went before they were diverted. Gives what they were diverted to.
+    pub fn restore(&mut self) -> Option<Sink> {
+        let (out, screen) = self.kept.take()?;
+        self.screen = screen;
+        Some(std::mem::replace(&mut self.out, out))
     }
 
     /// Writes one line of an answer.
