@@ -12,6 +12,7 @@ mod salvage;
 mod screen;
 mod serve;
 mod signals;
+mod tree;
 
 use crate::config::{Action, Config};
 use dstore_local::repl::exit;
@@ -60,6 +61,7 @@ pub fn run(config: Config) -> u8 {
         Action::Download { node, key, slice, out } => {
             block_on(Builder::new_current_thread(), files::download(node, key, slice, out, mode))
         }
+        Action::Tree { node, what } => block_on(Builder::new_multi_thread(), tree::run(node, what, mode)),
         Action::Namespaces { node, what } => {
             block_on(Builder::new_current_thread(), namespaces::run(node, what, mode))
         }

@@ -4,7 +4,7 @@ use super::file::File;
 use super::socket::Elsewhere;
 use super::{
     Action, CheckSettings, Config, Existing, GlobalSettings, Listen, LocalSettings, NamespaceVerb, Node,
-    OutFile, SOLO_GLOBAL, ScriptSettings, Source, socket, units,
+    OutFile, SOLO_GLOBAL, ScriptSettings, Source, TreeSettings, socket, units,
 };
 use crate::cli::args::{
     CommandLine, HttpFlags, NodeFlag, NsVerb, PartFlags, ScriptFlags, Solo, StoreFlags, Verb,
@@ -145,6 +145,14 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
         Some(Verb::Ns { verb }) => {
             let (node, what) = namespaces(verb)?;
             (Action::Namespaces { node: settings.node(node)?, what }, mode)
+        }
+        Some(Verb::Import { dir, prefix, node }) => {
+            let what = TreeSettings::Import { dir, prefix: prefix.into_vec().into() };
+            (Action::Tree { node: settings.node(node)?, what }, mode)
+        }
+        Some(Verb::Export { prefix, dir, overwrite, node }) => {
+            let what = TreeSettings::Export { prefix: prefix.into_vec().into(), dir, overwrite };
+            (Action::Tree { node: settings.node(node)?, what }, mode)
         }
         Some(Verb::Look(look)) => {
             let (node, command) = look.command()?;

@@ -2,6 +2,7 @@
 
 use super::super::escape::escape;
 use super::super::exit;
+use super::super::scan::quote;
 use super::*;
 use dstore_shared::{DeleteMode, Kind};
 use proptest::prelude::*;

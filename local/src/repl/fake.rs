@@ -312,13 +312,18 @@ impl Store for FakeStore {
     }
 
     async fn pin(&self, names: Vec<Name>, keep: bool) -> Result<Vec<bool>> {
-        let mut pinned = self.pinned.lock();
-        let one = |name: Name| match keep {
-            true => self.blobs.lock().contains_key(&name) && (pinned.insert(name) || true),
-            false => pinned.remove(&name),
+        let done = {
+            let (mut pinned, blobs) = (self.pinned.lock(), self.blobs.lock());
+            let one = |name: Name| match keep {
+                true if blobs.contains_key(&name) => {
+                    pinned.insert(name);
+                    true
+                }
+                true => false,
+                false => pinned.remove(&name),
+            };
+            names.into_iter().map(one).collect()
         };
-        let done = names.into_iter().map(one).collect();
-        drop(pinned);
         self.answer(|_| done).await
     }
 

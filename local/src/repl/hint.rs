@@ -170,12 +170,10 @@ pub(super) fn hint(line: &str, keys: &Keys, room: usize) -> Option<String> {
         return one_left(word, room);
     }
     let grammar = grammar?;
-    let last = words.last()?.as_ref();
-    let _ = last;
-    let key = is_key(grammar.verb, words.len().checked_sub(1)?);
-    match known(grammar.verb, words.last()?, keys) {
-        Some(known) if key => fitting(ends_word, &format!(" {known}"), room),
-        _ => fitting(ends_word, &form_after(grammar.form, words.len()), room),
+    let told = words.last().filter(|_| is_key(grammar.verb, words.len() - 1));
+    match told.and_then(|key| known(grammar.verb, key, keys)) {
+        Some(known) => fitting(ends_word, &known, room),
+        None => fitting(ends_word, &form_after(grammar.form, words.len()), room),
     }
 }
 

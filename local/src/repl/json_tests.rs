@@ -90,7 +90,7 @@ fn outcomes_of_set_and_del_are_words() {
 proptest! {
     #[test]
     fn any_value_reads_back_and_nothing_controls(value: String) {
-        let line = found(&key(b"k"), value.as_bytes(), &entry(value.as_bytes()), from());
+        let line = found(&What::Key(key(b"k")), value.as_bytes(), &entry(value.as_bytes()), from());
         prop_assert!(!line.chars().any(is_active), "{line:?}");
         let answer = read(&line);
         prop_assert_eq!(answer["value"].as_str(), Some(&value[..]));

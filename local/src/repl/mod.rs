@@ -35,6 +35,8 @@ mod words;
 mod fake;
 #[cfg(test)]
 mod session_tests;
+#[cfg(test)]
+mod words_tests;
 
 pub use command::{Command, Get, Given, Line, List, Refused, Sent, Warm, What, parse, words};
 pub use escape::{Escaper, escape};

@@ -214,6 +214,17 @@ pub fn event_line(event: &Event) -> String {
     }
 }
 
+/// The same above a prompt, where a person looks.
+pub fn short_event_line(event: &Event) -> String {
+    let (revision, key) = (event.revision, escape(event.key.as_bytes()));
+    match &event.happened {
+        Happened::Bound(entry) => {
+            format!("{revision} set {key} {}, blake3:{}..", size(entry.size), entry.hash.fmt_short())
+        }
+        Happened::Unbound(_) => format!("{revision} del {key}"),
+    }
+}
+
 /// The lines of `dstore status`.
 pub fn status_lines(status: &Status) -> Vec<String> {
     let mut rows = vec![

@@ -19,7 +19,7 @@ fn entry() -> Entry {
 }
 
 fn get_line(key: &'static [u8], from: Provenance, value: &str) -> String {
-    let (before, after) = around_value(&What::Key(Key::new(key).expect("valid")), from);
+    let (before, after) = around_value(&What::Key(dstore_shared::Key::new(key).expect("valid")), from);
     format!("{before}{value}{after}")
 }
 

@@ -102,7 +102,7 @@ impl<S: Store> Session<S> {
                         let over = seen.events.len().saturating_sub(LINES_MAX);
                         let mut lines: Vec<String> = seen.events.iter().take(LINES_MAX).map(|event| match mode {
                             Mode::Json | Mode::Jsonl => json::event(event),
-                            _ => render::event_line(event),
+                            _ => render::short_event_line(event),
                         }).collect();
                         if over > 0 {
                             lines.push(format!(".. and {over} more"));
