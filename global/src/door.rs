@@ -14,8 +14,8 @@ use bytes::Bytes;
 use dstore_proto::IdSource;
 use dstore_proto::link::Fetch;
 use dstore_proto::store::{
-    Body, DeleteReply, Found, FoundMany, ListQuery, Listing, Locals, Provenance, SetOne, SetReply, Slice, Stat,
-    StatMany, Status, Store, Target, Tier, Why, check_exists, fitting,
+    Body, DeleteReply, Found, FoundMany, ListQuery, Listing, Locals, Provenance, SetOne, SetReply, Slice,
+    Stat, StatMany, Status, Store, Target, Tier, Why, check_exists, fitting,
 };
 use dstore_proto::watch::{WatchQuery, Watching};
 use dstore_shared::limits::{CARRIED_BYTES_MAX, LIST_BYTES_MAX, LIST_NAMES_MAX};

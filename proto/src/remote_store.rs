@@ -13,8 +13,8 @@ use crate::loss::{Labelled, Noted};
 use crate::many::{self, same_length};
 use crate::status::from_status;
 use crate::store::{
-    Body, BodyStream, DeleteReply, Found, FoundMany, ListQuery, Listing, Locals, SetOne, SetReply, Slice, Stat,
-    StatMany, Status as TierStatus, Store, Target, Why, check_names, check_sets,
+    Body, BodyStream, DeleteReply, Found, FoundMany, ListQuery, Listing, Locals, SetOne, SetReply, Slice,
+    Stat, StatMany, Status as TierStatus, Store, Target, Why, check_names, check_sets,
 };
 use crate::store_service::{DOWNLOAD, UPLOAD};
 use crate::transfer;

@@ -7,8 +7,8 @@ mod many;
 mod standing;
 mod transaction;
 
-pub use standing::{Attached, Drained, Hop, LOCALS_TOLD_MAX, Locals, Peek, Why};
 pub use many::{check_bytes, check_exists, check_names, check_sets};
+pub use standing::{Attached, Drained, Hop, LOCALS_TOLD_MAX, Locals, Peek, Why};
 pub use transaction::fitting;
 
 use crate::watch::{WatchQuery, Watching};

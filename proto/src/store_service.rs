@@ -5,8 +5,8 @@
 
 use crate::bulk::{Bulk, Receiving};
 use crate::convert::{
-    Packer, applied_to, attributes_from, detach, mode_from, named_namespace, names_from, namespace_from,
-    name_from, namespaces_to, need, spec_from, target_from, transaction_from, wait_from,
+    Packer, applied_to, attributes_from, detach, mode_from, name_from, named_namespace, names_from,
+    namespace_from, namespaces_to, need, spec_from, target_from, transaction_from, wait_from,
 };
 use crate::loss::{Answer, Labelled, labelled_stream};
 use crate::many;

@@ -1,11 +1,11 @@
 //! Conversations with a node: a prompt, a script, one command of the shell.
 
 use super::attach::{Attached, RemoteStore, attach};
+use super::outside::Files;
 use super::screen::{self, Manners};
 use super::signals::{Signals, TERMINATED};
 use super::sys;
 use crate::config::{Node, ScriptSettings, Source};
-use super::outside::Files;
 use dstore_local::repl::{
     self, Command, Ended, Input, Line, Mode, Output, Patience, Session, Settings, Step, Terminal, body, exit,
 };
@@ -213,7 +213,9 @@ async fn input(sys: &Sys, source: Option<Source>) -> Result<Input> {
             })?;
             Ok(Input::lines(BufReader::with_capacity(READ_BYTES, file)))
         }
-        None if screen::has_person() => Ok(Input::terminal(Terminal::open(sys, history(), screen::of_process().colours).await?)),
+        None if screen::has_person() => {
+            Ok(Input::terminal(Terminal::open(sys, history(), screen::of_process().colours).await?))
+        }
         None => Ok(Input::lines(BufReader::with_capacity(READ_BYTES, tokio::io::stdin()))),
     }
 }

@@ -39,7 +39,8 @@ impl Outside for Files {
             let path = path.to_owned();
             // It is synced, which blocks.
             let done = async move {
-                let kept = tokio::task::spawn_blocking(move || kept.keep()).await.map_err(std::io::Error::other);
+                let kept =
+                    tokio::task::spawn_blocking(move || kept.keep()).await.map_err(std::io::Error::other);
                 kept.and_then(|kept| kept).map(|()| exit::OK).map_err(|e| refused(&path, "written", &e))
             };
             Ok(Writing { sink: Box::new(tokio::fs::File::from_std(file)), done: Box::pin(done) })
@@ -58,9 +59,13 @@ impl Outside for Files {
                 .kill_on_drop(true)
                 .spawn()
                 .map_err(failed)?;
-            let sink = child.stdin.take().ok_or_else(|| Error::internal("a command without an input: report this"))?;
+            let sink = child
+                .stdin
+                .take()
+                .ok_or_else(|| Error::internal("a command without an input: report this"))?;
             let done = async move {
-                let status = child.wait().await.map_err(|e| Error::internal(format!("the command is lost, {e}")))?;
+                let status =
+                    child.wait().await.map_err(|e| Error::internal(format!("the command is lost, {e}")))?;
                 Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(exit::INTERRUPTED))
             };
             Ok(Writing { sink: Box::new(sink), done: Box::pin(done) })
@@ -92,7 +97,11 @@ async fn edited(text: &str) -> Result<String> {
     let run = Command::new("sh").arg("-c").arg(line).arg("sh").arg(&path).status().await;
     let read = || {
         let length = std::fs::metadata(&path)?.len();
-        if length > EDITED_BYTES_MAX { Err(std::io::Error::other("it is too long")) } else { std::fs::read_to_string(&path) }
+        if length > EDITED_BYTES_MAX {
+            Err(std::io::Error::other("it is too long"))
+        } else {
+            std::fs::read_to_string(&path)
+        }
     };
     let written = read();
     let _ = std::fs::remove_dir_all(&folder);

@@ -199,7 +199,9 @@ fn tell(tally: &Tally, word: &str, took: std::time::Duration, mode: Mode, code: 
 fn io_error(e: &std::io::Error, doing: &str) -> Error {
     use std::io::ErrorKind;
     let (kind, advice) = match e.kind() {
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => (Kind::Denied, "check owner and permissions"),
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            (Kind::Denied, "check owner and permissions")
+        }
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => (Kind::Exhausted, "free some space"),
         ErrorKind::NotFound => (Kind::Invalid, "it went away"),
         _ => (Kind::Invalid, "check its disk"),

@@ -12,7 +12,9 @@ use crate::cli::args::{
 use dstore_global::{EngineKind, SyncLevel};
 use dstore_local::repl::{Command, Get, Given as Value, How, Mode, What, request_from, stale_wait, time};
 use dstore_proto::store::Slice;
-use dstore_shared::{Attributes, ContentType, DeleteMode, Error, Key, Namespace, NamespaceSpec, Result, check_ttl};
+use dstore_shared::{
+    Attributes, ContentType, DeleteMode, Error, Key, Namespace, NamespaceSpec, Result, check_ttl,
+};
 use dstore_sys::net::Address;
 use std::ffi::OsString;
 use std::fmt;

@@ -2,9 +2,7 @@
 
 use super::Host;
 use crate::sessions::{Drain, Standing};
-use dstore_proto::store::{
-    Attached, Drained, Hop, LOCALS_TOLD_MAX, Locals, Slice, Tier, Why,
-};
+use dstore_proto::store::{Attached, Drained, Hop, LOCALS_TOLD_MAX, Locals, Slice, Tier, Why};
 use dstore_shared::{BlobHash, BlobHasher, Moment, Name, Result};
 use futures_util::StreamExt;
 use std::time::Duration;
@@ -30,7 +28,8 @@ impl Host {
         let (drain, now) = self.0.event(|machine, now| (machine.drain_of(name), now));
         let drained = drain.map(|drain| drained(drain, now));
         let Some(entry) = entry else {
-            let hops = vec![Hop::new(Tier::Global, "lookup", looked, format!("no such key, as of revision {head}"))];
+            let hops =
+                vec![Hop::new(Tier::Global, "lookup", looked, format!("no such key, as of revision {head}"))];
             return Ok(Why { entry: None, hops, drained });
         };
         let bound = entry.bind_rev;
@@ -44,10 +43,19 @@ impl Host {
         let whole = size <= READ_BYTES_MAX;
         let slice = Slice { offset: 0, len: Some(size.min(READ_BYTES_MAX)) };
         let began = clock.now();
-        let fetch = if whole { self.0.give_blob(hash, Slice::ALL).await? } else { self.0.give_blob(hash, slice).await? };
+        let fetch = if whole {
+            self.0.give_blob(hash, Slice::ALL).await?
+        } else {
+            self.0.give_blob(hash, slice).await?
+        };
         let Some(mut fetch) = fetch else {
             let took = clock.now().since(began);
-            return Ok(vec![Hop::new(Tier::Global, "disk", took, "the value is not there: it was deleted meanwhile")]);
+            return Ok(vec![Hop::new(
+                Tier::Global,
+                "disk",
+                took,
+                "the value is not there: it was deleted meanwhile",
+            )]);
         };
         let (mut hasher, mut hashing, mut bytes) = (BlobHasher::default(), Duration::ZERO, 0_u64);
         while let Some(piece) = fetch.body.next().await {

@@ -27,9 +27,9 @@ mod prefixes;
 mod requests;
 mod session;
 mod slow;
-mod told;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use dstore_shared::frame::Down;
 use dstore_shared::limits::{ABSENCE_TERM, CLOCK_RATE_ERROR_PER_MILLE};
@@ -45,9 +45,9 @@ use prefixes::Prefixes;
 use requests::Requests;
 use session::Session;
 use slow::Slow;
-pub use told::{Drain, Standing};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
+pub use told::{Drain, Standing};
 
 /// Numbers a (Local, incarnation) that has or had a session; never reused in a boot.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

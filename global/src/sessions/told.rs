@@ -88,7 +88,11 @@ impl<J, R> Sessions<J, R> {
 
     /// The change of `name` that is waiting for Locals now, else the newest that had to.
     pub fn drain_of(&self, name: &Name) -> Option<Drain> {
-        let first = self.queues.get(name).and_then(|queue| queue.front()).and_then(|no| Some((no, self.ops.get(no)?)));
+        let first = self
+            .queues
+            .get(name)
+            .and_then(|queue| queue.front())
+            .and_then(|no| Some((no, self.ops.get(no)?)));
         if let Some((no, op)) = first.filter(|(_, op)| op.is_draining() && !op.waits.is_empty()) {
             return Some(Drain {
                 names: Vec::new(),
@@ -117,6 +121,13 @@ impl<J, R> Sessions<J, R> {
     pub(super) fn note_drain(&mut self, now: Moment, op: &super::ops::Op<J, R>, head: Revision) {
         let Some((waited, for_whom)) = op.waited.clone() else { return };
         let names = op.names.iter().take(NAMES_MAX).cloned().collect();
-        self.drains.note(Drain { names, prefix: op.prefix.clone(), revision: head, at: now, waited, for_whom });
+        self.drains.note(Drain {
+            names,
+            prefix: op.prefix.clone(),
+            revision: head,
+            at: now,
+            waited,
+            for_whom,
+        });
     }
 }

@@ -100,3 +100,84 @@ impl Cache {
         self.names.view_if(packed_name, |held| held.era >= era, |held| (held.blob.size(), held.until))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Admission, CacheConfig};
+    use super::*;
+    use dstore_shared::{Blob, Entry, RegSeq, Revision};
+
+    const BYTES: u64 = 1 << 20;
+
+    fn blob(n: u64) -> Blob {
+        Blob::hash(n.to_le_bytes().repeat(1000))
+    }
+
+    fn name(n: u64) -> Name {
+        Name::of(format!("k{n}")).expect("valid")
+    }
+
+    fn hold(cache: &Cache, n: u64) {
+        let blob = blob(n);
+        let (hash, size) = (blob.id(), blob.size());
+        let entry = Entry { hash, size, bind_rev: Revision(n), expires_at: None, content_type: None };
+        assert!(matches!(cache.install(&name(n), entry, &blob, RegSeq(n), 1), Admission::Installed { .. }));
+    }
+
+    fn held(cache: &Cache, n: u64) -> bool {
+        cache.hit(name(n).as_bytes(), 1).is_some()
+    }
+
+    #[test]
+    fn what_is_pinned_stays_whatever_comes_and_leaves_like_any_other_afterwards() {
+        let cache = Cache::new(CacheConfig { bytes: BYTES });
+        hold(&cache, 1);
+        hold(&cache, 2);
+        assert!(cache.pin(&name(1), &blob(1).id()) && cache.pin(&name(1), &blob(1).id()));
+        assert_eq!(cache.pinned(), 1);
+        (10..2000).for_each(|n| hold(&cache, n));
+        assert!(held(&cache, 1) && !held(&cache, 2), "only the pinned one is there yet");
+        assert!(cache.stats().bytes() <= BYTES);
+        assert!(cache.unpin(&name(1)) && !cache.unpin(&name(1)));
+        (3000..5000).for_each(|n| hold(&cache, n));
+        assert!(!held(&cache, 1));
+    }
+
+    #[test]
+    fn pins_take_half_of_the_budget_at_most_and_only_of_what_is_held() {
+        let cache = Cache::new(CacheConfig { bytes: BYTES });
+        assert!(!cache.pin(&name(1), &blob(1).id()), "it is not held");
+        let mut pinned = 0;
+        for n in 0..100 {
+            hold(&cache, n);
+            pinned += u64::from(cache.pin(&name(n), &blob(n).id()));
+        }
+        assert!((40..=BYTES / 2 / 8000).contains(&pinned), "{pinned}");
+        (1000..1200).for_each(|n| hold(&cache, n));
+        assert!(held(&cache, 1199), "there is room for everything else");
+        assert!(cache.stats().bytes() <= BYTES);
+    }
+
+    #[test]
+    fn a_pin_ends_with_its_name_and_what_goes_by_request_is_gone() {
+        let cache = Cache::new(CacheConfig { bytes: BYTES });
+        hold(&cache, 1);
+        assert!(cache.pin(&name(1), &blob(1).id()));
+        cache.let_go(&blob(1).id());
+        assert!(held(&cache, 1), "a name holds it");
+        assert!(cache.remove_upto(&name(1), Revision(1)));
+        assert_eq!(cache.pinned(), 0);
+        cache.let_go(&blob(1).id());
+        assert!(cache.have(&blob(1).id()).is_none());
+        assert_eq!((cache.stats().blobs, cache.stats().bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_peek_tells_a_size_and_counts_as_no_use() {
+        let cache = Cache::new(CacheConfig { bytes: BYTES });
+        hold(&cache, 1);
+        assert_eq!(cache.peek(name(1).as_bytes(), 1).map(|(size, _)| size), Some(8000));
+        assert_eq!(cache.peek(name(1).as_bytes(), 2), None, "not of this era");
+        assert_eq!(cache.peek(name(2).as_bytes(), 1), None);
+    }
+}

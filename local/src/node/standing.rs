@@ -55,7 +55,12 @@ impl Node {
     async fn explain_bytes(&self, hash: BlobHash, size: u64) -> Result<Vec<Hop>> {
         let clock = self.core.sys.clock.clone();
         if self.core.cache.have(&hash).is_some() {
-            return Ok(vec![Hop::new(Tier::Local, "bytes", Duration::ZERO, "held here, whatever the key: not fetched")]);
+            return Ok(vec![Hop::new(
+                Tier::Local,
+                "bytes",
+                Duration::ZERO,
+                "held here, whatever the key: not fetched",
+            )]);
         }
         let whole = size <= FETCH_BYTES_MAX;
         let slice = if whole { Slice::ALL } else { Slice { offset: 0, len: Some(FETCH_BYTES_MAX) } };
@@ -93,7 +98,9 @@ impl Node {
     /// Keeps what is held of `names`, or lets it leave again.
     pub(super) fn hold(&self, names: &[Name], keep: bool) -> Vec<bool> {
         let one = |name: &Name| match keep {
-            true => self.core.hit(name.as_bytes()).is_some_and(|hit| self.core.cache.pin(name, &hit.entry.hash)),
+            true => {
+                self.core.hit(name.as_bytes()).is_some_and(|hit| self.core.cache.pin(name, &hit.entry.hash))
+            }
             false => self.core.cache.unpin(name),
         };
         names.iter().map(one).collect()

@@ -3,8 +3,8 @@
 use super::{Bound, Node, WATCHES_MAX, away_for, unknown};
 use crate::core::stopped;
 use dstore_proto::store::{
-    Body, DeleteReply, Found, FoundMany, ListQuery, Listing, Locals, Peek, Provenance, SetOne, SetReply, Slice, Stat,
-    StatMany, Status, Store, Target, Tier, Why, check_exists, fitting,
+    Body, DeleteReply, Found, FoundMany, ListQuery, Listing, Locals, Peek, Provenance, SetOne, SetReply,
+    Slice, Stat, StatMany, Status, Store, Target, Tier, Why, check_exists, fitting,
 };
 use dstore_proto::watch::{WatchQuery, Watching};
 use dstore_shared::limits::{DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX};

@@ -217,7 +217,15 @@ fn what_stands_after_a_key_says_which_bytes_and_where_to() {
         "a quoted word is a key"
     );
     assert_eq!(command("STAT @short"), Command::Stat(What::Key(key(b"@short"))));
-    for wrong in ["GET k RANGE 5 4", "GET k RANGE 1", "GET k RANGE -1 4", "GET k >", "GET k > a b", "GET k |", "GET k RANGE 0 1 RANGE 0 1"] {
+    for wrong in [
+        "GET k RANGE 5 4",
+        "GET k RANGE 1",
+        "GET k RANGE -1 4",
+        "GET k >",
+        "GET k > a b",
+        "GET k |",
+        "GET k RANGE 0 1 RANGE 0 1",
+    ] {
         assert!(matches!(refused(wrong), Refused::Usage(_)), "{wrong}");
     }
 }
@@ -240,7 +248,12 @@ fn a_value_may_come_from_a_file_or_from_the_lines_that_follow() {
         assert!(matches!(refused(wrong), Refused::Usage(_)), "{wrong}");
     }
     assert!(is_open("SET k <<END\nx") && is_open("SET k \"a\nb") && is_open("GET a\nSET k 'x"));
-    assert!(!is_open("SET k <<END\nx\nEND") && !is_open("SET k it's") && !is_open("SET k 5 \" tall") && !is_open(""));
+    assert!(
+        !is_open("SET k <<END\nx\nEND")
+            && !is_open("SET k it's")
+            && !is_open("SET k 5 \" tall")
+            && !is_open("")
+    );
 }
 
 #[test]
@@ -257,7 +270,9 @@ fn a_prefix_is_deleted_by_a_word_or_an_option_and_never_by_a_quoted_key() {
     ] {
         assert_eq!(command(line), means, "{line}");
     }
-    for wrong in ["DEL PREFIX", "DEL PREFIX a b", "DEL PREFIX -y", "DEL --json PREFIX a b", "DEL PREFIX a --async"] {
+    for wrong in
+        ["DEL PREFIX", "DEL PREFIX a b", "DEL PREFIX -y", "DEL --json PREFIX a b", "DEL PREFIX a --async"]
+    {
         assert!(matches!(refused(wrong), Refused::Usage(_)), "{wrong}");
     }
 }
@@ -266,7 +281,12 @@ fn a_prefix_is_deleted_by_a_word_or_an_option_and_never_by_a_quoted_key() {
 fn the_other_words_are_read_with_their_keys_and_options() {
     let keys = |keys: &[&[u8]]| keys.iter().map(|k| key(k)).collect::<Vec<_>>();
     let list = |prefix: &'static str, after: Option<&[u8]>, limit, long| {
-        Command::List(List { prefix: Bytes::from_static(prefix.as_bytes()), after: after.map(key), limit, long })
+        Command::List(List {
+            prefix: Bytes::from_static(prefix.as_bytes()),
+            after: after.map(key),
+            limit,
+            long,
+        })
     };
     for (line, means) in [
         ("EXISTS a b", Command::Exists(keys(&[b"a", b"b"]))),
@@ -301,13 +321,32 @@ fn the_other_words_are_read_with_their_keys_and_options() {
     ] {
         assert_eq!(command(line), means, "{line}");
     }
-    for wrong in ["EXISTS", "SAME a", "SAME a b c", "LS a b", "WARM", "WARM a b", "WHY", "WHY a b", "STATUS x", "LOCALS a b", "BENCH --count 0", "BENCH --size 999999999", "LS --limit x", "PIN"] {
+    for wrong in [
+        "EXISTS",
+        "SAME a",
+        "SAME a b c",
+        "LS a b",
+        "WARM",
+        "WARM a b",
+        "WHY",
+        "WHY a b",
+        "STATUS x",
+        "LOCALS a b",
+        "BENCH --count 0",
+        "BENCH --size 999999999",
+        "LS --limit x",
+        "PIN",
+    ] {
         assert!(matches!(refused(wrong), Refused::Usage(_)), "{wrong}");
     }
     for wrong in [".timer x", ".limit 0", ".limit 9999", ".read", ".connect", ".edit x", ".read 'a' b"] {
         assert!(matches!(refused(wrong), Refused::DotWord(_)), "{wrong}");
     }
-    for (typed, meant) in [("GTE a", "did you mean `GET`"), (".mdoe", "did you mean `.mode`"), (".help wach", "did you mean `WATCH`")] {
+    for (typed, meant) in [
+        ("GTE a", "did you mean `GET`"),
+        (".mdoe", "did you mean `.mode`"),
+        (".help wach", "did you mean `WATCH`"),
+    ] {
         assert!(refused(typed).error().message().contains(meant), "{typed}");
     }
 }

@@ -1,7 +1,7 @@
 //! Lends the line editor what `hint` knows: completions, hints, colours, and whether a line wants another.
 
 use super::command::is_open;
-use super::hint::{completions, coloured, hint};
+use super::hint::{coloured, completions, hint};
 use super::keys::Keys;
 use rustyline::completion::{Completer, Pair};
 use rustyline::highlight::{CmdKind, Highlighter};

@@ -3,18 +3,18 @@
 use super::*;
 use bytes::Bytes;
 use dstore_proto::store::{
-    Attached, Body, DeleteReply, Drained, Found, FoundMany, Hop, ListQuery, Listing, Locals, Provenance, SetOne,
-    SetReply, Slice, Stat, StatMany, Status, Store, Target, Tier, Why,
+    Attached, Body, DeleteReply, Drained, Found, FoundMany, Hop, ListQuery, Listing, Locals, Provenance,
+    SetOne, SetReply, Slice, Stat, StatMany, Status, Store, Target, Tier, Why,
 };
 use dstore_proto::watch::{Event, Seen, WatchQuery, Watching};
 use dstore_shared::{
-    Attributes, Blob, BlobHash, Born, CopyOutcome, CopyResult, Entry, Error, HistoryId, Key, Kind, Name, Prefix,
-    PrefixOutcome, RequestId, Result, Revision, SetOutcome,
+    Attributes, Blob, BlobHash, Born, CopyOutcome, CopyResult, Entry, Error, HistoryId, Key, Kind, Name,
+    Prefix, PrefixOutcome, RequestId, Result, Revision, SetOutcome,
 };
+use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
-use futures_util::future::BoxFuture;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -232,8 +232,11 @@ impl Store for FakeStore {
     async fn stat_many(&self, names: Vec<Name>) -> Result<StatMany> {
         let held: Vec<_> = names.iter().map(|name| self.blobs.lock().get(name).cloned()).collect();
         let stat = |from| move |value: Option<Bytes>| value.map(|value| Stat { entry: entry(&value), from });
-        self.answer(|from| StatMany { stats: held.into_iter().map(stat(from)).collect(), revision: Revision(1) })
-            .await
+        self.answer(|from| StatMany {
+            stats: held.into_iter().map(stat(from)).collect(),
+            revision: Revision(1),
+        })
+        .await
     }
 
     async fn exists(&self, names: Vec<Name>) -> Result<Vec<bool>> {

@@ -89,7 +89,14 @@ fn spoken(before: &str) -> Option<Spoken> {
 /// Whether the word after so many is a key.
 fn is_key(verb: Verb, words: usize) -> bool {
     match verb {
-        Verb::Get | Verb::Set | Verb::Stat | Verb::Why | Verb::Locals | Verb::List | Verb::Watch | Verb::Warm => words == 0,
+        Verb::Get
+        | Verb::Set
+        | Verb::Stat
+        | Verb::Why
+        | Verb::Locals
+        | Verb::List
+        | Verb::Watch
+        | Verb::Warm => words == 0,
         Verb::Same | Verb::Copy | Verb::Rename => words < 2,
         Verb::Delete | Verb::Exists | Verb::Evict | Verb::Pin | Verb::Unpin => true,
         Verb::Add | Verb::Unwatch | Verb::Status | Verb::Bench => false,
@@ -140,7 +147,8 @@ fn key_candidates(word: &str, keys: &Keys) -> Vec<Candidate> {
         Bytes::copy_from_slice(word.as_bytes())
     };
     let candidate = |key: &[u8]| {
-        let text = if quoted || !is_plain(key) { quote(key) } else { String::from_utf8_lossy(key).into_owned() };
+        let text =
+            if quoted || !is_plain(key) { quote(key) } else { String::from_utf8_lossy(key).into_owned() };
         Candidate { shown: escape(key), text: format!("{text} ") }
     };
     keys.begin(&begin, CANDIDATES_MAX).iter().map(|key| candidate(key)).collect()
@@ -180,7 +188,8 @@ pub(super) fn hint(line: &str, keys: &Keys, room: usize) -> Option<String> {
 /// What is left of the only word that begins so.
 fn one_left(word: &str, room: usize) -> Option<String> {
     let begins = |known: &&str| known.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
-    let mut found = DOTS.iter().map(|dot| dot.word).chain(words().filter(|known| known.len() > 2)).filter(begins);
+    let mut found =
+        DOTS.iter().map(|dot| dot.word).chain(words().filter(|known| known.len() > 2)).filter(begins);
     let one = found.next().filter(|one| word.len() > 1 && one.len() > word.len())?;
     let rest = one.get(word.len()..)?;
     found.all(|other| other == one).then(|| rest.to_owned()).filter(|rest| rest.len() <= room)

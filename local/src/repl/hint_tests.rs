@@ -133,3 +133,28 @@ proptest! {
         }
     }
 }
+
+/// `cargo test -p dstore-local --release --lib -- --ignored --nocapture keystroke`
+#[test]
+#[ignore = "prints figures"]
+fn figures_of_a_keystroke_with_a_million_keys() {
+    let keys = Keys::default();
+    for n in 0..1_000_000_u64 {
+        keys.saw(
+            Some(&key(format!("user:{:08}", n.wrapping_mul(2_654_435_761) % 100_000_000).as_bytes())),
+            n,
+            false,
+        );
+    }
+    let clock = dstore_sys::Sys::real().clock;
+    let mut times: Vec<_> = (0..1000)
+        .map(|n| {
+            let line = format!("GET user:{:0width$}", n % 10, width = n % 8 + 1);
+            let began = clock.now();
+            let _ = (coloured(&line), hint(&line, &keys, 80), completions(&line, &keys));
+            clock.now().since(began)
+        })
+        .collect();
+    times.sort_unstable();
+    println!("{} keys: completion, hint and colours p50 {:?}, max {:?}", keys.len(), times[500], times[999]);
+}

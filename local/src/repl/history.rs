@@ -5,7 +5,16 @@ const LINE_BYTES_MAX: usize = 2048;
 
 /// What keys and values of secrets are called.
 const SECRET_WORDS: [&str; 10] = [
-    "password", "passwd", "passphrase", "secret", "token", "api_key", "apikey", "api-key", "private_key", "credential",
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "token",
+    "api_key",
+    "apikey",
+    "api-key",
+    "private_key",
+    "credential",
 ];
 /// What well-known secrets begin with.
 const SECRET_BEGINNINGS: [&str; 8] =
@@ -23,9 +32,9 @@ pub(super) fn keeps(line: &str) -> bool {
         matches!(first, "set" | "put" | "insert" | "in" | "i" | "add")
     };
     let secret = SECRET_WORDS.iter().any(|word| lower.contains(word));
-    let well_known = line.split(|c: char| c.is_ascii_whitespace() || c == '"' || c == '\'').any(|word| {
-        SECRET_BEGINNINGS.iter().any(|begin| word.starts_with(begin))
-    });
+    let well_known = line
+        .split(|c: char| c.is_ascii_whitespace() || c == '"' || c == '\'')
+        .any(|word| SECRET_BEGINNINGS.iter().any(|begin| word.starts_with(begin)));
     !(stores && (secret || well_known))
 }
 
@@ -43,12 +52,27 @@ mod tests {
 
     #[test]
     fn secrets_huge_values_and_lines_that_begin_with_a_blank_are_not_kept() {
-        for kept in ["GET a", "SET a 1", "GET password", "DEL my-token", ".mode raw", "SET task skills", "SET a sketch"] {
+        for kept in [
+            "GET a",
+            "SET a 1",
+            "GET password",
+            "DEL my-token",
+            ".mode raw",
+            "SET task skills",
+            "SET a sketch",
+        ] {
             assert!(keeps(kept), "{kept}");
         }
         for dropped in [
-            "", "  ", " SET a 1", "SET db/password hunter2", "put API_KEY x", "set k ghp_16C7e42F292c6912E7710c",
-            "ADD '-----BEGIN RSA PRIVATE KEY-----'", "SET a \"AKIAIOSFODNN7EXAMPLE\"", "SET jwt eyJhbGciOiJIUzI1NiJ9.e30.x",
+            "",
+            "  ",
+            " SET a 1",
+            "SET db/password hunter2",
+            "put API_KEY x",
+            "set k ghp_16C7e42F292c6912E7710c",
+            "ADD '-----BEGIN RSA PRIVATE KEY-----'",
+            "SET a \"AKIAIOSFODNN7EXAMPLE\"",
+            "SET jwt eyJhbGciOiJIUzI1NiJ9.e30.x",
         ] {
             assert!(!keeps(dropped), "{dropped}");
         }

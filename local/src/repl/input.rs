@@ -108,7 +108,8 @@ impl Input {
                 match terminal.prompt(sys).await {
                     Ok(Prompted::Text(text)) => {
                         *pasted = Script::new(text, Separators::LineEnds);
-                        let count = pasted.clone().filter(|line| line.as_ref().is_ok_and(|l| !l.is_empty())).count();
+                        let count =
+                            pasted.clone().filter(|line| line.as_ref().is_ok_and(|l| !l.is_empty())).count();
                         if count > 1 {
                             return Next::Pasted(count);
                         }

@@ -134,7 +134,8 @@ impl Keys {
     /// common is what the first and the last have in common.
     pub fn begin(&self, prefix: &[u8], max: usize) -> Vec<Box<[u8]>> {
         let memory = self.memory.lock();
-        let mut found: Vec<Box<[u8]>> = range(&memory, prefix).take(max).map(|(key, _)| key.clone()).collect();
+        let mut found: Vec<Box<[u8]>> =
+            range(&memory, prefix).take(max).map(|(key, _)| key.clone()).collect();
         if found.len() == max
             && let (Some(end), Some(place)) = (last(&memory, prefix), found.last_mut())
         {

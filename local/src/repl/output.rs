@@ -3,6 +3,7 @@
 //! Only standard output can fail a session; a standard error that nobody reads must not. Nothing is written
 //! here that was not escaped before, except raw values to something that is no terminal.
 
+use super::escape::escape;
 use std::fmt;
 use std::io;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -91,6 +92,8 @@ impl Output {
     async fn say(&mut self, text: &str, colour: &str) {
         // What was answered before must be seen before.
         let _ = self.out.flush().await;
+        // Whatever a message quotes: a terminal obeys none of it.
+        let text = escape(text.as_bytes());
         let line = if self.screen.colours { format!("{colour}{text}\x1b[0m\n") } else { format!("{text}\n") };
         let _ = self.err.write_all(line.as_bytes()).await;
         let _ = self.err.flush().await;

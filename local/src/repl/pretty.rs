@@ -118,9 +118,7 @@ pub(super) fn dump(value: &[u8], columns: u16) -> String {
         }
         out.extend(std::iter::repeat_n("   ", a_line - bytes.len()));
         out.push_str("  ");
-        out.extend(
-            bytes.iter().map(|b| if (b' '..=b'~').contains(b) { char::from(*b) } else { '.' }),
-        );
+        out.extend(bytes.iter().map(|b| if (b' '..=b'~').contains(b) { char::from(*b) } else { '.' }));
     }
     out
 }
@@ -169,7 +167,8 @@ mod tests {
 
     #[test]
     fn sizes_are_told_in_the_unit_that_fits() {
-        let table = [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (13_002_342, "12.4 MiB"), (1 << 30, "1.0 GiB")];
+        let table =
+            [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (13_002_342, "12.4 MiB"), (1 << 30, "1.0 GiB")];
         for (bytes, told) in table {
             assert_eq!(size(bytes), told);
         }

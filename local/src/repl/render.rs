@@ -3,13 +3,13 @@
 //! One row of the table in the design is one constant or function here, and one row of the tests. They are a
 //! promise to scripts: change none of them.
 
+use super::command::What;
 use super::escape::escape;
 use super::exit;
 use super::pretty::size;
 use dstore_proto::store::{DeleteReply, Provenance, SetReply, Status, Tier};
 use dstore_proto::watch::{Event, Happened};
 use dstore_shared::{BlobHash, CopyResult, Entry, PrefixOutcome, Revision, SetOutcome};
-use super::command::What;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;

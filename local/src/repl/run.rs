@@ -30,7 +30,12 @@ pub enum Ended {
 ///
 /// # Errors
 /// Only when standard output cannot be written. A reader that went away is no error.
-pub async fn run<S: Store>(session: &mut Session<S>, sys: &Sys, mut input: Input, bail: bool) -> io::Result<u8> {
+pub async fn run<S: Store>(
+    session: &mut Session<S>,
+    sys: &Sys,
+    mut input: Input,
+    bail: bool,
+) -> io::Result<u8> {
     match converse(session, sys, &mut input, bail, true).await? {
         Ended::Code(code) => Ok(code),
         Ended::Connect(_) => {
@@ -245,9 +250,7 @@ enum Followed {
 /// Nobody could be asked.
 async fn unsure<S: Store>(session: &mut Session<S>, then: &Line) -> io::Result<u8> {
     match &then.command {
-        Command::DeletePrefix { prefix, .. } => {
-            session.unsure(prefix, then.mode.unwrap_or_default()).await
-        }
+        Command::DeletePrefix { prefix, .. } => session.unsure(prefix, then.mode.unwrap_or_default()).await,
         _ => Ok(exit::OK),
     }
 }

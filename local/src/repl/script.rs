@@ -72,7 +72,8 @@ impl Script {
             Some(end) if self.rest.get(len) == Some(&b'\n') => {
                 let mut at = len + 1;
                 loop {
-                    let line = self.rest[at..].iter().position(|b| *b == b'\n').unwrap_or(self.rest.len() - at);
+                    let line =
+                        self.rest[at..].iter().position(|b| *b == b'\n').unwrap_or(self.rest.len() - at);
                     let ended = self.rest[at..at + line].trim_ascii_end() == end;
                     at += line;
                     if ended || at >= self.rest.len() {

@@ -155,18 +155,7 @@ impl<S: Store> Session<S> {
         let client = Client::over(&sys, store, config);
         let manner = Manner { timer: false, pager: true, limit: LIST_LIMIT };
         let (outside, keys) = (Arc::new(Nowhere), Keys::idle());
-        Self {
-            client,
-            sys,
-            settings,
-            output,
-            interrupts,
-            outside,
-            manner,
-            keys,
-            above: None,
-            diverted: None,
-        }
+        Self { client, sys, settings, output, interrupts, outside, manner, keys, above: None, diverted: None }
     }
 
     /// The same, with files and commands.

@@ -436,14 +436,22 @@ async fn an_upload_may_wait_for_its_input_longer_than_for_the_node() {
         (n < 2).then(|| (Ok(Bytes::from_static(b"abc")), n + 1))
     });
     let key = Key::new("k").expect("valid");
-    let ran = stage.act(async |session| session.upload(&key, Box::pin(slow), &Default::default()).await.expect("written")).await;
+    let ran = stage
+        .act(async |session| {
+            session.upload(&key, Box::pin(slow), &Default::default()).await.expect("written")
+        })
+        .await;
     assert_eq!((ran.code, &ran.out[..]), (0, "Database updated\n"), "{}", ran.err);
     assert_eq!(stage.script("GET k").await.out, "db: k -> abcabc\n");
 
     stage.how(|how| how.hang = true);
     stage.how(|how| how.born = Some(dstore_shared::Born::default()));
     let quick = stream::iter([Ok(Bytes::from_static(b"abc"))]);
-    let ran = stage.act(async |session| session.upload(&key, Box::pin(quick), &Default::default()).await.expect("written")).await;
+    let ran = stage
+        .act(async |session| {
+            session.upload(&key, Box::pin(quick), &Default::default()).await.expect("written")
+        })
+        .await;
     assert_eq!(ran.code, exit::UNREACHABLE, "but not for a node that hangs");
 }
 
@@ -453,7 +461,11 @@ async fn an_upload_whose_input_breaks_binds_nothing() {
     let torn =
         stream::iter([Ok(Bytes::from_static(b"abc")), Err(Error::invalid("the input cannot be read"))]);
     let key = Key::new("k").expect("valid");
-    let ran = stage.act(async |session| session.upload(&key, Box::pin(torn), &Default::default()).await.expect("written")).await;
+    let ran = stage
+        .act(async |session| {
+            session.upload(&key, Box::pin(torn), &Default::default()).await.expect("written")
+        })
+        .await;
     assert_eq!((ran.code, &ran.out[..]), (exit::USAGE, ""));
     assert_eq!(stage.script("GET k").await.code, exit::NOT_FOUND);
 }

@@ -1,7 +1,7 @@
 //! Writes a value that was found: as a line, as exact bytes or as JSON, in constant memory but for JSON.
 
-use super::escape::{Escaper, escape};
 use super::command::What;
+use super::escape::{Escaper, escape};
 use super::json;
 use super::output::Output;
 use super::patience::{Stop, Wait};
@@ -31,10 +31,12 @@ pub(super) async fn show(
 ) -> Result<(), Stop> {
     let Found { entry, from, body } = found;
     match mode {
-        Mode::Json | Mode::Jsonl | Mode::Csv if entry.size > JSON_VALUE_BYTES_MAX => Err(Stop::Failed(Error::too_large(format!(
-            "the value has `{}` bytes, --json shows at most `{JSON_VALUE_BYTES_MAX}`: write it out with `dstore get`",
-            entry.size
-        )))),
+        Mode::Json | Mode::Jsonl | Mode::Csv if entry.size > JSON_VALUE_BYTES_MAX => {
+            Err(Stop::Failed(Error::too_large(format!(
+                "the value has `{}` bytes, --json shows at most `{JSON_VALUE_BYTES_MAX}`: write it out with `dstore get`",
+                entry.size
+            ))))
+        }
         Mode::Json | Mode::Jsonl => {
             let value = gather(body.into_stream(), wait, output).await?;
             output.line(&json::labelled(json::found(what, &value, &entry, from), from.loss)).await?;
@@ -57,6 +59,13 @@ pub(super) async fn show(
             if entry.size <= GATHERED_BYTES_MAX {
                 let whole = gather(value, wait, output).await?;
                 value = Box::pin(stream::iter([Ok(whole)]));
+            } else if mode != Mode::Text {
+                let first = next(&mut value, wait, output).await?.unwrap_or_default();
+                let head = &first[..first.len().min(SHOWN_BYTES_MAX)];
+                if mode == Mode::Hex || !is_text(head) {
+                    return digits(what, (head, entry.size), from, output).await;
+                }
+                value = Box::pin(stream::iter([Ok(first)]).chain(value));
             }
             let (before, after) = around_value(what, from);
             wait.write(before.as_bytes(), output).await?;
@@ -108,10 +117,40 @@ async fn pretty(
         }
         Shown::Digits(digits, bytes) => {
             output.line(&format!("{}{after}\n{digits}", before.trim_end())).await?;
-            let part = if bytes < size { format!("the first {bytes} of {size} bytes") } else { "bytes".to_owned() };
-            output.note(&format!("{part} as hexadecimal digits: `GET KEY > FILE` writes them as they are")).await;
+            let part =
+                if bytes < size { format!("the first {bytes} of {size} bytes") } else { "bytes".to_owned() };
+            output
+                .note(&format!("{part} as hexadecimal digits: `GET KEY > FILE` writes them as they are"))
+                .await;
         }
     }
+    Ok(())
+}
+
+/// Whether a value that begins so is text; its last character may be cut.
+fn is_text(head: &[u8]) -> bool {
+    let whole = match std::str::from_utf8(head) {
+        Ok(_) => true,
+        Err(e) => e.error_len().is_none(),
+    };
+    whole && !head.contains(&0)
+}
+
+/// The beginning of a large value that is no text.
+async fn digits(
+    what: &What,
+    (head, size): (&[u8], u64),
+    from: Provenance,
+    output: &mut Output,
+) -> Result<(), Stop> {
+    let ((before, after), columns) = (around_value(what, from), output.screen().columns);
+    let dump = dump(head, if columns == 0 { COLUMNS } else { columns });
+    output.line(&format!("{}{after}\n{dump}", before.trim_end())).await?;
+    let bytes = head.len().min(DUMPED_BYTES_MAX);
+    let told = format!(
+        "the first {bytes} of {size} bytes as hexadecimal digits: `GET KEY > FILE` writes them as they are"
+    );
+    output.note(&told).await;
     Ok(())
 }
 

@@ -274,7 +274,11 @@ pub(super) const VERBS: [Grammar; 20] = [
 /// Every dot word.
 pub(super) const DOTS: [Dot; 13] = [
     Dot { word: ".help", form: "[WORD]", says: "this, or more about a word" },
-    Dot { word: ".mode", form: "[MODE]", says: "text, pretty, raw, hex, json, jsonl or csv; alone tells which" },
+    Dot {
+        word: ".mode",
+        form: "[MODE]",
+        says: "text, pretty, raw, hex, json, jsonl or csv; alone tells which",
+    },
     Dot { word: ".timer", form: "[on|off]", says: "tell after each command how long it took" },
     Dot { word: ".limit", form: "[N]", says: "how many keys LS tells at a time" },
     Dot { word: ".pager", form: "[on|off]", says: "whether LS stops after each page at a prompt" },
@@ -309,7 +313,7 @@ pub(super) fn nearest<'a>(typed: &[u8], known: impl Iterator<Item = &'a str>) ->
     let typed = std::str::from_utf8(typed).ok()?.to_ascii_lowercase();
     let far = match typed.len() {
         0 | 1 | 24.. => return None,
-        2 | 3 => 1,
+        2..=5 => 1,
         _ => 2,
     };
     known

@@ -27,11 +27,15 @@ async fn what_looks_at_keys_moves_no_value() {
     let stage = Stage::new();
     stage.script("SET a hello; SET b hello; SET c other").await;
     let hash = BlobHash::of(b"hello");
-    let stat = format!("hash     blake3:{hash}\nsize     5 B\nbound    revision 1\nknown    kept by this node\n");
+    let stat =
+        format!("hash     blake3:{hash}\nsize     5 B\nbound    revision 1\nknown    kept by this node\n");
     assert_eq!(out(&stage, "STAT a").await, (0, stat.clone()));
     assert_eq!(out(&stage, &format!("STAT @{hash}")).await, (0, stat));
     assert_eq!(out(&stage, "STAT nope").await, (1, "Key-Value mapping doesn't exist\n".into()));
-    assert_eq!(out(&stage, "EXISTS a nope").await, (1, "Key exists\nKey-Value mapping doesn't exist\n".into()));
+    assert_eq!(
+        out(&stage, "EXISTS a nope").await,
+        (1, "Key exists\nKey-Value mapping doesn't exist\n".into())
+    );
     assert_eq!(out(&stage, "EXISTS a b").await.0, 0);
     assert_eq!(out(&stage, "SAME a b").await, (0, "same\n".into()));
     assert_eq!(out(&stage, "SAME a c").await, (1, "different\n".into()));
@@ -55,8 +59,12 @@ async fn a_list_is_paged_and_the_next_page_is_named() {
     assert_eq!(out(&stage, "LS u: --after u:2").await.1, "u:3 x\n");
     assert_eq!(out(&stage, ".limit 1; LS; .limit").await.1, "u:1\n1\n");
     assert_eq!(out(&stage, "LS nope").await, (0, String::new()));
-    let json: serde_json::Value = serde_json::from_str(&out(&stage, "LS --json u: --limit 1").await.1).expect("JSON");
-    assert_eq!((&json["command"], &json["keys"][0]["key"], &json["next"]), (&"ls".into(), &"u:1".into(), &"u:1".into()));
+    let json: serde_json::Value =
+        serde_json::from_str(&out(&stage, "LS --json u: --limit 1").await.1).expect("JSON");
+    assert_eq!(
+        (&json["command"], &json["keys"][0]["key"], &json["next"]),
+        (&"ls".into(), &"u:1".into(), &"u:1".into())
+    );
     let rows = out(&stage, ".mode jsonl; LS u:").await.1;
     assert_eq!(rows.lines().count(), 3);
     let csv = out(&stage, ".mode csv; LS u:3; GET v").await.1;
@@ -78,11 +86,17 @@ async fn values_go_to_files_and_commands_and_come_from_files_and_lines() {
     assert_eq!(stage.outside.piped.lock().pop(), Some(("wc -c".into(), b"\0\xff\n".to_vec())));
     assert_eq!(out(&stage, "GET bin | false").await.0, 1, "the code of the command");
     put(&stage, "in", b"from a file\n");
-    assert_eq!(out(&stage, "SET f --ttl 5s --type text/plain < in; GET f").await.1, "Database updated\ndb: f -> from a file\\n\n");
+    assert_eq!(
+        out(&stage, "SET f --ttl 5s --type text/plain < in; GET f").await.1,
+        "Database updated\ndb: f -> from a file\\n\n"
+    );
     assert_eq!(out(&stage, "SET g < absent").await, (2, String::new()));
     let said = stage.store.said.lock().clone();
     let (ttl, words) = said.last().map(|said| (said.ttl, said.content_type.clone())).expect("said");
-    assert_eq!((ttl, words.map(|words| words.to_string())), (Some(Duration::from_secs(5)), Some("text/plain".into())));
+    assert_eq!(
+        (ttl, words.map(|words| words.to_string())),
+        (Some(Duration::from_secs(5)), Some("text/plain".into()))
+    );
     let ran = stage.lines(b"SET h <<END\none\n two; 'three\nEND\nGET h\n").await;
     assert_eq!((ran.code, &ran.out[..]), (0, "Database updated\ndb: h -> one\\n two; 'three\\n\n"));
     let ran = stage.lines(b"SET i <<END\none\n").await;
@@ -105,7 +119,10 @@ async fn a_file_that_breaks_off_is_not_put_in_its_place() {
 async fn the_node_is_told_what_to_keep_and_to_forget() {
     let stage = Stage::new();
     stage.script("SET a 1; SET b 2").await;
-    assert_eq!(out(&stage, "EVICT a nope").await, (1, "Key evicted (local)\nKey is not held (local)\n".into()));
+    assert_eq!(
+        out(&stage, "EVICT a nope").await,
+        (1, "Key evicted (local)\nKey is not held (local)\n".into())
+    );
     assert_eq!(out(&stage, "PIN a b").await, (0, "Key pinned (local)\nKey pinned (local)\n".into()));
     assert_eq!(stage.store.pinned.lock().len(), 2);
     assert_eq!(out(&stage, "UNPIN a a").await, (1, "Key unpinned (local)\nKey was not pinned\n".into()));
@@ -113,7 +130,10 @@ async fn the_node_is_told_what_to_keep_and_to_forget() {
     assert_eq!(out(&stage, "WARM a").await, (0, "0 keys fetched (0 B), 1 held before\n".into()));
     stage.how(|how| (how.from.tier, how.from.cached) = (Tier::Global, true));
     put(&stage, "keys", b"a\nb\r\n\nnope\n");
-    assert_eq!(out(&stage, "WARM < keys").await, (1, "2 keys fetched (2 B), 0 held before, 1 not there\n".into()));
+    assert_eq!(
+        out(&stage, "WARM < keys").await,
+        (1, "2 keys fetched (2 B), 0 held before, 1 not there\n".into())
+    );
     stage.how(|how| how.from.cached = false);
     let json = out(&stage, "WARM --json a").await.1;
     assert!(json.contains(r#""not_kept":1"#) && json.contains(r#""exit":0"#), "{json}");
@@ -131,13 +151,19 @@ async fn why_and_locals_tell_each_hop_and_holder_and_forge_no_line() {
     assert_eq!(lines[0], "local   lookup           1.0 µs  not held: global is asked");
     assert_eq!(lines[1], "global  disk            2.50 ms  5 B read\\x1b");
     assert!(lines[2].starts_with("all ") && lines[3].starts_with("5 B of blake3:"), "{told}");
-    assert_eq!(lines[4], "its change of revision 7, 1 min 30 s ago, waited 250.00 ms, to the last for `process 7`");
+    assert_eq!(
+        lines[4],
+        "its change of revision 7, 1 min 30 s ago, waited 250.00 ms, to the last for `process 7`"
+    );
     assert_eq!(out(&stage, "WHY nope").await.0, 1);
     let json: serde_json::Value = serde_json::from_str(&out(&stage, "WHY --json a").await.1).expect("JSON");
     assert_eq!((&json["hops"][1]["us"], &json["waited"]["for"][0]), (&2500.0.into(), &"process 7".into()));
     let (_, told) = out(&stage, "LOCALS a").await;
     let lines: Vec<_> = told.lines().collect();
-    assert!(lines[0].starts_with("abcd0000  process 7") && lines[0].ends_with("up to date  holds it"), "{told}");
+    assert!(
+        lines[0].starts_with("abcd0000  process 7") && lines[0].ends_with("up to date  holds it"),
+        "{told}"
+    );
     assert!(lines[1].contains("evil\\x1b[2J") && lines[1].ends_with("3 behind"), "{told}");
     assert!(!out(&stage, "LOCALS").await.1.contains("holds"), "nothing was asked about");
     let csv = out(&stage, ".mode csv; LOCALS").await.1;
@@ -153,7 +179,8 @@ async fn a_bench_times_its_own_keys_and_leaves_none() {
     let words: Vec<_> = ran.out.lines().map(|line| line.split("  ").next().unwrap_or_default()).collect();
     assert_eq!((ran.code, words), (0, vec!["SET", "GET fetched", "GET held", "DEL"]), "{ran:?}");
     assert_eq!(stage.store.blobs.lock().len(), 1);
-    let json: serde_json::Value = serde_json::from_str(&out(&stage, "BENCH --json --count 1").await.1).expect("JSON");
+    let json: serde_json::Value =
+        serde_json::from_str(&out(&stage, "BENCH --json --count 1").await.1).expect("JSON");
     assert!(json["timed"][0]["p99_us"].as_f64().is_some_and(|us| us > 0.0), "{json}");
 }
 
@@ -163,7 +190,10 @@ async fn dot_words_change_the_session_and_tell_how_it_is() {
     put(&stage, "script", b"SET r 1\nGET r\n.read inner\nGET r\n");
     put(&stage, "inner", b"GET nope\n");
     let (code, told) = out(&stage, ".read script; GET r").await;
-    assert_eq!((code, told.as_str()), (1, "Database updated\ndb: r -> 1\nKey-Value mapping doesn't exist\ndb: r -> 1\ndb: r -> 1\n"));
+    assert_eq!(
+        (code, told.as_str()),
+        (1, "Database updated\ndb: r -> 1\nKey-Value mapping doesn't exist\ndb: r -> 1\ndb: r -> 1\n")
+    );
     put(&stage, "self", b".read self\n");
     let ran = stage.script(".read self; GET r").await;
     assert!(ran.code == 2 && ran.err.contains("8 deep") && ran.out == "db: r -> 1\n", "{ran:?}");
@@ -178,7 +208,11 @@ async fn dot_words_change_the_session_and_tell_how_it_is() {
     assert!(out(&stage, ".help why").await.1.starts_with("WHY KEY\n"));
     let ran = stage.script("GTE a; .hlep").await;
     assert_eq!(ran.out, "Unknown command!\nUnsuccessful parsing!\n");
-    assert!(ran.err.contains("did you mean `GET`") && ran.err.contains("did you mean `.help`"), "{}", ran.err);
+    assert!(
+        ran.err.contains("did you mean `GET`") && ran.err.contains("did you mean `.help`"),
+        "{}",
+        ran.err
+    );
     assert_eq!(out(&stage, ".edit").await.0, 2, "an editor is for a prompt");
     assert_eq!(out(&stage, ".connect x:1").await.0, 2, "this one cannot go elsewhere");
 }
@@ -194,7 +228,11 @@ async fn values_are_laid_out_for_a_person() {
     assert_eq!(out(&stage, "GET t").await.1, "db: t ->\none\ntwo\n");
     assert_eq!(out(&stage, "GET e").await.1, "db: e -> a\\x1b[2J\n");
     let ran = stage.script("GET b").await;
-    assert!(ran.out.starts_with("db: b ->\n00000000  00 1b 5b 32 4a ") && !ran.out.contains('\x1b'), "{}", ran.out);
+    assert!(
+        ran.out.starts_with("db: b ->\n00000000  00 1b 5b 32 4a ") && !ran.out.contains('\x1b'),
+        "{}",
+        ran.out
+    );
     assert!(ran.err.contains("hexadecimal"), "{}", ran.err);
     stage.settings.mode = Mode::Hex;
     assert!(out(&stage, "GET l").await.1.starts_with("db: l ->\n00000000  70 6c 61 69 6e"));
@@ -204,7 +242,21 @@ async fn values_are_laid_out_for_a_person() {
     let big = bytes::Bytes::from(vec![b'v'; 3 << 20]);
     stage.store.blobs.lock().insert(dstore_shared::Name::of("big").expect("valid"), big);
     let ran = stage.script("GET big").await;
-    assert!(ran.out.len() < 5000 && ran.err.contains("`GET --raw` writes them all"), "{} {}", ran.out.len(), ran.err);
+    let zeros = bytes::Bytes::from(vec![0; 3 << 20]);
+    stage.store.blobs.lock().insert(dstore_shared::Name::of("zeros").expect("valid"), zeros);
+    let digits = stage.script("GET zeros").await;
+    assert!(
+        digits.out.starts_with("db: zeros ->\n00000000  00 ") && digits.out.len() < 20_000,
+        "{}",
+        digits.out.len()
+    );
+    assert!(digits.err.contains("the first 512 of 3145728 bytes"), "{}", digits.err);
+    assert!(
+        ran.out.len() < 5000 && ran.err.contains("`GET --raw` writes them all"),
+        "{} {}",
+        ran.out.len(),
+        ran.err
+    );
 }
 
 #[tokio::test]
@@ -220,7 +272,10 @@ async fn a_footer_splits_the_time_between_the_tiers() {
 }
 
 /// A session at a prompt, and what was printed above it.
-async fn at_prompt(stage: &Stage, act: impl AsyncFnOnce(&mut Session<super::fake::FakeStore>, Keys) -> u8) -> (Ran, String) {
+async fn at_prompt(
+    stage: &Stage,
+    act: impl AsyncFnOnce(&mut Session<super::fake::FakeStore>, Keys) -> u8,
+) -> (Ran, String) {
     let printed = Arc::new(Mutex::new(String::new()));
     let to = printed.clone();
     let ran = stage
@@ -308,7 +363,9 @@ async fn a_person_is_asked_before_a_prefix_goes_and_whether_to_go_on_with_a_list
             let Step::Ask { question, then } = does(session, "DEL PREFIX a/").await else { panic!("asked") };
             assert_eq!(question, "remove 2 keys that begin with `a/`? [y/N] ");
             assert_eq!(stage.store.blobs.lock().len(), 2, "nothing is done before the answer");
-            let Step::More { question, then: more } = does(session, "LS --limit 1").await else { panic!("asked") };
+            let Step::More { question, then: more } = does(session, "LS --limit 1").await else {
+                panic!("asked")
+            };
             assert!(question.starts_with("1 keys; more?"));
             assert_eq!(session.execute(*more).await.expect("written"), Step::Next(0));
             assert_eq!(session.execute(*then).await.expect("written"), Step::Next(0));
@@ -325,10 +382,39 @@ async fn every_word_answers_with_one_object_in_json() {
     stage.script("SET a 1; SET b 1").await;
     stage.settings.mode = Mode::Json;
     for script in [
-        "GET a", "GET nope", "STAT a", "STAT nope", "EXISTS a b", "SAME a b", "LS", "ADD x", "EVICT a", "PIN a", "UNPIN a",
-        "WARM a", "LOCALS", "LOCALS a", "WHY a", "STATUS", "BENCH --count 1", "COPY a c", "RENAME c d", "DEL d",
-        "DEL PREFIX zz", "UNWATCH", ".help", ".mode", ".timer", ".limit", ".pager", ".version", "GTE", ".nope", "GET",
-        "SET k < absent", "LS --limit 1",
+        "GET a",
+        "GET nope",
+        "STAT a",
+        "STAT nope",
+        "EXISTS a b",
+        "SAME a b",
+        "LS",
+        "ADD x",
+        "EVICT a",
+        "PIN a",
+        "UNPIN a",
+        "WARM a",
+        "LOCALS",
+        "LOCALS a",
+        "WHY a",
+        "STATUS",
+        "BENCH --count 1",
+        "COPY a c",
+        "RENAME c d",
+        "DEL d",
+        "DEL PREFIX zz",
+        "UNWATCH",
+        ".help",
+        ".mode",
+        ".timer",
+        ".limit",
+        ".pager",
+        ".version",
+        "GTE",
+        ".nope",
+        "GET",
+        "SET k < absent",
+        "LS --limit 1",
     ] {
         let told = out(&stage, script).await.1;
         assert_eq!(told.lines().count(), 1, "{script}: {told}");

@@ -33,7 +33,8 @@ impl TryFrom<wire::LocalsResponse> for Locals {
             return Err(Error::too_large("the answer has more Locals than one may tell"));
         }
         let local = |local: wire::AttachedLocal| {
-            let id: [u8; 16] = local.id.as_ref().try_into().map_err(|_| Error::invalid("the id of a Local has 16 bytes"))?;
+            let id: [u8; 16] =
+                local.id.as_ref().try_into().map_err(|_| Error::invalid("the id of a Local has 16 bytes"))?;
             Ok(Attached {
                 label: local.label,
                 id: u128::from_be_bytes(id),
@@ -101,7 +102,11 @@ impl TryFrom<wire::WhyResponse> for Why {
 /// Whether each of so many names was done to.
 pub(crate) fn held_from(response: wire::HeldResponse, asked: usize) -> Result<Vec<bool>> {
     let done = response.done;
-    if done.len() == asked { Ok(done) } else { Err(Error::internal("the answer is of other names than were asked about")) }
+    if done.len() == asked {
+        Ok(done)
+    } else {
+        Err(Error::internal("the answer is of other names than were asked about"))
+    }
 }
 
 /// The name of a call that must have one.

@@ -21,8 +21,8 @@ use bytes::{Bytes, BytesMut};
 use dstore_shared::frame::{Down, Reply, Request, Up};
 use dstore_shared::limits::WATCHES_PER_CONNECTION;
 use dstore_shared::{
-    BlobHash, BlobHasher, Error, GROUP_BYTES, Name, Namespace, NamespaceInfo, NamespaceOutcome, NamespaceSpec,
-    Outline, RequestId, Result,
+    BlobHash, BlobHasher, Error, GROUP_BYTES, Name, Namespace, NamespaceInfo, NamespaceOutcome,
+    NamespaceSpec, Outline, RequestId, Result,
 };
 use dstore_sys::Sys;
 use dstore_sys::net::Address;

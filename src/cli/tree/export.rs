@@ -40,7 +40,9 @@ pub async fn export(
     (prefix, dir): (&Bytes, &Path),
     overwrite: bool,
 ) -> Result<()> {
-    let at = |e: std::io::Error| Error::invalid(format!("`{}` cannot be made, {e}: name another folder", dir.display()));
+    let at = |e: std::io::Error| {
+        Error::invalid(format!("`{}` cannot be made, {e}: name another folder", dir.display()))
+    };
     fs::create_dir_all(dir).map_err(at)?;
     let mut after = None;
     loop {
@@ -88,7 +90,9 @@ fn batches(tally: &Tally, names: Vec<(Key, Entry)>, (dir, begin): (&Path, usize)
 
 /// The file of a key: only plain parts, none of them empty, none that leads elsewhere.
 fn place(dir: &Path, within: &[u8]) -> Option<PathBuf> {
-    let plain = |part: &[u8]| !part.is_empty() && part != b"." && part != b".." && !part.contains(&0) && part.len() <= 255;
+    let plain = |part: &[u8]| {
+        !part.is_empty() && part != b"." && part != b".." && !part.contains(&0) && part.len() <= 255
+    };
     if within.is_empty() || !within.split(|b| *b == b'/').all(plain) {
         return None;
     }
@@ -143,7 +147,10 @@ fn wants(tally: &Tally, one: &Placed, overwrite: bool) -> bool {
         Err(_) => return true,
     };
     if !found.is_file() {
-        tally.fail(key.as_bytes(), &Error::new(Kind::Occupied, "something that is no file stands in its place"));
+        tally.fail(
+            key.as_bytes(),
+            &Error::new(Kind::Occupied, "something that is no file stands in its place"),
+        );
         return false;
     }
     let same = found.len() == size && hash_of(&one.path).is_ok_and(|hash| hash == Some(one.entry.hash));
@@ -152,13 +159,21 @@ fn wants(tally: &Tally, one: &Placed, overwrite: bool) -> bool {
         return false;
     }
     if !overwrite {
-        let e = Error::new(Kind::Occupied, "a file with other bytes stands in its place: use --overwrite to replace it");
+        let e = Error::new(
+            Kind::Occupied,
+            "a file with other bytes stands in its place: use --overwrite to replace it",
+        );
         tally.fail(key.as_bytes(), &e);
     }
     overwrite
 }
 
-async fn fetch_large(client: &Client<RemoteStore>, tally: &Arc<Tally>, one: &Placed, dir: &Path) -> Result<()> {
+async fn fetch_large(
+    client: &Client<RemoteStore>,
+    tally: &Arc<Tally>,
+    one: &Placed,
+    dir: &Path,
+) -> Result<()> {
     let Some(found) = client.get_stream(&Target::Name(one.name.clone()), Slice::ALL).await? else {
         tally.skip(one.name.key().as_bytes(), "it was deleted meanwhile");
         return Ok(());
@@ -181,8 +196,12 @@ async fn fetch_large(client: &Client<RemoteStore>, tally: &Arc<Tally>, one: &Pla
     let mut broken = None;
     while let Some(piece) = pieces.next().await {
         match piece {
-            Ok(piece) if to.send(piece).await.is_ok() => {}
-            Ok(_) => break,
+            // A writer that has ended says why.
+            Ok(piece) => {
+                if to.send(piece).await.is_err() {
+                    break;
+                }
+            }
             Err(e) => {
                 broken = Some(e);
                 break;
@@ -190,7 +209,8 @@ async fn fetch_large(client: &Client<RemoteStore>, tally: &Arc<Tally>, one: &Pla
         }
     }
     drop(to);
-    let (done, size) = writing.await.map_err(|e| Error::internal(format!("writing was lost, {e}: report this")))?;
+    let (done, size) =
+        writing.await.map_err(|e| Error::internal(format!("writing was lost, {e}: report this")))?;
     match broken {
         Some(e) => {
             // It is not whole, so its hash is not right, and nothing came to its place.
@@ -233,7 +253,13 @@ fn write(
 }
 
 /// Moves what was written to its place, if it has the right hash.
-fn settle(tally: &Tally, one: &Placed, hash: BlobHash, size: u64, done: std::io::Result<(PathBuf, BlobHash)>) {
+fn settle(
+    tally: &Tally,
+    one: &Placed,
+    hash: BlobHash,
+    size: u64,
+    done: std::io::Result<(PathBuf, BlobHash)>,
+) {
     let key = one.name.key();
     let moved = match done {
         Ok((beside, own)) if own == hash => fs::rename(&beside, &one.path).inspect_err(|_| {
@@ -241,7 +267,10 @@ fn settle(tally: &Tally, one: &Placed, hash: BlobHash, size: u64, done: std::io:
         }),
         Ok((beside, _)) => {
             let _ = fs::remove_file(beside);
-            tally.fail(key.as_bytes(), &Error::corrupt("what came does not have its hash: run the same command again"));
+            tally.fail(
+                key.as_bytes(),
+                &Error::corrupt("what came does not have its hash: run the same command again"),
+            );
             return;
         }
         Err(e) => Err(e),
@@ -259,7 +288,9 @@ mod tests {
     #[test]
     fn a_key_has_a_place_within_the_folder_or_none() {
         let dir = Path::new("/t");
-        for (key, path) in [("a", "/t/a"), ("a/b c", "/t/a/b c"), ("..a/.b", "/t/..a/.b"), ("\u{96ea}", "/t/\u{96ea}")] {
+        for (key, path) in
+            [("a", "/t/a"), ("a/b c", "/t/a/b c"), ("..a/.b", "/t/..a/.b"), ("\u{96ea}", "/t/\u{96ea}")]
+        {
             assert_eq!(place(dir, key.as_bytes()), Some(PathBuf::from(path)), "{key}");
         }
         let long = "x".repeat(256);

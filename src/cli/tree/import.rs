@@ -33,10 +33,22 @@ struct Found {
 }
 
 /// Stores every file under `dir`.
-pub async fn import(client: &Client<RemoteStore>, tally: &Arc<Tally>, dir: &Path, prefix: &Bytes) -> Result<()> {
+pub async fn import(
+    client: &Client<RemoteStore>,
+    tally: &Arc<Tally>,
+    dir: &Path,
+    prefix: &Bytes,
+) -> Result<()> {
     folder(dir)?;
     let (to, batches) = mpsc::channel(AHEAD);
-    let walk = Walk { root: dir.to_owned(), prefix: prefix.clone(), tally: tally.clone(), to, batch: Vec::new(), bytes: 0 };
+    let walk = Walk {
+        root: dir.to_owned(),
+        prefix: prefix.clone(),
+        tally: tally.clone(),
+        to,
+        batch: Vec::new(),
+        bytes: 0,
+    };
     let walking = tokio::task::spawn_blocking(move || walk.run());
     let batches = stream::unfold(batches, |mut batches| async { Some((batches.recv().await?, batches)) });
     let sent = batches
@@ -169,14 +181,19 @@ async fn store(client: &Client<RemoteStore>, tally: &Tally, batch: Vec<Found>) -
 async fn compare(tally: &Tally, file: Found, size: u64, hash: BlobHash) {
     let path = file.path.clone();
     let same = if file.size == size {
-        tokio::task::spawn_blocking(move || hash_of(&path)).await.unwrap_or_else(|e| Err(std::io::Error::other(e)))
+        tokio::task::spawn_blocking(move || hash_of(&path))
+            .await
+            .unwrap_or_else(|e| Err(std::io::Error::other(e)))
     } else {
         Ok(None)
     };
     match same {
         Ok(Some(own)) if own == hash => tally.was_there(size),
         Ok(_) => {
-            let e = Error::new(Kind::Occupied, "the key has another value: delete it first, or use another --prefix");
+            let e = Error::new(
+                Kind::Occupied,
+                "the key has another value: delete it first, or use another --prefix",
+            );
             tally.fail(file.name.key().as_bytes(), &e);
         }
         Err(e) => tally.fail(file.path.as_os_str().as_bytes(), &io_error(&e, "read")),
@@ -253,13 +270,21 @@ fn judge(tally: &Tally, name: &Name, hash: BlobHash, size: u64, outcome: Result<
         Ok(SetOutcome::Stored(entry)) if entry.hash == hash => tally.moved(size),
         Ok(SetOutcome::Unchanged(entry)) if entry.hash == hash => tally.was_there(size),
         Ok(SetOutcome::Stored(_) | SetOutcome::Unchanged(_)) => {
-            tally.fail(key.as_bytes(), &Error::corrupt("other bytes were stored than were read: check the memory"));
+            tally.fail(
+                key.as_bytes(),
+                &Error::corrupt("other bytes were stored than were read: check the memory"),
+            );
         }
         Ok(SetOutcome::Occupied(_) | SetOutcome::NeedBlob) => {
-            let e = Error::new(Kind::Occupied, "the key has another value: delete it first, or use another --prefix");
+            let e = Error::new(
+                Kind::Occupied,
+                "the key has another value: delete it first, or use another --prefix",
+            );
             tally.fail(key.as_bytes(), &e);
         }
-        Err(e) if matches!(e.kind(), Kind::Unavailable | Kind::Exhausted | Kind::Denied | Kind::Closed) => return Err(e),
+        Err(e) if matches!(e.kind(), Kind::Unavailable | Kind::Exhausted | Kind::Denied | Kind::Closed) => {
+            return Err(e);
+        }
         Err(e) => tally.fail(key.as_bytes(), &e),
     }
     Ok(())

@@ -80,5 +80,9 @@ fn line(tally: &Tally, took: Duration) -> String {
         true => format!(", {:.0} s left", found.saturating_sub(files) as f64 / rate),
         false => String::new(),
     };
-    format!("[{bar}] {files} of {of} files{left}, {rate:.0}/s, {}/s, {}", size((bytes as f64 / seconds) as u64), size(bytes))
+    format!(
+        "[{bar}] {files} of {of} files{left}, {rate:.0}/s, {}/s, {}",
+        size((bytes as f64 / seconds) as u64),
+        size(bytes)
+    )
 }

@@ -224,9 +224,7 @@ fn given(
             let word = scanner.word()?.unwrap_or_else(|| Word { bytes: Bytes::new(), quoted: true });
             said.read(scanner, grammar)?;
             if scanner.peek().is_some() {
-                return Err(Error::invalid(
-                    "nothing but options may follow a quoted value: quote all of it",
-                ));
+                return Err(Error::invalid("nothing but options may follow a quoted value: quote all of it"));
             }
             Ok(Given::Bytes(word.bytes))
         }
@@ -324,8 +322,9 @@ impl Said {
 
     fn take(&mut self, opt: &Opt, value: Bytes) -> Result<()> {
         let number = || {
-            number_of(&value)
-                .ok_or_else(|| Error::invalid(format!("{} needs a number, not `{}`", opt.name, shown(&value))))
+            number_of(&value).ok_or_else(|| {
+                Error::invalid(format!("{} needs a number, not `{}`", opt.name, shown(&value)))
+            })
         };
         match opt.name {
             "--json" => self.mode = Some(Mode::Json),

@@ -2,10 +2,10 @@
 //!
 //! It uses keys of its own, under a prefix that nobody else has, and removes them, also when it is cancelled.
 
+use super::super::exit;
 use super::super::patience::Wait;
 use super::super::pretty::size;
 use super::super::render::Mode;
-use super::super::exit;
 use super::hops::short_time;
 use super::{Asked, Session, Told};
 use bytes::Bytes;

@@ -113,7 +113,10 @@ impl<S: Store> Session<S> {
         let question = if begin.is_empty() {
             format!("remove all keys, {than}{keys} key{s}? [y/N] ")
         } else {
-            format!("remove {than}{keys} key{s} that begin{} with `{begin}`? [y/N] ", if keys == 1 { "s" } else { "" })
+            format!(
+                "remove {than}{keys} key{s} that begin{} with `{begin}`? [y/N] ",
+                if keys == 1 { "s" } else { "" }
+            )
         };
         let then = Line { command: Command::DeletePrefix { prefix, sure: true }, mode: Some(mode) };
         Ok(Step::Ask { question, then: Box::new(then) })

@@ -1,8 +1,8 @@
 //! GET as a session answers it: to the screen, into a file, or to a command of the shell.
 
 use super::super::command::{Get, Sent, What};
-use super::super::outside::Writing;
 use super::super::output::Output;
+use super::super::outside::Writing;
 use super::super::patience::{Stop, Wait};
 use super::super::render::{self, Mode};
 use super::super::show::{exact, show};
@@ -72,7 +72,7 @@ impl<S: Store> Session<S> {
             Ok(writing) => writing,
             Err(e) => return self.stopped(asked, Stop::Failed(e)).await,
         };
-                let mut wait = Wait::new(&self.sys, &self.settings, &mut self.interrupts);
+        let mut wait = Wait::new(&self.sys, &self.settings, &mut self.interrupts);
         let mut elsewhere = Output::new(sink, Box::new(tokio::io::sink()), Default::default());
         let mut size = 0;
         let written = exact(found.body.into_stream(), &mut wait, &mut elsewhere).await;

@@ -47,7 +47,9 @@ impl<S: Store> Session<S> {
         }
         let answer = wait.on(Box::pin(client.pin(&names, keep)), None, &mut self.output).await;
         let (command, texts) = match keep {
-            true => ("pin", ["Key pinned (local)", "Key is not pinned: there is no such key, or no room for it"]),
+            true => {
+                ("pin", ["Key pinned (local)", "Key is not pinned: there is no such key, or no room for it"])
+            }
             false => ("unpin", ["Key unpinned (local)", "Key was not pinned"]),
         };
         self.done_to(command, keys, answer, texts, mode).await
@@ -228,8 +230,12 @@ async fn keys_in(file: outside::Source) -> Result<Vec<Key>> {
         let bare = bare.strip_suffix(b"\r").unwrap_or(bare);
         if !bare.is_empty() {
             let n = keys.len() + 1;
-            let key = Key::new(bare.to_vec())
-                .map_err(|e| Error::new(e.kind(), format!("line {n}, `{}`: {}", escape(&bare[..bare.len().min(40)]), e.message())))?;
+            let key = Key::new(bare.to_vec()).map_err(|e| {
+                Error::new(
+                    e.kind(),
+                    format!("line {n}, `{}`: {}", escape(&bare[..bare.len().min(40)]), e.message()),
+                )
+            })?;
             keys.push(key);
         }
     }

@@ -3,9 +3,9 @@
 use super::super::escape::escape;
 use super::super::patience::Wait;
 use super::super::pretty::size;
+pub(super) use super::super::render::short_time;
 use super::super::render::{self, Mode};
 use super::super::{exit, json};
-pub(super) use super::super::render::short_time;
 use super::look::in_words;
 use super::{Asked, Session, Told, name};
 use dstore_proto::store::{Attached, Drained, Hop, Locals, Store, Why};
@@ -35,8 +35,7 @@ impl<S: Store> Session<S> {
 
     pub(super) async fn locals(&mut self, key: Option<&Key>, mode: Mode) -> io::Result<u8> {
         let mut wait = Wait::new(&self.sys, &self.settings, &mut self.interrupts);
-        let answer =
-            wait.on(Box::pin(self.client.locals(key.map(name))), None, &mut self.output).await;
+        let answer = wait.on(Box::pin(self.client.locals(key.map(name))), None, &mut self.output).await;
         let took = wait.elapsed();
         let locals = match answer {
             Ok(locals) => locals,
@@ -94,20 +93,21 @@ fn why_lines(why: &Why, took: Duration) -> Vec<String> {
 }
 
 fn drained_line(drained: &Drained) -> String {
-    let whom: Vec<String> = drained.for_whom.iter().map(|label| format!("`{}`", escape(label.as_bytes()))).collect();
+    let whom: Vec<String> =
+        drained.for_whom.iter().map(|label| format!("`{}`", escape(label.as_bytes()))).collect();
     let whom = if whom.is_empty() { "nobody by name".to_owned() } else { whom.join(", ") };
     let (waited, ago) = (short_time(drained.waited), in_words(drained.ago));
     match drained.revision.0 {
         0 => format!("a change is waiting since {ago}, for {whom}"),
-        revision => format!("its change of revision {revision}, {ago} ago, waited {waited}, to the last for {whom}"),
+        revision => {
+            format!("its change of revision {revision}, {ago} ago, waited {waited}, to the last for {whom}")
+        }
     }
 }
 
 fn why_object(why: &Why, took: Duration) -> Value {
     let micros = |time: Duration| time.as_nanos() as f64 / 1e3;
-    let hop = |hop: &Hop| {
-        json!({"tier": render::tier_name(hop.tier), "step": hop.step, "us": micros(hop.took), "told": hop.told})
-    };
+    let hop = |hop: &Hop| json!({"tier": render::tier_name(hop.tier), "step": hop.step, "us": micros(hop.took), "told": hop.told});
     json!({
         "outcome": if why.entry.is_some() { "found" } else { "not_found" },
         "hash": why.entry.as_ref().map(|entry| entry.hash.to_string()),
@@ -139,7 +139,8 @@ fn local_lines(locals: &Locals, of_key: bool) -> Vec<String> {
             0 => "up to date".to_owned(),
             n => format!("{n} behind"),
         };
-        let mut line = format!("{:08x}  {:<20}  {lease:<16}  {behind}", local.id >> 96, escape(local.label.as_bytes()));
+        let mut line =
+            format!("{:08x}  {:<20}  {lease:<16}  {behind}", local.id >> 96, escape(local.label.as_bytes()));
         match (local.holds, local.wildcard) {
             (Some(true), true) => line += "  may hold it (told of everything)",
             (Some(true), false) => line += "  holds it",

@@ -122,7 +122,8 @@ impl<S: Store> Session<S> {
             self.took(took).await;
             return Ok(Step::Next(exit::OK));
         };
-        let line = Line { command: Command::List(List { after: Some(next.clone()), ..list }), mode: Some(mode) };
+        let line =
+            Line { command: Command::List(List { after: Some(next.clone()), ..list }), mode: Some(mode) };
         if self.settings.chatty && self.manner.pager {
             let question = format!("{n} keys; more? [Y/n] ");
             return Ok(Step::More { question, then: Box::new(line) });
@@ -138,7 +139,9 @@ const EXISTS: &str = "Key exists";
 
 /// A page as it is written.
 fn listed(names: &[(Key, Entry)], list: &List, next: Option<&Key>) -> Told {
-    let short = |entry: &Entry| format!("{:>10}  {}  {:>8}", size(entry.size), entry.hash.fmt_short(), entry.bind_rev);
+    let short = |entry: &Entry| {
+        format!("{:>10}  {}  {:>8}", size(entry.size), entry.hash.fmt_short(), entry.bind_rev)
+    };
     let line = |(key, entry): &(Key, Entry)| match list.long {
         true => format!("{}  {}", short(entry), escape(key.as_bytes())),
         false => escape(key.as_bytes()),
@@ -162,10 +165,7 @@ fn listed(names: &[(Key, Entry)], list: &List, next: Option<&Key>) -> Told {
 fn stat_rows(stat: &Stat) -> Vec<(&'static str, String)> {
     let Stat { entry, from } = stat;
     let exact = if entry.size < 1024 { String::new() } else { format!(" ({} B)", entry.size) };
-    let mut rows = vec![
-        ("hash", format!("blake3:{}", entry.hash)),
-        ("size", size(entry.size) + &exact),
-    ];
+    let mut rows = vec![("hash", format!("blake3:{}", entry.hash)), ("size", size(entry.size) + &exact)];
     if entry.bind_rev.0 > 0 {
         rows.push(("bound", format!("revision {}", entry.bind_rev)));
     }

@@ -1,8 +1,8 @@
 //! SET and ADD as a session answers them: the value from the line, a heredoc, a file or standard input.
 
 use super::super::command::Given;
-use super::super::outside;
 use super::super::output::Output;
+use super::super::outside;
 use super::super::patience::{Stop, Upload, Wait};
 use super::super::render::{self, Mode};
 use super::super::{exit, json};

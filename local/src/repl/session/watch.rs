@@ -4,6 +4,7 @@
 //! in time is counted and left out, so that a watch waits for nobody.
 
 use super::super::escape::escape;
+use super::super::keys::Keys;
 use super::super::patience::{Stop, pressed};
 use super::super::render::{self, Mode};
 use super::super::{exit, json};
@@ -12,16 +13,15 @@ use bytes::Bytes;
 use dstore_client::{Client, WatchQuery};
 use dstore_proto::store::{ListQuery, Store};
 use dstore_proto::watch::Happened;
-use dstore_sys::Sys;
-use dstore_sys::tasks::Tasks;
 use dstore_shared::limits::LIST_NAMES_MAX;
 use dstore_shared::{Kind, Namespace, Result, Revision};
-use super::super::keys::Keys;
-use std::time::Duration;
+use dstore_sys::Sys;
+use dstore_sys::tasks::Tasks;
 use serde_json::json;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Watches above one prompt.
 const WATCHES_MAX: usize = 8;
@@ -100,10 +100,15 @@ impl<S: Store> Session<S> {
                     Ok(seen) if seen.events.is_empty() => continue,
                     Ok(seen) => {
                         let over = seen.events.len().saturating_sub(LINES_MAX);
-                        let mut lines: Vec<String> = seen.events.iter().take(LINES_MAX).map(|event| match mode {
-                            Mode::Json | Mode::Jsonl => json::event(event),
-                            _ => render::short_event_line(event),
-                        }).collect();
+                        let mut lines: Vec<String> = seen
+                            .events
+                            .iter()
+                            .take(LINES_MAX)
+                            .map(|event| match mode {
+                                Mode::Json | Mode::Jsonl => json::event(event),
+                                _ => render::short_event_line(event),
+                            })
+                            .collect();
                         if over > 0 {
                             lines.push(format!(".. and {over} more"));
                         }
@@ -118,8 +123,11 @@ impl<S: Store> Session<S> {
                 }
             }
         });
-        let of = if shown.is_empty() { "all keys".to_owned() } else { format!("keys that begin with `{shown}`") };
-        self.output.note(&format!("watching {of}: events are told above the prompt; `UNWATCH` ends it")).await;
+        let of =
+            if shown.is_empty() { "all keys".to_owned() } else { format!("keys that begin with `{shown}`") };
+        self.output
+            .note(&format!("watching {of}: events are told above the prompt; `UNWATCH` ends it"))
+            .await;
         Ok(exit::OK)
     }
 
