@@ -114,7 +114,7 @@ fn what_cannot_be_moved_is_named_and_the_code_says_so() {
     assert_eq!(dstore.run(&["get", "a"]).out, "1");
     // What may not be read; whoever is root may read all.
     write(at("closed/b"), b"3");
-    fs::set_permissions(at("closed/b"), fs::Permissions::from_mode(0)).expect("set");
+    fs::set_permissions(at("closed/b"), fs::Permissions::from_mode(0o000)).expect("set");
     if fs::read(at("closed/b")).is_err() {
         let ended = dstore.run(&["import", "closed", "--json"]);
         assert_eq!(counts(&ended), ([0, 0, 0, 1], Some(5)), "{}", ended.err);

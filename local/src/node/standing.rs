@@ -97,12 +97,11 @@ impl Node {
 
     /// Keeps what is held of `names`, or lets it leave again.
     pub(super) fn hold(&self, names: &[Name], keep: bool) -> Vec<bool> {
-        let one = |name: &Name| match keep {
-            true => {
-                self.core.hit(name.as_bytes()).is_some_and(|hit| self.core.cache.pin(name, &hit.entry.hash))
-            }
-            false => self.core.cache.unpin(name),
+        let pin = |name: &Name| {
+            let hit = self.core.hit(name.as_bytes());
+            hit.is_some_and(|hit| self.core.cache.pin(name, &hit.entry.hash))
         };
+        let one = |name: &Name| if keep { pin(name) } else { self.core.cache.unpin(name) };
         names.iter().map(one).collect()
     }
 }

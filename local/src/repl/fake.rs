@@ -447,12 +447,15 @@ async fn gather(mut end: DuplexStream) -> String {
     String::from_utf8(bytes).unwrap_or_else(|e| e.into_bytes().escape_ascii().to_string())
 }
 
+/// A command, and what it was given.
+pub(super) type Piped = (String, Vec<u8>);
+
 /// Files and commands in memory.
 #[derive(Default)]
 pub(super) struct Drawer {
     pub files: Arc<Mutex<HashMap<PathBuf, Vec<u8>>>>,
     /// What commands were given, in order.
-    pub piped: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    pub piped: Arc<Mutex<Vec<Piped>>>,
 }
 
 /// Bytes that are written, to be put in their place at the end.

@@ -221,11 +221,11 @@ pub fn answer(command: &str, object: Value, code: u8) -> String {
         fields.extend(object.into_iter().filter(|(_, value)| !value.is_null()));
     }
     fields.insert("exit".into(), json!(code));
-    line(Value::Object(fields))
+    line(&Value::Object(fields))
 }
 
 /// One object on one line.
-pub fn line(object: Value) -> String {
+pub fn line(object: &Value) -> String {
     printable(&object.to_string())
 }
 

@@ -17,6 +17,9 @@ pub const KEYS_MAX: usize = 1_000_000;
 /// Bytes of keys remembered.
 pub const BYTES_MAX: usize = 64 << 20;
 
+/// Asks the node in this process.
+pub type AskNode = Arc<dyn Fn(&Key) -> Peek + Send + Sync>;
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Seen {
     size: u64,
@@ -35,7 +38,7 @@ struct Memory {
 pub struct Keys {
     memory: Arc<Mutex<Memory>>,
     /// Asks the node, if it is in this process.
-    peek: Option<Arc<dyn Fn(&Key) -> Peek + Send + Sync>>,
+    peek: Option<AskNode>,
     /// Nobody would look.
     idle: bool,
 }
@@ -62,7 +65,7 @@ impl Keys {
     }
 
     /// An empty memory; `peek` tells what the node holds without asking anybody.
-    pub fn new(peek: Arc<dyn Fn(&Key) -> Peek + Send + Sync>) -> Self {
+    pub fn new(peek: AskNode) -> Self {
         Self { peek: Some(peek), ..Self::default() }
     }
 

@@ -164,10 +164,13 @@ impl Lines<'_> {
                     }
                     None => Step::Next(unsure(session, &then).await?),
                 },
-                Step::More { question, then } => match self.more(&question).await {
-                    true => session.execute(*then).await?,
-                    false => Step::Next(exit::OK),
-                },
+                Step::More { question, then } => {
+                    if self.more(&question).await {
+                        session.execute(*then).await?
+                    } else {
+                        Step::Next(exit::OK)
+                    }
+                }
                 Step::Bail(None) => {
                     let told = if self.bail { "on" } else { "off" };
                     session.output().line(told).await?;

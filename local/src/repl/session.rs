@@ -363,7 +363,7 @@ impl<S: Store> Session<S> {
         match (mode, &told.rows) {
             (Mode::Jsonl, Some((_, rows))) => {
                 for row in rows {
-                    let line = json::line(row.clone());
+                    let line = json::line(row);
                     self.output.line(&line).await?;
                 }
             }

@@ -5,7 +5,7 @@ use super::*;
 use bytes::Bytes;
 use dstore_proto::store::Tier;
 use dstore_proto::watch::{Event, Happened};
-use dstore_shared::{BlobHash, Entry, Error, Key, Kind, Revision};
+use dstore_shared::{Attributes, BlobHash, Entry, Error, Key, Kind, Revision};
 use futures_util::stream;
 use std::time::Duration;
 
@@ -438,7 +438,7 @@ async fn an_upload_may_wait_for_its_input_longer_than_for_the_node() {
     let key = Key::new("k").expect("valid");
     let ran = stage
         .act(async |session| {
-            session.upload(&key, Box::pin(slow), &Default::default()).await.expect("written")
+            session.upload(&key, Box::pin(slow), &Attributes::default()).await.expect("written")
         })
         .await;
     assert_eq!((ran.code, &ran.out[..]), (0, "Database updated\n"), "{}", ran.err);
@@ -449,7 +449,7 @@ async fn an_upload_may_wait_for_its_input_longer_than_for_the_node() {
     let quick = stream::iter([Ok(Bytes::from_static(b"abc"))]);
     let ran = stage
         .act(async |session| {
-            session.upload(&key, Box::pin(quick), &Default::default()).await.expect("written")
+            session.upload(&key, Box::pin(quick), &Attributes::default()).await.expect("written")
         })
         .await;
     assert_eq!(ran.code, exit::UNREACHABLE, "but not for a node that hangs");
@@ -463,7 +463,7 @@ async fn an_upload_whose_input_breaks_binds_nothing() {
     let key = Key::new("k").expect("valid");
     let ran = stage
         .act(async |session| {
-            session.upload(&key, Box::pin(torn), &Default::default()).await.expect("written")
+            session.upload(&key, Box::pin(torn), &Attributes::default()).await.expect("written")
         })
         .await;
     assert_eq!((ran.code, &ran.out[..]), (exit::USAGE, ""));

@@ -1,7 +1,7 @@
 //! GET as a session answers it: to the screen, into a file, or to a command of the shell.
 
 use super::super::command::{Get, Sent, What};
-use super::super::output::Output;
+use super::super::output::{Output, Screen};
 use super::super::outside::Writing;
 use super::super::patience::{Stop, Wait};
 use super::super::render::{self, Mode};
@@ -73,7 +73,7 @@ impl<S: Store> Session<S> {
             Err(e) => return self.stopped(asked, Stop::Failed(e)).await,
         };
         let mut wait = Wait::new(&self.sys, &self.settings, &mut self.interrupts);
-        let mut elsewhere = Output::new(sink, Box::new(tokio::io::sink()), Default::default());
+        let mut elsewhere = Output::new(sink, Box::new(tokio::io::sink()), Screen::default());
         let mut size = 0;
         let written = exact(found.body.into_stream(), &mut wait, &mut elsewhere).await;
         let flushed = elsewhere.flush().await;

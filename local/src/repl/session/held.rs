@@ -14,9 +14,15 @@ use dstore_shared::limits::{KEY_BYTES_MAX, LIST_NAMES_MAX};
 use dstore_shared::{Error, Key, Name, Namespace, Result};
 use futures_util::{StreamExt, stream};
 use serde_json::json;
+use std::fmt::Write;
 use std::io;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
+/// Of a key that is pinned, or not.
+const PINNED: [&str; 2] =
+    ["Key pinned (local)", "Key is not pinned: there is no such key, or no room for it"];
+/// Of a key that is not pinned any more, or was not.
+const UNPINNED: [&str; 2] = ["Key unpinned (local)", "Key was not pinned"];
 /// Values that a WARM fetches at a time: enough to keep the link busy, few enough for others to get through.
 const WARMED_AT_ONCE: usize = 16;
 /// Bytes of a file of keys.
@@ -46,12 +52,7 @@ impl<S: Store> Session<S> {
             }
         }
         let answer = wait.on(Box::pin(client.pin(&names, keep)), None, &mut self.output).await;
-        let (command, texts) = match keep {
-            true => {
-                ("pin", ["Key pinned (local)", "Key is not pinned: there is no such key, or no room for it"])
-            }
-            false => ("unpin", ["Key unpinned (local)", "Key was not pinned"]),
-        };
+        let (command, texts) = if keep { ("pin", PINNED) } else { ("unpin", UNPINNED) };
         self.done_to(command, keys, answer, texts, mode).await
     }
 
@@ -185,10 +186,10 @@ impl Warmth {
         let keys = |n: u64| if n == 1 { "1 key".to_owned() } else { format!("{n} keys") };
         let mut line = format!("{} fetched ({}), {held} held before", keys(*fetched), size(*fetched_bytes));
         if *too_large > 0 {
-            line += &format!(", {too_large} too large to keep, or no room now");
+            let _ = write!(line, ", {too_large} too large to keep, or no room now");
         }
         if *nowhere > 0 {
-            line += &format!(", {nowhere} not there");
+            let _ = write!(line, ", {nowhere} not there");
         }
         line
     }

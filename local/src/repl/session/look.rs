@@ -142,9 +142,9 @@ fn listed(names: &[(Key, Entry)], list: &List, next: Option<&Key>) -> Told {
     let short = |entry: &Entry| {
         format!("{:>10}  {}  {:>8}", size(entry.size), entry.hash.fmt_short(), entry.bind_rev)
     };
-    let line = |(key, entry): &(Key, Entry)| match list.long {
-        true => format!("{}  {}", short(entry), escape(key.as_bytes())),
-        false => escape(key.as_bytes()),
+    let line = |(key, entry): &(Key, Entry)| {
+        let key = escape(key.as_bytes());
+        if list.long { format!("{}  {key}", short(entry)) } else { key }
     };
     let object_of = |(key, entry): &(Key, Entry)| {
         let mut one = json!({

@@ -93,7 +93,7 @@ impl<S: Store> Session<S> {
         let query =
             WatchQuery { namespace: Namespace::default(), prefix, after: after.map(Revision), history: None };
         let (mut watch, printer, blocking) =
-            (self.client.watch(query), above.printer.clone(), self.sys.blocking.clone());
+            (self.client.watch(query), above.printer.clone(), self.sys.blocking);
         above.tasks.spawn("watch above the prompt", async move {
             loop {
                 let (lines, ended) = match watch.next().await {
@@ -117,7 +117,7 @@ impl<S: Store> Session<S> {
                     Err(e) => (vec![format!("the watch has ended: {}", super::failure(&e))], true),
                 };
                 let printer = printer.clone();
-                blocking.clone().run(move || printer(lines.join("\n") + "\n")).await;
+                blocking.run(move || printer(lines.join("\n") + "\n")).await;
                 if ended {
                     return;
                 }
@@ -216,12 +216,9 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// nobody's way; more keys than can be remembered are not asked for.
 async fn follow<S: Store>(client: Client<S>, keys: Keys, sys: Sys) {
     loop {
-        let since = match walk(&client, &keys, &sys).await {
-            Ok(since) => since,
-            Err(_) => {
-                tokio::time::sleep(AGAIN).await;
-                continue;
-            }
+        let Ok(since) = walk(&client, &keys, &sys).await else {
+            tokio::time::sleep(AGAIN).await;
+            continue;
         };
         let (namespace, prefix) = (Namespace::default(), Bytes::new());
         let mut watch = client.watch(WatchQuery { namespace, prefix, after: Some(since), history: None });
