@@ -86,6 +86,14 @@ impl Prompt {
         shown
     }
 
+    /// Reads until this node keeps the value: at the start it may have no session yet.
+    fn gets_locally(&mut self, key: &str) {
+        let began = Instant::now();
+        while !self.line(&format!("GET {key}"), ", blake3:").contains("db: ") {
+            assert!(began.elapsed() < DEADLINE, "it is never kept");
+        }
+    }
+
     fn all(&self) -> String {
         String::from_utf8_lossy(&self.shown.lock().expect("not poisoned")).into_owned()
     }
@@ -120,6 +128,7 @@ fn a_person_types_completes_and_sees_what_answered() {
     assert!(banner.contains("Use `.exit` to exit the repl"));
     let told = prompt.line("SET user:1 {\"a\":[1,2]}", "global)");
     assert!(told.contains("Database updated") && told.contains("global, 11 B, blake3:"), "{told}");
+    prompt.gets_locally("user:1");
     // The key is known by now, from the answer: Tab completes it, and the hint says where it is.
     prompt.types("GET us\t");
     prompt.sees("11 B, local");
@@ -169,7 +178,7 @@ fn no_key_value_or_error_controls_the_terminal() {
     prompt.line("WATCH", "`UNWATCH` ends it");
     let key = "\\x1b]0;owned\\x07";
     prompt.line(&format!("SET \"{key}\" \"\\x1b[2Jred\\xc2\\x9b31m\""), "global)");
-    for (command, end) in [("GET", "local, "), ("STAT", "local, "), ("WHY", "blake3:")] {
+    for (command, end) in [("GET", "revision 1, "), ("STAT", "revision 1, "), ("WHY", "blake3:")] {
         prompt.line(&format!("{command} \"{key}\""), end);
     }
     prompt.line("LS", "1 key");
