@@ -19,6 +19,7 @@ use crate::cache::{Admission, Cache, CacheConfig, Evicted, Hit, Left};
 use crate::coherence::{Absences, Action, Bounds, Coherence, Identity};
 use crate::rooms::Rooms;
 use dstore_proto::link::LinkClient;
+use dstore_proto::store::Peek;
 use dstore_shared::frame::{Answer, Down, Reply, Request, Up};
 use dstore_shared::limits::DELETE_DEADLINE_MAX;
 use dstore_shared::{
@@ -132,6 +133,16 @@ impl Core {
         let era = self.published.era.load(Ordering::Acquire);
         let hit = self.cache.hit(name, era)?;
         (self.sys.clock.now() < valid_until.min(hit.until)).then_some(hit)
+    }
+
+    /// Whether the name is held under a valid lease, and how large it is; not counted as a use.
+    pub fn peek(&self, name: &Name) -> Peek {
+        let valid_until = Moment::from_nanos(self.published.valid_until.load(Ordering::Acquire));
+        let era = self.published.era.load(Ordering::Acquire);
+        match self.cache.peek(name.as_bytes(), era) {
+            Some((size, until)) if self.sys.clock.now() < valid_until.min(until) => Peek::Held(size),
+            _ => Peek::Absent,
+        }
     }
 
     /// Journal time, about: for telling what is left of a time to live, never for deciding.
@@ -421,6 +432,17 @@ impl Core {
             c.dropped(registration.map(|reg_seq| (name.clone(), reg_seq)).into_iter().collect());
             registration.is_some()
         })
+    }
+
+    /// As [`Self::forget`], and gives up the bytes too, unless another name holds them.
+    pub fn evict(&self, name: &Name) -> bool {
+        let hash = self.cache.stale_hit(name.as_bytes()).map(|hit| hit.entry.hash);
+        self.cache.unpin(name);
+        let held = self.forget(name);
+        if let Some(hash) = hash {
+            self.cache.let_go(&hash);
+        }
+        held
     }
 
     /// Carries actions out in order. Gives back what needs a blob, which takes the lock again.

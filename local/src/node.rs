@@ -15,6 +15,7 @@
 
 mod front;
 mod many;
+mod standing;
 mod store;
 
 use crate::blob_flight::Landed;
@@ -155,6 +156,7 @@ impl Node {
         {
             return Ok(part);
         }
+        let began = self.core.sys.clock.now();
         // A large blob may take longer than the deadline to arrive: its own transfer has an idle deadline.
         let limit = stale.map_or(self.deadline, |wait| wait.min(self.deadline));
         let Some(looked) = self.transfer(&name, self.core.read(&name)?, limit).await? else {
@@ -166,7 +168,8 @@ impl Node {
         };
         let Looked { entry, blob, cached, head } = looked;
         let Some(entry) = entry else { return Ok(None) };
-        let from = self.of(&entry, (Tier::Global, cached), head);
+        let asked_for = Some(self.core.sys.clock.now().since(began));
+        let from = Provenance { asked_for, ..self.of(&entry, (Tier::Global, cached), head) };
         match blob {
             Some(blob) => found(entry, from, blob, slice).map(Some),
             None => self.stream_through(entry, from, slice).await,
@@ -283,8 +286,11 @@ impl Node {
     async fn decide(&self, id: RequestId, name: Name, blob: Bound) -> Result<SetReply> {
         // Rule 23: Global is asked all the same.
         let held = self.core.hit(name.as_bytes()).is_some();
+        let began = self.core.sys.clock.now();
         let changed = self.put(id, &name, &blob).await?;
-        self.told(&name, changed, held).await
+        let asked_for = Some(self.core.sys.clock.now().since(began));
+        let reply = self.told(&name, changed, held).await?;
+        Ok(SetReply { from: Provenance { asked_for, ..reply.from }, ..reply })
     }
 
     /// The answer to a SET. `held`: the name was held when it came.

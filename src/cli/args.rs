@@ -253,6 +253,12 @@ pub enum Verb {
         key: OsString,
         #[arg(allow_hyphen_values = true)]
         value: OsString,
+        /// How long the key lives: 500ms, 90s, 5m, 2h or 7d [default: as its namespace says].
+        #[arg(long, value_name = "TIME")]
+        ttl: Option<String>,
+        /// Of what type the value is, as text/plain.
+        #[arg(long = "type", value_name = "TYPE")]
+        content_type: Option<String>,
         #[command(flatten)]
         node: NodeFlag,
     },
@@ -306,6 +312,29 @@ pub enum Verb {
         #[command(flatten)]
         node: NodeFlag,
     },
+    /// Store the files of a folder, and of those within, under their paths as keys.
+    ///
+    /// What is there with the same bytes is left as it is, so the same command goes on where one was broken off. Links,
+    /// sockets, pipes and devices are skipped, and told. Ends with 0 if every file is stored, 3 if a key has another
+    /// value, 5 if something may not be read.
+    Import {
+        dir: PathBuf,
+        /// What the keys begin with.
+        #[arg(long, value_name = "PREFIX", default_value = "")]
+        prefix: OsString,
+        #[command(flatten)]
+        node: NodeFlag,
+    },
+    /// Write the values of all keys under a prefix to files in a folder, by what follows the prefix.
+    Export {
+        prefix: OsString,
+        dir: PathBuf,
+        /// Replace files that have other bytes.
+        #[arg(long)]
+        overwrite: bool,
+        #[command(flatten)]
+        node: NodeFlag,
+    },
     /// Explain a data directory that no dstore uses, and change nothing in it.
     ///
     /// Ends with 0 if it is healthy or the next start repairs it, 6 if something is damaged or missing, 2 if it is
@@ -330,6 +359,8 @@ pub enum Verb {
         #[command(subcommand)]
         verb: NsVerb,
     },
+    #[command(flatten)]
+    Look(super::looks::Look),
     /// Tell how a node is.
     Status {
         #[command(flatten)]

@@ -5,11 +5,14 @@ mod attach;
 mod check;
 mod client;
 mod files;
+pub mod looks;
 mod namespaces;
+mod outside;
 mod salvage;
 mod screen;
 mod serve;
 mod signals;
+mod tree;
 
 use crate::config::{Action, Config};
 use dstore_local::repl::exit;
@@ -58,11 +61,12 @@ pub fn run(config: Config) -> u8 {
         Action::Download { node, key, slice, out } => {
             block_on(Builder::new_current_thread(), files::download(node, key, slice, out, mode))
         }
+        Action::Tree { node, what } => block_on(Builder::new_multi_thread(), tree::run(node, what, mode)),
         Action::Namespaces { node, what } => {
             block_on(Builder::new_current_thread(), namespaces::run(node, what, mode))
         }
-        Action::Upload { node, key } => {
-            block_on(Builder::new_current_thread(), client::upload(node, key, mode))
+        Action::Upload { node, key, attributes } => {
+            block_on(Builder::new_current_thread(), client::upload(node, key, attributes, mode))
         }
     }
 }

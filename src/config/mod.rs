@@ -11,11 +11,12 @@ mod units;
 pub use resolve::{Surroundings, resolve};
 pub use socket::check_folder;
 
+use bytes::Bytes;
 use dstore_global::{EngineKind, SyncLevel};
 use dstore_local::Database;
 use dstore_local::repl::{Command, Mode};
 use dstore_proto::store::Slice;
-use dstore_shared::{Key, Namespace, NamespaceSpec};
+use dstore_shared::{Attributes, Key, Namespace, NamespaceSpec};
 use dstore_sys::net::Address;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -50,7 +51,9 @@ pub enum Action {
     /// A part of a value, or a value into a file, from a running node.
     Download { node: Node, key: Key, slice: Slice, out: Option<OutFile> },
     /// `set KEY -` at a running node.
-    Upload { node: Node, key: Key },
+    Upload { node: Node, key: Key, attributes: Attributes },
+    /// Files into keys, or back, at a running node.
+    Tree { node: Node, what: TreeSettings },
     /// `ns` at a running node.
     Namespaces { node: Node, what: NamespaceVerb },
 }
@@ -227,6 +230,25 @@ pub enum Existing {
     Replaced,
     /// It is the beginning of the value: what follows is added.
     Continued,
+}
+
+/// `dstore import` and `dstore export`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TreeSettings {
+    /// The files under `dir` into keys that begin with `prefix`.
+    Import { dir: PathBuf, prefix: Bytes },
+    /// Back.
+    Export { prefix: Bytes, dir: PathBuf, overwrite: bool },
+}
+
+impl TreeSettings {
+    /// What the command is called.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Import { .. } => "import",
+            Self::Export { .. } => "export",
+        }
+    }
 }
 
 /// Which node to ask.

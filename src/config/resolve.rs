@@ -4,15 +4,17 @@ use super::file::File;
 use super::socket::Elsewhere;
 use super::{
     Action, CheckSettings, Config, Existing, GlobalSettings, Listen, LocalSettings, NamespaceVerb, Node,
-    OutFile, SOLO_GLOBAL, ScriptSettings, Source, socket, units,
+    OutFile, SOLO_GLOBAL, ScriptSettings, Source, TreeSettings, socket, units,
 };
 use crate::cli::args::{
     CommandLine, HttpFlags, NodeFlag, NsVerb, PartFlags, ScriptFlags, Solo, StoreFlags, Verb,
 };
 use dstore_global::{EngineKind, SyncLevel};
-use dstore_local::repl::{Command, How, Mode, request_from, stale_wait, time};
+use dstore_local::repl::{Command, Get, Given as Value, How, Mode, What, request_from, stale_wait, time};
 use dstore_proto::store::Slice;
-use dstore_shared::{DeleteMode, Error, Key, Namespace, NamespaceSpec, Result, check_ttl};
+use dstore_shared::{
+    Attributes, ContentType, DeleteMode, Error, Key, Namespace, NamespaceSpec, Result, check_ttl,
+};
 use dstore_sys::net::Address;
 use std::ffi::OsString;
 use std::fmt;
@@ -101,11 +103,17 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
             let raw = if line.json { Mode::Json } else { Mode::Raw };
             (settings.read(key, part, stale_ok, node, line.json)?, raw)
         }
-        Some(Verb::Set { key, value, node }) => {
+        Some(Verb::Set { key, value, ttl, content_type, node }) => {
             let key = key_of(key)?;
             let action = match value.into_vec() {
-                stdin if stdin == b"-" => Action::Upload { node: settings.node(node)?, key },
-                value => settings.one_shot(node, Command::Set { key, value: value.into() })?,
+                stdin if stdin == b"-" => {
+                    let attributes = attributes(ttl, content_type)?;
+                    Action::Upload { node: settings.node(node)?, key, attributes }
+                }
+                value => {
+                    let (value, attributes) = (Value::Bytes(value.into()), attributes(ttl, content_type)?);
+                    settings.one_shot(node, Command::Set { key, value, attributes })?
+                }
             };
             (action, mode)
         }
@@ -140,9 +148,29 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
             let (node, what) = namespaces(verb)?;
             (Action::Namespaces { node: settings.node(node)?, what }, mode)
         }
+        Some(Verb::Import { dir, prefix, node }) => {
+            let what = TreeSettings::Import { dir, prefix: prefix.into_vec().into() };
+            (Action::Tree { node: settings.node(node)?, what }, mode)
+        }
+        Some(Verb::Export { prefix, dir, overwrite, node }) => {
+            let what = TreeSettings::Export { prefix: prefix.into_vec().into(), dir, overwrite };
+            (Action::Tree { node: settings.node(node)?, what }, mode)
+        }
+        Some(Verb::Look(look)) => {
+            let (node, command) = look.command()?;
+            (settings.one_shot(node, command)?, mode)
+        }
         Some(Verb::Status { node }) => (settings.one_shot(node, Command::Status)?, mode),
     };
     Ok(Config { action, mode, log })
+}
+
+/// What is said of a value besides its bytes.
+fn attributes(ttl: Option<String>, content_type: Option<String>) -> Result<Attributes> {
+    let ttl = ttl.map(|ttl| time(ttl.as_bytes())).transpose()?;
+    let content_type = content_type.map(|words| ContentType::new(&words)).transpose()?;
+    let attributes = Attributes { content_type, ttl };
+    attributes.check().map(|()| attributes)
 }
 
 fn namespaces(verb: NsVerb) -> Result<(NodeFlag, NamespaceVerb)> {
@@ -370,7 +398,8 @@ impl Settings<'_> {
         }
         let stale_ok = stale_ok.map(|time| stale_wait(Some(time.as_bytes()))).transpose()?;
         if slice == Slice::ALL && out.is_none() {
-            return self.one_shot(node, Command::Get { key, stale_ok });
+            let what = What::written(key);
+            return self.one_shot(node, Command::Get(Get { what, stale_ok, slice, to: None }));
         }
         if stale_ok.is_some() {
             return Err(Error::invalid("--stale-ok reads a whole value to standard output: leave it out"));

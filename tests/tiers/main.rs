@@ -13,5 +13,6 @@ mod races;
 mod relaxed;
 mod rig;
 mod scrub;
+mod standing;
 mod transaction;
 mod watch;

@@ -29,6 +29,7 @@ mod session;
 mod slow;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use dstore_shared::frame::Down;
 use dstore_shared::limits::{ABSENCE_TERM, CLOCK_RATE_ERROR_PER_MILLE};
@@ -46,6 +47,7 @@ use session::Session;
 use slow::Slow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
+pub use told::{Drain, Standing};
 
 /// Numbers a (Local, incarnation) that has or had a session; never reused in a boot.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -227,6 +229,7 @@ pub struct Sessions<J, R> {
     requests: Requests,
     log: InvLog,
     slow: Slow,
+    drains: told::Drains,
     /// The longest D that may be granted: durable.
     lease_allowed: Duration,
     /// The longest that was granted in this boot.
@@ -260,6 +263,7 @@ impl<J, R> Sessions<J, R> {
             head: boot.head,
             log: InvLog::new(boot.head, terms.log),
             slow: Slow::default(),
+            drains: told::Drains::default(),
             lease_allowed: terms.lease,
             lease_granted: Duration::ZERO,
             terms,

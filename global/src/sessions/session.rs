@@ -408,6 +408,7 @@ impl<J, R> Sessions<J, R> {
             self.drop_stream(stream, why);
         }
         for op in session.owed.into_values() {
+            self.note_last(now, no, op, Some(&session.label));
             self.release(now, no, op);
         }
     }

@@ -37,6 +37,7 @@ impl Cache {
             ledger.stats.names_evicted += 1;
             evicted.push((name, held.reg_seq));
         }
+        ledger.pins.forget(&resident);
         ledger.eviction.withdraw(&resident);
         self.blobs.remove(hash);
         ledger.numbers.remove(resident.number());

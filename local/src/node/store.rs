@@ -3,8 +3,8 @@
 use super::{Bound, Node, WATCHES_MAX, away_for, unknown};
 use crate::core::stopped;
 use dstore_proto::store::{
-    Body, DeleteReply, Found, FoundMany, ListQuery, Listing, Provenance, SetOne, SetReply, Slice, Stat,
-    StatMany, Status, Store, Target, Tier, check_exists, fitting,
+    Body, DeleteReply, Found, FoundMany, ListQuery, Listing, Locals, Peek, Provenance, SetOne, SetReply,
+    Slice, Stat, StatMany, Status, Store, Target, Tier, Why, check_exists, fitting,
 };
 use dstore_proto::watch::{WatchQuery, Watching};
 use dstore_shared::limits::{DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX};
@@ -203,6 +203,26 @@ impl Store for Node {
         Ok(Watching { history, after, batches })
     }
 
+    async fn locals(&self, name: Option<Name>) -> Result<Locals> {
+        self.in_time(self.core.link.locals(name.as_ref())).await?.map_err(|_| self.away())?
+    }
+
+    async fn why(&self, name: Name) -> Result<Why> {
+        self.explain(&name).await
+    }
+
+    async fn evict(&self, names: Vec<Name>) -> Result<Vec<bool>> {
+        Ok(self.let_go(&names))
+    }
+
+    async fn pin(&self, names: Vec<Name>, keep: bool) -> Result<Vec<bool>> {
+        Ok(self.hold(&names, keep))
+    }
+
+    fn peek(&self, name: &Name) -> Peek {
+        self.core.peek(name)
+    }
+
     async fn status(&self) -> Result<Status> {
         let (born, revision, lease, epoch) = self.core.standing();
         let [corrupt, arrivals] = [0, 1].map(|i| self.core.damage[i].load(Ordering::Relaxed));
@@ -215,6 +235,7 @@ impl Store for Node {
             fact("cache_bytes", stats.bytes().to_string()),
             fact("cache_bytes_max", stats.bytes_max.to_string()),
             fact("names_evicted", stats.names_evicted.to_string()),
+            fact("pinned", self.core.cache.pinned().to_string()),
             fact("absent", self.core.absences.as_ref().map_or(0, |a| a.len()).to_string()),
             fact("absent_hits", self.core.absent_hits().to_string()),
             fact("held_bytes", held.to_string()),
