@@ -5,7 +5,10 @@ use toml::de::{DeTable, DeValue};
 
 /// Every section and its keys. A key is named like its flag.
 const KNOWN: [(&str, &[&str]); 3] = [
-    ("global", &["listen", "data", "engine", "sync", "lease", "drain-timeout", "min-free", "insecure"]),
+    (
+        "global",
+        &["listen", "data", "engine", "sync", "lease", "drain-timeout", "min-free", "admin", "insecure"],
+    ),
     (
         "local",
         &[
@@ -17,6 +20,8 @@ const KNOWN: [(&str, &[&str]); 3] = [
             "cache-bytes",
             "scrub",
             "negatives",
+            "audits",
+            "admin",
             "insecure",
             "resp",
             "resp-socket",

@@ -99,6 +99,8 @@ pub struct GlobalSettings {
     pub drain_timeout: Duration,
     /// Free bytes of disk below which it stores nothing.
     pub min_free: u64,
+    /// Where it tells how it does, if anywhere.
+    pub admin: Option<Listen>,
 }
 
 /// What is to be explained.
@@ -127,6 +129,7 @@ impl Default for GlobalSettings {
             lease: dstore_shared::limits::LEASE,
             drain_timeout: Duration::from_secs(5), // a balancer has noticed by then
             min_free: 256 << 20,                   // a segment in reserve and room for checkpoints
+            admin: None,
         }
     }
 }
@@ -150,6 +153,10 @@ pub struct LocalSettings {
     pub scrub_per_mille: u32,
     /// Whether it keeps "not found" answers.
     pub negatives: bool,
+    /// Hits a minute that Global is asked about afterwards.
+    pub audits_a_minute: u32,
+    /// Where it tells how it does, if anywhere.
+    pub admin: Option<Listen>,
     /// How it serves Redis clients.
     pub resp: RespSettings,
 }
@@ -190,6 +197,10 @@ impl Default for RespSettings {
     }
 }
 
+/// Where Global tells by default how it does.
+pub const GLOBAL_ADMIN_ADDRESS: &str = "127.0.0.1:50061";
+/// Where a Local does.
+pub const LOCAL_ADMIN_ADDRESS: &str = "127.0.0.1:50062";
 /// Where a Local listens by default and a client looks.
 pub const LOCAL_ADDRESS: &str = "127.0.0.1:50052";
 
@@ -202,6 +213,8 @@ impl Default for LocalSettings {
             http: None, // what a browser can reach is opened only where it is asked for
             http_hosts: Vec::new(),
             negatives: false,
+            audits_a_minute: 60, // nothing beside what a node asks anyhow
+            admin: None,
             resp: RespSettings::default(),
             cache_bytes: 256 << 20, // enough to matter, too little to hurt a small machine
             scrub_per_mille: 1,     // unnoticed, and through a full cache in minutes

@@ -3,11 +3,11 @@
 use super::file::File;
 use super::socket::Elsewhere;
 use super::{
-    Action, CheckSettings, Config, Existing, GlobalSettings, Listen, LocalSettings, NamespaceVerb, Node,
-    OutFile, SOLO_GLOBAL, ScriptSettings, Source, socket, units,
+    Action, CheckSettings, Config, Existing, GLOBAL_ADMIN_ADDRESS, GlobalSettings, LOCAL_ADMIN_ADDRESS,
+    Listen, LocalSettings, NamespaceVerb, Node, OutFile, SOLO_GLOBAL, ScriptSettings, Source, socket, units,
 };
 use crate::cli::args::{
-    CommandLine, HttpFlags, NodeFlag, NsVerb, PartFlags, ScriptFlags, Solo, StoreFlags, Verb,
+    AdminFlag, CommandLine, HttpFlags, NodeFlag, NsVerb, PartFlags, ScriptFlags, Solo, StoreFlags, Verb,
 };
 use dstore_global::{EngineKind, SyncLevel};
 use dstore_local::repl::{Command, How, Mode, request_from, stale_wait, time};
@@ -26,6 +26,9 @@ use std::time::Duration;
 const LEASE_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(10);
 /// A cache below this holds nothing; the smallest value with its bookkeeping fits some times.
 const CACHE_BYTES_MIN: u64 = 64 << 10;
+
+/// More audits a minute than tell anything new.
+const AUDITS_MAX: u32 = 60_000;
 
 /// What surrounds the process: its environment and how files are read.
 pub struct Surroundings<'a> {
@@ -56,13 +59,14 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
     }
     let (action, mode) = match line.verb {
         None => (settings.solo(line.solo)?, mode),
-        Some(Verb::Global { listen, store, insecure }) => {
+        Some(Verb::Global { listen, store, admin, insecure }) => {
             let mut global = settings.store(store)?;
             if let Some(given) = settings.given("global", "listen", listen) {
                 global.listen = given.read::<Address>()?;
             }
             let insecure = settings.yes("global", "insecure", insecure)?;
             only_this_machine(&global.listen, insecure)?;
+            global.admin = settings.admin("global", admin, insecure, GLOBAL_ADMIN_ADDRESS)?;
             (Action::Global(global), mode)
         }
         Some(Verb::Local {
@@ -73,12 +77,22 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
             cache_bytes,
             scrub,
             negatives,
+            audits,
             resp,
+            admin,
             insecure,
             repl,
         }) => {
             let mut local = settings.local(listen, http, cache_bytes, insecure)?;
             local.resp = settings.resp(resp, insecure)?;
+            let insecure = settings.yes("local", "insecure", insecure)?;
+            local.admin = settings.admin("local", admin, insecure, LOCAL_ADMIN_ADDRESS)?;
+            if let Some(given) = settings.given("local", "audits", audits) {
+                local.audits_a_minute = given.checked(|text| match text.parse() {
+                    Ok(audits @ 0..=AUDITS_MAX) => Ok(audits),
+                    _ => Err(format!("`{text}` is no number of audits a minute: write 0 to {AUDITS_MAX}")),
+                })?;
+            }
             local.negatives = settings.yes("local", "negatives", negatives)?;
             if let Some(given) = settings.given("local", "global", global) {
                 local.global = given.read::<Address>()?;
@@ -323,6 +337,19 @@ impl Settings<'_> {
         Ok(local)
     }
 
+    /// Where it tells how it does.
+    fn admin(&self, section: &str, flag: AdminFlag, insecure: bool, default: &str) -> Result<Option<Listen>> {
+        let Some(given) = self.given(section, "admin", flag.admin) else {
+            return Ok(Some(Listen { address: Address::Tcp(default.into()), is_default: true }));
+        };
+        if given.checked(|text| Ok(text == "off"))? {
+            return Ok(None);
+        }
+        let address = given.read::<Address>()?;
+        only_this_machine(&address, insecure)?;
+        Ok(Some(Listen { address, is_default: false }))
+    }
+
     fn solo(&self, flags: Solo) -> Result<Action> {
         let mut global = self.store(flags.store)?;
         global.listen = Address::Memory(SOLO_GLOBAL.into());
@@ -331,6 +358,9 @@ impl Settings<'_> {
         local.resp = self.resp(flags.resp, flags.insecure)?;
         local.resp.listen = local.resp.listen.filter(|listen| !listen.is_default);
         local.listen = local.listen.filter(|listen| !listen.is_default);
+        let insecure = self.yes("local", "insecure", flags.insecure)?;
+        let admin = self.admin("local", flags.admin, insecure, LOCAL_ADMIN_ADDRESS)?;
+        local.admin = admin.filter(|listen| !listen.is_default);
         local.socket = Some(self.socket_of(&global.data).map_err(Error::invalid)?);
         Ok(Action::Solo { global, local, script: flags.script.into() })
     }
@@ -425,7 +455,7 @@ pub(super) fn only_this_machine(address: &Address, insecure: bool) -> Result<()>
 impl Solo {
     /// A flag that was typed before the verb.
     fn given(&self) -> Option<&'static str> {
-        let Self { store, listen, http, cache_bytes, insecure, resp, script } = self;
+        let Self { store, listen, http, admin, cache_bytes, insecure, resp, script } = self;
         [
             ("--data", store.data.is_some()),
             ("--engine", store.engine.is_some()),
@@ -436,6 +466,7 @@ impl Solo {
             ("--listen", listen.is_some()),
             ("--http", http.http.is_some()),
             ("--http-host", http.http_host.is_some()),
+            ("--admin", admin.admin.is_some()),
             ("--cache-bytes", cache_bytes.is_some()),
             ("--insecure", *insecure),
             ("--resp", resp.resp.is_some()),

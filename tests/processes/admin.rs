@@ -1,0 +1,172 @@
+//! The admin port, asked by a probe, a scraper and a hostile page.
+
+use crate::http_client::{Answer, Http};
+use crate::rig::{Global, Local, SOON, dstore, name, until};
+use crate::wire::Flow;
+use rustix::process::Signal;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+const ADMIN: &[&str] = &["--admin", "127.0.0.1:0"];
+const OPERATIONS: &str = include_str!("../../docs/OPERATIONS.md");
+
+fn host(url: &str) -> String {
+    url.strip_prefix("http://").expect("a URL").to_owned()
+}
+
+async fn ask(at: &str, path: &str) -> Answer {
+    Http::to(at).await.get(path).await
+}
+
+fn text(answer: &Answer) -> String {
+    String::from_utf8(answer.body.clone()).expect("text")
+}
+
+/// The value of the one sample that begins so.
+fn sample(metrics: &str, begin: &str) -> f64 {
+    let lines: Vec<&str> = metrics.lines().filter(|line| line.starts_with(begin)).collect();
+    let [line] = lines[..] else { panic!("`{begin}` begins {lines:?} of {metrics}") };
+    line.rsplit_once(' ').expect("a value").1.parse().expect("a number")
+}
+
+/// Both tiers, with a Local that has read what it holds.
+async fn both() -> (Global, String, Local, String) {
+    let mut global = Global::start(ADMIN);
+    let global_admin = host(&global.daemon.also_at("admin"));
+    let mut local = Local::start_with(&global, ADMIN).await;
+    let local_admin = host(&local.daemon.also_at("admin"));
+    (global, global_admin, local, local_admin)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scraper_reads_from_both_tiers_what_was_done() {
+    let (global, global_admin, local, local_admin) = both().await;
+    local.client.set(&name("k"), "value").await.expect("set");
+    local.holds("k").await;
+    for _ in 0..20 {
+        assert!(local.get("k").await.is_some());
+    }
+    assert!(local.get("absent").await.is_none());
+    local.client.delete(&[name("k")]).await.expect("deleted");
+
+    let answer = ask(&local_admin, "/metrics").await;
+    assert_eq!(
+        (answer.status, answer.header("content-type")),
+        (200, "text/plain; version=0.0.4; charset=utf-8")
+    );
+    let metrics = text(&answer);
+    assert!(sample(&metrics, "dstore_local_reads_total{tier=\"local\"}") >= 20.0);
+    assert!(sample(&metrics, "dstore_local_reads_total{tier=\"global\"}") >= 1.0);
+    assert!(sample(&metrics, "dstore_local_miss_seconds_count") >= 1.0);
+    assert_eq!(sample(&metrics, "dstore_local_serving"), 1.0);
+    assert_eq!(sample(&metrics, "dstore_local_stale_serves_total"), 0.0);
+    let of_local = names(&metrics);
+
+    let metrics = text(&ask(&global_admin, "/metrics").await);
+    assert_eq!(sample(&metrics, "dstore_global_sessions "), 1.0);
+    assert!(sample(&metrics, "dstore_global_change_seconds_count") >= 2.0);
+    assert!(
+        sample(&metrics, "dstore_global_holder_wait_seconds_count") >= 1.0,
+        "the DEL waited for the Local"
+    );
+    assert!(sample(&metrics, "dstore_global_local_waits_total{local=\"process") >= 1.0);
+    assert!(sample(&metrics, "dstore_global_journal_batch_changes_count") >= 2.0);
+    let of_global = names(&metrics);
+
+    let told: BTreeSet<String> = of_local.union(&of_global).cloned().collect();
+    let documented: BTreeSet<String> = OPERATIONS
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix("| `dstore_")?.split('`').next().map(|rest| format!("dstore_{rest}"))
+        })
+        .collect();
+    let resp = |name: &&String| !name.starts_with("dstore_local_resp_");
+    let missing: Vec<_> = told.difference(&documented).collect();
+    let gone: Vec<_> = documented.difference(&told).filter(resp).collect();
+    assert!(
+        missing.is_empty() && gone.is_empty(),
+        "not in docs/OPERATIONS.md: {missing:?}; only there: {gone:?}"
+    );
+
+    let status = ask(&global_admin, "/status.json").await.json();
+    assert_eq!(
+        (&status["tiers"][0]["tier"], &status["tiers"][0]["serving"]),
+        (&"global".into(), &true.into())
+    );
+    let page = ask(&local_admin, "/").await;
+    assert!(page.status == 200 && page.header("content-security-policy").starts_with("default-src 'none'"));
+}
+
+fn names(metrics: &str) -> BTreeSet<String> {
+    let types = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    types.map(|line| line.split(' ').next().expect("a name").to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_a_lease_is_alive_and_not_ready_and_says_why() {
+    let (_global, _, local, admin) = both().await;
+    let ready = ask(&admin, "/readyz?verbose").await;
+    assert_eq!((ready.status, text(&ready)), (200, "[+]session ok\n[+]lease ok\nok\n".to_owned()));
+    assert_eq!(text(&ask(&admin, "/readyz").await), "ok\n");
+    local.wire.set(Flow::Closed);
+    until("it is not ready", async || ask(&admin, "/readyz").await.status == 503).await;
+    until("its lease has lapsed", async || text(&ask(&admin, "/readyz").await).contains("[-]lease no lease"))
+        .await;
+    assert_eq!(ask(&admin, "/livez").await.status, 200);
+    let lapses = async || sample(&text(&ask(&admin, "/metrics").await), "dstore_local_lease_lapses_total");
+    until("the lapse is counted", async || lapses().await >= 1.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_global_that_waits_for_leases_at_its_end_says_that_it_is_ending() {
+    let (mut global, admin, local, _) = both().await;
+    local.client.set(&name("k"), "value").await.expect("set");
+    local.holds("k").await;
+    local.daemon.signal(Signal::STOP);
+    global.daemon.signal(Signal::TERM);
+    until("it is not ready", async || {
+        let ready = ask(&admin, "/readyz").await;
+        ready.status == 503 && text(&ready).contains("[-]serving")
+    })
+    .await;
+    assert_eq!(ask(&admin, "/livez").await.status, 200);
+    local.daemon.signal(Signal::CONT);
+    let since = std::time::Instant::now();
+    while global.daemon.ended().is_none() {
+        assert!(since.elapsed() < SOON, "it does not end");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_admin_port_answers_no_page_of_another_origin_and_changes_nothing() {
+    let mut global = Global::start(ADMIN);
+    let admin = host(&global.daemon.also_at("admin"));
+    let mut http = Http::to(&admin).await;
+    http.send(b"GET /metrics HTTP/1.1\r\nHost: evil.example\r\n\r\n").await;
+    assert_eq!(http.answer(false).await.status, 421);
+    for (header, value, wanted) in [
+        ("Origin", "http://evil.example", 403),
+        ("Sec-Fetch-Site", "cross-site", 403),
+        ("Sec-Fetch-Site", "same-origin", 200),
+    ] {
+        let answer = Http::to(&admin).await.call("GET", "/metrics", &[(header, value)], b"").await;
+        assert_eq!(answer.status, wanted, "{header}: {value}");
+    }
+    for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
+        let answer = Http::to(&admin).await.call(method, "/metrics", &[], b"").await;
+        assert_eq!((answer.status, answer.header("allow")), (405, "GET, HEAD"), "{method}");
+    }
+    assert_eq!(ask(&admin, "/nothing").await.status, 404);
+}
+
+#[test]
+fn beyond_this_machine_it_must_be_asked_for() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for verb in ["global", "local"] {
+        let refused = dstore(dir.path(), &[verb, "--admin", "0.0.0.0:0"]).output().expect("it runs");
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2), "{said}");
+        assert!(said.contains("`0.0.0.0:0` can be reached from other machines"), "{said}");
+    }
+}
