@@ -40,7 +40,7 @@ async fn both() -> (Global, String, Local, String) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_scraper_reads_from_both_tiers_what_was_done() {
-    let (global, global_admin, local, local_admin) = both().await;
+    let (_global, global_admin, local, local_admin) = both().await;
     local.client.set(&name("k"), "value").await.expect("set");
     local.holds("k").await;
     for _ in 0..20 {
@@ -108,7 +108,7 @@ async fn a_node_without_a_lease_is_alive_and_not_ready_and_says_why() {
     let ready = ask(&admin, "/readyz?verbose").await;
     assert_eq!((ready.status, text(&ready)), (200, "[+]session ok\n[+]lease ok\nok\n".to_owned()));
     assert_eq!(text(&ask(&admin, "/readyz").await), "ok\n");
-    local.wire.set(Flow::Closed);
+    local.wire.set(Flow::Cut);
     until("it is not ready", async || ask(&admin, "/readyz").await.status == 503).await;
     until("its lease has lapsed", async || text(&ask(&admin, "/readyz").await).contains("[-]lease no lease"))
         .await;
