@@ -162,6 +162,23 @@ pub struct NodeFlag {
 }
 
 #[derive(Subcommand, Clone, Debug)]
+pub enum ConfigVerb {
+    /// Show every setting that is in force, as a configuration file.
+    Show {
+        /// Tell who gave each: a variable, a line of the file, or nobody.
+        #[arg(long)]
+        origin: bool,
+    },
+    /// Check the configuration as the servers would, and start nothing.
+    ///
+    /// Ends with 0 if it is good, 2 if not.
+    Check {
+        /// The file [default: that of --config or DSTORE_CONFIG].
+        file: Option<PathBuf>,
+    },
+}
+
+#[derive(Subcommand, Clone, Debug)]
 pub enum NsVerb {
     /// Create a namespace. One that nobody created can be used too: it is write-once.
     Create {
@@ -342,6 +359,11 @@ pub enum Verb {
         /// is everything, 6 if something was lost.
         #[arg(long, value_name = "DIR", conflicts_with = "deep")]
         salvage: Option<PathBuf>,
+    },
+    /// Show and check the configuration.
+    Config {
+        #[command(subcommand)]
+        verb: ConfigVerb,
     },
     /// Create, list and drop namespaces.
     Ns {

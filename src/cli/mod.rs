@@ -4,6 +4,7 @@ pub mod args;
 mod attach;
 mod check;
 mod client;
+mod configuration;
 mod files;
 mod namespaces;
 mod salvage;
@@ -58,6 +59,8 @@ pub fn run(config: Config) -> u8 {
         Action::Download { node, key, slice, out } => {
             block_on(Builder::new_current_thread(), files::download(node, key, slice, out, mode))
         }
+        Action::ShowConfig { all, origin } => configuration::show(&all, origin, mode),
+        Action::ConfigIsGood(file) => configuration::good(file.as_deref(), mode),
         Action::Namespaces { node, what } => {
             block_on(Builder::new_current_thread(), namespaces::run(node, what, mode))
         }

@@ -5,10 +5,12 @@
 mod file;
 mod resolve;
 mod resp;
+mod show;
 mod socket;
 mod units;
 
 pub use resolve::{Surroundings, resolve};
+pub use show::{Effective, as_toml};
 pub use socket::check_folder;
 
 use dstore_global::{EngineKind, SyncLevel};
@@ -51,6 +53,10 @@ pub enum Action {
     Download { node: Node, key: Key, slice: Slice, out: Option<OutFile> },
     /// `set KEY -` at a running node.
     Upload { node: Node, key: Key },
+    /// Tells what is in force, perhaps with who said so.
+    ShowConfig { all: Vec<Effective>, origin: bool },
+    /// The configuration is good, of this file if there is one.
+    ConfigIsGood(Option<String>),
     /// `ns` at a running node.
     Namespaces { node: Node, what: NamespaceVerb },
 }
@@ -80,6 +86,12 @@ pub struct Listen {
     pub address: Address,
     /// Nobody asked for this one: if it is taken, any free port does.
     pub is_default: bool,
+}
+
+impl Listen {
+    fn by_default(host_port: &str) -> Self {
+        Self { address: Address::Tcp(host_port.into()), is_default: true }
+    }
 }
 
 /// Settings of the authority.
@@ -129,7 +141,7 @@ impl Default for GlobalSettings {
             lease: dstore_shared::limits::LEASE,
             drain_timeout: Duration::from_secs(5), // a balancer has noticed by then
             min_free: 256 << 20,                   // a segment in reserve and room for checkpoints
-            admin: None,
+            admin: Some(Listen::by_default(GLOBAL_ADMIN_ADDRESS)),
         }
     }
 }
@@ -214,7 +226,7 @@ impl Default for LocalSettings {
             http_hosts: Vec::new(),
             negatives: false,
             audits_a_minute: 60, // nothing beside what a node asks anyhow
-            admin: None,
+            admin: Some(Listen::by_default(LOCAL_ADMIN_ADDRESS)),
             resp: RespSettings::default(),
             cache_bytes: 256 << 20, // enough to matter, too little to hurt a small machine
             scrub_per_mille: 1,     // unnoticed, and through a full cache in minutes

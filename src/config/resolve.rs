@@ -7,8 +7,10 @@ use super::{
     Listen, LocalSettings, NamespaceVerb, Node, OutFile, SOLO_GLOBAL, ScriptSettings, Source, socket, units,
 };
 use crate::cli::args::{
-    AdminFlag, CommandLine, HttpFlags, NodeFlag, NsVerb, PartFlags, ScriptFlags, Solo, StoreFlags, Verb,
+    AdminFlag, CommandLine, ConfigVerb, HttpFlags, NodeFlag, NsVerb, PartFlags, ScriptFlags, Solo,
+    StoreFlags, Verb,
 };
+use clap::Parser;
 use dstore_global::{EngineKind, SyncLevel};
 use dstore_local::repl::{Command, How, Mode, request_from, stale_wait, time};
 use dstore_proto::store::Slice;
@@ -154,6 +156,21 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
             let (node, what) = namespaces(verb)?;
             (Action::Namespaces { node: settings.node(node)?, what }, mode)
         }
+        Some(Verb::Config { verb: ConfigVerb::Show { origin } }) => {
+            (Action::ShowConfig { all: settings.effective(), origin }, mode)
+        }
+        Some(Verb::Config { verb: ConfigVerb::Check { file } }) => {
+            let config = file.or(line.config);
+            let name = config.as_ref().map(|path| path.display().to_string());
+            // As each server would read it.
+            for verb in ["global", "local", "repl"] {
+                let parsed = CommandLine::try_parse_from(["dstore", verb]);
+                let parsed = parsed
+                    .map_err(|e| Error::internal(format!("`{verb}` is not known, {e}: report this")))?;
+                resolve(CommandLine { config: config.clone(), ..parsed }, around)?;
+            }
+            (Action::ConfigIsGood(name), mode)
+        }
         Some(Verb::Status { node }) => (settings.one_shot(node, Command::Status)?, mode),
     };
     Ok(Config { action, mode, log })
@@ -226,6 +243,17 @@ pub(super) struct Given {
 }
 
 impl Given {
+    /// The value, to be shown.
+    pub(super) fn shown(&self) -> String {
+        self.text.to_string_lossy().into_owned()
+    }
+
+    /// Who gave it: a flag, a variable, or a file and its line.
+    pub(super) fn origin(&self) -> String {
+        let by = self.by.rsplit_once(": `").map_or(self.by.as_str(), |(line, _)| line);
+        by.trim_matches('`').to_owned()
+    }
+
     /// Reads the value; an error says who gave it.
     pub(super) fn checked<T>(&self, read: impl FnOnce(&str) -> Result<T, String>) -> Result<T> {
         let text = self.text.to_str().ok_or_else(|| format!("`{}` is not UTF-8", self.text.display()));
@@ -340,7 +368,7 @@ impl Settings<'_> {
     /// Where it tells how it does.
     fn admin(&self, section: &str, flag: AdminFlag, insecure: bool, default: &str) -> Result<Option<Listen>> {
         let Some(given) = self.given(section, "admin", flag.admin) else {
-            return Ok(Some(Listen { address: Address::Tcp(default.into()), is_default: true }));
+            return Ok(Some(Listen::by_default(default)));
         };
         if given.checked(|text| Ok(text == "off"))? {
             return Ok(None);
