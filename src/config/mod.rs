@@ -3,12 +3,14 @@
 //! Nothing here is text any more that could still be wrong, and nothing here opens, listens or connects.
 
 mod file;
+mod logs;
 mod resolve;
 mod resp;
 mod show;
 mod socket;
 mod units;
 
+pub use logs::{LogFormat, LogSource};
 pub use resolve::{Surroundings, resolve};
 pub use show::{Effective, as_toml};
 pub use socket::check_folder;
@@ -32,6 +34,10 @@ pub struct Config {
     pub mode: Mode,
     /// What is logged, as `DSTORE_LOG` says; `None` = what suits the action.
     pub log: Option<String>,
+    /// How its lines are written.
+    pub log_format: LogFormat,
+    /// Where a server reads again what is logged.
+    pub log_source: Option<LogSource>,
 }
 
 /// What to do.

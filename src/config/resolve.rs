@@ -20,7 +20,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -51,9 +51,9 @@ impl fmt::Debug for Surroundings<'_> {
 /// # Errors
 /// `Invalid`, or `TooLarge` for a key, naming the flag, variable or line and what to write.
 pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
-    let settings = Settings { around, file: read_file(&line, around)? };
+    let file = config_path(&line, around);
+    let settings = Settings { around, file: read_file(file.as_deref(), around)? };
     let mode = if line.json { Mode::Json } else { Mode::Text };
-    let log = settings.variable("DSTORE_LOG")?;
     if let (Some(_), Some(flag)) = (&line.verb, line.solo.given()) {
         return Err(Error::invalid(format!(
             "`{flag}` belongs to solo mode: write it after the verb, if it has it"
@@ -173,7 +173,8 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
         }
         Some(Verb::Status { node }) => (settings.one_shot(node, Command::Status)?, mode),
     };
-    Ok(Config { action, mode, log })
+    let (log, log_format, log_source) = settings.logs(&action, file)?;
+    Ok(Config { action, mode, log, log_format, log_source })
 }
 
 fn namespaces(verb: NsVerb) -> Result<(NodeFlag, NamespaceVerb)> {
@@ -226,11 +227,14 @@ fn key_of(bytes: OsString) -> Result<Key> {
     Key::new(bytes.into_vec())
 }
 
-fn read_file(line: &CommandLine, around: &Surroundings<'_>) -> Result<File> {
-    let path = line.config.clone().or_else(|| (around.env)("DSTORE_CONFIG").map(PathBuf::from));
+fn config_path(line: &CommandLine, around: &Surroundings<'_>) -> Option<PathBuf> {
+    line.config.clone().or_else(|| (around.env)("DSTORE_CONFIG").map(PathBuf::from))
+}
+
+fn read_file(path: Option<&Path>, around: &Surroundings<'_>) -> Result<File> {
     let Some(path) = path else { return Ok(File::default()) };
     let name = path.display().to_string();
-    let text = (around.read)(&path).map_err(|e| {
+    let text = (around.read)(path).map_err(|e| {
         Error::invalid(format!("the configuration file `{name}` cannot be read, {e}: correct `--config`"))
     })?;
     File::parse(&name, &text).map_err(Error::invalid)
@@ -287,7 +291,7 @@ impl Settings<'_> {
         })
     }
 
-    fn variable(&self, name: &str) -> Result<Option<String>> {
+    pub(super) fn variable(&self, name: &str) -> Result<Option<String>> {
         let text = (self.around.env)(name).map(OsString::into_string).transpose();
         text.map_err(|_| Error::invalid(format!("`{name}` is not UTF-8: correct it")))
     }

@@ -287,3 +287,20 @@ fn a_file_is_checked_as_each_server_would_read_it() {
         assert!(refused.contains(wanted), "{refused}");
     }
 }
+
+#[test]
+fn what_is_logged_comes_from_the_environment_or_the_section_of_the_server() {
+    let file = Some("[global]\nlog = \"debug\"\n[local]\nlog-format = \"json\"\n");
+    let of = |args: &[&str], env: &[(&str, &str)]| {
+        let env = [&[("DSTORE_CONFIG", "dstore.toml")], env].concat();
+        let config = config(args, &env, file).expect("valid");
+        (config.log, config.log_format, config.log_source.is_some())
+    };
+    assert_eq!(of(&["global"], &[]), (Some("debug".into()), LogFormat::Text, true));
+    assert_eq!(of(&["local"], &[]), (None, LogFormat::Json, true));
+    let by_variable = of(&["global"], &[("DSTORE_LOG", "warn")]);
+    assert_eq!(by_variable, (Some("warn".into()), LogFormat::Text, false), "a file cannot change it");
+    assert_eq!(of(&["status"], &[("DSTORE_LOG", "warn")]), (Some("warn".into()), LogFormat::Text, false));
+    let refused = config(&["global"], &[("DSTORE_LOG_FORMAT", "xml")], None).expect_err("no format");
+    assert_eq!(refused, "`DSTORE_LOG_FORMAT`: `xml` is no format of a log: write text or json");
+}

@@ -1,7 +1,8 @@
 //! The admin port, asked by a probe, a scraper and a hostile page.
 
+use crate::daemon::Daemon;
 use crate::http_client::{Answer, Http};
-use crate::rig::{Global, Local, SOON, dstore, name, until};
+use crate::rig::{Global, Local, SOON, client, dstore, name, until};
 use crate::wire::Flow;
 use rustix::process::Signal;
 use std::collections::BTreeSet;
@@ -169,4 +170,40 @@ fn beyond_this_machine_it_must_be_asked_for() {
         assert_eq!(refused.status.code(), Some(2), "{said}");
         assert!(said.contains("`0.0.0.0:0` can be reached from other machines"), "{said}");
     }
+}
+
+/// One JSON object for each line of the log.
+fn told(daemon: &Daemon) -> Vec<serde_json::Value> {
+    daemon
+        .err()
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hang_up_has_the_log_level_read_again_and_ends_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("dstore.toml");
+    let write = |level: &str| {
+        let text = format!("[global]\nlog = \"{level}\"\nlog-format = \"json\"\n");
+        std::fs::write(&file, text).expect("written");
+    };
+    write("error");
+    let args = ["global", "--listen", "127.0.0.1:0", "--config", "dstore.toml", "--min-free", "1MiB"];
+    let mut command = dstore(dir.path(), &args);
+    command.env_remove("DSTORE_LOG");
+    let mut daemon = Daemon::start(command, "global");
+    assert!(told(&daemon).is_empty(), "{:?}", told(&daemon));
+    for (level, wanted) in
+        [("info", "the log level was read again"), ("dstore=loud", "the log level stays as it was")]
+    {
+        write(level);
+        daemon.signal(Signal::HUP);
+        let says =
+            |line: &serde_json::Value| line["message"].as_str().is_some_and(|text| text.contains(wanted));
+        until("it was read again", async || told(&daemon).iter().any(says)).await;
+    }
+    assert!(client(&daemon.at).status().await.is_ok(), "it goes on");
+    assert!(daemon.end(Signal::TERM).success());
 }
