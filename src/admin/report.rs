@@ -68,6 +68,19 @@ pub struct Tiers {
     pub local: Option<LocalReporter>,
 }
 
+impl Tiers {
+    /// Whether each of them can tell how it does, or has ended in order.
+    pub async fn is_alive(&self) -> bool {
+        let global = match &self.global {
+            Some(global) => global.report().await.map(|_| ()),
+            None => Ok(()),
+        };
+        let local = self.local.as_ref().map_or(Ok(()), |local| local.report().map(|_| ()));
+        // Nobody but an end is what makes one refuse.
+        global.and(local).is_ok()
+    }
+}
+
 impl Report for Tiers {
     async fn report(&self) -> Result<Vec<TierReport>> {
         let mut all = Vec::new();

@@ -360,6 +360,16 @@ pub enum Verb {
         #[arg(long, value_name = "DIR", conflicts_with = "deep")]
         salvage: Option<PathBuf>,
     },
+    /// Write a script with which a shell completes words, to standard output.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write pages of the manual, one for each verb.
+    Man {
+        /// The folder; it is made if it is not there.
+        dir: PathBuf,
+    },
     /// Show and check the configuration.
     Config {
         #[command(subcommand)]

@@ -8,9 +8,11 @@ mod configuration;
 mod files;
 mod logging;
 mod namespaces;
+mod papers;
 mod salvage;
 mod screen;
 mod serve;
+mod service;
 mod signals;
 
 use crate::config::{Action, Config};
@@ -59,6 +61,8 @@ pub fn run(config: Config) -> u8 {
         Action::Download { node, key, slice, out } => {
             block_on(Builder::new_current_thread(), files::download(node, key, slice, out, mode))
         }
+        Action::Completions(shell) => papers::completions(shell),
+        Action::Manual(dir) => papers::manual(&dir),
         Action::ShowConfig { all, origin } => configuration::show(&all, origin, mode),
         Action::ConfigIsGood(file) => configuration::good(file.as_deref(), mode),
         Action::Namespaces { node, what } => {

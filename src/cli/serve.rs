@@ -3,6 +3,7 @@
 use super::attach::answers;
 use super::client::{self, converse};
 use super::screen;
+use super::service::Service;
 use super::signals::Signals;
 use super::sys;
 use crate::admin::{Admin, AdminPort, Tiers};
@@ -37,18 +38,22 @@ pub async fn global(settings: GlobalSettings) -> u8 {
         Ok(global) => global,
         Err(e) => return refused_start(&e),
     };
-    let admin = admin.map(|port| port.open(&sys, Tiers { global: Some(global.reporter()), local: None }));
+    let tiers = Tiers { global: Some(global.reporter()), local: None };
+    let admin = admin.map(|port| port.open(&sys, tiers.clone()));
     let ended = ended_by_signal();
     for address in global.addresses() {
         screen::tell(&format!("Dstore server listening on {address}"));
     }
     tell_admin(admin.as_ref());
+    let service = Service::ready(tiers);
     let code = tokio::select! {
         () = ended => exit::OK,
         () = failed(&global, drain_timeout) => exit::SOFTWARE,
     };
+    service.stopping();
     // The admin port goes last: until then it says that this is ending.
     stop(stop_global(global)).await;
+    service.end().await;
     close_admin(admin).await;
     code
 }
@@ -78,7 +83,8 @@ pub async fn local(settings: LocalSettings, repl: bool, mode: Mode) -> u8 {
         Ok(local) => local,
         Err(e) => return refused_start(&e),
     };
-    let admin = admin.map(|port| port.open(&sys, Tiers { global: None, local: Some(local.reporter()) }));
+    let tiers = Tiers { global: None, local: Some(local.reporter()) };
+    let admin = admin.map(|port| port.open(&sys, tiers.clone()));
     let addresses = local.addresses();
     let code = if repl {
         match local.ready(SESSION_SOON).await {
@@ -101,10 +107,14 @@ pub async fn local(settings: LocalSettings, repl: bool, mode: Mode) -> u8 {
             screen::tell(&format!("Dstore HTTP listening on {}", url(address)));
         }
         tell_admin(admin.as_ref());
-        tokio::select! {
+        let service = Service::ready(tiers);
+        let code = tokio::select! {
             () = ended => exit::OK,
             why = local.refused() => refused_start(&why),
-        }
+        };
+        service.stopping();
+        service.end().await;
+        code
     };
     stop(local.stop()).await;
     close_admin(admin).await;

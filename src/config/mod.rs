@@ -59,6 +59,10 @@ pub enum Action {
     Download { node: Node, key: Key, slice: Slice, out: Option<OutFile> },
     /// `set KEY -` at a running node.
     Upload { node: Node, key: Key },
+    /// Writes what a shell needs to complete words.
+    Completions(clap_complete::Shell),
+    /// Writes the pages of the manual into a folder.
+    Manual(PathBuf),
     /// Tells what is in force, perhaps with who said so.
     ShowConfig { all: Vec<Effective>, origin: bool },
     /// The configuration is good, of this file if there is one.

@@ -156,6 +156,8 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
             let (node, what) = namespaces(verb)?;
             (Action::Namespaces { node: settings.node(node)?, what }, mode)
         }
+        Some(Verb::Completions { shell }) => (Action::Completions(shell), mode),
+        Some(Verb::Man { dir }) => (Action::Manual(dir), mode),
         Some(Verb::Config { verb: ConfigVerb::Show { origin } }) => {
             (Action::ShowConfig { all: settings.effective(), origin }, mode)
         }

@@ -7,6 +7,7 @@ use crate::wire::Flow;
 use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::time::Duration;
+use tokio::net::UnixDatagram;
 
 const ADMIN: &[&str] = &["--admin", "127.0.0.1:0"];
 const OPERATIONS: &str = include_str!("../../docs/OPERATIONS.md");
@@ -75,12 +76,7 @@ async fn a_scraper_reads_from_both_tiers_what_was_done() {
     let of_global = names(&metrics);
 
     let told: BTreeSet<String> = of_local.union(&of_global).cloned().collect();
-    let documented: BTreeSet<String> = OPERATIONS
-        .lines()
-        .filter_map(|line| {
-            line.strip_prefix("| `dstore_")?.split('`').next().map(|rest| format!("dstore_{rest}"))
-        })
-        .collect();
+    let documented = documented();
     let resp = |name: &&String| !name.starts_with("dstore_local_resp_");
     let missing: Vec<_> = told.difference(&documented).collect();
     let gone: Vec<_> = documented.difference(&told).filter(resp).collect();
@@ -96,6 +92,33 @@ async fn a_scraper_reads_from_both_tiers_what_was_done() {
     );
     let page = ask(&local_admin, "/").await;
     assert!(page.status == 200 && page.header("content-security-policy").starts_with("default-src 'none'"));
+}
+
+/// The figures that docs/OPERATIONS.md tells of.
+fn documented() -> BTreeSet<String> {
+    let rows = OPERATIONS.lines().filter_map(|line| line.strip_prefix("| `dstore_")?.split('`').next());
+    rows.map(|rest| format!("dstore_{rest}")).collect()
+}
+
+#[test]
+fn alerts_and_dashboard_ask_for_figures_that_there_are() {
+    let documented = documented();
+    for text in [
+        include_str!("../../examples/ops/dstore-alerts.yml"),
+        include_str!("../../examples/ops/grafana-dashboard.json"),
+    ] {
+        let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let asked = text
+            .split(|c| !is_word(c))
+            .filter(|word| word.starts_with("dstore_global_") || word.starts_with("dstore_local_"));
+        let mut count = 0;
+        for word in asked {
+            let figure = word.strip_suffix("_bucket").unwrap_or(word);
+            assert!(documented.contains(figure), "{word}");
+            count += 1;
+        }
+        assert!(count >= 9, "{text}");
+    }
 }
 
 fn names(metrics: &str) -> BTreeSet<String> {
@@ -206,4 +229,43 @@ async fn a_hang_up_has_the_log_level_read_again_and_ends_nothing() {
     }
     assert!(client(&daemon.at).status().await.is_ok(), "it goes on");
     assert!(daemon.end(Signal::TERM).success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_manager_is_told_that_it_is_ready_alive_and_stopping() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let socket = UnixDatagram::bind(dir.path().join("notify")).expect("bound");
+    let mut command = dstore(dir.path(), &["global", "--listen", "127.0.0.1:0", "--min-free", "1MiB"]);
+    command.env("NOTIFY_SOCKET", dir.path().join("notify")).env("WATCHDOG_USEC", "300000");
+    let mut daemon = Daemon::start(command, "global");
+    let word = async || {
+        let mut bytes = [0; 256];
+        let n = tokio::time::timeout(SOON, socket.recv(&mut bytes)).await.expect("told").expect("read");
+        String::from_utf8_lossy(&bytes[..n]).trim().to_owned()
+    };
+    assert_eq!(word().await, "READY=1");
+    for _ in 0..3 {
+        assert_eq!(word().await, "WATCHDOG=1");
+    }
+    daemon.signal(Signal::TERM);
+    while word().await != "STOPPING=1" {}
+    until("it has ended in order", async || daemon.ended().is_some_and(|status| status.success())).await;
+}
+
+#[test]
+fn a_shell_and_a_reader_get_what_the_command_line_is() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for shell in ["bash", "zsh", "fish"] {
+        let written = dstore(dir.path(), &["completions", shell]).output().expect("it runs");
+        let script = String::from_utf8(written.stdout).expect("text");
+        assert!(
+            written.status.success() && script.contains("cache-bytes") && script.contains("salvage"),
+            "{shell}"
+        );
+    }
+    assert!(dstore(dir.path(), &["man", "pages"]).status().expect("it runs").success());
+    for page in ["dstore.1", "dstore-global.1", "dstore-local.1", "dstore-ns-create.1"] {
+        let text = std::fs::read_to_string(dir.path().join("pages").join(page)).expect(page);
+        assert!(text.contains(".SH NAME"), "{page}: {text}");
+    }
 }
