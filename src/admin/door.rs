@@ -124,10 +124,8 @@ fn ready(tiers: &[TierReport], verbose: bool) -> Response<Body> {
     let status = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut lines = String::new();
     for check in checks().filter(|check| verbose || !check.ok) {
-        lines += &match check.ok {
-            true => format!("[+]{} ok\n", check.name),
-            false => format!("[-]{} {}\n", check.name, check.why),
-        };
+        let (sign, said) = if check.ok { ("+", "ok") } else { ("-", check.why) };
+        lines.extend(["[", sign, "]", check.name, " ", said, "\n"]);
     }
     text(status, format!("{lines}{}\n", if ok { "ok" } else { "not ready" }))
 }

@@ -173,7 +173,7 @@ pub enum ConfigVerb {
     ///
     /// Ends with 0 if it is good, 2 if not.
     Check {
-        /// The file [default: that of --config or DSTORE_CONFIG].
+        /// The file [default: that of --config or `DSTORE_CONFIG`].
         file: Option<PathBuf>,
     },
 }

@@ -50,7 +50,7 @@ pub async fn global(settings: GlobalSettings) -> u8 {
         () = ended => exit::OK,
         () = failed(&global, drain_timeout) => exit::SOFTWARE,
     };
-    service.stopping();
+    let service = service.stopping();
     // The admin port goes last: until then it says that this is ending.
     stop(stop_global(global)).await;
     service.end().await;
@@ -112,8 +112,7 @@ pub async fn local(settings: LocalSettings, repl: bool, mode: Mode) -> u8 {
             () = ended => exit::OK,
             why = local.refused() => refused_start(&why),
         };
-        service.stopping();
-        service.end().await;
+        service.stopping().end().await;
         code
     };
     stop(local.stop()).await;

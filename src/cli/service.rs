@@ -34,10 +34,17 @@ impl Service {
     }
 
     /// The server is ending: nothing is heard of it for so long.
-    pub fn stopping(&self) {
+    pub fn stopping(self) -> Stopping {
         tell(&[NotifyState::Stopping]);
+        Stopping(self.0)
     }
+}
 
+/// The watchdog is fed until the server has ended: it may take its time.
+#[derive(Debug)]
+pub struct Stopping(Tasks);
+
+impl Stopping {
     /// The server has ended.
     pub async fn end(self) {
         self.0.stop().await;
@@ -46,9 +53,10 @@ impl Service {
 
 async fn feed(tiers: Tiers, pause: Duration) {
     loop {
-        match tokio::time::timeout(pause, tiers.is_alive()).await {
-            Ok(true) => tell(&[NotifyState::Watchdog]),
-            Ok(false) | Err(_) => tracing::warn!("no report within the time of the watchdog"),
+        if matches!(tokio::time::timeout(pause, tiers.is_alive()).await, Ok(true)) {
+            tell(&[NotifyState::Watchdog]);
+        } else {
+            tracing::warn!("no report within the time of the watchdog");
         }
         tokio::time::sleep(sys().rng.jitter(pause)).await;
     }

@@ -50,6 +50,7 @@ impl fmt::Debug for Surroundings<'_> {
 ///
 /// # Errors
 /// `Invalid`, or `TooLarge` for a key, naming the flag, variable or line and what to write.
+#[expect(clippy::too_many_lines, reason = "one arm a verb")]
 pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
     let file = config_path(&line, around);
     let settings = Settings { around, file: read_file(file.as_deref(), around)? };
@@ -158,21 +159,7 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
         }
         Some(Verb::Completions { shell }) => (Action::Completions(shell), mode),
         Some(Verb::Man { dir }) => (Action::Manual(dir), mode),
-        Some(Verb::Config { verb: ConfigVerb::Show { origin } }) => {
-            (Action::ShowConfig { all: settings.effective(), origin }, mode)
-        }
-        Some(Verb::Config { verb: ConfigVerb::Check { file } }) => {
-            let config = file.or(line.config);
-            let name = config.as_ref().map(|path| path.display().to_string());
-            // As each server would read it.
-            for verb in ["global", "local", "repl"] {
-                let parsed = CommandLine::try_parse_from(["dstore", verb]);
-                let parsed = parsed
-                    .map_err(|e| Error::internal(format!("`{verb}` is not known, {e}: report this")))?;
-                resolve(CommandLine { config: config.clone(), ..parsed }, around)?;
-            }
-            (Action::ConfigIsGood(name), mode)
-        }
+        Some(Verb::Config { verb }) => (settings.configuration(verb, line.config)?, mode),
         Some(Verb::Status { node }) => (settings.one_shot(node, Command::Status)?, mode),
     };
     let (log, log_format, log_source) = settings.logs(&action, file)?;
@@ -369,6 +356,21 @@ impl Settings<'_> {
             })?;
         }
         Ok(local)
+    }
+
+    fn configuration(&self, verb: ConfigVerb, config: Option<PathBuf>) -> Result<Action> {
+        let file = match verb {
+            ConfigVerb::Show { origin } => return Ok(Action::ShowConfig { all: self.effective(), origin }),
+            ConfigVerb::Check { file } => file.or(config),
+        };
+        // As each server would read it.
+        for verb in ["global", "local", "repl"] {
+            let parsed = CommandLine::try_parse_from(["dstore", verb]);
+            let parsed =
+                parsed.map_err(|e| Error::internal(format!("`{verb}` is not known, {e}: report this")))?;
+            resolve(CommandLine { config: file.clone(), ..parsed }, self.around)?;
+        }
+        Ok(Action::ConfigIsGood(file.map(|path| path.display().to_string())))
     }
 
     /// Where it tells how it does.

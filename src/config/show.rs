@@ -4,7 +4,7 @@
 //! together. It must never tell a password.
 
 use super::file::KNOWN;
-use super::resolve::Settings;
+use super::resolve::{Given, Settings};
 use std::fmt::Write;
 
 /// A setting that is in force.
@@ -29,7 +29,7 @@ impl Settings<'_> {
         let sections = KNOWN.iter().flat_map(|(section, keys)| keys.iter().map(move |key| (*section, *key)));
         let told = sections.map(|(section, (key, default))| {
             let given = self.given(section, key, None::<String>);
-            let value = given.as_ref().map_or_else(|| default.to_owned(), |given| given.shown());
+            let value = given.as_ref().map_or_else(|| default.to_owned(), Given::shown);
             let value =
                 if SECRETS.contains(&key) && !value.is_empty() { "(not told)".to_owned() } else { value };
             Effective { section, key, value, origin: given.map(|given| given.origin()) }

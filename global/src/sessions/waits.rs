@@ -2,6 +2,7 @@
 //!
 //! Pure. Invariant: what is kept does not grow with what happens; of each session two numbers, which go with it.
 
+use super::ops::Op;
 use super::session::Session;
 use super::{OpNo, SessionNo, Sessions};
 use dstore_shared::figures::Tally;
@@ -42,7 +43,7 @@ pub struct Awaited {
 impl<J, R> Sessions<J, R> {
     /// An op waited for a session until now.
     pub(super) fn note_wait(&mut self, now: Moment, session: SessionNo, op: OpNo) {
-        let Some(since) = self.ops.get(&op).and_then(|op| op.waits_since()) else { return };
+        let Some(since) = self.ops.get(&op).and_then(Op::waits_since) else { return };
         let waited = now.since(since);
         self.waits.holders.note_time(waited);
         if let Some(session) = self.by_no.get_mut(&session) {
