@@ -28,6 +28,8 @@ pub struct LocalConfig {
     pub back_off: (Duration, Duration),
     /// Thousandths of one core's time for checking the bytes of values that are kept; 0 = never.
     pub scrub_per_mille: u32,
+    /// Hits a minute that Global is asked about afterwards; 0 = none.
+    pub audits_a_minute: u32,
     /// For people: shown at Global.
     pub label: String,
     /// The RESP door.
@@ -63,6 +65,8 @@ impl LocalConfig {
             back_off: (Duration::from_millis(20), Duration::from_secs(2)),
             // A full default cache is looked through about once in two minutes, unnoticed by its users.
             scrub_per_mille: 1,
+            // Whoever embeds a Local and wants them says so.
+            audits_a_minute: 0,
             label: String::new(),
             resp: RespConfig::default(),
         }

@@ -14,9 +14,11 @@ mod lapses;
 mod many;
 mod waiting;
 
+use crate::audit::Audit;
 use crate::blob_flight::{BlobFlights, FlightLimits};
 use crate::cache::{Admission, Cache, CacheConfig, Evicted, Hit, Left};
 use crate::coherence::{Absences, Action, Bounds, Coherence, Identity};
+use crate::figures::Served;
 use crate::rooms::Rooms;
 use dstore_proto::link::LinkClient;
 use dstore_proto::store::Peek;
@@ -76,6 +78,8 @@ pub(crate) struct Core {
     blobs: BlobFlights,
     /// Kept values that were found damaged; fetches whose bytes were, when they arrived.
     pub damage: [AtomicU64; 2],
+    pub audit: Audit,
+    pub served: Served,
     lease_moved: Notify,
     /// Cancelled when this Local has left.
     pub leaving: CancellationToken,
@@ -116,6 +120,8 @@ impl Core {
             machine: Mutex::new(Machine { coherence, session: None, requests: None }),
             blobs: BlobFlights::new(FlightLimits::default()),
             damage: Default::default(),
+            audit: Audit::default(),
+            served: Served::default(),
             lease_moved: Notify::new(),
             leaving: CancellationToken::new(),
             refusal: watch::Sender::new(None),
@@ -129,6 +135,13 @@ impl Core {
     /// The order of the loads matters. An era is published before the LEASE that follows it, so whoever sees
     /// the new `valid_until` sees the new era, and whoever sees the old one is held by the old lease.
     pub fn hit(&self, name: &[u8]) -> Option<Hit> {
+        let hit = self.hit_unseen(name)?;
+        self.audit.see(name);
+        Some(hit)
+    }
+
+    /// As [`Self::hit`], of which the auditor does not hear.
+    pub fn hit_unseen(&self, name: &[u8]) -> Option<Hit> {
         let valid_until = Moment::from_nanos(self.published.valid_until.load(Ordering::Acquire));
         let era = self.published.era.load(Ordering::Acquire);
         let hit = self.cache.hit(name, era)?;

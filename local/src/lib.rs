@@ -4,12 +4,14 @@
 //! `core::fetch` how a binding gets its bytes, [`coherence`] the rules, [`cache`] the memory, `upstream` the
 //! streams to Global, [`front`] the doors besides gRPC.
 
+mod audit;
 pub mod blob_flight;
 pub mod cache;
 pub mod coherence;
 mod config;
 mod copies;
 mod core;
+mod figures;
 pub mod front;
 mod local;
 pub mod node;
@@ -19,6 +21,7 @@ mod scrub;
 mod upstream;
 
 pub use config::{Listen, LocalConfig};
+pub use figures::LocalReporter;
 pub use front::resp::{Database, RespConfig};
 pub use local::Local;
 pub use node::Node;

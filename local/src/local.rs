@@ -3,10 +3,11 @@
 use crate::coherence::Identity;
 use crate::config::{Listen, LocalConfig};
 use crate::core::Core;
+use crate::figures::LocalReporter;
 use crate::front::http::{Hosts, HttpDoor};
 use crate::front::resp::{RespConfig, RespDoor, RespListeners};
 use crate::node::Node;
-use crate::{scrub, upstream};
+use crate::{audit, scrub, upstream};
 use dstore_proto::dial::Dial;
 use dstore_proto::link::LinkClient;
 use dstore_proto::serve::{Gate, Limits, Routes, Serving};
@@ -16,6 +17,7 @@ use dstore_sys::net::{Address, Listener, connections_max};
 use dstore_sys::tasks::Tasks;
 use futures_util::future::join_all;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -95,6 +97,7 @@ impl Local {
         });
         tasks.spawn("requests", upstream::keep_requests(core.clone(), config.back_off));
         tasks.spawn("scrub", scrub::scrub(core.clone(), config.scrub_per_mille));
+        tasks.spawn("audit", audit::audit(core.clone(), config.audits_a_minute));
         tasks.spawn("health", follow_lease(core.clone(), doors.iter().map(|d| d.health().clone()).collect()));
         Ok(Self { core, node, doors, http, resp, tasks, goodbye })
     }
@@ -112,6 +115,11 @@ impl Local {
     /// Where it listens for RESP, in the order of the configuration.
     pub fn resp_addresses(&self) -> Vec<Address> {
         self.resp.as_ref().map_or_else(Vec::new, |door| door.addresses().to_vec())
+    }
+
+    /// Who tells how it does.
+    pub fn reporter(&self) -> LocalReporter {
+        LocalReporter::new(&self.core, self.resp.as_ref())
     }
 
     /// The node, to be used in this process.
@@ -214,7 +222,11 @@ async fn follow_lease(core: Arc<Core>, doors: Vec<dstore_proto::serve::Health>) 
         let moved = core.lease_moved();
         let left = core.lease_left();
         let serving = !left.is_zero();
-        if told.replace(serving) != Some(serving) {
+        let before = told.replace(serving);
+        if before == Some(true) && !serving {
+            core.served.lapses.fetch_add(1, Ordering::Relaxed);
+        }
+        if before != Some(serving) {
             for health in &doors {
                 health.set(serving).await;
             }

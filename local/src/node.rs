@@ -18,6 +18,8 @@ mod many;
 mod standing;
 mod store;
 
+pub(crate) use store::status_of;
+
 use crate::blob_flight::Landed;
 use crate::copies::Copies;
 use crate::core::{Changed, Core, Looked, stopped};
@@ -145,12 +147,14 @@ impl Node {
 
     async fn get_name(&self, name: Name, slice: Slice, stale: Option<Duration>) -> Result<Option<Found>> {
         if let Some(hit) = self.core.hit(name.as_bytes()) {
+            self.core.served.hits.fetch_add(1, Ordering::Relaxed);
             let from = self.of(&hit.entry, (Tier::Local, true), hit.entry.bind_rev);
             return found(hit.entry, from, hit.blob, slice).map(Some);
         }
         if self.core.is_absent(name.as_bytes()) {
             return Ok(None);
         }
+        let _timed = self.core.served.miss(&*self.core.sys.clock);
         if stale.is_none()
             && let Some(part) = self.part(&name, slice).await?
         {

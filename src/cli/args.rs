@@ -39,6 +39,8 @@ pub struct Solo {
     pub listen: Option<String>,
     #[command(flatten)]
     pub http: HttpFlags,
+    #[command(flatten)]
+    pub admin: AdminFlag,
     /// Keep up to SIZE of values in memory [default: 256MiB].
     #[arg(long, value_name = "SIZE")]
     pub cache_bytes: Option<String>,
@@ -68,6 +70,15 @@ pub struct RespFlags {
     /// [default: default,cache:replace].
     #[arg(long, value_name = "NAMES")]
     pub resp_databases: Option<String>,
+}
+
+/// The flag of the admin port.
+#[derive(Args, Clone, Debug, Default)]
+pub struct AdminFlag {
+    /// Tell probes, Prometheus and browsers at HOST:PORT how it does, or `off` [default: 127.0.0.1:50061 of global,
+    /// 127.0.0.1:50062 of a node, or a free port if that is taken; in solo mode off].
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<String>,
 }
 
 /// The flags of the HTTP door.
@@ -151,6 +162,23 @@ pub struct NodeFlag {
 }
 
 #[derive(Subcommand, Clone, Debug)]
+pub enum ConfigVerb {
+    /// Show every setting that is in force, as a configuration file.
+    Show {
+        /// Tell who gave each: a variable, a line of the file, or nobody.
+        #[arg(long)]
+        origin: bool,
+    },
+    /// Check the configuration as the servers would, and start nothing.
+    ///
+    /// Ends with 0 if it is good, 2 if not.
+    Check {
+        /// The file [default: that of --config or `DSTORE_CONFIG`].
+        file: Option<PathBuf>,
+    },
+}
+
+#[derive(Subcommand, Clone, Debug)]
 pub enum NsVerb {
     /// Create a namespace. One that nobody created can be used too: it is write-once.
     Create {
@@ -195,6 +223,8 @@ pub enum Verb {
         listen: Option<String>,
         #[command(flatten)]
         store: StoreFlags,
+        #[command(flatten)]
+        admin: AdminFlag,
         /// Allow to listen beyond this machine, unencrypted and open to everybody.
         #[arg(long)]
         insecure: bool,
@@ -221,8 +251,13 @@ pub enum Verb {
         /// Keep "not found" answers too, each for half a second; a SET anywhere then has to tell this node first.
         #[arg(long)]
         negatives: bool,
+        /// Ask global about N served values a minute, afterwards, whether they were right [default: 60; 0: none].
+        #[arg(long, value_name = "N")]
+        audits: Option<String>,
         #[command(flatten)]
         resp: RespFlags,
+        #[command(flatten)]
+        admin: AdminFlag,
         /// Allow to listen beyond this machine, unencrypted and open to everybody.
         #[arg(long)]
         insecure: bool,
@@ -353,6 +388,21 @@ pub enum Verb {
         /// is everything, 6 if something was lost.
         #[arg(long, value_name = "DIR", conflicts_with = "deep")]
         salvage: Option<PathBuf>,
+    },
+    /// Write a script with which a shell completes words, to standard output.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write pages of the manual, one for each verb.
+    Man {
+        /// The folder; it is made if it is not there.
+        dir: PathBuf,
+    },
+    /// Show and check the configuration.
+    Config {
+        #[command(subcommand)]
+        verb: ConfigVerb,
     },
     /// Create, list and drop namespaces.
     Ns {

@@ -21,6 +21,12 @@ pub fn has_person() -> bool {
     stdin().is_terminal() && stdout().is_terminal()
 }
 
+/// Whether this process was started at a terminal, which may have gone away since.
+pub fn had_terminal() -> bool {
+    static HAD: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *HAD.get_or_init(|| stdin().is_terminal() || stdout().is_terminal() || stderr().is_terminal())
+}
+
 /// The outputs of this process.
 pub fn output() -> Output {
     Output::new(Box::new(tokio::io::stdout()), Box::new(tokio::io::stderr()), of_process())

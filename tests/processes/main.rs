@@ -8,6 +8,7 @@
 #[path = "../boundaries/mod.rs"]
 mod boundaries;
 
+mod admin;
 mod contention;
 mod daemon;
 mod damage;

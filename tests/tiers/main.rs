@@ -3,6 +3,7 @@
 #[path = "../boundaries/mod.rs"]
 mod boundaries;
 
+mod audit;
 mod basics;
 mod contract;
 mod limits;

@@ -30,6 +30,7 @@ mod slow;
 #[cfg(test)]
 mod tests;
 mod told;
+mod waits;
 
 use dstore_shared::frame::Down;
 use dstore_shared::limits::{ABSENCE_TERM, CLOCK_RATE_ERROR_PER_MILLE};
@@ -48,6 +49,7 @@ use slow::Slow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 pub use told::{Drain, Standing};
+pub use waits::{Awaited, Waited, Waits};
 
 /// Numbers a (Local, incarnation) that has or had a session; never reused in a boot.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -249,6 +251,7 @@ pub struct Sessions<J, R> {
     finished: u64,
     resumed: u64,
     resyncs: u64,
+    waits: Waits,
     actions: Vec<Action<J, R>>,
 }
 
@@ -290,6 +293,7 @@ impl<J, R> Sessions<J, R> {
             finished: 0,
             resumed: 0,
             resyncs: 0,
+            waits: Waits::default(),
             actions: Vec::new(),
         }
     }

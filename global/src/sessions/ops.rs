@@ -246,10 +246,10 @@ impl<J, R> Sessions<J, R> {
     /// A session acknowledged, or is over.
     pub(super) fn release(&mut self, now: Moment, session: SessionNo, no: OpNo) {
         self.note_last(now, session, no, None);
-        if let Some(op) = self.ops.get_mut(&no) {
-            op.waits.remove(&session);
-            self.commit_if_drained(now, no);
+        if self.ops.get_mut(&no).is_some_and(|op| op.waits.remove(&session)) {
+            self.note_wait(now, session, no);
         }
+        self.commit_if_drained(now, no);
     }
 
     pub(super) fn commit_if_drained(&mut self, now: Moment, no: OpNo) {
@@ -259,6 +259,9 @@ impl<J, R> Sessions<J, R> {
         match op.stage {
             Stage::Draining if op.asynchronous || !waits => {
                 op.stage = Stage::Committing;
+                if op.drains && !op.asynchronous {
+                    self.waits.drains.note_time(now.since(op.marked_at));
+                }
                 let job = op.job.take().expect("an op commits once");
                 self.actions.push(Action::Commit(no, job));
             }
@@ -299,6 +302,7 @@ impl<J, R> Sessions<J, R> {
             self.note_drain(now, &op, head);
         }
         self.finished += 1;
+        self.waits.changes.note_time(now.since(op.marked_at));
         let stored = matches!(result, Ok(Outcome::Set(SetOutcome::Stored(_))));
         let copied = matches!(result, Ok(Outcome::Copy(c) | Outcome::Rename(c)) if c.is_fresh());
         let spared: HashSet<&Name> = op.spared.iter().collect();

@@ -82,6 +82,15 @@ const PAUSES_DOUBLED: u32 = 6;
 /// When a request comes again that found no room.
 const NO_ROOM_DELAY: Duration = Duration::from_secs(1);
 
+/// Why a call is not answered at all, if it is not: another host, a page of another origin, too long headers.
+pub fn refused_by_guard<B>(
+    request: &hyper::Request<B>,
+    hosts: &Hosts,
+    header_bytes: usize,
+) -> Option<Response> {
+    guard::check(request, hosts, header_bytes).err().map(Problem::into_response)
+}
+
 /// What a handler gives.
 type Answered = Result<Response, Problem>;
 
