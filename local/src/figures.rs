@@ -6,43 +6,11 @@
 use crate::core::Core;
 use crate::front::resp::{RespDoor, Stats};
 use dstore_proto::store::Status;
-use dstore_shared::figures::{Figure, Histogram, Reading};
-use dstore_shared::{Error, Moment, Result};
-use dstore_sys::clock::Clock;
+use dstore_shared::figures::{Figure, Reading};
+use dstore_shared::{Error, Result};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-
-/// What was served, besides RESP's hits.
-#[derive(Debug, Default)]
-pub(crate) struct Served {
-    /// Reads that were answered from memory.
-    pub hits: AtomicU64,
-    /// Reads for which Global was asked, and how long they took, until the bytes were there or began to come.
-    misses: Histogram,
-    /// Times that the lease ran out or was given up.
-    pub lapses: AtomicU64,
-}
-
-/// A read that goes to Global; counted when it is over.
-pub(crate) struct Miss<'a> {
-    misses: &'a Histogram,
-    clock: &'a dyn Clock,
-    begun: Moment,
-}
-
-impl Served {
-    /// A read goes to Global, until what this gives is dropped.
-    pub fn miss<'a>(&'a self, clock: &'a dyn Clock) -> Miss<'a> {
-        Miss { misses: &self.misses, clock, begun: clock.now() }
-    }
-}
-
-impl Drop for Miss<'_> {
-    fn drop(&mut self) {
-        self.misses.note_time(self.clock.now().since(self.begun));
-    }
-}
 
 /// Tells how a Local does, for as long as it is there; it does not keep it from ending.
 #[derive(Clone)]
@@ -82,7 +50,7 @@ fn of(core: &Core, resp: Option<&Stats>) -> Vec<Figure> {
 
 fn reads(core: &Core, resp: Option<&Stats>) -> Vec<Figure> {
     let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
-    let misses = core.served.misses.read();
+    let misses = core.served.misses();
     let by_tier = |tier: &str, count| {
         Figure::counter("dstore_local_reads_total", "Reads of names by the tier that knew the answer.", count)
             .of("tier", tier)

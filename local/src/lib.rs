@@ -18,6 +18,7 @@ pub mod node;
 pub mod repl;
 mod rooms;
 mod scrub;
+mod served;
 mod upstream;
 
 pub use config::{Listen, LocalConfig};

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use toml::de::{DeTable, DeValue};
 
+/// Stands for what this binary prefers.
+pub(super) const PREFERRED: &str = "(preferred)";
+
 /// Every section and its keys, each with what holds if nobody gives it. A key is named like its flag.
 pub(super) const KNOWN: [(&str, &[(&str, &str)]); 3] = [
     (
@@ -10,7 +13,7 @@ pub(super) const KNOWN: [(&str, &[(&str, &str)]); 3] = [
         &[
             ("listen", "127.0.0.1:50051"),
             ("data", "./dstore-data"),
-            ("engine", ENGINE),
+            ("engine", PREFERRED),
             ("sync", "group"),
             ("lease", "2s"),
             ("drain-timeout", "5s"),
@@ -48,15 +51,6 @@ pub(super) const KNOWN: [(&str, &[(&str, &str)]); 3] = [
     ),
     ("repl", &[("node", "")]),
 ];
-
-/// What [`dstore_global::EngineKind::preferred`] is called.
-const ENGINE: &str = if cfg!(feature = "fjall") {
-    "fjall"
-} else if cfg!(feature = "sled") {
-    "sled"
-} else {
-    "memory"
-};
 
 /// A value of the file and the line it stands on.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -3,8 +3,9 @@
 //! Pure. Invariant: what is told for a setting that nobody gave is what the servers take then; a test holds the two
 //! together. It must never tell a password.
 
-use super::file::KNOWN;
+use super::file::{KNOWN, PREFERRED};
 use super::resolve::{Given, Settings};
+use dstore_global::EngineKind;
 use std::fmt::Write;
 
 /// A setting that is in force.
@@ -29,13 +30,17 @@ impl Settings<'_> {
         let sections = KNOWN.iter().flat_map(|(section, keys)| keys.iter().map(move |key| (*section, *key)));
         let told = sections.map(|(section, (key, default))| {
             let given = self.given(section, key, None::<String>);
-            let value = given.as_ref().map_or_else(|| default.to_owned(), Given::shown);
+            let value = given.as_ref().map_or_else(|| held(default), Given::shown);
             let value =
                 if SECRETS.contains(&key) && !value.is_empty() { "(not told)".to_owned() } else { value };
             Effective { section, key, value, origin: given.map(|given| given.origin()) }
         });
         told.collect()
     }
+}
+
+fn held(default: &str) -> String {
+    if default == PREFERRED { EngineKind::preferred().to_string() } else { default.to_owned() }
 }
 
 /// The settings as a configuration file has them, with who gave each if that is wanted.

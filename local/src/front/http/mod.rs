@@ -83,7 +83,7 @@ const PAUSES_DOUBLED: u32 = 6;
 const NO_ROOM_DELAY: Duration = Duration::from_secs(1);
 
 /// Why a call is not answered at all, if it is not: another host, a page of another origin, too long headers.
-pub fn refused_by_guard<B>(
+pub fn refused_by_guard<B: hyper::body::Body>(
     request: &hyper::Request<B>,
     hosts: &Hosts,
     header_bytes: usize,
