@@ -122,39 +122,25 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
             (settings.read(key, part, stale_ok, node, line.json)?, raw)
         }
         Some(Verb::Set { key, value, ttl, content_type, node }) => {
-            let key = key_of(key)?;
-            let action = match value.into_vec() {
-                stdin if stdin == b"-" => {
-                    let attributes = attributes(ttl, content_type)?;
-                    Action::Upload { node: settings.node(node)?, key, attributes }
-                }
-                value => {
-                    let (value, attributes) = (Value::Bytes(value.into()), attributes(ttl, content_type)?);
-                    settings.one_shot(node, Command::Set { key, value, attributes })?
-                }
-            };
-            (action, mode)
+            (settings.stored(key, value, attributes(ttl, content_type)?, node)?, mode)
         }
         Some(Verb::Del { prefix: Some(prefix), yes, node, .. }) => {
             let prefix = prefix.into_vec().into();
             (settings.one_shot(node, Command::DeletePrefix { prefix, sure: yes })?, mode)
         }
         Some(Verb::Del { keys, asynchronous, deadline, request, node, .. }) => {
-            let keys = keys.into_iter().map(key_of).collect::<Result<_>>()?;
             let how = how(asynchronous, deadline, request)?;
-            (settings.one_shot(node, Command::Delete { keys, how })?, mode)
+            (settings.one_shot(node, Command::Delete { keys: keys_of(keys)?, how })?, mode)
         }
         Some(Verb::Watch { prefix, from, count, node }) => {
             let prefix = prefix.into_vec().into();
             (settings.one_shot(node, Command::Watch { prefix, after: from, count })?, mode)
         }
         Some(Verb::Copy { from, to, node }) => {
-            let (from, to) = (key_of(from)?, key_of(to)?);
-            (settings.one_shot(node, Command::Copy { from, to })?, mode)
+            (settings.one_shot(node, Command::Copy { from: key_of(from)?, to: key_of(to)? })?, mode)
         }
         Some(Verb::Rename { from, to, node }) => {
-            let (from, to) = (key_of(from)?, key_of(to)?);
-            (settings.one_shot(node, Command::Rename { from, to })?, mode)
+            (settings.one_shot(node, Command::Rename { from: key_of(from)?, to: key_of(to)? })?, mode)
         }
         Some(Verb::Check { data, deep, min_free, salvage }) => {
             // The engine is not asked for: the directory says it.
@@ -185,6 +171,10 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
     };
     let (log, log_format, log_source) = settings.logs(&action, file)?;
     Ok(Config { action, mode, log, log_format, log_source })
+}
+
+fn keys_of(typed: Vec<OsString>) -> Result<Vec<Key>> {
+    typed.into_iter().map(key_of).collect()
 }
 
 /// What is said of a value besides its bytes.
@@ -472,6 +462,21 @@ impl Settings<'_> {
             return Err(Error::invalid("--stale-ok reads a whole value to standard output: leave it out"));
         }
         Ok(Action::Download { node: self.node(node)?, key, slice, out })
+    }
+
+    /// `dstore set`; `-` is standard input.
+    fn stored(
+        &self,
+        key: OsString,
+        value: OsString,
+        attributes: Attributes,
+        node: NodeFlag,
+    ) -> Result<Action> {
+        let key = key_of(key)?;
+        match value.into_vec() {
+            stdin if stdin == b"-" => Ok(Action::Upload { node: self.node(node)?, key, attributes }),
+            value => self.one_shot(node, Command::Set { key, value: Value::Bytes(value.into()), attributes }),
+        }
     }
 
     fn one_shot(&self, node: NodeFlag, command: Command) -> Result<Action> {

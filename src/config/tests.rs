@@ -3,6 +3,7 @@
 use super::*;
 use crate::cli::args::CommandLine;
 use clap::Parser;
+use dstore_local::repl::Given;
 use dstore_shared::Kind;
 
 /// Resolves `dstore ARGS` with an environment and, as dstore.toml, a file.
@@ -140,7 +141,7 @@ fn one_shot_commands_take_any_bytes_and_json_anywhere() {
     assert_eq!(config(&["get", "k"], &[], None).expect("valid").mode, Mode::Raw);
     let set = |args: &[&str]| config(args, &[], None).expect("valid").action;
     let value = |action| match action {
-        Action::OneShot { command: Command::Set { value, .. }, .. } => {
+        Action::OneShot { command: Command::Set { value: Given::Bytes(value), .. }, .. } => {
             String::from_utf8(value.into()).expect("text")
         }
         other => panic!("{other:?}"),

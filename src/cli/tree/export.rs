@@ -142,10 +142,7 @@ async fn fetch(
 /// Whether the file is to be written: not if it has the value's bytes already.
 fn wants(tally: &Tally, one: &Placed, overwrite: bool) -> bool {
     let (key, size) = (one.name.key(), one.entry.size);
-    let found = match fs::symlink_metadata(&one.path) {
-        Ok(found) => found,
-        Err(_) => return true,
-    };
+    let Ok(found) = fs::symlink_metadata(&one.path) else { return true };
     if !found.is_file() {
         tally.fail(
             key.as_bytes(),

@@ -76,9 +76,10 @@ fn line(tally: &Tally, took: Duration) -> String {
     let cells = (files * BAR).checked_div(found).unwrap_or(0).min(BAR);
     let bar: String = (0..BAR).map(|cell| if all && cell < cells { '#' } else { ' ' }).collect();
     let of = if all { format!("{found}") } else { format!("{found}+") };
-    let left = match all && rate > 0.0 {
-        true => format!(", {:.0} s left", found.saturating_sub(files) as f64 / rate),
-        false => String::new(),
+    let left = if all && rate > 0.0 {
+        format!(", {:.0} s left", found.saturating_sub(files) as f64 / rate)
+    } else {
+        String::new()
     };
     format!(
         "[{bar}] {files} of {of} files{left}, {rate:.0}/s, {}/s, {}",
