@@ -1,0 +1,488 @@
+//! The arena on the heap: one process, no clock, and Miri may look.
+
+use super::*;
+use crate::error::Miss;
+use crate::index::word_of;
+use crate::layout::worker;
+use crate::memory::Heap;
+use crate::view::{Candidate, View};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+type Daemon = Core<Heap, Heap>;
+type Worker = View<Heap, Heap>;
+
+const PAGES: u64 = if cfg!(miri) { 128 } else { 512 };
+
+fn daemon_of(pages: u64, copy_max: u64) -> Daemon {
+    let data_bytes = pages * PAGE_BYTES as u64;
+    let terms = Terms {
+        incarnation: [1, 2],
+        seed: 42,
+        data_bytes,
+        segment_bytes: data_bytes,
+        copy_max,
+        directory_words: Terms::directory_words(data_bytes),
+        pin_bytes_max: data_bytes,
+    };
+    let header = Heap::new(header::DIRECTORY + terms.directory_words as usize);
+    let daemon = Core::begin(header, Heap::new(data_bytes as usize / 8), terms).unwrap();
+    daemon.set_valid_until(u64::MAX);
+    daemon
+}
+
+fn daemon() -> Daemon {
+    daemon_of(PAGES, 1024)
+}
+
+fn attach(daemon: &mut Daemon) -> (Arc<Page<Heap>>, Worker) {
+    let page = Arc::new(Page { id: 7, memory: Heap::new(worker::WORDS) });
+    daemon.attach(&page);
+    let view = View::new(daemon.header.clone(), daemon.data.clone(), page.memory.clone(), daemon.terms);
+    (page, view)
+}
+
+fn hash(bytes: &[u8]) -> Hash {
+    let mut hash = [0; 32];
+    for (i, part) in hash.chunks_exact_mut(8).enumerate() {
+        part.copy_from_slice(&xxhash_rust::xxh3::xxh3_64_with_seed(bytes, i as u64).to_le_bytes());
+    }
+    hash
+}
+
+fn binding(bytes: &[u8], rev: u64) -> Binding {
+    Binding { hash: hash(bytes), bind_rev: rev, registration: rev + 1000, era: 1, expiry: None }
+}
+
+/// Bytes of a length that any two keys have different ones of.
+fn bytes(seed: u64, len: usize) -> Vec<u8> {
+    seed.to_le_bytes().into_iter().cycle().zip(0..len).map(|(byte, i)| byte ^ (i / 8) as u8).collect()
+}
+
+fn set(daemon: &mut Daemon, key: &[u8], value: &[u8], rev: u64) -> Result<Vec<Evicted>, Refusal> {
+    let mut evicted = Vec::new();
+    daemon.insert(key, &binding(value, rev), value, &mut evicted).map(|()| evicted)
+}
+
+fn read(view: &Worker, key: &[u8]) -> Result<Vec<u8>, Miss> {
+    read_at(view, key, 0)
+}
+
+fn read_at(view: &Worker, key: &[u8], now: u64) -> Result<Vec<u8>, Miss> {
+    let copy = |candidate: &Candidate| {
+        let mut bytes = vec![0; candidate.meta.size as usize];
+        view.data.read(candidate.at, &mut bytes);
+        assert_eq!(hash(&bytes), candidate.meta.hash);
+        bytes
+    };
+    view.serve(key, copy, || now)
+}
+
+fn check(daemon: &Daemon) {
+    daemon.space.check();
+    let seen = Seen { data: &daemon.data, space: &daemon.space };
+    let queued = daemon.queues.check(&seen);
+    let aliases: u64 = daemon.aliases.values().flatten().map(|unit| seen.charge(*unit)).sum();
+    let limbo: u64 = daemon.limbo.iter().map(|unit| seen.charge(*unit)).sum();
+    let stats = daemon.stats();
+    assert!(stats.bytes <= stats.bytes_max && stats.resident <= stats.bytes_max, "{stats:?}");
+    assert!(queued + aliases + limbo <= daemon.space.bytes());
+    assert_eq!(daemon.queues.len(), daemon.by_hash.len());
+}
+
+#[test]
+fn what_was_inserted_is_read_until_it_is_removed() {
+    let mut daemon = daemon();
+    let (_page, view) = attach(&mut daemon);
+    for len in [0, 1, 7, 8, 9, 100, 1024, 1025, 4095, 4096, 4097, 8192, 70_000] {
+        let (key, value) = (format!("key-{len}"), bytes(len as u64, len));
+        assert_eq!(read(&view, key.as_bytes()), Err(Miss::Absent));
+        set(&mut daemon, key.as_bytes(), &value, 3).unwrap();
+        assert_eq!(read(&view, key.as_bytes()).unwrap(), value, "{len} bytes");
+        let held = daemon.get(key.as_bytes()).unwrap();
+        assert_eq!((held.binding, held.size), (binding(&value, 3), len as u64));
+        assert_eq!(daemon.remove_if(key.as_bytes(), |_| true), Some(held));
+        assert_eq!(read(&view, key.as_bytes()), Err(Miss::Absent));
+        assert_eq!(daemon.have(&hash(&value)), Some(len as u64), "the bytes stay");
+        check(&daemon);
+    }
+}
+
+#[test]
+fn keys_of_every_length_are_told_apart() {
+    let mut daemon = daemon();
+    let (_page, view) = attach(&mut daemon);
+    for len in [1, 2, 7, 8, 9, 15, 16, 17, 1024, 2047] {
+        set(&mut daemon, &vec![b'k'; len], &bytes(len as u64, 20), 1).unwrap();
+    }
+    for len in [1, 2, 7, 8, 9, 15, 16, 17, 1024, 2047] {
+        assert_eq!(read(&view, &vec![b'k'; len]).unwrap(), bytes(len as u64, 20));
+    }
+    assert_eq!(read(&view, b"kkk"), Err(Miss::Absent));
+    assert_eq!(set(&mut daemon, b"", b"x", 1), Err(Refusal::Key));
+    assert_eq!(set(&mut daemon, &[0; 2048], b"x", 1), Err(Refusal::Key));
+}
+
+#[test]
+fn nothing_is_served_without_a_lease_in_another_era_or_after_its_time() {
+    let mut daemon = daemon();
+    let (_page, view) = attach(&mut daemon);
+    let expiry = Some(Expiry { until: 50, expires_at: 7 });
+    let mut evicted = Vec::new();
+    daemon.insert(b"mortal", &Binding { expiry, ..binding(b"m", 1) }, b"m", &mut evicted).unwrap();
+    set(&mut daemon, b"a", b"value", 1).unwrap();
+    daemon.set_valid_until(100);
+    assert_eq!(read_at(&view, b"a", 99).unwrap(), b"value");
+    assert_eq!(read_at(&view, b"a", 100), Err(Miss::Lapsed));
+    assert_eq!(read_at(&view, b"mortal", 49).unwrap(), b"m");
+    assert_eq!(read_at(&view, b"mortal", 50), Err(Miss::Absent));
+    assert_eq!(daemon.get(b"mortal").unwrap().binding.expiry, expiry);
+    daemon.set_era(2);
+    assert_eq!(read_at(&view, b"a", 0), Err(Miss::Absent));
+    assert!(!daemon.renew(b"a", 2, 5, 2), "another binding is not renewed");
+    assert!(daemon.renew(b"a", 1, 5, 2));
+    assert_eq!(read_at(&view, b"a", 0).unwrap(), b"value");
+    let held = daemon.get(b"a").unwrap().binding;
+    assert_eq!((held.era, held.registration), (2, 1001), "the later registration counts");
+    daemon.set_valid_until(0);
+    assert_eq!(read_at(&view, b"a", 0), Err(Miss::Lapsed));
+}
+
+#[test]
+fn the_clock_is_read_behind_the_lookup_and_valid_until_before_it() {
+    let mut daemon = daemon();
+    let (_page, view) = attach(&mut daemon);
+    set(&mut daemon, b"a", b"value", 1).unwrap();
+    daemon.set_valid_until(100);
+    // The clock passes the lease's end while the value is being read.
+    let clock = std::cell::Cell::new(99);
+    let served = view.serve(b"a", |_| clock.set(101), || clock.get());
+    assert_eq!(served, Err(Miss::Lapsed));
+    // The lease is renewed meanwhile, in a new epoch perhaps: the old one's end counts.
+    clock.set(99);
+    let raised = |_: &Candidate| {
+        clock.set(101);
+        daemon.set_valid_until(1000);
+    };
+    assert_eq!(view.serve(b"a", raised, || clock.get()), Err(Miss::Lapsed));
+}
+
+#[test]
+fn names_share_bytes_and_lose_them_together() {
+    let mut daemon = daemon();
+    let (_page, view) = attach(&mut daemon);
+    let value = bytes(1, 600);
+    for i in 0..100_u32 {
+        set(&mut daemon, &i.to_le_bytes(), &value, u64::from(i)).unwrap();
+    }
+    assert_eq!((daemon.stats().rows, daemon.stats().names), (1, 100));
+    assert!((0..100_u32).all(|i| read(&view, &i.to_le_bytes()).unwrap() == value));
+    daemon.remove_if(&0_u32.to_le_bytes(), |_| true).unwrap();
+    daemon.remove_if(&50_u32.to_le_bytes(), |_| true).unwrap();
+    assert_eq!(read(&view, &1_u32.to_le_bytes()).unwrap(), value, "the first name's row serves the others");
+    set(&mut daemon, &0_u32.to_le_bytes(), &value, 200).unwrap();
+    assert_eq!(daemon.get(&0_u32.to_le_bytes()).unwrap().binding.bind_rev, 200);
+    let mut evicted = Vec::new();
+    assert!(daemon.evict_next(&mut evicted));
+    assert_eq!(evicted.len(), 99);
+    assert!((0..100_u32).all(|i| read(&view, &i.to_le_bytes()) == Err(Miss::Absent)));
+    assert_eq!((daemon.stats().rows, daemon.stats().names), (0, 0));
+    assert!(!daemon.evict_next(&mut evicted));
+    check(&daemon);
+}
+
+#[test]
+fn a_name_is_bound_anew_in_one_step_and_its_old_bytes_stay() {
+    let mut daemon = daemon();
+    let (_page, view) = attach(&mut daemon);
+    for rev in 0..20 {
+        set(&mut daemon, b"k", &bytes(rev % 3, 300), rev).unwrap();
+        assert_eq!(read(&view, b"k").unwrap(), bytes(rev % 3, 300));
+    }
+    assert_eq!((daemon.stats().names, daemon.stats().rows), (1, 3));
+    check(&daemon);
+}
+
+#[test]
+fn a_mismatch_an_oversize_value_and_a_full_arena_are_refused() {
+    let mut daemon = daemon();
+    set(&mut daemon, b"a", b"value", 1).unwrap();
+    let mut evicted = Vec::new();
+    assert_eq!(daemon.insert(b"b", &binding(b"value", 1), b"longer", &mut evicted), Err(Refusal::Mismatch));
+    let large = vec![0; (PAGES as usize * PAGE_BYTES) / 4];
+    assert_eq!(set(&mut daemon, b"c", &large, 1), Err(Refusal::Oversize));
+    assert!(daemon.get(b"b").is_none() && daemon.get(b"c").is_none());
+    check(&daemon);
+}
+
+#[test]
+fn the_index_grows_and_every_name_is_found_and_listed() {
+    const NAMES: u32 = if cfg!(miri) { 7_000 } else { 50_000 };
+    let mut daemon = daemon_of(if cfg!(miri) { 400 } else { 4000 }, 1024);
+    let (_page, view) = attach(&mut daemon);
+    for i in 0..NAMES {
+        assert_eq!(set(&mut daemon, &i.to_be_bytes(), &i.to_le_bytes(), 1).unwrap(), []);
+    }
+    assert!(daemon.index.buckets() > 1024, "it has grown");
+    for i in (0..NAMES).step_by(if cfg!(miri) { 97 } else { 1 }) {
+        assert_eq!(read(&view, &i.to_be_bytes()).unwrap(), i.to_le_bytes());
+    }
+    let (mut from, mut listed) = (Some(0), Vec::new());
+    while let Some(at) = from {
+        let (names, next) = daemon.names(at, 100);
+        listed.extend(names.into_iter().map(|(key, _)| key));
+        from = next;
+    }
+    listed.sort();
+    listed.dedup();
+    assert_eq!(listed.len(), NAMES as usize);
+    check(&daemon);
+}
+
+#[test]
+fn keys_with_one_hash_fill_their_chain_and_are_refused_then() {
+    let mut daemon = daemon();
+    let tag = |key: &[u8]| layout::hash(key, 42) as u32 & 1023;
+    let keys = (0_u64..).map(u64::to_be_bytes).filter(|key| tag(key) == 7);
+    let mut refused = 0;
+    for key in keys.take(if cfg!(miri) { 60 } else { 70 }) {
+        match set(&mut daemon, &key, &key, 1) {
+            Ok(_) => assert!(daemon.get(&key).is_some()),
+            Err(why) => {
+                assert_eq!(why, Refusal::Crowded);
+                assert!(daemon.get(&key).is_none());
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!(daemon.stats().names, (bucket::CHAIN_MAX * bucket::SLOTS) as u64);
+    assert!(refused > 0);
+    check(&daemon);
+}
+
+#[test]
+fn a_pinned_row_keeps_its_place_until_it_is_let_go() {
+    let mut daemon = daemon();
+    let (_page, view) = attach(&mut daemon);
+    let value = bytes(1, 9000);
+    set(&mut daemon, b"large", &value, 1).unwrap();
+    let (pin, at) = view.serve(b"large", |c| (view.pin(c).unwrap(), c.at), || 0).unwrap();
+    let mut evicted = Vec::new();
+    assert!(!daemon.evict_next(&mut evicted), "it is not evicted while it is read");
+    assert!(daemon.expel_hash(&hash(&value), &mut evicted), "but it is not found any more if it must go");
+    assert_eq!((evicted.len(), read(&view, b"large")), (1, Err(Miss::Absent)));
+    assert_eq!(daemon.stats().limbo, 1);
+    for i in 0..500_u64 {
+        set(&mut daemon, &i.to_le_bytes(), &bytes(i + 2, 9000), 1).unwrap();
+    }
+    let mut back = vec![0; 9000];
+    daemon.data.read(at, &mut back);
+    assert_eq!(back, value, "what is pinned is not written over");
+    check(&daemon);
+    daemon.sweep();
+    assert_eq!(daemon.stats().limbo, 1);
+    view.unpin(pin);
+    let used = daemon.stats().bytes;
+    daemon.sweep();
+    assert_eq!((daemon.stats().limbo, daemon.stats().bytes), (0, used - 12288));
+}
+
+#[test]
+fn a_worker_that_is_gone_pins_nothing() {
+    let mut daemon = daemon();
+    let (page, view) = attach(&mut daemon);
+    let value = bytes(1, 9000);
+    set(&mut daemon, b"large", &value, 1).unwrap();
+    view.serve(b"large", |c| view.pin(c).unwrap(), || 0).unwrap();
+    daemon.expel_hash(&hash(&value), &mut Vec::new());
+    assert_eq!((daemon.stats().limbo, daemon.stats().workers), (1, 1));
+    drop(page);
+    daemon.sweep();
+    assert_eq!((daemon.stats().limbo, daemon.stats().workers), (0, 0));
+}
+
+#[test]
+fn all_values_pinned_means_full_and_nothing_worse() {
+    let mut daemon = daemon();
+    let (_page, view) = attach(&mut daemon);
+    let mut pins = Vec::new();
+    for i in 0.. {
+        let (key, value) = (u64::to_le_bytes(i), bytes(i, 20_000));
+        match set(&mut daemon, &key, &value, 1) {
+            Ok(evicted) => assert_eq!(evicted, []),
+            Err(why) => {
+                assert_eq!(why, Refusal::Full);
+                break;
+            }
+        }
+        pins.push(view.serve(&key, |c| view.pin(c).unwrap(), || 0).unwrap());
+    }
+    check(&daemon);
+    pins.into_iter().for_each(|pin| view.unpin(pin));
+    set(&mut daemon, b"new", &bytes(9999, 20_000), 1).unwrap();
+    check(&daemon);
+}
+
+#[test]
+fn whatever_a_worker_writes_into_its_page_hurts_nobody_else() {
+    let mut daemon = daemon();
+    let (page, _) = attach(&mut daemon);
+    let (_other_page, other) = attach(&mut daemon);
+    let mut random = 1_u64;
+    let mut held: HashMap<u32, Vec<u8>> = HashMap::new();
+    for round in 0..if cfg!(miri) { 10 } else { 100_u32 } {
+        for word in 0..worker::WORDS {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            // Numbers of real places too, of rows, buckets and chunks.
+            let small = random % (PAGES * 256);
+            page.memory.store(word, if word % 2 == 0 { small } else { random }, Relaxed);
+        }
+        let value = bytes(u64::from(round), if round % 4 == 0 { 5000 } else { 200 });
+        if let Ok(evicted) = set(&mut daemon, &round.to_le_bytes(), &value, 1) {
+            held.insert(round, value);
+            for gone in evicted {
+                held.remove(&u32::from_le_bytes((&*gone.key).try_into().unwrap()));
+            }
+        }
+        daemon.sweep();
+        check(&daemon);
+    }
+    assert!(!held.is_empty());
+    for (key, value) in held {
+        assert_eq!(read(&other, &key.to_le_bytes()).unwrap(), value);
+    }
+}
+
+#[test]
+fn a_hoarder_is_told_of_and_its_pins_end_but_no_one_is_accused_who_changed_them() {
+    let mut daemon = daemon();
+    daemon.terms.pin_bytes_max = 30_000;
+    let (page, view) = attach(&mut daemon);
+    for i in 0..4_u8 {
+        set(&mut daemon, &[i], &bytes(u64::from(i), 12_000), 1).unwrap();
+    }
+    let pin = |i: u8| view.serve(&[i], |c| view.pin(c), || 0).unwrap();
+    let (first, second) = (pin(0).unwrap(), pin(1).unwrap());
+    assert_eq!(pin(2).map(|_| ()), Err(Miss::PinBudget { held: 24_000, max: 30_000 }));
+    daemon.sweep();
+    view.unpin(first);
+    view.unpin(second);
+    pin(2).unwrap();
+    pin(3).unwrap();
+    assert_eq!(daemon.sweep(), [], "four values at two sweeps, never more than two at once");
+    assert_eq!(daemon.sweep(), []);
+    // One that does without the library.
+    for unit in 0..PAGES as u32 * 256 {
+        if daemon.space.kind(unit) == crate::space::Kind::Row {
+            page.memory.store(worker::PINS + 100 + unit as usize % 50, u64::from(unit), Relaxed);
+        }
+    }
+    assert_eq!(daemon.sweep(), []);
+    let hoarders = daemon.sweep();
+    assert!(hoarders.len() == 1 && hoarders[0].worker == 7 && hoarders[0].bytes > 30_000, "{hoarders:?}");
+    let mut evicted = Vec::new();
+    while daemon.evict_next(&mut evicted) {}
+    assert_eq!((evicted.len(), daemon.stats().limbo), (4, 0));
+}
+
+#[test]
+fn a_value_that_is_read_again_outlives_those_that_are_not() {
+    let mut daemon = daemon();
+    let (_page, view) = attach(&mut daemon);
+    set(&mut daemon, b"hot", &bytes(0, 500), 1).unwrap();
+    for i in 0..if cfg!(miri) { 2_000 } else { 10_000_u32 } {
+        assert!(read(&view, b"hot").is_ok(), "gone after {i}");
+        set(&mut daemon, &i.to_le_bytes(), &bytes(u64::from(i) + 1, 500), 1).unwrap();
+    }
+    assert!(daemon.stats().evicted > 500);
+}
+
+#[test]
+fn a_change_of_sizes_finds_room_among_what_was_there() {
+    let mut daemon = daemon_of(1024, 1024);
+    for (round, len) in [100, 3000, 200_000, 40, 60_000, 1000].into_iter().enumerate() {
+        let mut bytes_in = 0;
+        for i in 0_u64.. {
+            let key = [round as u64, i].map(u64::to_le_bytes).concat();
+            set(&mut daemon, &key, &bytes((round as u64) << 32 | i, len), 1).unwrap();
+            assert!(daemon.get(&key).is_some());
+            bytes_in += len;
+            if bytes_in > if cfg!(miri) { 400_000 } else { 3 << 22 } || (cfg!(miri) && i > 600) {
+                break;
+            }
+        }
+        check(&daemon);
+    }
+}
+
+/// Any changes whatever, beside a plain table that says what must be there.
+#[test]
+fn any_sequence_of_changes_leaves_what_it_says() {
+    let mut daemon = daemon();
+    let (_page, view) = attach(&mut daemon);
+    let mut held: HashMap<Vec<u8>, (u64, Vec<u8>)> = HashMap::new();
+    let mut random = 0x1234_5678_9ABC_DEF1_u64;
+    let mut draw = move |of: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random % of
+    };
+    for rev in 0..if cfg!(miri) { 300 } else { 4_000 } {
+        let key = format!("key-{}", draw(800)).into_bytes();
+        match draw(10) {
+            0..7 => {
+                let len = [3, 100, 700, 2000, 5000, 30_000][draw(6) as usize];
+                let value = bytes(draw(300), len);
+                let evicted = match set(&mut daemon, &key, &value, rev) {
+                    Ok(evicted) => evicted,
+                    Err(why) => panic!("{why:?} at {rev}"),
+                };
+                evicted.iter().for_each(|gone| _ = held.remove(&*gone.key));
+                held.insert(key.clone(), (rev, value));
+            }
+            7 => assert_eq!(daemon.remove_if(&key, |_| true).is_some(), held.remove(&key).is_some()),
+            8 => {
+                let rev = held.get(&key).map_or(rev, |(rev, _)| *rev);
+                assert_eq!(daemon.renew(&key, rev, 1, 1), held.contains_key(&key));
+            }
+            _ => {
+                let mut evicted = Vec::new();
+                daemon.evict_next(&mut evicted);
+                evicted.iter().for_each(|gone| _ = held.remove(&*gone.key));
+            }
+        }
+        assert_eq!(read(&view, &key).ok(), held.get(&key).map(|(_, value)| value.clone()));
+        if rev % 500 == 0 {
+            check(&daemon);
+            assert_eq!(daemon.stats().names, held.len() as u64);
+        }
+    }
+    for (key, (rev, value)) in &held {
+        assert_eq!(&read(&view, key).unwrap(), value);
+        assert_eq!(daemon.get(key).unwrap().binding.bind_rev, *rev);
+    }
+}
+
+#[test]
+fn another_layout_and_another_beginning_are_refused_clearly() {
+    let daemon = daemon();
+    daemon.header.store(header::LAYOUT, 2, Relaxed);
+    let why = Terms::read(&daemon.header).unwrap_err().to_string();
+    assert!(why.contains("layout version 2, this reader knows 1"), "{why}");
+    daemon.header.store(header::MAGIC, 0, Relaxed);
+    assert!(matches!(Terms::read(&daemon.header), Err(Error::Foreign(_))));
+}
+
+#[test]
+fn a_daemon_that_stops_in_the_middle_of_a_change_makes_readers_give_up() {
+    let mut daemon = daemon();
+    let (_page, view) = attach(&mut daemon);
+    set(&mut daemon, b"a", b"value", 1).unwrap();
+    let place = daemon.index.find(&daemon.header, &daemon.data, daemon.hash(b"a"), b"a").unwrap();
+    index::Writer::change(&daemon.data, place, || assert_eq!(read(&view, b"a"), Err(Miss::Busy)));
+    assert_eq!(read(&view, b"a").unwrap(), b"value");
+    assert!(word_of(place.unit) > 0);
+}

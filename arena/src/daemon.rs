@@ -1,0 +1,234 @@
+//! What the daemon does with an arena: make it, keep it, and let workers attach.
+
+use crate::core::{Binding, Core, Evicted, Hash, Held, Hoarder, Page, Stats, Terms};
+use crate::error::{Error, Refusal};
+use crate::files::{self, Segments, Writers};
+use crate::layout::{DATA_BYTES_MAX, PAGE_BYTES, WORD, header, worker};
+use crate::map::{Access, Mapped};
+use rustix::fd::OwnedFd;
+use rustix::rand::{GetRandomFlags, getrandom};
+use std::sync::Arc;
+
+/// Least bytes of an arena.
+const BUDGET_MIN: u64 = 1 << 20;
+/// Bytes of a worker's page.
+pub(crate) const WORKER_BYTES: usize = (worker::WORDS * WORD).next_multiple_of(PAGE_BYTES);
+
+/// How an arena is to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// Bytes of all of it: header, index, values and what is lost between them. Never more is ever resident.
+    pub budget: u64,
+    /// Bytes that are added at a time.
+    pub segment_bytes: u64,
+    /// Values up to so many bytes are copied out by readers, larger ones are pinned.
+    pub copy_max: u64,
+    /// Bytes of values that one worker may have pinned.
+    pub pin_bytes_max: u64,
+    /// Whether to ask for huge pages.
+    pub huge_pages: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            budget: 256 << 20,
+            // A descriptor for each is passed to each worker.
+            segment_bytes: 64 << 20,
+            // Where copying begins to cost more than a pin: measured, see docs/BENCHMARKS.md.
+            copy_max: 1024,
+            // A quarter of the default budget: four hoarders cannot stop the rest.
+            pin_bytes_max: 64 << 20,
+            huge_pages: true,
+        }
+    }
+}
+
+/// An arena, as the daemon has it.
+#[derive(Debug)]
+pub struct Arena {
+    core: Core<Mapped, Segments>,
+    header: OwnedFd,
+    workers_made: u64,
+}
+
+/// A worker, attached for as long as this lives: to be dropped when nothing of it can read any more, which is when its
+/// process has ended, or has been seen to close its socket in good order.
+#[derive(Debug)]
+pub struct Worker(Arc<Page<Mapped>>);
+
+impl Worker {
+    /// Its number.
+    pub fn id(&self) -> u64 {
+        self.0.id
+    }
+}
+
+/// What a worker needs to map an arena. Sent over its socket.
+#[derive(Debug)]
+pub struct Descriptors {
+    /// The header.
+    pub header: OwnedFd,
+    /// The worker's own page.
+    pub page: OwnedFd,
+    /// The segments, in their order, as far as there are any.
+    pub segments: Vec<OwnedFd>,
+}
+
+impl Arena {
+    /// Makes an empty arena, without a lease: nothing is served from it until [`Arena::set_valid_until`].
+    ///
+    /// # Errors
+    /// `Config`; `Unsupported` where there is no such memory: the caller goes on without it; `System`.
+    pub fn create(config: Config) -> Result<Self, Error> {
+        let page = PAGE_BYTES as u64;
+        let refused = |why| Error::Config { budget: config.budget, why };
+        if config.budget < BUDGET_MIN {
+            return Err(refused("1 MiB is the least"));
+        }
+        let directory_words = Terms::directory_words(config.budget);
+        let header_bytes = (header::DIRECTORY as u64 + directory_words) * WORD as u64;
+        let data_bytes = config.budget.saturating_sub(header_bytes) / page * page;
+        if data_bytes > DATA_BYTES_MAX {
+            return Err(refused("64 GiB is the most: use several namespaces"));
+        }
+        let mut random = [0; 24];
+        let filled = getrandom(&mut random, GetRandomFlags::empty());
+        filled.map_err(|errno| Error::System { what: "getrandom", source: errno.into() })?;
+        let ([first, second, seed], _) = random.as_chunks::<8>() else {
+            return Err(refused("no randomness"));
+        };
+        let terms = Terms {
+            incarnation: [u64::from_le_bytes(*first), u64::from_le_bytes(*second)],
+            seed: u64::from_le_bytes(*seed),
+            data_bytes,
+            segment_bytes: config.segment_bytes.next_multiple_of(2 << 20).max(2 << 20),
+            copy_max: config.copy_max,
+            directory_words,
+            pin_bytes_max: config.pin_bytes_max,
+        };
+        Self::on(terms, config.huge_pages)
+    }
+
+    fn on(terms: Terms, huge: bool) -> Result<Self, Error> {
+        let bytes = (header::DIRECTORY + terms.directory_words as usize) * WORD;
+        let map = |file: rustix::fd::BorrowedFd<'_>| Mapped::whole(file, bytes, Access::Write);
+        let (file, header) = files::create("dstore-header", bytes, Writers::Present, map)?;
+        let data = Segments::new(terms.data_bytes as usize, terms.segment_bytes as usize, huge)?;
+        Ok(Self { core: Core::begin(header, data, terms)?, header: file, workers_made: 0 })
+    }
+
+    /// Tells this start of the daemon from every other.
+    pub fn incarnation(&self) -> [u64; 2] {
+        self.core.terms.incarnation
+    }
+
+    /// Names are served before this moment of `CLOCK_BOOTTIME` only, in nanoseconds; 0: not at all.
+    pub fn set_valid_until(&self, nanos: u64) {
+        self.core.set_valid_until(nanos);
+    }
+
+    /// Names of an earlier era are not served any more. To be set before the `valid_until` of its first LEASE.
+    pub fn set_era(&self, era: u64) {
+        self.core.set_era(era);
+    }
+
+    /// Binds `key` to `bytes`, which have `binding.hash`, in place of what it was bound to; if those bytes are held
+    /// already they are not written again. Names that had to go are added to `evicted`, also if this fails.
+    ///
+    /// # Errors
+    /// Why it is not held. What the key was bound to before it is bound to still, unless it had to go.
+    pub fn insert(
+        &mut self,
+        key: &[u8],
+        binding: &Binding,
+        bytes: &[u8],
+        evicted: &mut Vec<Evicted>,
+    ) -> Result<(), Refusal> {
+        self.core.insert(key, binding, bytes, evicted)
+    }
+
+    /// Holds `bytes`, which have `hash`, without a name.
+    ///
+    /// # Errors
+    /// Why they are not held.
+    pub fn admit(&mut self, hash: &Hash, bytes: &[u8], evicted: &mut Vec<Evicted>) -> Result<(), Refusal> {
+        self.core.admit(hash, bytes, evicted)
+    }
+
+    /// What the key is bound to, whatever the lease and the era.
+    pub fn get(&self, key: &[u8]) -> Option<Held> {
+        self.core.get(key)
+    }
+
+    /// Bytes of the value with this hash, if it is held.
+    pub fn have(&self, hash: &Hash) -> Option<u64> {
+        self.core.have(hash)
+    }
+
+    /// Removes a name; its bytes stay. When this returns no reader begins to find it any more: only then may an
+    /// invalidation be acknowledged.
+    pub fn remove(&mut self, key: &[u8]) -> Option<Held> {
+        self.core.remove_if(key, |_| true)
+    }
+
+    /// As [`Arena::remove`], if the name is `doomed`.
+    pub fn remove_if(&mut self, key: &[u8], doomed: impl FnOnce(&Held) -> bool) -> Option<Held> {
+        self.core.remove_if(key, doomed)
+    }
+
+    /// Makes a name servable in `era` under a new registration, if it still has the binding of `bind_rev`.
+    pub fn renew(&mut self, key: &[u8], bind_rev: u64, registration: u64, era: u64) -> bool {
+        self.core.renew(key, bind_rev, registration, era)
+    }
+
+    /// Lists the names in `buckets` buckets of the index from `from` on, and where to go on. A name held throughout is
+    /// listed at least once.
+    pub fn names(&self, from: u64, buckets: u64) -> (Vec<(Box<[u8]>, Held)>, Option<u64>) {
+        self.core.names(from, buckets)
+    }
+
+    /// Lets the value leave whose turn it is, with its names. `false`: there is none that could.
+    pub fn evict(&mut self, evicted: &mut Vec<Evicted>) -> bool {
+        self.core.evict_next(evicted)
+    }
+
+    /// Removes the value with this hash and every name that leads to it: its bytes are damaged.
+    pub fn expel(&mut self, hash: &Hash, evicted: &mut Vec<Evicted>) -> bool {
+        self.core.expel_hash(hash, evicted)
+    }
+
+    /// Takes in what readers used, frees what nobody reads any more, and tells which workers hold more than they may: they
+    /// are to be told and cut off. To be called a few times a second.
+    pub fn sweep(&mut self) -> Vec<Hoarder> {
+        self.core.sweep()
+    }
+
+    /// Attaches a worker, and gives what it needs.
+    ///
+    /// # Errors
+    /// `System`, `Unsupported`.
+    pub fn attach(&mut self) -> Result<(Worker, Descriptors), Error> {
+        let map = |file: rustix::fd::BorrowedFd<'_>| Mapped::whole(file, WORKER_BYTES, Access::Write);
+        let (page, memory) = files::create("dstore-worker", WORKER_BYTES, Writers::All, map)?;
+        let header = self.header.try_clone().map_err(|source| Error::System { what: "dup", source })?;
+        let segments = self.segments_from(0)?;
+        self.workers_made += 1;
+        let attached = Arc::new(Page { id: self.workers_made, memory });
+        self.core.attach(&attached);
+        Ok((Worker(attached), Descriptors { header, page, segments }))
+    }
+
+    /// The descriptors of the segments from number `from` on: what a reader lacks that has mapped so many.
+    ///
+    /// # Errors
+    /// `System`.
+    pub fn segments_from(&self, from: usize) -> Result<Vec<OwnedFd>, Error> {
+        self.core.data.files_from(from)
+    }
+
+    /// What it holds and did.
+    pub fn stats(&self) -> Stats {
+        self.core.stats()
+    }
+}

@@ -1,0 +1,157 @@
+//! Owns the order in which rows leave a full arena: S3-FIFO.
+//!
+//! Newcomers wait in `small`, a tenth of the bytes; those asked for again move on to `main`, the others leave and are
+//! remembered as ghosts, whose return leads straight to `main`. A scan passes through `small` and never reaches the hot
+//! set. Source: Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023.
+//!
+//! Invariants: every admitted row is in exactly one queue; there are no more ghosts than rows. How often a row was asked
+//! for stands in the row; readers tell it through their rings and never write there.
+//! This file never looks into the memory itself.
+
+use hashbrown::HashTable;
+use std::collections::VecDeque;
+
+/// Part of the bytes that newcomers may hold: one in this many. The paper's choice; it is not sensitive.
+const SMALL_PART: u64 = 10;
+/// Uses that lead from `small` to `main`: two, so that one read shortly after the fetch does not suffice.
+const USES_TO_STAY: u64 = 2;
+/// Second chances given in search of one victim: bounds the time an insertion takes when all rows are hot.
+const CHANCES_MAX: usize = 256;
+/// Ghosts that there may be however few rows there are.
+const GHOSTS_MIN: usize = 64;
+
+/// What the policy must know of a row, and note of it.
+pub(crate) trait Rows {
+    /// Bytes that its leaving frees.
+    fn charge(&self, unit: u32) -> u64;
+    /// Tells its bytes from others, for a ghost to remember.
+    fn fingerprint(&self, unit: u32) -> u32;
+    /// How often it was asked for since its last turn.
+    fn uses(&self, unit: u32) -> u64;
+    /// Sets that, and the queue in which it stands.
+    fn note(&self, unit: u32, uses: u64, main: bool);
+    /// In which queue it stands.
+    fn is_main(&self, unit: u32) -> bool;
+}
+
+/// The queues.
+#[derive(Debug, Default)]
+pub(crate) struct Eviction {
+    small: Queue,
+    main: Queue,
+    ghosts: Ghosts,
+}
+
+impl Eviction {
+    /// Takes a newcomer.
+    pub(crate) fn admit(&mut self, unit: u32, rows: &impl Rows) {
+        let known = self.ghosts.recall(rows.fingerprint(unit));
+        rows.note(unit, 0, known);
+        let queue = if known { &mut self.main } else { &mut self.small };
+        queue.push(unit, rows.charge(unit));
+    }
+
+    /// Takes a victim back that cannot leave now.
+    pub(crate) fn spare(&mut self, unit: u32, rows: &impl Rows) {
+        rows.note(unit, 0, true);
+        self.main.push(unit, rows.charge(unit));
+    }
+
+    /// Gives up the row that should leave now; `None` if there is none.
+    pub(crate) fn victim(&mut self, rows: &impl Rows) -> Option<u32> {
+        for chances_left in (0..CHANCES_MAX).rev() {
+            let small = self.main.line.is_empty() || self.small_is_over();
+            let unit = if small { self.small.line.pop_front()? } else { self.main.line.pop_front()? };
+            let (charge, uses) = (rows.charge(unit), rows.uses(unit));
+            let queue = if small { &mut self.small } else { &mut self.main };
+            queue.bytes -= charge;
+            let stays = if small { uses >= USES_TO_STAY } else { uses > 0 };
+            if !stays || chances_left == 0 {
+                if small {
+                    self.ghosts.remember(rows.fingerprint(unit), self.len().max(GHOSTS_MIN));
+                }
+                return Some(unit);
+            }
+            rows.note(unit, if small { 0 } else { uses - 1 }, true);
+            self.main.push(unit, charge);
+        }
+        None
+    }
+
+    /// Forgets a row that leaves out of its turn. Looks through its queue.
+    pub(crate) fn withdraw(&mut self, unit: u32, rows: &impl Rows) {
+        let queue = if rows.is_main(unit) { &mut self.main } else { &mut self.small };
+        if let Some(at) = queue.line.iter().position(|one| *one == unit) {
+            queue.line.remove(at);
+            queue.bytes -= rows.charge(unit);
+        }
+    }
+
+    /// Rows held.
+    pub(crate) fn len(&self) -> usize {
+        self.small.line.len() + self.main.line.len()
+    }
+
+    /// Bytes of this process that the queues take.
+    pub(crate) fn private_bytes(&self) -> u64 {
+        let lines = self.small.line.capacity() + self.main.line.capacity() + self.ghosts.line.capacity();
+        (lines * 4 + self.ghosts.set.allocation_size()) as u64
+    }
+
+    /// The bytes of both queues, each counted anew.
+    #[cfg(test)]
+    pub(crate) fn check(&self, rows: &impl Rows) -> u64 {
+        for queue in [&self.small, &self.main] {
+            assert_eq!(queue.bytes, queue.line.iter().map(|unit| rows.charge(*unit)).sum::<u64>());
+        }
+        self.small.bytes + self.main.bytes
+    }
+
+    fn small_is_over(&self) -> bool {
+        self.small.bytes > (self.small.bytes + self.main.bytes) / SMALL_PART
+    }
+}
+
+/// First in, first out, with its bytes.
+#[derive(Debug, Default)]
+struct Queue {
+    line: VecDeque<u32>,
+    bytes: u64,
+}
+
+impl Queue {
+    fn push(&mut self, unit: u32, charge: u64) {
+        self.bytes += charge;
+        self.line.push_back(unit);
+    }
+}
+
+/// Rows that left `small` lately. One that returned may be forgotten early if it leaves again: its first place in
+/// the line is still there.
+#[derive(Debug, Default)]
+struct Ghosts {
+    line: VecDeque<u32>,
+    set: HashTable<u32>,
+}
+
+fn spread(fingerprint: u32) -> u64 {
+    u64::from(fingerprint).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
+impl Ghosts {
+    fn remember(&mut self, fingerprint: u32, max: usize) {
+        self.line.push_back(fingerprint);
+        if self.set.find(spread(fingerprint), |one| *one == fingerprint).is_none() {
+            self.set.insert_unique(spread(fingerprint), fingerprint, |one| spread(*one));
+        }
+        while self.line.len() > max {
+            let Some(oldest) = self.line.pop_front() else { return };
+            self.recall(oldest);
+        }
+    }
+
+    fn recall(&mut self, fingerprint: u32) -> bool {
+        let found = self.set.find_entry(spread(fingerprint), |one| *one == fingerprint);
+        found.map(hashbrown::hash_table::OccupiedEntry::remove).is_ok()
+    }
+}

@@ -1,0 +1,275 @@
+//! What a worker does with an arena: map it, and read.
+//!
+//! Invariant: a [`Value`] that is pinned keeps its reader, its mappings and its pin alive; nothing that was read is
+//! handed out before it was found to hold.
+
+use crate::core::Terms;
+use crate::daemon::{Descriptors, WORKER_BYTES};
+use crate::error::{Error, Miss};
+use crate::files;
+use crate::layout::{PAGE_BYTES, VERSION, WORD, WORKER_MAGIC, header, worker};
+use crate::map::{Access, Canary, Mapped};
+use crate::memory::Memory;
+use crate::view::{Candidate, Meta, Pin, View};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::time::{ClockId, clock_gettime};
+use std::fmt;
+use std::ops::Deref;
+use std::sync::atomic::Ordering::Acquire;
+use std::sync::{Arc, Mutex};
+
+/// Values up to so many bytes lie in a [`Value`] itself.
+const INLINE_MAX: usize = 128;
+/// A copy larger than this looks whether its length holds before it makes room for it.
+const COPY_UNCHECKED: u64 = 64 << 10;
+
+/// An arena, as a worker has it. All threads of the worker share one.
+#[derive(Clone)]
+pub struct Reader(Arc<Attached>);
+
+struct Attached {
+    view: View<Mapped, Mapped>,
+    canary: Canary,
+    /// How many segments are mapped; locked while more are.
+    segments: Mutex<usize>,
+}
+
+/// This machine's `CLOCK_BOOTTIME`, in nanoseconds. No system call where the kernel has it in its vDSO.
+#[inline]
+pub fn now() -> u64 {
+    let time = clock_gettime(ClockId::Boottime);
+    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
+}
+
+impl Reader {
+    /// Maps what the daemon gave.
+    ///
+    /// # Errors
+    /// `Layout`: daemon and worker are of different versions; `Foreign`, `System`.
+    pub fn map(descriptors: Descriptors) -> Result<Self, Error> {
+        let Descriptors { header, page, segments } = descriptors;
+        let words = files::size(header.as_fd())?;
+        files::check(header.as_fd(), (2 * PAGE_BYTES) as u64)?;
+        let header = Mapped::whole(header.as_fd(), words as usize, Access::Read)?;
+        let terms = Terms::read(&header)?;
+        if terms.directory_words as usize * WORD + PAGE_BYTES > words as usize {
+            return Err(Error::Foreign("the header is shorter than it says"));
+        }
+        files::check(page.as_fd(), WORKER_BYTES as u64)?;
+        let page = Mapped::whole(page.as_fd(), WORKER_BYTES, Access::Write)?;
+        if page.load(worker::MAGIC, Acquire) != WORKER_MAGIC {
+            return Err(Error::Foreign("the worker's page does not begin as one"));
+        }
+        if page.load(worker::LAYOUT, Acquire) != u64::from(VERSION) {
+            return Err(Error::Layout { found: page.load(worker::LAYOUT, Acquire), known: VERSION });
+        }
+        // A child has no pins of its own, and no way to those of its parent.
+        page.dont_fork()?;
+        let data = Mapped::reserve(terms.data_bytes as usize, Access::Read)?;
+        data.advise_huge();
+        let view = View::new(header, data, page, terms);
+        let reader = Self(Arc::new(Attached { view, canary: Canary::new()?, segments: Mutex::new(0) }));
+        reader.extend(segments)?;
+        Ok(reader)
+    }
+
+    /// Maps further segments, which follow those mapped.
+    ///
+    /// # Errors
+    /// `Foreign`, `System`.
+    pub fn extend(&self, segments: Vec<OwnedFd>) -> Result<(), Error> {
+        let attached = &*self.0;
+        let mut mapped = attached.segments.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let terms = &attached.view.terms;
+        for segment in segments {
+            let left = terms.data_bytes - (attached.view.data.words() * WORD) as u64;
+            let bytes = terms.segment_bytes.min(left);
+            files::check(segment.as_fd(), bytes)?;
+            attached.view.data.append(segment.as_fd(), bytes as usize)?;
+            *mapped += 1;
+        }
+        Ok(())
+    }
+
+    /// How many segments are mapped, and how many the daemon has.
+    pub fn segments(&self) -> (usize, usize) {
+        let mapped = *self.0.segments.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        (mapped, self.0.view.header.load(header::SEGMENTS, Acquire) as usize)
+    }
+
+    /// Tells one start of the daemon from every other.
+    pub fn incarnation(&self) -> [u64; 2] {
+        self.0.view.terms.incarnation
+    }
+
+    /// Until when names are served, in nanoseconds of `CLOCK_BOOTTIME`; 0: not now.
+    pub fn valid_until(&self) -> u64 {
+        self.0.view.header.load(header::VALID_UNTIL, Acquire)
+    }
+
+    /// Bytes of values that this worker has pinned, and that it may have.
+    pub fn pinned(&self) -> (u64, u64) {
+        (self.0.view.held(), self.0.view.terms.pin_bytes_max)
+    }
+
+    /// Whether this is still the process that attached.
+    #[inline]
+    pub fn is_mine(&self) -> bool {
+        self.0.canary.is_mine()
+    }
+
+    /// The value of `key`. No system call, no wake-up; larger values are not copied.
+    ///
+    /// # Errors
+    /// Why there is none to be had here.
+    #[inline]
+    pub fn get(&self, key: &[u8]) -> Result<Value, Miss> {
+        if !self.is_mine() {
+            return Err(Miss::Forked);
+        }
+        self.0.view.serve(key, |candidate| self.take(candidate), now)?
+    }
+
+    /// Copies the value of `key` to `to`, in place of what was there. Nothing is pinned.
+    ///
+    /// # Errors
+    /// As [`Reader::get`]; `to` then holds nothing of use.
+    #[inline]
+    pub fn get_into(&self, key: &[u8], to: &mut Vec<u8>) -> Result<Meta, Miss> {
+        if !self.is_mine() {
+            return Err(Miss::Forked);
+        }
+        let view = &self.0.view;
+        let copied = |candidate: &Candidate| {
+            if !view.is_mapped(candidate) {
+                return Err(Miss::Unmapped);
+            }
+            if candidate.meta.size > COPY_UNCHECKED && !candidate.chain.holds(&view.data) {
+                return Err(Miss::Busy);
+            }
+            to.resize(candidate.meta.size as usize, 0);
+            view.data.read(candidate.at, to);
+            Ok(candidate.meta)
+        };
+        view.serve(key, copied, now)?
+    }
+
+    #[inline]
+    fn take(&self, candidate: &Candidate) -> Result<Value, Miss> {
+        let view = &self.0.view;
+        if !view.is_mapped(candidate) {
+            return Err(Miss::Unmapped);
+        }
+        let (meta, size) = (candidate.meta, candidate.meta.size as usize);
+        let body = if size <= INLINE_MAX {
+            let mut bytes = [0; INLINE_MAX];
+            view.data.read(candidate.at, &mut bytes[..size]);
+            Body::Inline(bytes)
+        } else if meta.size <= view.terms.copy_max {
+            let mut bytes = vec![0; size].into_boxed_slice();
+            view.data.read(candidate.at, &mut bytes);
+            Body::Copied(bytes)
+        } else {
+            let pin = view.pin(candidate)?;
+            Body::Pinned(Pinned { reader: Arc::clone(&self.0), pin, at: candidate.at })
+        };
+        Ok(Value { meta, body })
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader").field("terms", &self.0.view.terms).finish_non_exhaustive()
+    }
+}
+
+/// A value, in place if it is large. Its bytes stay where they are, whatever becomes of the name, until this is dropped.
+pub struct Value {
+    meta: Meta,
+    body: Body,
+}
+
+enum Body {
+    Inline([u8; INLINE_MAX]),
+    Copied(Box<[u8]>),
+    Pinned(Pinned),
+}
+
+struct Pinned {
+    reader: Arc<Attached>,
+    pin: Pin,
+    at: usize,
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // The child of a fork has a copy of this, but not the pin.
+        if self.reader.canary.is_mine() {
+            self.reader.view.unpin(self.pin);
+        }
+    }
+}
+
+impl Value {
+    /// What is known of it beside its bytes.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// Whether it lies in the arena, and not in this process.
+    pub fn is_in_place(&self) -> bool {
+        matches!(self.body, Body::Pinned(_))
+    }
+
+    /// The bytes; `None` in the child of the process that read a value that lies in the arena: its parent alone keeps it
+    /// there.
+    #[inline]
+    pub fn try_bytes(&self) -> Option<&[u8]> {
+        let len = self.meta.size as usize;
+        match &self.body {
+            Body::Inline(bytes) => bytes.get(..len),
+            Body::Copied(bytes) => Some(bytes),
+            Body::Pinned(pinned) if pinned.reader.canary.is_mine() => {
+                // SAFETY: the row was pinned and found linked behind that, so the daemon neither writes to these words
+                // nor uses their place again before the pin is given back, which is when `self` is dropped.
+                #[allow(unsafe_code)]
+                unsafe {
+                    pinned.reader.view.data.slice(pinned.at, len)
+                }
+            }
+            Body::Pinned(_) => None,
+        }
+    }
+}
+
+impl Deref for Value {
+    type Target = [u8];
+
+    /// The bytes.
+    ///
+    /// # Panics
+    /// In the child of the process that read a value that lies in the arena. See [`Value::try_bytes`].
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        self.try_bytes()
+            .expect("a value in shared memory is read by the process that got it, not by its child")
+    }
+}
+
+impl AsRef<[u8]> for Value {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Value").field("meta", &self.meta).field("in_place", &self.is_in_place()).finish()
+    }
+}
+
+const _: () = {
+    const fn shared_by_threads<T: Send + Sync>() {}
+    shared_by_threads::<Value>();
+    shared_by_threads::<Reader>();
+};

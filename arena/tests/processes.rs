@@ -1,0 +1,488 @@
+//! An arena and readers in processes of their own: what they read, what happens when they die, fork or lie.
+//!
+//! A reader's process is this very program, started again with the role it plays in its environment and its socket as
+//! standard input.
+
+#![allow(unsafe_code, reason = "fork and _exit are the C library's")]
+
+use dstore_arena::{Arena, Binding, Config, Evicted, Miss, Reader, Refusal, Value, Worker, now, pass};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const ROLE: &str = "DSTORE_ARENA_ROLE";
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A process that reads, and the daemon's end of its socket.
+struct Process {
+    child: Child,
+    socket: UnixStream,
+    worker: Option<Worker>,
+}
+
+impl Process {
+    fn start(arena: &mut Arena, role: &str) -> Self {
+        let (mut socket, theirs) = UnixStream::pair().unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "a_process_that_reads", "--ignored", "--nocapture", "--test-threads=1"])
+            .env(ROLE, role)
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let (worker, descriptors) = arena.attach().unwrap();
+        pass::send(&socket, &descriptors).unwrap();
+        assert_eq!(byte(&mut socket), b'r', "it is ready");
+        Self { child, socket, worker: Some(worker) }
+    }
+
+    /// What it says next.
+    fn says(&mut self) -> u8 {
+        byte(&mut self.socket)
+    }
+
+    fn tell(&mut self, what: u8) {
+        self.socket.write_all(&[what]).unwrap();
+    }
+
+    /// Kills it, waits for it, and lets go of what it pinned.
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.worker = None;
+    }
+
+    fn ends_well(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => return assert!(status.success(), "{status}"),
+                None if Instant::now() > deadline => panic!("it does not end"),
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn byte(socket: &mut UnixStream) -> u8 {
+    let mut byte = [0];
+    socket.read_exact(&mut byte).expect("the other side speaks");
+    byte[0]
+}
+
+/// The value of key number `key` in its round `round`: tells both, and every word of it.
+fn value(key: u64, round: u64, len: usize) -> Vec<u8> {
+    let word = |i: u64| (key << 40 ^ round << 8 ^ i).wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes();
+    let mut bytes: Vec<u8> = [key.to_le_bytes(), round.to_le_bytes()].concat();
+    bytes.extend((0..).flat_map(word).take(len));
+    bytes
+}
+
+/// Whether these are the bytes of a value of `key`, and of which round.
+fn round_of(key: u64, bytes: &[u8]) -> u64 {
+    let (head, _) = bytes.as_chunks::<8>();
+    let (found, round) = (u64::from_le_bytes(head[0]), u64::from_le_bytes(head[1]));
+    assert_eq!(found, key, "another key's value");
+    assert!(bytes == value(key, round, bytes.len() - 16), "a value that is none");
+    round
+}
+
+fn hash(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    for (i, part) in hash.chunks_exact_mut(8).enumerate() {
+        part.copy_from_slice(&xxhash_rust::xxh3::xxh3_64_with_seed(bytes, i as u64).to_le_bytes());
+    }
+    hash
+}
+
+fn set(arena: &mut Arena, key: u64, bytes: &[u8]) -> Result<Vec<Evicted>, Refusal> {
+    let binding = Binding { hash: hash(bytes), bind_rev: 1, registration: 1, era: 0, expiry: None };
+    let mut evicted = Vec::new();
+    arena.insert(&key.to_le_bytes(), &binding, bytes, &mut evicted).map(|()| evicted)
+}
+
+fn arena(budget: u64) -> Arena {
+    let config = Config { budget, segment_bytes: 2 << 20, pin_bytes_max: 1 << 20, ..Config::default() };
+    let arena = Arena::create(config).unwrap();
+    arena.set_valid_until(u64::MAX);
+    arena
+}
+
+/// Keys of the stress, and lengths: some are copied, some are pinned.
+const KEYS: u64 = 400;
+
+fn len_of(key: u64, round: u64) -> usize {
+    [40, 100, 900, 3_000, 9_000, 40_000][(key + round) as usize % 6]
+}
+
+/// The role is played here; nothing is tested when nobody asked for one.
+#[test]
+#[ignore = "a part of other tests"]
+fn a_process_that_reads() {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    let socket = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned().unwrap());
+    let reader = Reader::map(pass::receive(&socket).unwrap()).unwrap();
+    match role.as_str() {
+        "stress" => stress(&reader, socket),
+        "once" => once(&reader, socket),
+        "fork" => fork(&reader, socket),
+        "rounds" => rounds(&reader, socket),
+        _ => panic!("no such role: {role}"),
+    }
+}
+
+/// Maps what it lacks.
+fn extend(reader: &Reader, mut socket: &UnixStream) {
+    socket.write_all(&[b'm', reader.segments().0 as u8]).unwrap();
+    reader.extend(pass::receive_segments(socket).unwrap()).unwrap();
+}
+
+/// Reads all keys again and again, checks every byte, and holds some values for a while, until it is killed.
+fn stress(reader: &Reader, mut socket: UnixStream) {
+    socket.write_all(b"r").unwrap();
+    let mut held: Vec<(u64, Value)> = Vec::new();
+    let mut copy = Vec::new();
+    let mut random = u64::from(std::process::id()) | 1;
+    let mut served = 0_u64;
+    loop {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let key = (random >> 33) % KEYS;
+        match reader.get(&key.to_le_bytes()) {
+            Ok(value) => {
+                round_of(key, &value);
+                assert_eq!(hash(&value), value.meta().hash);
+                served += 1;
+                if value.is_in_place() && (random >> 20).is_multiple_of(3) {
+                    held.push((key, value));
+                }
+            }
+            Err(Miss::Absent | Miss::Busy | Miss::PinBudget { .. }) => {}
+            Err(Miss::Unmapped) => extend(reader, &socket),
+            Err(other) => panic!("{other}"),
+        }
+        if let Ok(meta) = reader.get_into(&key.to_le_bytes(), &mut copy) {
+            round_of(key, &copy);
+            assert_eq!(hash(&copy), meta.hash);
+        }
+        if held.len() > 8 {
+            let (key, value) = held.swap_remove((random >> 40) as usize % held.len());
+            round_of(key, &value);
+            assert_eq!(hash(&value), value.meta().hash, "what is pinned does not change");
+        }
+        if served.is_multiple_of(5_000) {
+            socket.write_all(b".").unwrap();
+        }
+    }
+}
+
+/// Reads key 1 whenever it is asked, and says whether it was there.
+fn once(reader: &Reader, mut socket: UnixStream) {
+    socket.write_all(b"r").unwrap();
+    while byte(&mut socket) == b'g' {
+        let said = match reader.get(&1_u64.to_le_bytes()) {
+            Ok(_) => b'y',
+            Err(Miss::Absent) => b'n',
+            Err(Miss::Lapsed) => b'l',
+            Err(_) => b'?',
+        };
+        socket.write_all(&[said]).unwrap();
+    }
+}
+
+/// Reads key 1, whose rounds only rise, and sees none of them fall.
+fn rounds(reader: &Reader, mut socket: UnixStream) {
+    socket.write_all(b"r").unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let mut last = 0;
+    let mut said = false;
+    while socket.read(&mut [0]).is_err() {
+        for _ in 0..1000 {
+            match reader.get(&1_u64.to_le_bytes()) {
+                Ok(value) => {
+                    let round = round_of(1, &value);
+                    assert!(round >= last, "round {round} after {last}");
+                    last = round;
+                }
+                Err(Miss::Absent | Miss::Busy | Miss::PinBudget { .. }) => {}
+                Err(other) => panic!("{other}"),
+            }
+        }
+        if last > 0 && !said {
+            socket.write_all(b"s").unwrap();
+            said = true;
+        }
+    }
+}
+
+/// Holds a value, forks, and has the child try what it must not.
+fn fork(reader: &Reader, mut socket: UnixStream) {
+    socket.write_all(b"r").unwrap();
+    let value = reader.get(&1_u64.to_le_bytes()).unwrap();
+    assert!(value.is_in_place());
+    let held = reader.pinned().0;
+    // SAFETY: the child calls nothing but what follows here, and leaves by `_exit`.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let refused = matches!(reader.get(&1_u64.to_le_bytes()), Err(Miss::Forked))
+            && matches!(reader.get_into(&1_u64.to_le_bytes(), &mut Vec::new()), Err(Miss::Forked))
+            && value.try_bytes().is_none();
+        // Lets go of its copy of the value: the parent's pin stays.
+        drop(value);
+        // It attaches anew, as a worker of its own.
+        let mine = pass::receive(&socket).ok().and_then(|all| Reader::map(all).ok());
+        let read = mine.and_then(|mine| mine.get(&1_u64.to_le_bytes()).ok());
+        let well = refused && read.is_some_and(|value| value.is_in_place() && round_of(1, &value) == 7);
+        // SAFETY: ends this process, without running what its parent's threads left.
+        unsafe { libc::_exit(if well { 0 } else { 1 }) };
+    }
+    let mut status = 0;
+    // SAFETY: `status` is a place for the child's status.
+    let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
+    assert_eq!((waited, status), (child, 0), "the child");
+    assert_eq!(reader.pinned().0, held);
+    socket.write_all(b"f").unwrap();
+    assert_eq!(byte(&mut socket), b'c');
+    assert_eq!(round_of(1, &value), 7, "the parent's value is where it was");
+}
+
+/// One round of changes over all keys, under eviction. Gives the names that went.
+fn churn(arena: &mut Arena, round: u64) {
+    for key in 0..KEYS {
+        let bytes = value(key, round, len_of(key, round));
+        match set(arena, key, &bytes) {
+            Ok(_) | Err(Refusal::Full) => {}
+            Err(why) => panic!("{why:?}"),
+        }
+        if (key + round).is_multiple_of(7) {
+            arena.remove(&((key + 3) % KEYS).to_le_bytes());
+        }
+    }
+    assert_eq!(arena.sweep(), [], "readers that use the library never hoard");
+}
+
+/// Answers readers that lack segments.
+fn serve(arena: &Arena, processes: &mut [Process]) -> u64 {
+    let mut signs = 0;
+    for process in processes {
+        process.socket.set_nonblocking(true).unwrap();
+        let mut said = [0];
+        let heard = process.socket.read(&mut said);
+        process.socket.set_nonblocking(false).unwrap();
+        match (heard, said[0]) {
+            (Ok(1), b'm') => {
+                let from = byte(&mut process.socket);
+                pass::send_segments(&process.socket, &arena.segments_from(usize::from(from)).unwrap())
+                    .unwrap();
+            }
+            (Ok(1), b'.') => signs += 1,
+            (Ok(_), said) => panic!("a reader ended, or said {said}"),
+            (Err(why), _) if why.kind() == std::io::ErrorKind::WouldBlock => {}
+            (Err(why), _) => panic!("{why}"),
+        }
+    }
+    signs
+}
+
+#[test]
+fn readers_that_are_killed_at_any_moment_leave_nothing_behind_and_no_value_is_ever_wrong() {
+    let kills: u64 = std::env::var("DSTORE_ARENA_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(12);
+    let mut arena = arena(4 << 20);
+    churn(&mut arena, 0);
+    let mut processes: Vec<Process> = (0..3).map(|_| Process::start(&mut arena, "stress")).collect();
+    let (mut killed, mut round, mut signs) = (0, 0, 0);
+    let deadline = Instant::now() + PATIENCE.max(Duration::from_secs(kills));
+    while killed < kills || signs < 3 {
+        assert!(Instant::now() < deadline, "{killed} killed, {signs} signs of life");
+        round += 1;
+        churn(&mut arena, round);
+        signs += serve(&arena, &mut processes);
+        if killed < kills {
+            let at = killed as usize % processes.len();
+            processes[at].kill();
+            processes[at] = Process::start(&mut arena, "stress");
+            killed += 1;
+        }
+    }
+    processes.iter_mut().for_each(Process::kill);
+    arena.sweep();
+    let stats = arena.stats();
+    assert_eq!((stats.limbo, stats.workers), (0, 0), "{stats:?}");
+    assert!(stats.resident <= stats.bytes_max && stats.evicted > 0, "{stats:?}");
+    // All of it can be emptied: nothing is kept for the dead.
+    while arena.evict(&mut Vec::new()) {}
+    assert_eq!((arena.stats().names, arena.stats().rows), (0, 0));
+    for round in 0..2 {
+        churn(&mut arena, round);
+    }
+}
+
+#[test]
+fn a_removed_name_is_never_read_again_in_any_process() {
+    let mut arena = arena(4 << 20);
+    let mut processes: Vec<Process> = (0..2).map(|_| Process::start(&mut arena, "once")).collect();
+    let mut ask = |arena: &mut Arena, what: u8| {
+        let _ = &arena;
+        for process in &mut processes {
+            process.tell(b'g');
+            assert_eq!(process.says(), what);
+        }
+    };
+    for round in 0..50 {
+        ask(&mut arena, b'n');
+        set(&mut arena, 1, &value(1, round, len_of(1, round))).unwrap();
+        ask(&mut arena, b'y');
+        arena.set_valid_until(now().saturating_sub(1));
+        ask(&mut arena, b'l');
+        arena.set_valid_until(u64::MAX);
+        arena.remove(&1_u64.to_le_bytes()).unwrap();
+    }
+    ask(&mut arena, b'n');
+}
+
+#[test]
+fn a_name_that_is_bound_anew_never_goes_back() {
+    let mut arena = arena(4 << 20);
+    let mut processes: Vec<Process> = (0..2).map(|_| Process::start(&mut arena, "rounds")).collect();
+    let rounds = if cfg!(debug_assertions) { 20_000 } else { 200_000 };
+    for round in 1..rounds {
+        let bytes = value(1, round, [60, 500, 2_000][round as usize % 3]);
+        match set(&mut arena, 1, &bytes) {
+            Ok(_) => {}
+            Err(why) => panic!("{why:?}"),
+        }
+        if round.is_multiple_of(3) {
+            arena.remove(&1_u64.to_le_bytes());
+        }
+    }
+    for process in &mut processes {
+        assert_eq!(process.says(), b's', "it has read some");
+        process.tell(b'e');
+        process.ends_well();
+    }
+}
+
+#[test]
+fn a_forked_child_notices_shares_no_pins_and_attaches_anew() {
+    let mut arena = arena(4 << 20);
+    let bytes = value(1, 7, 40_000);
+    set(&mut arena, 1, &bytes).unwrap();
+    let mut process = Process::start(&mut arena, "fork");
+    // For the child, whenever it comes to it.
+    let (_child, descriptors) = arena.attach().unwrap();
+    pass::send(&process.socket, &descriptors).unwrap();
+    drop(descriptors);
+    assert_eq!(process.says(), b'f');
+    drop(_child);
+    let mut evicted = Vec::new();
+    assert!(arena.expel(&hash(&bytes), &mut evicted));
+    arena.sweep();
+    assert_eq!(arena.stats().limbo, 1, "the parent's pin survived its child");
+    for key in 10..200 {
+        set(&mut arena, key, &value(key, 1, 40_000)).unwrap();
+    }
+    process.tell(b'c');
+    process.ends_well();
+    process.worker = None;
+    arena.sweep();
+    assert_eq!(arena.stats().limbo, 0);
+}
+
+#[test]
+fn a_worker_can_neither_write_nor_resize_what_it_was_given() {
+    use rustix::fs::{OFlags, ftruncate, open};
+    use rustix::mm::{MapFlags, ProtFlags, mmap};
+    use std::os::fd::AsRawFd;
+    let mut arena = arena(4 << 20);
+    set(&mut arena, 1, &value(1, 1, 100)).unwrap();
+    let (_worker, descriptors) = arena.attach().unwrap();
+    let write = ProtFlags::READ | ProtFlags::WRITE;
+    for file in descriptors.segments.iter().chain([&descriptors.header]) {
+        // Opened anew, too, by the path under which a process sees its descriptors.
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let again = open(path, OFlags::RDWR, rustix::fs::Mode::empty()).unwrap();
+        for file in [file.as_fd(), again.as_fd()] {
+            // SAFETY: the kernel chooses the addresses, and nothing comes of it.
+            let mapped = unsafe { mmap(std::ptr::null_mut(), 4096, write, MapFlags::SHARED, file, 0) };
+            assert_eq!(mapped.unwrap_err(), rustix::io::Errno::PERM);
+            assert_eq!(rustix::io::write(file, b"x").unwrap_err(), rustix::io::Errno::PERM);
+            assert!(ftruncate(file, 0).is_err() && ftruncate(file, 1 << 30).is_err());
+        }
+    }
+    assert!(ftruncate(&descriptors.page, 0).is_err(), "a page that goes would take the daemon with it");
+    let reader = Reader::map(descriptors).unwrap();
+    assert_eq!(round_of(1, &reader.get(&1_u64.to_le_bytes()).unwrap()), 1);
+}
+
+#[test]
+fn what_is_no_arena_is_refused_and_never_mapped() {
+    let mut arena = arena(4 << 20);
+    let (_worker, descriptors) = arena.attach().unwrap();
+    let (_other, others) = arena.attach().unwrap();
+    let swapped =
+        dstore_arena::Descriptors { header: others.page, page: others.header, segments: Vec::new() };
+    let why = Reader::map(swapped).unwrap_err().to_string();
+    assert!(why.contains("not an arena"), "{why}");
+    let file = std::fs::File::open("/proc/self/exe").unwrap();
+    let foreign =
+        dstore_arena::Descriptors { header: file.into(), page: descriptors.page, segments: Vec::new() };
+    let why = Reader::map(foreign).unwrap_err().to_string();
+    assert!(why.contains("not of shared memory") || why.contains("not sealed"), "{why}");
+}
+
+#[test]
+fn an_arena_grows_by_segments_that_readers_map_when_they_meet_them() {
+    let mut arena = arena(16 << 20);
+    let (_worker, descriptors) = arena.attach().unwrap();
+    let reader = Reader::map(descriptors).unwrap();
+    assert_eq!(reader.segments().0, 1);
+    for key in 0..200 {
+        set(&mut arena, key, &value(key, 1, 40_000)).unwrap();
+    }
+    let unmapped = (0..200_u64).find(|key| matches!(reader.get(&key.to_le_bytes()), Err(Miss::Unmapped)));
+    assert!(unmapped.is_some() && reader.segments().1 > 1, "{:?}", reader.segments());
+    reader.extend(arena.segments_from(reader.segments().0).unwrap()).unwrap();
+    assert_eq!(reader.segments().0, reader.segments().1);
+    for key in 0..200_u64 {
+        assert_eq!(round_of(key, &reader.get(&key.to_le_bytes()).unwrap()), 1);
+    }
+}
+
+#[test]
+fn a_worker_that_hoards_is_told_so_and_may_still_copy() {
+    let mut arena = arena(16 << 20);
+    let (_worker, descriptors) = arena.attach().unwrap();
+    for key in 0..60 {
+        set(&mut arena, key, &value(key, 1, 40_000 - 16)).unwrap();
+    }
+    let (_second, others) = arena.attach().unwrap();
+    let (reader, other) = (Reader::map(descriptors).unwrap(), Reader::map(others).unwrap());
+    reader.extend(arena.segments_from(reader.segments().0).unwrap()).unwrap();
+    let mut held = Vec::new();
+    let why = loop {
+        match reader.get(&(held.len() as u64).to_le_bytes()) {
+            Ok(value) => held.push(value),
+            Err(why) => break why,
+        }
+    };
+    assert_eq!(why, Miss::PinBudget { held: 26 * 40_000, max: 1 << 20 });
+    assert!(why.to_string().contains("`1040000` of `1048576` bytes pinned"), "{why}");
+    assert!(reader.get_into(&50_u64.to_le_bytes(), &mut Vec::new()).is_ok());
+    assert!(other.get(&50_u64.to_le_bytes()).is_ok(), "another worker has its own");
+    held.pop();
+    assert!(reader.get(&50_u64.to_le_bytes()).is_ok());
+    // Values outlive their reader and go to other threads.
+    drop(reader);
+    let lens =
+        std::thread::spawn(move || held.iter().map(|value| value.len()).sum::<usize>()).join().unwrap();
+    assert_eq!(lens, 25 * 40_000);
+}
