@@ -1,6 +1,6 @@
 //! What the daemon does with an arena: make it, keep it, and let workers attach.
 
-use crate::core::{Binding, Core, Evicted, Hash, Held, Hoarder, Page, Stats, Terms};
+use crate::core::{Binding, Core, Evicted, Hash, Held, Hoarder, Listed, Page, Stats, Terms};
 use crate::error::{Error, Refusal};
 use crate::files::{self, Segments, Writers};
 use crate::layout::{DATA_BYTES_MAX, PAGE_BYTES, WORD, header, worker};
@@ -184,7 +184,7 @@ impl Arena {
 
     /// Lists the names in `buckets` buckets of the index from `from` on, and where to go on. A name held throughout is
     /// listed at least once.
-    pub fn names(&self, from: u64, buckets: u64) -> (Vec<(Box<[u8]>, Held)>, Option<u64>) {
+    pub fn names(&self, from: u64, buckets: u64) -> (Vec<Listed>, Option<u64>) {
         self.core.names(from, buckets)
     }
 

@@ -249,7 +249,7 @@ impl Writer {
     }
 
     /// Binds a name that is there to another row, in one step.
-    pub(crate) fn relink(&mut self, data: &impl Memory, place: Place, unit: u32) {
+    pub(crate) fn relink(data: &impl Memory, place: Place, unit: u32) {
         let word = data.load(place.slot, Relaxed);
         Self::change(data, place, || {
             data.store(place.slot, u64::from(unit) | word & !u64::from(u32::MAX), Relaxed);

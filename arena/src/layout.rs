@@ -157,7 +157,7 @@ impl Shape {
     /// The shape of a row with bytes, or of an alias for one.
     pub fn new(key: usize, value: u32, alias: bool, expires: bool) -> Self {
         debug_assert!(key <= KEY_BYTES_MAX);
-        let kind = u64::from(alias) * ALIAS | u64::from(expires) * EXPIRES;
+        let kind = (u64::from(alias) * ALIAS) | (u64::from(expires) * EXPIRES);
         Self(u64::from(value) | (key as u64) << 32 | kind)
     }
 
@@ -189,7 +189,7 @@ impl Shape {
     /// The same, linked or not.
     #[must_use]
     pub fn linked(self, linked: bool) -> Self {
-        Self(self.0 & !LINKED | u64::from(linked) * LINKED)
+        Self((self.0 & !LINKED) | (u64::from(linked) * LINKED))
     }
 
     /// Whether it stands in the main queue.
@@ -200,7 +200,7 @@ impl Shape {
     /// The same in the queue of newcomers or in the main one.
     #[must_use]
     pub fn main(self, main: bool) -> Self {
-        Self(self.0 & !MAIN | u64::from(main) * MAIN)
+        Self((self.0 & !MAIN) | (u64::from(main) * MAIN))
     }
 
     /// How often it was asked for since its last turn, up to [`USES_MAX`].

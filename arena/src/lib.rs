@@ -24,7 +24,7 @@ mod seqlock;
 mod space;
 mod view;
 
-pub use crate::core::{Binding, Evicted, Expiry, Hash, Held, Hoarder, Stats};
+pub use crate::core::{Binding, Evicted, Expiry, Hash, Held, Hoarder, Listed, Stats};
 pub use daemon::{Arena, Config, Descriptors, Worker};
 pub use error::{Error, Miss, Refusal};
 pub use layout::KEY_BYTES_MAX;

@@ -25,7 +25,7 @@ pub(crate) enum Access {
 /// Addresses reserved, of which the first are mapped.
 #[derive(Debug)]
 pub(crate) struct Mapped {
-    base: *mut u8,
+    base: *mut u64,
     bytes: usize,
     words: AtomicUsize,
     /// Unmapped by the operating system in a child, or not there at all: see [`Mapped::dont_fork`].
@@ -77,7 +77,7 @@ impl Mapped {
         let access = if self.is_writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
         let flags = MapFlags::SHARED | MapFlags::FIXED;
         // SAFETY: `from` is within the reservation.
-        let at = unsafe { self.base.add(from) };
+        let at = unsafe { self.base.add(from / WORD) };
         // SAFETY: `at..at + bytes` is within the reservation and behind what is mapped, so the only thing that is replaced
         // is reserved addresses that nothing refers to.
         let mapped = unsafe { mm::mmap(at.cast(), bytes, access, flags, file, 0) };
@@ -110,7 +110,7 @@ impl Mapped {
             return None;
         }
         // SAFETY: word `at` lies within the mapping.
-        let word = unsafe { self.base.cast::<u64>().add(at) };
+        let word = unsafe { self.base.add(at) };
         // SAFETY: it is aligned, because the mapping begins on a page; it stays mapped for as long as `self`; and every
         // access to it, in this process and in others, is atomic but for reads of what nobody writes.
         Some(unsafe { AtomicU64::from_ptr(word) })
@@ -164,9 +164,9 @@ impl Memory for Mapped {
             return None;
         }
         // SAFETY: word `at` lies within the mapping.
-        let start = unsafe { self.base.add(at * WORD) };
+        let start = unsafe { self.base.add(at) };
         // SAFETY: all bytes are mapped for as long as `self`; that nobody writes them is the caller's promise.
-        Some(unsafe { std::slice::from_raw_parts(start, len) })
+        Some(unsafe { std::slice::from_raw_parts(start.cast(), len) })
     }
 }
 

@@ -264,7 +264,10 @@ impl AsRef<[u8]> for Value {
 
 impl fmt::Debug for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Value").field("meta", &self.meta).field("in_place", &self.is_in_place()).finish()
+        f.debug_struct("Value")
+            .field("meta", &self.meta)
+            .field("in_place", &self.is_in_place())
+            .finish_non_exhaustive()
     }
 }
 

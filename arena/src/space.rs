@@ -130,12 +130,12 @@ impl Space {
 
     /// Space for `bytes`; `None`: there is none in one piece.
     pub(crate) fn take(&mut self, bytes: u64) -> Option<u32> {
-        let unit = match usize::try_from(bytes).ok().and_then(|bytes| self.classes.of(bytes)) {
-            Some(class) => self.take_place(class)?,
-            None => {
-                let pages = u32::try_from(bytes.div_ceil(PAGE_BYTES as u64)).ok()?;
-                self.take_run(pages, RUN)? * PAGE_UNITS
-            }
+        let class = usize::try_from(bytes).ok().and_then(|bytes| self.classes.of(bytes));
+        let unit = if let Some(class) = class {
+            self.take_place(class)?
+        } else {
+            let pages = u32::try_from(bytes.div_ceil(PAGE_BYTES as u64)).ok()?;
+            self.take_run(pages, RUN)? * PAGE_UNITS
         };
         self.bytes += self.charge(bytes);
         Some(unit)

@@ -161,7 +161,7 @@ impl<M: Memory, D: Extend> Core<M, D> {
                 Writer::change(&self.data, place, || self.stamp(unit, binding));
             } else {
                 self.stamp(unit, binding);
-                self.index.relink(&self.data, place, unit);
+                Writer::relink(&self.data, place, unit);
                 self.unbound(place.unit);
             }
             self.stats.removed += 1;

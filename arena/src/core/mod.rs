@@ -80,6 +80,9 @@ pub struct Evicted {
     pub registration: u64,
 }
 
+/// A name in a listing: its key, and what it is bound to.
+pub type Listed = (Box<[u8]>, Held);
+
 /// What an arena holds and did.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Stats {

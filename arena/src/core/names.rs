@@ -1,6 +1,6 @@
 //! What becomes of names that are held: looked at, renewed, removed, listed.
 
-use super::{Core, Held, Seen};
+use super::{Core, Held, Listed, Seen};
 use crate::eviction::Rows;
 use crate::index::{Writer, rows_of, word_of};
 use crate::layout::row;
@@ -56,7 +56,7 @@ impl<M: Memory, D: Extend> Core<M, D> {
 
     /// Lists the names in some buckets from `from` on, and where to go on. A name that is held throughout is listed at
     /// least once; one whose bucket is split meanwhile may be listed twice.
-    pub(crate) fn names(&self, from: u64, buckets: u64) -> (Vec<(Box<[u8]>, Held)>, Option<u64>) {
+    pub(crate) fn names(&self, from: u64, buckets: u64) -> (Vec<Listed>, Option<u64>) {
         let end = from.saturating_add(buckets.max(1)).min(self.index.buckets());
         let rows = (from..end).flat_map(|at| rows_of(&self.header, &self.data, at));
         let listed = rows.map(|unit| (self.key_of(unit), self.held(unit))).collect();
