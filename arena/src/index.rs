@@ -62,11 +62,19 @@ pub(crate) fn first_of(header: &impl Memory, at: u64) -> Option<usize> {
 #[inline]
 fn scan(data: &impl Memory, mut at: usize, mut state: u64, tag: u32, key: &[u8]) -> Option<u32> {
     for _ in 0..bucket::CHAIN_MAX {
-        for slot in 1..bucket::WORDS {
-            let slot = data.load(at + slot, Relaxed);
-            if bucket::tag(slot) == tag && has_key(data, bucket::unit(slot), key) {
-                return Some(bucket::unit(slot));
+        // All slots first and without a branch: which of them it is cannot be foretold, and one wrong guess costs more.
+        let mut slots = [0; bucket::SLOTS];
+        let mut alike = 0_u32;
+        for (i, slot) in slots.iter_mut().enumerate() {
+            *slot = data.load(at + 1 + i, Relaxed);
+            alike |= u32::from(bucket::tag(*slot) == tag) << i;
+        }
+        while alike != 0 {
+            let unit = bucket::unit(slots[alike.trailing_zeros() as usize % bucket::SLOTS]);
+            if has_key(data, unit, key) {
+                return Some(unit);
             }
+            alike &= alike - 1;
         }
         match bucket::next(state) {
             0 => return None,

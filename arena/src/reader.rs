@@ -127,7 +127,9 @@ impl Reader {
         if !self.is_mine() {
             return Err(Miss::Forked);
         }
-        self.0.view.serve(key, |candidate| self.take(candidate), now)?
+        let mut value = Value { meta: Meta::default(), body: Body::Inline([0; INLINE_MAX]) };
+        self.0.view.serve(key, |candidate| self.take(candidate, &mut value), now)?;
+        Ok(value)
     }
 
     /// Copies the value of `key` to `to`, in place of what was there. Nothing is pinned.
@@ -139,41 +141,52 @@ impl Reader {
         if !self.is_mine() {
             return Err(Miss::Forked);
         }
-        let view = &self.0.view;
+        let (view, mut meta) = (&self.0.view, Meta::default());
         let copied = |candidate: &Candidate| {
             if !view.is_mapped(candidate) {
                 return Err(Miss::Unmapped);
             }
+            // A length that does not hold is not made room for.
             if candidate.meta.size > COPY_UNCHECKED && !candidate.chain.holds(&view.data) {
                 return Err(Miss::Busy);
             }
             to.resize(candidate.meta.size as usize, 0);
             view.data.read(candidate.at, to);
-            Ok(candidate.meta)
+            meta = candidate.meta;
+            Ok(())
         };
-        view.serve(key, copied, now)?
+        view.serve(key, copied, now)?;
+        Ok(meta)
     }
 
     #[inline]
-    fn take(&self, candidate: &Candidate) -> Result<Value, Miss> {
+    fn take(&self, candidate: &Candidate, value: &mut Value) -> Result<(), Miss> {
         let view = &self.0.view;
         if !view.is_mapped(candidate) {
             return Err(Miss::Unmapped);
         }
-        let (meta, size) = (candidate.meta, candidate.meta.size as usize);
-        let body = if size <= INLINE_MAX {
-            let mut bytes = [0; INLINE_MAX];
-            view.data.read(candidate.at, &mut bytes[..size]);
-            Body::Inline(bytes)
-        } else if meta.size <= view.terms.copy_max {
+        value.meta = candidate.meta;
+        let size = candidate.meta.size as usize;
+        if size <= INLINE_MAX {
+            if !matches!(value.body, Body::Inline(_)) {
+                value.body = Body::Inline([0; INLINE_MAX]);
+            }
+            if let Body::Inline(bytes) = &mut value.body {
+                view.data.read(candidate.at, &mut bytes[..size]);
+            }
+        } else if candidate.meta.size <= view.terms.copy_max {
             let mut bytes = vec![0; size].into_boxed_slice();
             view.data.read(candidate.at, &mut bytes);
-            Body::Copied(bytes)
+            value.body = Body::Copied(bytes);
         } else {
-            let pin = view.pin(candidate)?;
-            Body::Pinned(Pinned { reader: Arc::clone(&self.0), pin, at: candidate.at })
-        };
-        Ok(Value { meta, body })
+            value.body = self.pin(candidate)?;
+        }
+        Ok(())
+    }
+
+    fn pin(&self, candidate: &Candidate) -> Result<Body, Miss> {
+        let pin = self.0.view.pin(candidate)?;
+        Ok(Body::Pinned(Pinned { reader: Arc::clone(&self.0), pin, at: candidate.at }))
     }
 }
 

@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// What is known of a value beside its bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Meta {
     /// BLAKE3 hash of the bytes.
     pub hash: Hash,
@@ -69,42 +69,43 @@ impl<M: Memory, D: Memory> View<M, D> {
         self.held.load(Relaxed)
     }
 
-    /// Finds the value of `key`, has it taken by `take`, and gives what it took if it may be served (rule 1: load
-    /// `valid_until`, look up, read the clock).
+    /// Finds the value of `key` and has it taken by `take`; what was taken last may be served if this says so (rule 1:
+    /// load `valid_until`, look up, read the clock).
     #[inline]
-    pub(crate) fn serve<T>(
+    pub(crate) fn serve(
         &self,
         key: &[u8],
-        mut take: impl FnMut(&Candidate) -> T,
+        mut take: impl FnMut(&Candidate) -> Result<(), Miss>,
         now: impl FnOnce() -> u64,
-    ) -> Result<T, Miss> {
+    ) -> Result<(), Miss> {
         // In this order: an era is published before the LEASE that follows it, so whoever sees the new `valid_until`
         // sees the new era, and whoever sees the old one is held by the old lease.
         let valid_until = self.header.load(header::VALID_UNTIL, Acquire);
         let era = self.header.load(header::ERA, Acquire);
         let hash = layout::hash(key, self.terms.seed);
+        let (mut end, mut to_touch) = (valid_until, 0);
         let looked = index::look(&self.header, &self.data, (hash, key), |unit, chain| {
             let candidate = self.candidate(unit, chain);
-            let taken = (candidate.era >= era).then(|| take(&candidate));
-            (taken, candidate.until, candidate.unit, candidate.is_hot)
+            end = candidate.until;
+            to_touch = if candidate.is_hot { 0 } else { candidate.unit };
+            if candidate.era < era { Err(Miss::Absent) } else { take(&candidate) }
         });
         match looked {
-            Looked::Found((Some(taken), until, unit, is_hot)) => {
-                let now = now();
-                if now >= valid_until {
-                    return Err(Miss::Lapsed);
-                }
-                if now >= until {
-                    return Err(Miss::Absent);
-                }
-                if !is_hot {
-                    pins::touch(&self.page, unit);
-                }
-                Ok(taken)
-            }
-            Looked::Found((None, ..)) | Looked::Absent => Err(Miss::Absent),
-            Looked::Busy => Err(Miss::Busy),
+            Looked::Found(taken) => taken?,
+            Looked::Absent => return Err(Miss::Absent),
+            Looked::Busy => return Err(Miss::Busy),
         }
+        let now = now();
+        if now >= valid_until {
+            return Err(Miss::Lapsed);
+        }
+        if now >= end {
+            return Err(Miss::Absent);
+        }
+        if to_touch != 0 {
+            pins::touch(&self.page, to_touch);
+        }
+        Ok(())
     }
 
     #[inline]

@@ -5,7 +5,7 @@ use crate::error::Miss;
 use crate::index::word_of;
 use crate::layout::worker;
 use crate::memory::Heap;
-use crate::view::{Candidate, View};
+use crate::view::{Candidate, Pin, View};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -69,13 +69,25 @@ fn read(view: &Worker, key: &[u8]) -> Result<Vec<u8>, Miss> {
 }
 
 fn read_at(view: &Worker, key: &[u8], now: u64) -> Result<Vec<u8>, Miss> {
+    let mut bytes = Vec::new();
     let copy = |candidate: &Candidate| {
-        let mut bytes = vec![0; candidate.meta.size as usize];
+        bytes.resize(candidate.meta.size as usize, 0);
         view.data.read(candidate.at, &mut bytes);
         assert_eq!(hash(&bytes), candidate.meta.hash);
-        bytes
+        Ok(())
     };
-    view.serve(key, copy, || now)
+    view.serve(key, copy, || now).map(|()| bytes)
+}
+
+/// Pins the value of `key`: the pin, and where the value is.
+fn pin(view: &Worker, key: &[u8]) -> Result<(Pin, usize), Miss> {
+    let mut pinned = None;
+    let take = |candidate: &Candidate| {
+        pinned = Some((view.pin(candidate)?, candidate.at));
+        Ok(())
+    };
+    view.serve(key, take, || 0)?;
+    Ok(pinned.unwrap())
 }
 
 fn check(daemon: &Daemon) {
@@ -156,13 +168,18 @@ fn the_clock_is_read_behind_the_lookup_and_valid_until_before_it() {
     daemon.set_valid_until(100);
     // The clock passes the lease's end while the value is being read.
     let clock = std::cell::Cell::new(99);
-    let served = view.serve(b"a", |_| clock.set(101), || clock.get());
+    let late = |_: &Candidate| {
+        clock.set(101);
+        Ok(())
+    };
+    let served = view.serve(b"a", late, || clock.get());
     assert_eq!(served, Err(Miss::Lapsed));
     // The lease is renewed meanwhile, in a new epoch perhaps: the old one's end counts.
     clock.set(99);
     let raised = |_: &Candidate| {
         clock.set(101);
         daemon.set_valid_until(1000);
+        Ok(())
     };
     assert_eq!(view.serve(b"a", raised, || clock.get()), Err(Miss::Lapsed));
 }
@@ -266,7 +283,7 @@ fn a_pinned_row_keeps_its_place_until_it_is_let_go() {
     let (_page, view) = attach(&mut daemon);
     let value = bytes(1, 9000);
     set(&mut daemon, b"large", &value, 1).unwrap();
-    let (pin, at) = view.serve(b"large", |c| (view.pin(c).unwrap(), c.at), || 0).unwrap();
+    let (held, at) = pin(&view, b"large").unwrap();
     let mut evicted = Vec::new();
     assert!(!daemon.evict_next(&mut evicted), "it is not evicted while it is read");
     assert!(daemon.expel_hash(&hash(&value), &mut evicted), "but it is not found any more if it must go");
@@ -281,7 +298,7 @@ fn a_pinned_row_keeps_its_place_until_it_is_let_go() {
     check(&daemon);
     daemon.sweep();
     assert_eq!(daemon.stats().limbo, 1);
-    view.unpin(pin);
+    view.unpin(held);
     let used = daemon.stats().bytes;
     daemon.sweep();
     assert_eq!((daemon.stats().limbo, daemon.stats().bytes), (0, used - 12288));
@@ -293,7 +310,7 @@ fn a_worker_that_is_gone_pins_nothing() {
     let (page, view) = attach(&mut daemon);
     let value = bytes(1, 9000);
     set(&mut daemon, b"large", &value, 1).unwrap();
-    view.serve(b"large", |c| view.pin(c).unwrap(), || 0).unwrap();
+    pin(&view, b"large").unwrap();
     daemon.expel_hash(&hash(&value), &mut Vec::new());
     assert_eq!((daemon.stats().limbo, daemon.stats().workers), (1, 1));
     drop(page);
@@ -315,10 +332,10 @@ fn all_values_pinned_means_full_and_nothing_worse() {
                 break;
             }
         }
-        pins.push(view.serve(&key, |c| view.pin(c).unwrap(), || 0).unwrap());
+        pins.push(pin(&view, &key).unwrap());
     }
     check(&daemon);
-    pins.into_iter().for_each(|pin| view.unpin(pin));
+    pins.into_iter().for_each(|(pin, _)| view.unpin(pin));
     set(&mut daemon, b"new", &bytes(9999, 20_000), 1).unwrap();
     check(&daemon);
 }
@@ -363,7 +380,7 @@ fn a_hoarder_is_told_of_and_its_pins_end_but_no_one_is_accused_who_changed_them(
     for i in 0..4_u8 {
         set(&mut daemon, &[i], &bytes(u64::from(i), 12_000), 1).unwrap();
     }
-    let pin = |i: u8| view.serve(&[i], |c| view.pin(c), || 0).unwrap();
+    let pin = |i: u8| pin(&view, &[i]).map(|(pin, _)| pin);
     let (first, second) = (pin(0).unwrap(), pin(1).unwrap());
     assert_eq!(pin(2).map(|_| ()), Err(Miss::PinBudget { held: 24_000, max: 30_000 }));
     daemon.sweep();
