@@ -15,8 +15,6 @@ use crate::memory::Memory;
 use crate::seqlock;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-/// How often a lookup that met a change begins anew before it gives up.
-const TRIES: usize = 4096;
 /// Slots in use of 100, from where on the index grows.
 const FILL: u64 = 80;
 
@@ -97,13 +95,13 @@ fn has_key(data: &impl Memory, unit: u32, key: &[u8]) -> bool {
 /// Looks a key up, and has its row read by `read`, whose result counts only if `read` or this function finds
 /// the chain unchanged behind it.
 #[inline]
-pub(crate) fn look<T>(
+pub(crate) fn look<D: Memory, T>(
     header: &impl Memory,
-    data: &impl Memory,
+    data: &D,
     (hash, key): (u64, &[u8]),
     mut read: impl FnMut(u32, Chain) -> T,
 ) -> Looked<T> {
-    for _ in 0..TRIES {
+    for _ in 0..D::TRIES {
         let buckets = header.load(header::BUCKETS, Acquire);
         if buckets == 0 {
             return Looked::Absent;
@@ -267,7 +265,7 @@ impl Writer {
     /// Takes a name out.
     pub(crate) fn unlink(&mut self, data: &impl Memory, place: Place) {
         Self::change(data, place, || data.store(place.slot, 0, Relaxed));
-        self.names -= 1;
+        self.names = self.names.saturating_sub(1);
     }
 
     /// Changes words of a name's row in place, so that a reader sees all of them changed or none.

@@ -24,6 +24,9 @@ mod seqlock;
 mod space;
 mod view;
 
+#[cfg(all(test, not(miri)))]
+mod loom_tests;
+
 pub use crate::core::{Binding, Evicted, Expiry, Hash, Held, Hoarder, Listed, Stats};
 pub use daemon::{Arena, Config, Descriptors, Worker};
 pub use error::{Error, Miss, Refusal};

@@ -10,6 +10,9 @@ use std::sync::atomic::Ordering;
 
 /// Words that several processes share.
 pub(crate) trait Memory {
+    /// How often a lookup that met a change begins anew before it gives up.
+    const TRIES: usize = 4096;
+
     /// How many words there are.
     fn words(&self) -> usize;
 
