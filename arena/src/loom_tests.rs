@@ -203,14 +203,12 @@ fn pins_against_eviction(readers: usize) {
             })
             .collect();
         Writer::begin(&header(), 1).unlink(&data, place);
-        data.fence(SeqCst);
         // At once, and once more at a later sweep.
         for _ in 0..2 {
             if !pins::pinned(&page).any(|word| word as u32 == ROW) {
                 bytes.write(2);
                 break;
             }
-            data.fence(SeqCst);
         }
         started.into_iter().for_each(|reader| reader.join().unwrap());
     });

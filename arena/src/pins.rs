@@ -60,9 +60,9 @@ pub(crate) fn release(page: &impl Memory, pin: usize) {
     page.store(pin, 0, Release);
 }
 
-/// All pins of a page that are in use. The caller has taken what it asks about out of its chain, and a fence(SeqCst)
-/// lies between.
+/// All pins of a page that are in use. The caller has taken what it asks about out of its chain before.
 pub(crate) fn pinned(page: &impl Memory) -> impl Iterator<Item = u64> {
+    page.fence(SeqCst);
     (worker::PINS..worker::PINS + worker::PINS_LEN)
         .map(|pin| page.load(pin, Acquire))
         .filter(|word| *word != 0)

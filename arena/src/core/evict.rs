@@ -129,8 +129,7 @@ impl<M: Memory, D: Extend> Core<M, D> {
     /// A row that no name and no hash leads to: its place is used again as soon as nobody reads it.
     fn give_up(&mut self, unit: u32) {
         if self.may_be_pinned(unit) {
-            // Behind the unlinking, before the look at the pins: see `pins.rs`.
-            self.header.fence(SeqCst);
+            // Behind the unlinking: see `pins.rs`.
             if self.workers.is_pinned(unit) {
                 self.limbo.push(unit);
                 return;
@@ -148,7 +147,6 @@ impl<M: Memory, D: Extend> Core<M, D> {
         if self.limbo.is_empty() {
             return;
         }
-        self.header.fence(SeqCst);
         let pinned = self.workers.all_pinned();
         for unit in std::mem::take(&mut self.limbo) {
             if pinned.contains(&unit) {
