@@ -3,6 +3,8 @@
 //! The functions are the production ones. Only the words that a scenario is about are loom's; the others have fixed
 //! values, so that the scenarios stay small enough to be tried to the end.
 
+#![allow(clippy::unwrap_used, reason = "all of it is tests")]
+
 use crate::index::{self, Looked, Room, Writer, word_of};
 use crate::layout::{Shape, bucket, header, row, worker};
 use crate::memory::Memory;

@@ -4,6 +4,7 @@
 //! standard input.
 
 #![allow(unsafe_code, reason = "fork and _exit are the C library's")]
+#![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 use dstore_arena::{Arena, Binding, Config, Evicted, Miss, Reader, Refusal, Value, Worker, now, pass};
 use std::io::{Read, Write};
@@ -243,7 +244,7 @@ fn fork(reader: &Reader, mut socket: UnixStream) {
         let read = mine.and_then(|mine| mine.get(&1_u64.to_le_bytes()).ok());
         let well = refused && read.is_some_and(|value| value.is_in_place() && round_of(1, &value) == 7);
         // SAFETY: ends this process, without running what its parent's threads left.
-        unsafe { libc::_exit(if well { 0 } else { 1 }) };
+        unsafe { libc::_exit(i32::from(!well)) };
     }
     let mut status = 0;
     // SAFETY: `status` is a place for the child's status.
@@ -378,11 +379,11 @@ fn a_forked_child_notices_shares_no_pins_and_attaches_anew() {
     set(&mut arena, 1, &bytes).unwrap();
     let mut process = Process::start(&mut arena, "fork");
     // For the child, whenever it comes to it.
-    let (_child, descriptors) = arena.attach().unwrap();
+    let (child, descriptors) = arena.attach().unwrap();
     pass::send(&process.socket, &descriptors).unwrap();
     drop(descriptors);
     assert_eq!(process.says(), b'f');
-    drop(_child);
+    drop(child);
     let mut evicted = Vec::new();
     assert!(arena.expel(&hash(&bytes), &mut evicted));
     arena.sweep();

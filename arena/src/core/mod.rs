@@ -15,6 +15,8 @@ mod insert;
 mod names;
 mod workers;
 
+#[cfg(all(test, not(miri)))]
+mod golden_tests;
 #[cfg(test)]
 mod tests;
 

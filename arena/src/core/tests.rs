@@ -9,12 +9,12 @@ use crate::view::{Candidate, Pin, View};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-type Daemon = Core<Heap, Heap>;
-type Worker = View<Heap, Heap>;
+pub(super) type Daemon = Core<Heap, Heap>;
+pub(super) type Worker = View<Heap, Heap>;
 
 const PAGES: u64 = if cfg!(miri) { 128 } else { 512 };
 
-fn daemon_of(pages: u64, copy_max: u64) -> Daemon {
+pub(super) fn daemon_of(pages: u64, copy_max: u64) -> Daemon {
     let data_bytes = pages * PAGE_BYTES as u64;
     let terms = Terms {
         incarnation: [1, 2],
@@ -35,7 +35,7 @@ fn daemon() -> Daemon {
     daemon_of(PAGES, 1024)
 }
 
-fn attach(daemon: &mut Daemon) -> (Arc<Page<Heap>>, Worker) {
+pub(super) fn attach(daemon: &mut Daemon) -> (Arc<Page<Heap>>, Worker) {
     let page = Arc::new(Page { id: 7, memory: Heap::new(worker::WORDS) });
     daemon.attach(&page);
     let view = View::new(daemon.header.clone(), daemon.data.clone(), page.memory.clone(), daemon.terms);
@@ -50,16 +50,16 @@ fn hash(bytes: &[u8]) -> Hash {
     hash
 }
 
-fn binding(bytes: &[u8], rev: u64) -> Binding {
+pub(super) fn binding(bytes: &[u8], rev: u64) -> Binding {
     Binding { hash: hash(bytes), bind_rev: rev, registration: rev + 1000, era: 1, expiry: None }
 }
 
 /// Bytes of a length that any two keys have different ones of.
-fn bytes(seed: u64, len: usize) -> Vec<u8> {
+pub(super) fn bytes(seed: u64, len: usize) -> Vec<u8> {
     seed.to_le_bytes().into_iter().cycle().zip(0..len).map(|(byte, i)| byte ^ (i / 8) as u8).collect()
 }
 
-fn set(daemon: &mut Daemon, key: &[u8], value: &[u8], rev: u64) -> Result<Vec<Evicted>, Refusal> {
+pub(super) fn set(daemon: &mut Daemon, key: &[u8], value: &[u8], rev: u64) -> Result<Vec<Evicted>, Refusal> {
     let mut evicted = Vec::new();
     daemon.insert(key, &binding(value, rev), value, &mut evicted).map(|()| evicted)
 }
@@ -82,7 +82,7 @@ fn read_at(view: &Worker, key: &[u8], now: u64) -> Result<Vec<u8>, Miss> {
 }
 
 /// Pins the value of `key`: the pin, and where the value is.
-fn pin(view: &Worker, key: &[u8]) -> Result<(Pin, usize), Miss> {
+pub(super) fn pin(view: &Worker, key: &[u8]) -> Result<(Pin, usize), Miss> {
     let mut pinned = None;
     let take = |candidate: &Candidate| {
         pinned = Some((view.pin(candidate)?, candidate.at));
@@ -235,6 +235,7 @@ fn a_mismatch_an_oversize_value_and_a_full_arena_are_refused() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too long there")]
 fn the_index_grows_and_every_name_is_found_and_listed() {
     const NAMES: u32 = if cfg!(miri) { 7_000 } else { 50_000 };
     let mut daemon = daemon_of(if cfg!(miri) { 400 } else { 4000 }, 1024);
@@ -259,6 +260,7 @@ fn the_index_grows_and_every_name_is_found_and_listed() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too long there")]
 fn keys_with_one_hash_fill_their_chain_and_are_refused_then() {
     let mut daemon = daemon();
     let tag = |key: &[u8]| layout::hash(key, 42) as u32 & 1023;
@@ -321,6 +323,7 @@ fn a_worker_that_is_gone_pins_nothing() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too long there")]
 fn all_values_pinned_means_full_and_nothing_worse() {
     let mut daemon = daemon();
     let (_page, view) = attach(&mut daemon);
@@ -343,6 +346,7 @@ fn all_values_pinned_means_full_and_nothing_worse() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too long there")]
 fn whatever_a_worker_writes_into_its_page_hurts_nobody_else() {
     let mut daemon = daemon();
     let (page, _) = attach(&mut daemon);
@@ -407,6 +411,7 @@ fn a_hoarder_is_told_of_and_its_pins_end_but_no_one_is_accused_who_changed_them(
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too long there")]
 fn a_value_that_is_read_again_outlives_those_that_are_not() {
     let mut daemon = daemon();
     let (_page, view) = attach(&mut daemon);
@@ -419,6 +424,7 @@ fn a_value_that_is_read_again_outlives_those_that_are_not() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too long there")]
 fn a_change_of_sizes_finds_room_among_what_was_there() {
     let mut daemon = daemon();
     for (round, len) in [100, 3000, 200_000, 40, 60_000, 1000].into_iter().enumerate() {
@@ -438,6 +444,7 @@ fn a_change_of_sizes_finds_room_among_what_was_there() {
 
 /// Any changes whatever, beside a plain table that says what must be there.
 #[test]
+#[cfg_attr(miri, ignore = "too long there")]
 fn any_sequence_of_changes_leaves_what_it_says() {
     let mut daemon = daemon();
     let (_page, view) = attach(&mut daemon);
