@@ -152,3 +152,20 @@ impl Memory for Segments {
         unsafe { self.mapped.slice(at, len) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_system_without_such_memory_says_what_is_missing_and_what_happens_instead() {
+        for errno in [Errno::NOSYS, Errno::INVAL, Errno::PERM] {
+            let why = unsupported("memfd_create")(errno);
+            assert!(matches!(why, Error::Unsupported { .. }));
+            let why = why.to_string();
+            assert!(why.contains("memfd_create failed") && why.contains("read over the socket"), "{why}");
+        }
+        let why = unsupported("memfd_create")(Errno::MFILE);
+        assert!(matches!(why, Error::System { .. }), "that may be otherwise the next time: {why}");
+    }
+}
