@@ -92,10 +92,7 @@ pub(crate) struct Segments {
 
 impl Segments {
     pub(crate) fn new(bytes: usize, segment_bytes: usize, huge: bool) -> Result<Self, Error> {
-        let mapped = Mapped::reserve(bytes, Access::Write)?;
-        if huge {
-            mapped.advise_huge();
-        }
+        let mapped = Mapped::reserve(bytes, Access::Write, huge)?;
         Ok(Self { mapped, files: Mutex::default(), segment_bytes, bytes })
     }
 

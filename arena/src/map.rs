@@ -22,14 +22,20 @@ pub(crate) enum Access {
     Write,
 }
 
+/// Addresses on which a huge page may begin.
+const HUGE_BYTES: usize = 2 << 20;
+
 /// Addresses reserved, of which the first are mapped.
 #[derive(Debug)]
 pub(crate) struct Mapped {
+    /// Where the reservation begins, and its bytes: those of `base` and what its alignment took.
+    reserved: *mut u8,
+    reserved_bytes: usize,
     base: *mut u64,
     bytes: usize,
     words: AtomicUsize,
-    /// Unmapped by the operating system in a child, or not there at all: see [`Mapped::dont_fork`].
     is_writable: bool,
+    is_huge: bool,
 }
 
 // SAFETY: the pointer is to memory that is mapped until the drop, which needs the value itself; every access through a
@@ -43,16 +49,30 @@ fn failed(what: &'static str) -> impl FnOnce(rustix::io::Errno) -> Error {
 }
 
 impl Mapped {
-    /// Reserves addresses for `bytes`, a whole number of pages; nothing is mapped yet.
+    /// Reserves addresses for `bytes`, a whole number of pages; nothing is mapped yet. `huge`: huge pages are asked for;
+    /// that they cannot be had is no error.
     ///
     /// # Errors
     /// `System`.
-    pub(crate) fn reserve(bytes: usize, access: Access) -> Result<Self, Error> {
+    pub(crate) fn reserve(bytes: usize, access: Access, huge: bool) -> Result<Self, Error> {
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        let reserved_bytes = if huge { bytes + HUGE_BYTES } else { bytes };
         // SAFETY: with a null address the kernel chooses addresses that nothing uses.
-        let base = unsafe { mm::mmap_anonymous(ptr::null_mut(), bytes, ProtFlags::empty(), flags) };
-        let base = base.map_err(failed("reserving addresses"))?.cast();
-        Ok(Self { base, bytes, words: AtomicUsize::new(0), is_writable: access == Access::Write })
+        let reserved =
+            unsafe { mm::mmap_anonymous(ptr::null_mut(), reserved_bytes, ProtFlags::empty(), flags) };
+        let reserved = reserved.map_err(failed("reserving addresses"))?.cast::<u8>();
+        let skipped = if huge { reserved.align_offset(HUGE_BYTES).min(HUGE_BYTES) } else { 0 };
+        // SAFETY: at most `HUGE_BYTES` in, which were reserved beyond `bytes` for that.
+        let base = unsafe { reserved.add(skipped) };
+        Ok(Self {
+            reserved,
+            reserved_bytes,
+            base: base.cast(),
+            bytes,
+            words: AtomicUsize::new(0),
+            is_writable: access == Access::Write,
+            is_huge: huge,
+        })
     }
 
     /// Maps a whole file.
@@ -60,7 +80,7 @@ impl Mapped {
     /// # Errors
     /// `System`.
     pub(crate) fn whole(file: BorrowedFd<'_>, bytes: usize, access: Access) -> Result<Self, Error> {
-        let mapped = Self::reserve(bytes, access)?;
+        let mapped = Self::reserve(bytes, access, false)?;
         mapped.append(file, bytes)?;
         Ok(mapped)
     }
@@ -82,13 +102,12 @@ impl Mapped {
         // is reserved addresses that nothing refers to.
         let mapped = unsafe { mm::mmap(at.cast(), bytes, access, flags, file, 0) };
         mapped.map_err(failed("mapping shared memory"))?;
+        if self.is_huge {
+            // SAFETY: the range was mapped just now; the advice does not change what its addresses hold.
+            let _ = unsafe { mm::madvise(at.cast(), bytes, Advice::LinuxHugepage) };
+        }
         self.words.store((from + bytes) / WORD, Ordering::Release);
         Ok(())
-    }
-
-    /// Asks for huge pages in all that is reserved. That they cannot be had is no error.
-    pub(crate) fn advise_huge(&self) {
-        let _ = self.advise(Advice::LinuxHugepage);
     }
 
     /// Leaves it out of children: there, no address of it is mapped.
@@ -96,12 +115,9 @@ impl Mapped {
     /// # Errors
     /// `System`.
     pub(crate) fn dont_fork(&self) -> Result<(), Error> {
-        self.advise(Advice::LinuxDontFork).map_err(failed("madvise(MADV_DONTFORK)"))
-    }
-
-    fn advise(&self, advice: Advice) -> rustix::io::Result<()> {
-        // SAFETY: the range is this mapping's own, and neither advice changes what its addresses hold in this process.
-        unsafe { mm::madvise(self.base.cast(), self.bytes, advice) }
+        // SAFETY: the range is this mapping's own, and the advice does not change what its addresses hold in this process.
+        let left_out = unsafe { mm::madvise(self.base.cast(), self.bytes, Advice::LinuxDontFork) };
+        left_out.map_err(failed("madvise(MADV_DONTFORK)"))
     }
 
     #[inline]
@@ -120,7 +136,7 @@ impl Mapped {
 impl Drop for Mapped {
     fn drop(&mut self) {
         // SAFETY: the range is this mapping's own; `&mut self` says that no reference into it is left.
-        let unmapped = unsafe { mm::munmap(self.base.cast(), self.bytes) };
+        let unmapped = unsafe { mm::munmap(self.reserved.cast(), self.reserved_bytes) };
         debug_assert!(unmapped.is_ok(), "what was mapped can be unmapped");
     }
 }

@@ -65,8 +65,7 @@ impl Reader {
         }
         // A child has no pins of its own, and no way to those of its parent.
         page.dont_fork()?;
-        let data = Mapped::reserve(terms.data_bytes as usize, Access::Read)?;
-        data.advise_huge();
+        let data = Mapped::reserve(terms.data_bytes as usize, Access::Read, true)?;
         let view = View::new(header, data, page, terms);
         let reader = Self(Arc::new(Attached { view, canary: Canary::new()?, segments: Mutex::new(0) }));
         reader.extend(segments)?;

@@ -205,7 +205,11 @@ fn million() {
         let mut arena = filled(512 << 20, 1_000_000, 100, config);
         let stats = arena.stats();
         let pages = if huge_pages { "huge" } else { "small" };
-        println!("filled a million in {:.2} s; {pages} pages", begun.elapsed().as_secs_f64());
+        println!(
+            "filled a million in {:.2} s; {pages} pages; {}",
+            begun.elapsed().as_secs_f64(),
+            huge_in_use()
+        );
         let nanos = readers(&mut arena, "skewed 1000000 2000000", 1)[0];
         show(&format!("get_hit/100B/1M_keys_94_of_100_on_1/{pages}"), nanos, "goal 200");
         let nanos = readers(&mut arena, "uniform 1000000 2000000", 1)[0];
@@ -217,6 +221,14 @@ fn million() {
             each(stats.private)
         );
     }
+}
+
+/// What the whole machine has of shared memory in huge pages.
+fn huge_in_use() -> String {
+    let all = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let lines =
+        all.lines().filter(|line| line.starts_with("ShmemHugePages") || line.starts_with("ShmemPmdMapped"));
+    lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>().join(", ")
 }
 
 fn large() {
