@@ -237,14 +237,14 @@ fn a_mismatch_an_oversize_value_and_a_full_arena_are_refused() {
 #[test]
 #[cfg_attr(miri, ignore = "too long there")]
 fn the_index_grows_and_every_name_is_found_and_listed() {
-    const NAMES: u32 = if cfg!(miri) { 7_000 } else { 50_000 };
-    let mut daemon = daemon_of(if cfg!(miri) { 400 } else { 4000 }, 1024);
+    const NAMES: u32 = 12_000;
+    let mut daemon = daemon_of(1000, 1024);
     let (_page, view) = attach(&mut daemon);
     for i in 0..NAMES {
         assert_eq!(set(&mut daemon, &i.to_be_bytes(), &i.to_le_bytes(), 1).unwrap(), []);
     }
     assert!(daemon.index.buckets() > 1024, "it has grown");
-    for i in (0..NAMES).step_by(if cfg!(miri) { 97 } else { 1 }) {
+    for i in 0..NAMES {
         assert_eq!(read(&view, &i.to_be_bytes()).unwrap(), i.to_le_bytes());
     }
     let (mut from, mut listed) = (Some(0), Vec::new());
@@ -266,7 +266,7 @@ fn keys_with_one_hash_fill_their_chain_and_are_refused_then() {
     let tag = |key: &[u8]| layout::hash(key, 42) as u32 & 1023;
     let keys = (0_u64..).map(u64::to_be_bytes).filter(|key| tag(key) == 7);
     let mut refused = 0;
-    for key in keys.take(if cfg!(miri) { 60 } else { 70 }) {
+    for key in keys.take(70) {
         match set(&mut daemon, &key, &key, 1) {
             Ok(_) => assert!(daemon.get(&key).is_some()),
             Err(why) => {
@@ -353,7 +353,7 @@ fn whatever_a_worker_writes_into_its_page_hurts_nobody_else() {
     let (_other_page, other) = attach(&mut daemon);
     let mut random = 1_u64;
     let mut held: HashMap<u32, Vec<u8>> = HashMap::new();
-    for round in 0..if cfg!(miri) { 10 } else { 100_u32 } {
+    for round in 0..40_u32 {
         for word in 0..worker::WORDS {
             random ^= random << 13;
             random ^= random >> 7;
@@ -416,7 +416,7 @@ fn a_value_that_is_read_again_outlives_those_that_are_not() {
     let mut daemon = daemon();
     let (_page, view) = attach(&mut daemon);
     set(&mut daemon, b"hot", &bytes(0, 500), 1).unwrap();
-    for i in 0..if cfg!(miri) { 2_000 } else { 10_000_u32 } {
+    for i in 0..4_000_u32 {
         assert!(read(&view, b"hot").is_ok(), "gone after {i}");
         set(&mut daemon, &i.to_le_bytes(), &bytes(u64::from(i) + 1, 500), 1).unwrap();
     }
@@ -434,7 +434,7 @@ fn a_change_of_sizes_finds_room_among_what_was_there() {
             set(&mut daemon, &key, &bytes((round as u64) << 32 | i, len), 1).unwrap();
             assert!(daemon.get(&key).is_some());
             bytes_in += len;
-            if bytes_in > 3 << 20 || i > if cfg!(miri) { 300 } else { 8_000 } {
+            if bytes_in > 3 << 20 || i > 4_000 {
                 break;
             }
         }
@@ -456,7 +456,7 @@ fn any_sequence_of_changes_leaves_what_it_says() {
         random ^= random << 17;
         random % of
     };
-    for rev in 0..if cfg!(miri) { 300 } else { 4_000 } {
+    for rev in 0..3_000 {
         let key = format!("key-{}", draw(800)).into_bytes();
         match draw(10) {
             0..7 => {
