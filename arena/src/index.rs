@@ -11,7 +11,7 @@
 //! It must never hand out a row to a reader that has not checked the state behind its reading.
 
 use crate::layout::{Shape, UNIT_WORDS, bucket, header, row};
-use crate::memory::Memory;
+use crate::memory::{Memory, Within};
 use crate::seqlock;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -32,6 +32,8 @@ pub(crate) enum Looked<T> {
     Absent,
     /// It met a change again and again.
     Busy,
+    /// The name may be where nothing is mapped.
+    Unmapped,
 }
 
 /// The chain in which a row was found, to be checked after its reading.
@@ -107,15 +109,24 @@ pub(crate) fn look<D: Memory, T>(
             return Looked::Absent;
         }
         let Some(first) = first_of(header, bucket::of(hash as u32, buckets)) else { return Looked::Busy };
-        let Some(state) = seqlock::begin_read(data, first) else {
+        // Another thread may map more meanwhile: what is beyond this is neither read nor taken for zeros.
+        let there = Within::new(data);
+        if first >= there.words() {
+            return Looked::Unmapped;
+        }
+        let Some(state) = seqlock::begin_read(&there, first) else {
             std::hint::spin_loop();
             continue;
         };
         let chain = Chain { first, state };
-        if let Some(unit) = scan(data, first, state, hash as u32, key) {
+        if let Some(unit) = scan(&there, first, state, hash as u32, key) {
             let result = read(unit, chain);
             if chain.holds(data) {
                 return Looked::Found(result);
+            }
+        } else if there.was_left() {
+            if chain.holds(data) && !there.has_grown() {
+                return Looked::Unmapped;
             }
         } else if chain.holds(data) && header.load(header::BUCKETS, Relaxed) == buckets {
             return Looked::Absent;

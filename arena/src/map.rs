@@ -36,6 +36,8 @@ pub(crate) struct Mapped {
     words: AtomicUsize,
     is_writable: bool,
     is_huge: bool,
+    /// Its addresses are not its own any more: see [`Mapped::forget`].
+    is_forgotten: bool,
 }
 
 // SAFETY: the pointer is to memory that is mapped until the drop, which needs the value itself; every access through a
@@ -72,6 +74,7 @@ impl Mapped {
             words: AtomicUsize::new(0),
             is_writable: access == Access::Write,
             is_huge: huge,
+            is_forgotten: false,
         })
     }
 
@@ -120,9 +123,16 @@ impl Mapped {
         left_out.map_err(failed("madvise(MADV_DONTFORK)"))
     }
 
+    /// Says that this is a child, which the mapping was left out of: there, something else may lie at its addresses by now,
+    /// so nothing is unmapped.
+    pub(crate) fn forget(&mut self) {
+        self.words = AtomicUsize::new(0);
+        self.is_forgotten = true;
+    }
+
     #[inline]
     fn word(&self, at: usize) -> Option<&AtomicU64> {
-        if at >= self.words.load(Ordering::Relaxed) {
+        if at >= self.words() {
             return None;
         }
         // SAFETY: word `at` lies within the mapping.
@@ -135,7 +145,11 @@ impl Mapped {
 
 impl Drop for Mapped {
     fn drop(&mut self) {
-        // SAFETY: the range is this mapping's own; `&mut self` says that no reference into it is left.
+        if self.is_forgotten {
+            return;
+        }
+        // SAFETY: the range is this mapping's own, because it was not forgotten; `&mut self` says that no reference into it
+        // is left.
         let unmapped = unsafe { mm::munmap(self.reserved.cast(), self.reserved_bytes) };
         debug_assert!(unmapped.is_ok(), "what was mapped can be unmapped");
     }
@@ -144,7 +158,7 @@ impl Drop for Mapped {
 impl Memory for Mapped {
     #[inline]
     fn words(&self) -> usize {
-        self.words.load(Ordering::Relaxed)
+        self.words.load(Ordering::Acquire)
     }
 
     #[inline]

@@ -6,6 +6,7 @@
 //! however wrong, leads anywhere else.
 
 use crate::layout::WORD;
+use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
 /// Words that several processes share.
@@ -77,6 +78,70 @@ pub(crate) trait Memory {
 #[inline]
 fn padded(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
+}
+
+/// A memory as it was at one moment, and whether something was looked for beyond that: it may have more words by now, so
+/// what was read may not fit together.
+pub(crate) struct Within<'a, D> {
+    data: &'a D,
+    words: usize,
+    was_left: Cell<bool>,
+}
+
+impl<'a, D: Memory> Within<'a, D> {
+    #[inline]
+    pub(crate) fn new(data: &'a D) -> Self {
+        Self { data, words: data.words(), was_left: Cell::new(false) }
+    }
+
+    /// Whether a word was asked for that was not there.
+    #[inline]
+    pub(crate) fn was_left(&self) -> bool {
+        self.was_left.get()
+    }
+
+    /// Whether the memory has more words by now.
+    pub(crate) fn has_grown(&self) -> bool {
+        self.data.words() != self.words
+    }
+}
+
+impl<D: Memory> Memory for Within<'_, D> {
+    const TRIES: usize = D::TRIES;
+
+    #[inline]
+    fn words(&self) -> usize {
+        self.words
+    }
+
+    #[inline]
+    fn load(&self, at: usize, order: Ordering) -> u64 {
+        if at < self.words {
+            self.data.load(at, order)
+        } else {
+            self.was_left.set(true);
+            0
+        }
+    }
+
+    fn store(&self, _: usize, _: u64, _: Ordering) {
+        debug_assert!(false, "a reader's memory is never written");
+    }
+
+    fn claim(&self, _: usize, _: u64) -> bool {
+        false
+    }
+
+    #[inline]
+    fn fence(&self, order: Ordering) {
+        self.data.fence(order);
+    }
+
+    #[allow(unsafe_code)]
+    unsafe fn slice(&self, at: usize, len: usize) -> Option<&[u8]> {
+        // SAFETY: the caller's promise is handed on.
+        unsafe { self.data.slice(at, len) }
+    }
 }
 
 /// Memory that can have more words when they are needed.

@@ -34,6 +34,15 @@ struct Attached {
     segments: Mutex<usize>,
 }
 
+impl Drop for Attached {
+    fn drop(&mut self) {
+        if !self.canary.is_mine() {
+            // The page was left out of this child, whose own mappings may lie there by now.
+            self.view.page.forget();
+        }
+    }
+}
+
 /// This machine's `CLOCK_BOOTTIME`, in nanoseconds. No system call where the kernel has it in its vDSO.
 #[inline]
 pub fn now() -> u64 {
@@ -68,21 +77,29 @@ impl Reader {
         let data = Mapped::reserve(terms.data_bytes as usize, Access::Read, true)?;
         let view = View::new(header, data, page, terms);
         let reader = Self(Arc::new(Attached { view, canary: Canary::new()?, segments: Mutex::new(0) }));
-        reader.extend(segments)?;
+        reader.extend(0, segments)?;
         Ok(reader)
     }
 
-    /// Maps further segments, which follow those mapped.
+    /// Maps further segments, of which the first is number `from`. Those that another thread mapped meanwhile are passed
+    /// over, so threads may ask for the same ones.
     ///
     /// # Errors
-    /// `Foreign`, `System`.
-    pub fn extend(&self, segments: Vec<OwnedFd>) -> Result<(), Error> {
+    /// `Foreign`: also if segments before `from` are not mapped; `System`.
+    pub fn extend(&self, from: usize, segments: Vec<OwnedFd>) -> Result<(), Error> {
         let attached = &*self.0;
         let mut mapped = attached.segments.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let terms = &attached.view.terms;
-        for segment in segments {
+        if from > *mapped {
+            return Err(Error::Foreign("its segments do not follow those that are mapped"));
+        }
+        let known = *mapped - from;
+        for segment in segments.into_iter().skip(known) {
             let left = terms.data_bytes - (attached.view.data.words() * WORD) as u64;
             let bytes = terms.segment_bytes.min(left);
+            if bytes == 0 {
+                return Err(Error::Foreign("it has more segments than it says"));
+            }
             files::check(segment.as_fd(), bytes)?;
             attached.view.data.append(segment.as_fd(), bytes as usize)?;
             *mapped += 1;

@@ -12,7 +12,7 @@ use crate::core::{Hash, Terms};
 use crate::error::Miss;
 use crate::index::{self, Chain, Looked, word_of};
 use crate::layout::{self, Shape, USES_MAX, header, row};
-use crate::memory::Memory;
+use crate::memory::{Memory, Within};
 use crate::pins;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::atomic::{AtomicU32, AtomicU64};
@@ -85,7 +85,12 @@ impl<M: Memory, D: Memory> View<M, D> {
         let hash = layout::hash(key, self.terms.seed);
         let (mut end, mut to_touch) = (valid_until, 0);
         let looked = index::look(&self.header, &self.data, (hash, key), |unit, chain| {
-            let candidate = self.candidate(unit, chain);
+            let there = Within::new(&self.data);
+            let candidate = Self::candidate(&there, unit, chain);
+            // Of an alias the row with the bytes may be elsewhere.
+            if there.was_left() {
+                return Err(Miss::Unmapped);
+            }
             end = candidate.until;
             to_touch = if candidate.is_hot { 0 } else { candidate.unit };
             if candidate.era < era { Err(Miss::Absent) } else { take(&candidate) }
@@ -94,6 +99,7 @@ impl<M: Memory, D: Memory> View<M, D> {
             Looked::Found(taken) => taken?,
             Looked::Absent => return Err(Miss::Absent),
             Looked::Busy => return Err(Miss::Busy),
+            Looked::Unmapped => return Err(Miss::Unmapped),
         }
         let now = now();
         if now >= valid_until {
@@ -109,8 +115,8 @@ impl<M: Memory, D: Memory> View<M, D> {
     }
 
     #[inline]
-    fn candidate(&self, unit: u32, chain: Chain) -> Candidate {
-        let word = |at| self.data.load(at, Relaxed);
+    fn candidate(there: &Within<'_, D>, unit: u32, chain: Chain) -> Candidate {
+        let word = |at| there.load(at, Relaxed);
         let at = word_of(unit);
         let name = Shape(word(at + row::SHAPE));
         let until = if name.expires() { word(at + name.expiry_at()) } else { u64::MAX };
@@ -122,7 +128,7 @@ impl<M: Memory, D: Memory> View<M, D> {
         };
         let value = word_of(target);
         let mut hash = [0; 32];
-        self.data.read(value + row::HASH, &mut hash);
+        there.read(value + row::HASH, &mut hash);
         let meta = Meta { hash, size: u64::from(shape.value_len()), bind_rev: word(at + row::BIND_REV) };
         Candidate {
             chain,

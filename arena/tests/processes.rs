@@ -113,7 +113,11 @@ fn set(arena: &mut Arena, key: u64, bytes: &[u8]) -> Result<Vec<Evicted>, Refusa
 }
 
 fn arena(budget: u64) -> Arena {
-    let config = Config { budget, segment_bytes: 2 << 20, pin_bytes_max: 1 << 20, ..Config::default() };
+    arena_of(budget, 2 << 20)
+}
+
+fn arena_of(budget: u64, segment_bytes: u64) -> Arena {
+    let config = Config { budget, segment_bytes, pin_bytes_max: 1 << 20, ..Config::default() };
     let arena = Arena::create(config).unwrap();
     arena.set_valid_until(u64::MAX);
     arena
@@ -136,7 +140,7 @@ fn a_process_that_reads() {
     match role.as_str() {
         "stress" => stress(&reader, socket),
         "once" => once(&reader, socket),
-        "fork" => fork(&reader, socket),
+        "fork" => fork(reader, socket),
         "rounds" => rounds(&reader, socket),
         _ => panic!("no such role: {role}"),
     }
@@ -144,8 +148,9 @@ fn a_process_that_reads() {
 
 /// Maps what it lacks.
 fn extend(reader: &Reader, mut socket: &UnixStream) {
-    socket.write_all(&[b'm', reader.segments().0 as u8]).unwrap();
-    reader.extend(pass::receive_segments(socket).unwrap()).unwrap();
+    let from = reader.segments().0;
+    socket.write_all(&[b'm', from as u8]).unwrap();
+    reader.extend(from, pass::receive_segments(socket).unwrap()).unwrap();
 }
 
 /// Reads all keys again and again, checks every byte, and holds some values for a while, until it is killed.
@@ -226,7 +231,7 @@ fn rounds(reader: &Reader, mut socket: UnixStream) {
 }
 
 /// Holds a value, forks, and has the child try what it must not.
-fn fork(reader: &Reader, mut socket: UnixStream) {
+fn fork(reader: Reader, mut socket: UnixStream) {
     socket.write_all(b"r").unwrap();
     let value = reader.get(&1_u64.to_le_bytes()).unwrap();
     assert!(value.is_in_place());
@@ -237,10 +242,11 @@ fn fork(reader: &Reader, mut socket: UnixStream) {
         let refused = matches!(reader.get(&1_u64.to_le_bytes()), Err(Miss::Forked))
             && matches!(reader.get_into(&1_u64.to_le_bytes(), &mut Vec::new()), Err(Miss::Forked))
             && value.try_bytes().is_none();
-        // Lets go of its copy of the value: the parent's pin stays.
-        drop(value);
-        // It attaches anew, as a worker of its own.
+        // It attaches anew, as a worker of its own, and what it maps may lie where its parent's page was.
         let mine = pass::receive(&socket).ok().and_then(|all| Reader::map(all).ok());
+        // Lets go of its copy of the value and of the reader: the parent's pin stays, and so does what is mapped anew.
+        drop(value);
+        drop(reader);
         let read = mine.and_then(|mine| mine.get(&1_u64.to_le_bytes()).ok());
         let well = refused && read.is_some_and(|value| value.is_in_place() && round_of(1, &value) == 7);
         // SAFETY: ends this process, without running what its parent's threads left.
@@ -352,7 +358,7 @@ fn a_removed_name_is_never_read_again_in_any_process() {
 
 #[test]
 fn a_name_that_is_bound_anew_never_goes_back() {
-    let mut arena = arena(4 << 20);
+    let mut arena = arena_of(4 << 20, 4 << 20);
     let mut processes: Vec<Process> = (0..2).map(|_| Process::start(&mut arena, "rounds")).collect();
     let rounds = if cfg!(debug_assertions) { 6_000 } else { 200_000 };
     for round in 1..rounds {
@@ -451,7 +457,7 @@ fn an_arena_grows_by_segments_that_readers_map_when_they_meet_them() {
     }
     let unmapped = (0..200_u64).find(|key| matches!(reader.get(&key.to_le_bytes()), Err(Miss::Unmapped)));
     assert!(unmapped.is_some() && reader.segments().1 > 1, "{:?}", reader.segments());
-    reader.extend(arena.segments_from(reader.segments().0).unwrap()).unwrap();
+    reader.extend(1, arena.segments_from(1).unwrap()).unwrap();
     assert_eq!(reader.segments().0, reader.segments().1);
     for key in 0..200_u64 {
         assert_eq!(round_of(key, &reader.get(&key.to_le_bytes()).unwrap()), 1);
@@ -467,7 +473,7 @@ fn a_worker_that_hoards_is_told_so_and_may_still_copy() {
     }
     let (_second, others) = arena.attach().unwrap();
     let (reader, other) = (Reader::map(descriptors).unwrap(), Reader::map(others).unwrap());
-    reader.extend(arena.segments_from(reader.segments().0).unwrap()).unwrap();
+    reader.extend(1, arena.segments_from(1).unwrap()).unwrap();
     let mut held = Vec::new();
     let why = loop {
         match reader.get(&(held.len() as u64).to_le_bytes()) {
@@ -486,4 +492,66 @@ fn a_worker_that_hoards_is_told_so_and_may_still_copy() {
     let lens =
         std::thread::spawn(move || held.iter().map(|value| value.len()).sum::<usize>()).join().unwrap();
     assert_eq!(lens, 25 * 40_000);
+}
+
+#[test]
+fn a_reader_that_lacks_segments_says_so_for_every_key_in_them() {
+    let mut arena = arena(32 << 20);
+    let (_worker, descriptors) = arena.attach().unwrap();
+    let reader = Reader::map(descriptors).unwrap();
+    let keys = 8_000_u64;
+    for key in 0..keys {
+        assert_eq!(set(&mut arena, key, &value(key, 1, len_of(key, 0).min(3_000))).unwrap(), []);
+    }
+    let (mapped, there) = reader.segments();
+    assert!(mapped == 1 && there > 2, "{mapped} of {there}");
+    let (mut lacking, mut read) = (0, 0);
+    for key in 0..keys {
+        match reader.get(&key.to_le_bytes()) {
+            Ok(value) => {
+                assert_eq!(round_of(key, &value), 1);
+                read += 1;
+            }
+            Err(why) => {
+                assert_eq!(why, Miss::Unmapped, "key {key}");
+                lacking += 1;
+            }
+        }
+    }
+    assert!(lacking > keys / 4 && read > 0, "{lacking} lacking, {read} read");
+    reader.extend(mapped, arena.segments_from(mapped).unwrap()).unwrap();
+    for key in 0..keys {
+        assert_eq!(round_of(key, &reader.get(&key.to_le_bytes()).unwrap()), 1);
+    }
+    assert_eq!(reader.get(&keys.to_le_bytes()).unwrap_err(), Miss::Absent);
+}
+
+#[test]
+fn threads_that_fetch_the_same_segments_map_them_once() {
+    let mut arena = arena(12 << 20);
+    let (_worker, descriptors) = arena.attach().unwrap();
+    let reader = Reader::map(descriptors).unwrap();
+    let keys = 200_u64;
+    for key in 0..keys {
+        set(&mut arena, key, &value(key, 1, 40_000)).unwrap();
+    }
+    let (from, there) = reader.segments();
+    assert!(there > 3, "{there}");
+    // Both have asked before either maps.
+    let (first, second) = (arena.segments_from(from).unwrap(), arena.segments_from(from).unwrap());
+    std::thread::scope(|scope| {
+        for segments in [first, second] {
+            let reader = &reader;
+            scope.spawn(move || reader.extend(from, segments).unwrap());
+        }
+    });
+    assert_eq!(reader.segments(), (there, there));
+    for key in 0..keys {
+        assert_eq!(round_of(key, &reader.get(&key.to_le_bytes()).unwrap()), 1);
+    }
+    // Segments that do not follow what is mapped are not mapped.
+    let (_other, descriptors) = arena.attach().unwrap();
+    let lacking = Reader::map(dstore_arena::Descriptors { segments: Vec::new(), ..descriptors }).unwrap();
+    assert!(lacking.extend(1, arena.segments_from(1).unwrap()).is_err());
+    assert_eq!(lacking.segments().0, 0);
 }

@@ -579,3 +579,79 @@ fn readers_in_threads_see_only_whole_values_while_everything_changes() {
     assert_eq!(daemon.stats().limbo, 0);
     check(&daemon);
 }
+
+/// Memory of which a part is mapped at first, and all of it from some look at its words on.
+struct Partly {
+    all: Heap,
+    first: usize,
+    looks_left: std::cell::Cell<usize>,
+}
+
+impl Memory for Partly {
+    fn words(&self) -> usize {
+        let left = self.looks_left.get();
+        self.looks_left.set(left.saturating_sub(1));
+        if left > 0 { self.first } else { self.all.words() }
+    }
+
+    fn load(&self, at: usize, order: std::sync::atomic::Ordering) -> u64 {
+        if at < self.words() { self.all.load(at, order) } else { 0 }
+    }
+
+    fn store(&self, _: usize, _: u64, _: std::sync::atomic::Ordering) {}
+
+    fn claim(&self, _: usize, _: u64) -> bool {
+        false
+    }
+
+    fn fence(&self, order: std::sync::atomic::Ordering) {
+        self.all.fence(order);
+    }
+
+    #[allow(unsafe_code)]
+    unsafe fn slice(&self, _: usize, _: usize) -> Option<&[u8]> {
+        None
+    }
+}
+
+#[test]
+fn a_segment_that_is_mapped_during_a_lookup_gives_the_value_or_unmapped_and_nothing_else() {
+    let mut daemon = daemon();
+    let value = bytes(1, 700);
+    // The row, its key, its shape or its value lie behind what is mapped, and its alias before it.
+    set(&mut daemon, b"first", &value, 1).unwrap();
+    set(&mut daemon, b"alias", &value, 2).unwrap();
+    let unit =
+        |key: &[u8]| daemon.index.find(&daemon.header, &daemon.data, daemon.hash(key), key).unwrap().unit;
+    let (row, alias) = (word_of(unit(b"first")), word_of(unit(b"alias")));
+    let (mut served, mut unmapped) = (0, 0);
+    let edges = (row..row + 110).chain(alias..alias + 8).chain([512, 1024]);
+    for first in edges.step_by(if cfg!(miri) { 9 } else { 1 }) {
+        for looks in 0..if cfg!(miri) { 20 } else { 260 } {
+            for key in [&b"first"[..], b"alias"] {
+                let data = Partly { all: daemon.data.clone(), first, looks_left: looks.into() };
+                let view = View::new(daemon.header.clone(), data, daemon.header.clone(), daemon.terms);
+                let mut read = Vec::new();
+                let copy = |candidate: &Candidate| {
+                    if !view.is_mapped(candidate) {
+                        return Err(Miss::Unmapped);
+                    }
+                    read.resize(candidate.meta.size as usize, 0);
+                    view.data.read(candidate.at, &mut read);
+                    Ok(())
+                };
+                match view.serve(key, copy, || 0) {
+                    Ok(()) => {
+                        assert_eq!(read, value, "{first} {looks}");
+                        served += 1;
+                    }
+                    Err(why) => {
+                        assert_eq!(why, Miss::Unmapped, "{first} {looks}");
+                        unmapped += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(served > 0 && unmapped > 0);
+}
