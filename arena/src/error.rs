@@ -76,7 +76,7 @@ pub enum Miss {
     PinBudget {
         /// Bytes of values that it has pinned.
         held: u64,
-        /// Bytes that it may have pinned.
+        /// Bytes that it may have pinned; 0: the daemon took it for one that hoards, and it must attach anew.
         max: u64,
     },
     /// This process is a child of the one that attached: attach anew.

@@ -63,11 +63,15 @@ fn seal(file: &OwnedFd, writers: Writers) -> Result<(), Error> {
     fcntl_add_seals(file, seals | SealFlags::SEAL).map_err(unsupported("F_SEAL_FUTURE_WRITE"))
 }
 
-/// Checks a descriptor that came from elsewhere: sealed against shrinking, and of `bytes` at least.
-pub(crate) fn check(file: BorrowedFd<'_>, bytes: u64) -> Result<(), Error> {
+/// Checks a descriptor that came from elsewhere: sealed against shrinking, and against `writers` that come later; of `bytes`
+/// at least.
+pub(crate) fn check(file: BorrowedFd<'_>, bytes: u64, writers: Writers) -> Result<(), Error> {
     let seals = fcntl_get_seals(file).map_err(|_| Error::Foreign("a descriptor is not of shared memory"))?;
     if !seals.contains(SealFlags::SHRINK) {
         return Err(Error::Foreign("a file is not sealed against shrinking"));
+    }
+    if writers == Writers::Present && !seals.contains(SealFlags::FUTURE_WRITE) {
+        return Err(Error::Foreign("a file is not sealed against writing"));
     }
     if size(file)? < bytes {
         return Err(Error::Foreign("a file is smaller than it says"));

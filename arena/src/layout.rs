@@ -248,6 +248,8 @@ pub mod worker {
     pub const LAYOUT: usize = 1;
     /// Its number at the daemon.
     pub const ID: usize = 2;
+    /// Not 0: the daemon does not look at its pins any more. Only those that were there when it said so hold.
+    pub const REVOKED: usize = 3;
     /// Pins: 0, or the row's unit in the lower half and the number of the pin in the upper one.
     pub const PINS: usize = 64;
     /// Number of pins.

@@ -40,7 +40,8 @@ fn thread() -> usize {
     })
 }
 
-/// Publishes that the row at `unit` is being read; gives the pin. `None`: all pins are in use. The caller must then
+/// Publishes that the row at `unit` is being read; gives the pin. `None`: all pins are in use, or were
+/// revoked. The caller must then
 /// look whether the row's chain is unchanged, and [`release`] the pin if not.
 pub(crate) fn publish(page: &impl Memory, unit: u32, number: u32) -> Option<usize> {
     let start = thread() * 16;
@@ -49,10 +50,27 @@ pub(crate) fn publish(page: &impl Memory, unit: u32, number: u32) -> Option<usiz
         let pin = worker::PINS + (start + i) % worker::PINS_LEN;
         if page.load(pin, Relaxed) == 0 && page.claim(pin, word) {
             page.fence(SeqCst);
+            // Either this sees that the pins were revoked, or whoever revoked them sees this one.
+            if is_revoked(page) {
+                release(page, pin);
+                return None;
+            }
             return Some(pin);
         }
     }
     None
+}
+
+/// Says that pins published from now on do not count, and gives the units of those that do.
+pub(crate) fn revoke(page: &impl Memory) -> Vec<u32> {
+    page.store(worker::REVOKED, 1, Relaxed);
+    pinned(page).map(|word| word as u32).collect()
+}
+
+/// Whether pins of this page do not count any more.
+#[inline]
+pub(crate) fn is_revoked(page: &impl Memory) -> bool {
+    page.load(worker::REVOKED, Relaxed) != 0
 }
 
 /// Gives a pin back; nothing is read under it any more.

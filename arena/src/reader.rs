@@ -6,7 +6,7 @@
 use crate::core::Terms;
 use crate::daemon::{Descriptors, WORKER_BYTES};
 use crate::error::{Error, Miss};
-use crate::files;
+use crate::files::{self, Writers};
 use crate::layout::{PAGE_BYTES, VERSION, WORD, WORKER_MAGIC, header, worker};
 use crate::map::{Access, Canary, Mapped};
 use crate::memory::Memory;
@@ -32,6 +32,8 @@ struct Attached {
     canary: Canary,
     /// How many segments are mapped; locked while more are.
     segments: Mutex<usize>,
+    /// By its end the daemon knows that nothing of this reads any more: fields are dropped in order, so it is the last.
+    _socket: Option<OwnedFd>,
 }
 
 impl Drop for Attached {
@@ -51,20 +53,36 @@ pub fn now() -> u64 {
 }
 
 impl Reader {
-    /// Maps what the daemon gave.
+    /// Receives from a blocking socket what the daemon gives, and maps it. The socket stays open until this reader, its
+    /// clones and all values that it gave are dropped; then, and when the process ends, the daemon sees its end.
     ///
     /// # Errors
     /// `Layout`: daemon and worker are of different versions; `Foreign`, `System`.
+    pub fn attach(socket: OwnedFd) -> Result<Self, Error> {
+        let descriptors = crate::pass::receive(&socket)?;
+        Self::mapped(descriptors, Some(socket))
+    }
+
+    /// Maps what the daemon gave. What says to the daemon that this worker lives, its socket as a rule, is the caller's to
+    /// keep until the reader, its clones and all values that it gave are dropped: what they read is written over behind
+    /// that. [`Reader::attach`] sees to it.
+    ///
+    /// # Errors
+    /// As [`Reader::attach`].
     pub fn map(descriptors: Descriptors) -> Result<Self, Error> {
+        Self::mapped(descriptors, None)
+    }
+
+    fn mapped(descriptors: Descriptors, socket: Option<OwnedFd>) -> Result<Self, Error> {
         let Descriptors { header, page, segments } = descriptors;
         let words = files::size(header.as_fd())?;
-        files::check(header.as_fd(), (2 * PAGE_BYTES) as u64)?;
+        files::check(header.as_fd(), (2 * PAGE_BYTES) as u64, Writers::Present)?;
         let header = Mapped::whole(header.as_fd(), words as usize, Access::Read)?;
         let terms = Terms::read(&header)?;
         if terms.directory_words as usize * WORD + PAGE_BYTES > words as usize {
             return Err(Error::Foreign("the header is shorter than it says"));
         }
-        files::check(page.as_fd(), WORKER_BYTES as u64)?;
+        files::check(page.as_fd(), WORKER_BYTES as u64, Writers::All)?;
         let page = Mapped::whole(page.as_fd(), WORKER_BYTES, Access::Write)?;
         if page.load(worker::MAGIC, Acquire) != WORKER_MAGIC {
             return Err(Error::Foreign("the worker's page does not begin as one"));
@@ -76,7 +94,8 @@ impl Reader {
         page.dont_fork()?;
         let data = Mapped::reserve(terms.data_bytes as usize, Access::Read, true)?;
         let view = View::new(header, data, page, terms);
-        let reader = Self(Arc::new(Attached { view, canary: Canary::new()?, segments: Mutex::new(0) }));
+        let (canary, segments_mapped) = (Canary::new()?, Mutex::new(0));
+        let reader = Self(Arc::new(Attached { view, canary, segments: segments_mapped, _socket: socket }));
         reader.extend(0, segments)?;
         Ok(reader)
     }
@@ -100,7 +119,7 @@ impl Reader {
             if bytes == 0 {
                 return Err(Error::Foreign("it has more segments than it says"));
             }
-            files::check(segment.as_fd(), bytes)?;
+            files::check(segment.as_fd(), bytes, Writers::Present)?;
             attached.view.data.append(segment.as_fd(), bytes as usize)?;
             *mapped += 1;
         }

@@ -153,14 +153,19 @@ impl<M: Memory, D: Memory> View<M, D> {
         let held = self.held.fetch_add(bytes, Relaxed);
         if held + bytes > max {
             self.held.fetch_sub(bytes, Relaxed);
-            return Err(Miss::PinBudget { held, max });
+            return Err(self.budget(held));
         }
         let number = self.number.fetch_add(1, Relaxed);
         let Some(slot) = pins::publish(&self.page, candidate.unit, number) else {
             self.held.fetch_sub(bytes, Relaxed);
-            return Err(Miss::PinBudget { held, max });
+            return Err(self.budget(held));
         };
         Ok(Pin { slot, bytes })
+    }
+
+    fn budget(&self, held: u64) -> Miss {
+        let max = if pins::is_revoked(&self.page) { 0 } else { self.terms.pin_bytes_max };
+        Miss::PinBudget { held, max }
     }
 
     /// Gives a pin back.

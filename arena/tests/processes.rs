@@ -555,3 +555,39 @@ fn threads_that_fetch_the_same_segments_map_them_once() {
     assert!(lacking.extend(1, arena.segments_from(1).unwrap()).is_err());
     assert_eq!(lacking.segments().0, 0);
 }
+
+#[test]
+fn the_socket_of_a_reader_stays_open_until_its_last_value_is_dropped() {
+    let mut arena = arena(4 << 20);
+    set(&mut arena, 1, &value(1, 1, 9_000)).unwrap();
+    let (_worker, descriptors) = arena.attach().unwrap();
+    let (mut daemons, workers) = UnixStream::pair().unwrap();
+    pass::send(&daemons, &descriptors).unwrap();
+    let reader = Reader::attach(workers.into()).unwrap();
+    let held = reader.get(&1_u64.to_le_bytes()).unwrap();
+    assert!(held.is_in_place());
+    drop(reader);
+    daemons.set_nonblocking(true).unwrap();
+    let why = daemons.read(&mut [0]).unwrap_err();
+    assert_eq!(why.kind(), std::io::ErrorKind::WouldBlock, "a value is held still");
+    drop(held);
+    assert_eq!(daemons.read(&mut [0]).unwrap(), 0, "its end");
+}
+
+#[test]
+fn memory_that_others_may_write_to_is_not_mapped() {
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+    let mut arena = arena(4 << 20);
+    let (_worker, descriptors) = arena.attach().unwrap();
+    let file = memfd_create("x", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+    ftruncate(&file, 2 << 20).unwrap();
+    fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW).unwrap();
+    let again = file.try_clone().unwrap();
+    let segment = dstore_arena::Descriptors { segments: vec![file], ..descriptors };
+    let why = Reader::map(segment).unwrap_err().to_string();
+    assert!(why.contains("not sealed against writing"), "{why}");
+    let (_worker, descriptors) = arena.attach().unwrap();
+    let why =
+        Reader::map(dstore_arena::Descriptors { header: again, ..descriptors }).unwrap_err().to_string();
+    assert!(why.contains("not sealed against writing"), "{why}");
+}

@@ -21,6 +21,19 @@ impl<M: Memory, D: Extend> Core<M, D> {
         bytes: u64,
         evicted: &mut Vec<Evicted>,
     ) -> Result<u32, Refusal> {
+        let obtained = self.make_room(take, bytes, evicted);
+        if obtained.is_err() {
+            self.relieve();
+        }
+        obtained
+    }
+
+    fn make_room(
+        &mut self,
+        take: impl Fn(&mut Space) -> Option<u32>,
+        bytes: u64,
+        evicted: &mut Vec<Evicted>,
+    ) -> Result<u32, Refusal> {
         let (mut freed, mut clearings) = (0, 0);
         loop {
             if let Some(unit) = take(&mut self.space) {

@@ -326,7 +326,7 @@ fn a_worker_that_is_gone_pins_nothing() {
 #[cfg_attr(miri, ignore = "too long there")]
 fn all_values_pinned_means_full_and_nothing_worse() {
     let mut daemon = daemon();
-    let (_page, view) = attach(&mut daemon);
+    let (page, view) = attach(&mut daemon);
     let mut pins = Vec::new();
     for i in 0.. {
         let (key, value) = (u64::to_le_bytes(i), bytes(i, 20_000));
@@ -341,6 +341,7 @@ fn all_values_pinned_means_full_and_nothing_worse() {
     }
     check(&daemon);
     pins.into_iter().for_each(|(pin, _)| view.unpin(pin));
+    drop(page);
     set(&mut daemon, b"new", &bytes(9999, 20_000), 1).unwrap();
     check(&daemon);
 }
@@ -402,12 +403,71 @@ fn a_hoarder_is_told_of_and_its_pins_end_but_no_one_is_accused_who_changed_them(
             page.memory.store(worker::PINS + 100 + unit as usize % 50, u64::from(unit), Relaxed);
         }
     }
+    // It bumps the upper halves of its pins all the while.
     assert_eq!(daemon.sweep(), []);
+    for slot in worker::PINS..worker::PINS + worker::PINS_LEN {
+        let word = page.memory.load(slot, Relaxed);
+        page.memory.store(slot, if word as u32 == 0 { 0 } else { word + (1 << 32) }, Relaxed);
+    }
     let hoarders = daemon.sweep();
     assert!(hoarders.len() == 1 && hoarders[0].worker == 7 && hoarders[0].bytes > 30_000, "{hoarders:?}");
+    assert_eq!(daemon.sweep(), [], "told once");
+    // What it held when it was told stays as it is until it is gone; more it cannot hold.
     let mut evicted = Vec::new();
     while daemon.evict_next(&mut evicted) {}
-    assert_eq!((evicted.len(), daemon.stats().limbo), (4, 0));
+    assert_eq!(evicted, []);
+    assert_eq!(pin(0).map(|_| ()), Err(Miss::PinBudget { held: 24_000, max: 0 }));
+    set(&mut daemon, b"new", &bytes(9, 12_000), 1).unwrap();
+    let unit = daemon.index.find(&daemon.header, &daemon.data, daemon.hash(b"new"), b"new").unwrap().unit;
+    page.memory.store(worker::PINS + 200, u64::from(unit), Relaxed);
+    assert!(daemon.evict_next(&mut evicted) && !daemon.evict_next(&mut evicted));
+    assert!(daemon.expel_hash(&hash(&bytes(2, 12_000)), &mut evicted));
+    daemon.sweep();
+    assert_eq!((evicted.len(), daemon.stats().limbo), (2, 1));
+    drop(page);
+    daemon.sweep();
+    while daemon.evict_next(&mut evicted) {}
+    assert_eq!((evicted.len(), daemon.stats().limbo), (5, 0));
+}
+
+#[test]
+fn twice_as_much_as_a_worker_may_hold_is_too_much_at_one_look() {
+    let mut daemon = daemon();
+    daemon.terms.pin_bytes_max = 10_000;
+    let (page, _view) = attach(&mut daemon);
+    for i in 0..2_u8 {
+        set(&mut daemon, &[i], &bytes(u64::from(i), 12_000), 1).unwrap();
+        let unit = daemon.index.find(&daemon.header, &daemon.data, daemon.hash(&[i]), &[i]).unwrap().unit;
+        page.memory.store(worker::PINS + usize::from(i), u64::from(unit), Relaxed);
+    }
+    assert_eq!(daemon.sweep(), [Hoarder { worker: 7, bytes: 24_000 }]);
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "too long there")]
+fn who_holds_the_most_is_told_of_when_all_together_hold_half_and_nothing_else_finds_room() {
+    let mut daemon = daemon();
+    let (_small_page, small) = attach(&mut daemon);
+    let large_page = Arc::new(Page { id: 8, memory: Heap::new(worker::WORDS) });
+    daemon.attach(&large_page);
+    let memory = large_page.memory.clone();
+    let large = View::new(daemon.header.clone(), daemon.data.clone(), memory, daemon.terms);
+    let mut last = 0;
+    for i in 0_u64.. {
+        if set(&mut daemon, &i.to_le_bytes(), &bytes(i, 20_000), 1).is_err() {
+            last = i;
+            break;
+        }
+        let view = if i % 4 == 0 { &small } else { &large };
+        pin(view, &i.to_le_bytes()).unwrap();
+    }
+    let hoarders = daemon.sweep();
+    assert_eq!(hoarders.iter().map(|one| one.worker).collect::<Vec<_>>(), [8]);
+    assert!(pin(&small, &0_u64.to_le_bytes()).is_ok(), "the other may go on");
+    assert!(matches!(pin(&large, &0_u64.to_le_bytes()), Err(Miss::PinBudget { max: 0, .. })));
+    drop(large_page);
+    set(&mut daemon, &last.to_le_bytes(), &bytes(last, 20_000), 1).unwrap();
+    check(&daemon);
 }
 
 #[test]

@@ -7,6 +7,9 @@ use crate::pins;
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 
+/// All workers together may hold one part in this many of the data, if others find no room.
+const PINNED_PART: u64 = 2;
+
 /// A worker's page as the daemon has it. It counts for as long as its [`crate::Worker`] lives.
 #[derive(Debug)]
 pub(crate) struct Page<M> {
@@ -18,10 +21,32 @@ pub(crate) struct Page<M> {
 struct Attached<M> {
     page: Weak<Page<M>>,
     tails: [u64; worker::RINGS],
-    /// The pins at the last sweep.
-    pins: Vec<u64>,
-    /// Its pins do not count any more: it has taken more than it may.
-    revoked: bool,
+    /// The rows pinned at the last sweep.
+    pins: HashSet<u32>,
+    /// It has taken more than it may: its pins do not count any more, but for those that it had when it was told so. They
+    /// hold until it is gone, so that even a worker that was accused wrongly reads nothing wrong.
+    frozen: Option<HashSet<u32>>,
+}
+
+impl<M: Memory> Attached<M> {
+    /// What it has pinned, as far as that counts; nothing once it is gone.
+    fn pinned(&self) -> HashSet<u32> {
+        match (&self.frozen, self.page.upgrade()) {
+            (Some(frozen), Some(_)) => frozen.clone(),
+            (None, Some(page)) => pins::pinned(&page.memory).map(|word| word as u32).collect(),
+            (_, None) => HashSet::new(),
+        }
+    }
+
+    fn is_trusted(&self) -> bool {
+        self.frozen.is_none() && self.page.strong_count() > 0
+    }
+
+    fn revoke(&mut self) -> Option<u64> {
+        let page = self.page.upgrade()?;
+        self.frozen = Some(pins::revoke(&page.memory).into_iter().collect());
+        Some(page.id)
+    }
 }
 
 /// A worker that holds more bytes than it may. The reader's library never does; whoever does without it has lost the
@@ -30,44 +55,46 @@ struct Attached<M> {
 pub struct Hoarder {
     /// The worker's number.
     pub worker: u64,
-    /// Bytes that it held at once, proven.
+    /// Bytes that it was seen to hold.
     pub bytes: u64,
 }
 
 /// All workers.
 #[derive(Debug)]
-pub(super) struct Workers<M>(Vec<Attached<M>>);
+pub(super) struct Workers<M> {
+    all: Vec<Attached<M>>,
+    /// Found between two sweeps.
+    found: Vec<Hoarder>,
+}
 
 impl<M> Default for Workers<M> {
     fn default() -> Self {
-        Self(Vec::new())
+        Self { all: Vec::new(), found: Vec::new() }
     }
 }
 
 impl<M: Memory> Workers<M> {
     pub(super) fn len(&self) -> usize {
-        self.0.iter().filter(|one| one.page.strong_count() > 0).count()
-    }
-
-    fn trusted(&self) -> impl Iterator<Item = Arc<Page<M>>> {
-        self.0.iter().filter(|one| !one.revoked).filter_map(|one| one.page.upgrade())
+        self.all.iter().filter(|one| one.page.strong_count() > 0).count()
     }
 
     /// Whether somebody reads the row at `unit`.
     pub(super) fn is_pinned(&self, unit: u32) -> bool {
-        self.trusted().any(|page| pins::pinned(&page.memory).any(|word| word as u32 == unit))
+        self.all.iter().any(|one| match (&one.frozen, one.page.upgrade()) {
+            (Some(frozen), Some(_)) => frozen.contains(&unit),
+            (None, Some(page)) => pins::pinned(&page.memory).any(|word| word as u32 == unit),
+            (_, None) => false,
+        })
     }
 
     /// Everything that is pinned.
     pub(super) fn all_pinned(&self) -> HashSet<u32> {
-        let units =
-            |page: Arc<Page<M>>| pins::pinned(&page.memory).map(|word| word as u32).collect::<Vec<_>>();
-        self.trusted().flat_map(units).collect()
+        self.all.iter().flat_map(Attached::pinned).collect()
     }
 
     /// Takes in all touches, and forgets workers that are gone.
     pub(super) fn touched(&mut self, mut each: impl FnMut(u32)) {
-        self.0.retain_mut(|one| {
+        self.all.retain_mut(|one| {
             let Some(page) = one.page.upgrade() else { return false };
             pins::touched(&page.memory, &mut one.tails, &mut each);
             true
@@ -80,33 +107,56 @@ impl<M: Memory, D: Extend> Core<M, D> {
     pub(crate) fn attach(&mut self, page: &Arc<Page<M>>) {
         pins::begin(&page.memory, page.id);
         let tails = [0; worker::RINGS];
-        let attached = Attached { page: Arc::downgrade(page), tails, pins: Vec::new(), revoked: false };
-        self.workers.0.push(attached);
+        let attached = Attached { page: Arc::downgrade(page), tails, pins: HashSet::new(), frozen: None };
+        self.workers.all.push(attached);
     }
 
     /// Takes in touches, frees what nobody reads any more, and tells who hoards.
     ///
-    /// A pin whose word, number included, is there at two sweeps was there all the time between: what such pins hold was
-    /// held at once, so that no worker is accused because it let go of one value and took another meanwhile.
+    /// A worker hoards whose rows that are pinned at two sweeps have more bytes than it may hold, whatever it wrote beside
+    /// them, or whose pins have twice as many at one. One that uses the library can come to that only if it changed its
+    /// pins while they were looked at; it is told, reads on what it has, and attaches anew.
     pub(crate) fn sweep(&mut self) -> Vec<Hoarder> {
         self.drain_touches();
-        let mut hoarders = Vec::new();
-        let mut workers = std::mem::take(&mut self.workers.0);
-        for one in workers.iter_mut().filter(|one| !one.revoked) {
-            let Some(page) = one.page.upgrade() else { continue };
-            let now: Vec<u64> = pins::pinned(&page.memory).collect();
-            let both = now.iter().filter(|word| one.pins.contains(word));
-            let bytes = both.map(|word| self.bytes_at(*word as u32)).sum();
+        let mut workers = std::mem::take(&mut self.workers);
+        for one in workers.all.iter_mut().filter(|one| one.is_trusted()) {
+            let now = one.pinned();
+            let both = self.bytes_of(now.iter().filter(|unit| one.pins.contains(unit)));
+            let all = self.bytes_of(&now);
             one.pins = now;
-            if bytes > self.terms.pin_bytes_max {
-                one.revoked = true;
-                hoarders.push(Hoarder { worker: page.id, bytes });
+            let max = self.terms.pin_bytes_max;
+            if (both > max || all / 2 > max)
+                && let Some(worker) = one.revoke()
+            {
+                workers.found.push(Hoarder { worker, bytes: all });
             }
         }
-        self.workers.0 = workers;
+        let found = std::mem::take(&mut workers.found);
+        self.workers = workers;
         self.sweep_limbo();
         self.show();
-        hoarders
+        found
+    }
+
+    /// Something could not be held for want of room: if workers together hold more than their part, whoever holds the most
+    /// is told of at the next sweep, and can pin no more.
+    pub(super) fn relieve(&mut self) {
+        let trusted = || self.workers.all.iter().enumerate().filter(|(_, one)| one.is_trusted());
+        let pinned: Vec<(usize, HashSet<u32>)> = trusted().map(|(at, one)| (at, one.pinned())).collect();
+        let together: HashSet<u32> = pinned.iter().flat_map(|(_, units)| units).copied().collect();
+        if self.bytes_of(&together) <= self.terms.data_bytes / PINNED_PART {
+            return;
+        }
+        let most = pinned.iter().map(|(at, units)| (self.bytes_of(units), *at)).max();
+        if let Some((bytes, at)) = most
+            && let Some(worker) = self.workers.all[at].revoke()
+        {
+            self.workers.found.push(Hoarder { worker, bytes });
+        }
+    }
+
+    fn bytes_of<'a>(&self, units: impl IntoIterator<Item = &'a u32>) -> u64 {
+        units.into_iter().map(|unit| self.bytes_at(*unit)).sum()
     }
 
     /// Bytes of the value of the row at `unit`, whatever number that is.
