@@ -1,6 +1,6 @@
 //! What the daemon does with an arena: make it, keep it, and let workers attach.
 
-use crate::core::{Binding, Core, Evicted, Hash, Held, Hoarder, Listed, Page, Stats, Terms};
+use crate::core::{Binding, Core, Evicted, Hash, Held, Hoarder, Listed, OVERSIZE_PART, Page, Stats, Terms};
 use crate::error::{Error, Refusal};
 use crate::files::{self, Segments, Writers};
 use crate::layout::{DATA_BYTES_MAX, PAGE_BYTES, WORD, header, worker};
@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 /// Least bytes of an arena.
 const BUDGET_MIN: u64 = 1 << 20;
+/// Values of more bytes are always pinned.
+const COPY_MAX_MAX: u64 = 64 << 10;
 /// Bytes of a worker's page.
 pub(crate) const WORKER_BYTES: usize = (worker::WORDS * WORD).next_multiple_of(PAGE_BYTES);
 
@@ -23,7 +25,7 @@ pub struct Config {
     pub segment_bytes: u64,
     /// Values up to so many bytes are copied out by readers, larger ones are pinned.
     pub copy_max: u64,
-    /// Bytes of values that one worker may have pinned.
+    /// Bytes of values that one worker may have pinned; at least the largest value, which is a quarter of the data.
     pub pin_bytes_max: u64,
     /// Whether to ask for huge pages.
     pub huge_pages: bool,
@@ -92,6 +94,12 @@ impl Arena {
         let data_bytes = config.budget.saturating_sub(header_bytes) / page * page;
         if data_bytes > DATA_BYTES_MAX {
             return Err(refused("64 GiB is the most: use several namespaces"));
+        }
+        if config.pin_bytes_max < data_bytes / OVERSIZE_PART {
+            return Err(refused("a worker must be able to pin the largest value, a quarter of it"));
+        }
+        if config.copy_max > COPY_MAX_MAX {
+            return Err(refused("values of more than 64 KiB are not to be copied"));
         }
         let mut random = [0; 24];
         let filled = getrandom(&mut random, GetRandomFlags::empty());

@@ -163,7 +163,12 @@ impl Memory for Mapped {
 
     #[inline]
     fn load(&self, at: usize, order: Ordering) -> u64 {
-        self.word(at).map_or(0, |word| word.load(order))
+        let word = self.word(at).map_or(0, |word| word.load(Ordering::Relaxed));
+        // Of memory that is mapped read-only only relaxed loads are promised not to write.
+        if order == Ordering::Acquire {
+            fence(Ordering::Acquire);
+        }
+        word
     }
 
     #[inline]

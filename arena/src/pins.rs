@@ -100,7 +100,8 @@ pub(crate) fn touch(page: &impl Memory, unit: u32) {
 pub(crate) fn touched(page: &impl Memory, tails: &mut [u64; worker::RINGS], mut each: impl FnMut(u32)) {
     for (ring, tail) in tails.iter_mut().enumerate() {
         let head = page.load(worker::HEADS + ring * worker::HEADS_STEP, Acquire);
-        let new = head.wrapping_sub(*tail).min(worker::RING_LEN as u64);
+        // A head that went back, by two threads on one ring or by a worker that lies, brings nothing.
+        let new = (head.wrapping_sub(*tail) as i64).clamp(0, worker::RING_LEN as i64) as u64;
         for back in (1..=new).rev() {
             let at = head.wrapping_sub(back) as usize % worker::RING_LEN;
             each(page.load(worker::ENTRIES + ring * worker::RING_LEN + at, Relaxed) as u32);

@@ -23,6 +23,9 @@ const INLINE_MAX: usize = 128;
 /// A copy larger than this looks whether its length holds before it makes room for it.
 const COPY_UNCHECKED: u64 = 64 << 10;
 
+/// A large value that cannot be pinned is copied at most so many times for one answer.
+const COPIES_MAX: usize = 8;
+
 /// An arena, as a worker has it. All threads of the worker share one.
 #[derive(Clone)]
 pub struct Reader(Arc<Attached>);
@@ -167,7 +170,7 @@ impl Reader {
         Ok(value)
     }
 
-    /// Copies the value of `key` to `to`, in place of what was there. Nothing is pinned.
+    /// Copies the value of `key` to `to`, in place of what was there. Nothing stays pinned.
     ///
     /// # Errors
     /// As [`Reader::get`]; `to` then holds nothing of use.
@@ -176,22 +179,56 @@ impl Reader {
         if !self.is_mine() {
             return Err(Miss::Forked);
         }
+        let copy_max = self.0.view.terms.copy_max;
+        if let Some(meta) = self.copy(key, to, copy_max, usize::MAX)? {
+            return Ok(meta);
+        }
+        // A large value that others of its chain change under would be copied again and again: it is held meanwhile.
+        match self.get(key) {
+            Ok(value) => {
+                to.clear();
+                to.extend_from_slice(value.try_bytes().ok_or(Miss::Forked)?);
+                Ok(*value.meta())
+            }
+            Err(Miss::PinBudget { .. }) => self.copy(key, to, u64::MAX, COPIES_MAX)?.ok_or(Miss::Busy),
+            Err(why) => Err(why),
+        }
+    }
+
+    /// Copies a value of at most `size_max` bytes, beginning at most `times`; `None`: it would take more.
+    #[inline]
+    fn copy(
+        &self,
+        key: &[u8],
+        to: &mut Vec<u8>,
+        size_max: u64,
+        mut times: usize,
+    ) -> Result<Option<Meta>, Miss> {
         let (view, mut meta) = (&self.0.view, Meta::default());
+        let mut is_over = false;
         let copied = |candidate: &Candidate| {
             if !view.is_mapped(candidate) {
                 return Err(Miss::Unmapped);
+            }
+            is_over = candidate.meta.size > size_max || times == 0;
+            if is_over {
+                return Err(Miss::Busy);
             }
             // A length that does not hold is not made room for.
             if candidate.meta.size > COPY_UNCHECKED && !candidate.chain.holds(&view.data) {
                 return Err(Miss::Busy);
             }
+            times -= 1;
             to.resize(candidate.meta.size as usize, 0);
             view.data.read(candidate.at, to);
             meta = candidate.meta;
             Ok(())
         };
-        view.serve(key, copied, now)?;
-        Ok(meta)
+        match view.serve(key, copied, now) {
+            Ok(()) => Ok(Some(meta)),
+            Err(Miss::Busy) if is_over => Ok(None),
+            Err(why) => Err(why),
+        }
     }
 
     #[inline]
@@ -214,6 +251,8 @@ impl Reader {
             view.data.read(candidate.at, &mut bytes);
             value.body = Body::Copied(bytes);
         } else {
+            // The pin of an attempt that did not hold is not to count against this one.
+            value.body = Body::Inline([0; INLINE_MAX]);
             value.body = self.pin(candidate)?;
         }
         Ok(())

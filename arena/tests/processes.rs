@@ -117,7 +117,7 @@ fn arena(budget: u64) -> Arena {
 }
 
 fn arena_of(budget: u64, segment_bytes: u64) -> Arena {
-    let config = Config { budget, segment_bytes, pin_bytes_max: 1 << 20, ..Config::default() };
+    let config = Config { budget, segment_bytes, pin_bytes_max: budget / 4, ..Config::default() };
     let arena = Arena::create(config).unwrap();
     arena.set_valid_until(u64::MAX);
     arena
@@ -466,7 +466,7 @@ fn an_arena_grows_by_segments_that_readers_map_when_they_meet_them() {
 
 #[test]
 fn a_worker_that_hoards_is_told_so_and_may_still_copy() {
-    let mut arena = arena(16 << 20);
+    let mut arena = arena(4 << 20);
     let (_worker, descriptors) = arena.attach().unwrap();
     for key in 0..60 {
         set(&mut arena, key, &value(key, 1, 40_000 - 16)).unwrap();
@@ -590,4 +590,57 @@ fn memory_that_others_may_write_to_is_not_mapped() {
     let why =
         Reader::map(dstore_arena::Descriptors { header: again, ..descriptors }).unwrap_err().to_string();
     assert!(why.contains("not sealed against writing"), "{why}");
+}
+
+#[test]
+fn a_large_value_whose_name_changes_all_the_while_is_copied_and_pinned() {
+    let mut arena = arena_of(8 << 20, 8 << 20);
+    let len = (2 << 20) - 60_000;
+    set(&mut arena, 1, &value(1, 1, len)).unwrap();
+    let (_worker, descriptors) = arena.attach().unwrap();
+    let reader = Reader::map(descriptors).unwrap();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let renewed = scope.spawn(|| {
+            let mut era = 1;
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                assert!(arena.renew(&1_u64.to_le_bytes(), 1, era, 0));
+                era += 1;
+                // Often beside a copy, seldom beside a lookup.
+                if era % 64 == 0 {
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+            }
+            era
+        });
+        let (mut copy, mut copied) = (Vec::new(), 0);
+        let deadline = Instant::now() + PATIENCE;
+        while copied < 5 {
+            assert!(Instant::now() < deadline);
+            match reader.get_into(&1_u64.to_le_bytes(), &mut copy) {
+                Ok(_) => {
+                    assert!(copy == value(1, 1, len));
+                    copied += 1;
+                }
+                Err(why) => assert_eq!(why, Miss::Busy),
+            }
+        }
+        for _ in 0..5_000 {
+            match reader.get(&1_u64.to_le_bytes()) {
+                Ok(value) => assert!(value.is_in_place()),
+                Err(why) => assert_eq!(why, Miss::Busy, "a pin of its own stood in its way"),
+            }
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(renewed.join().unwrap() > 1);
+    });
+    assert_eq!(reader.pinned().0, 0);
+}
+
+#[test]
+fn an_arena_whose_largest_value_no_worker_could_pin_is_not_made() {
+    let config = Config { budget: 64 << 20, pin_bytes_max: 15 << 20, ..Config::default() };
+    let why = Arena::create(config).unwrap_err().to_string();
+    assert!(why.contains("pin the largest value"), "{why}");
+    assert!(Arena::create(Config { pin_bytes_max: 16 << 20, ..config }).is_ok());
 }

@@ -34,7 +34,7 @@ impl<M: Memory, D: Extend> Core<M, D> {
         bytes: u64,
         evicted: &mut Vec<Evicted>,
     ) -> Result<u32, Refusal> {
-        let (mut freed, mut clearings) = (0, 0);
+        let (mut freed, mut clearings, mut is_drained) = (0, 0, false);
         loop {
             if let Some(unit) = take(&mut self.space) {
                 return self.reach().map(|()| unit).map_err(|_| {
@@ -42,7 +42,10 @@ impl<M: Memory, D: Extend> Core<M, D> {
                     Refusal::Full
                 });
             }
-            self.drain_touches();
+            if !is_drained {
+                self.drain_touches();
+                is_drained = true;
+            }
             // Twice what is needed has gone and it does not lie in one piece: the cheapest piece goes as a whole.
             if freed > 2 * self.space.charge(bytes) + 16 * PAGE_BYTES as u64 {
                 if clearings == CLEARINGS_MAX || !self.clear(bytes, evicted) {

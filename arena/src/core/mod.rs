@@ -33,7 +33,7 @@ pub use workers::Hoarder;
 pub(crate) use workers::Page;
 
 /// A value may take one part in this many of the budget.
-const OVERSIZE_PART: u64 = 4;
+pub(crate) const OVERSIZE_PART: u64 = 4;
 /// Buckets kept in hand, so that a name never waits for space in the index.
 const SPARE_BUCKETS: usize = 16;
 

@@ -715,3 +715,19 @@ fn a_segment_that_is_mapped_during_a_lookup_gives_the_value_or_unmapped_and_noth
     }
     assert!(served > 0 && unmapped > 0);
 }
+
+#[test]
+fn a_ring_whose_head_went_back_brings_nothing() {
+    let page = Heap::new(worker::WORDS);
+    let mut tails = [0; worker::RINGS];
+    page.store(worker::HEADS, 10, Relaxed);
+    let mut taken = 0;
+    crate::pins::touched(&page, &mut tails, |_| taken += 1);
+    assert_eq!((taken, tails[0]), (10, 10));
+    page.store(worker::HEADS, 9, Relaxed);
+    crate::pins::touched(&page, &mut tails, |_| taken += 1);
+    assert_eq!((taken, tails[0]), (10, 9));
+    page.store(worker::HEADS, 1 << 62, Relaxed);
+    crate::pins::touched(&page, &mut tails, |_| taken += 1);
+    assert_eq!(taken, 10 + worker::RING_LEN);
+}
