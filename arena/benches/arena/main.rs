@@ -69,7 +69,10 @@ fn set(arena: &mut Arena, number: u64, len: usize, evicted: &mut Vec<Evicted>) {
 }
 
 fn arena(budget: u64, config: Config) -> Arena {
-    let arena = Arena::create(Config { budget, segment_bytes: 256 << 20, ..config }).unwrap();
+    // The largest value must be one that a worker can pin.
+    let pin_bytes_max = config.pin_bytes_max.max(budget / 4);
+    let config = Config { budget, segment_bytes: 256 << 20, pin_bytes_max, ..config };
+    let arena = Arena::create(config).unwrap();
     arena.set_valid_until(u64::MAX);
     arena
 }
@@ -244,7 +247,7 @@ fn large() {
 /// Copied or pinned: where one begins to cost more than the other.
 fn threshold() {
     for len in [256, 512, 1024, 2048, 4096, 8192] {
-        for (how, copy_max) in [("copied", 1 << 20), ("pinned", 128)] {
+        for (how, copy_max) in [("copied", 64 << 10), ("pinned", 128)] {
             let mut arena = filled(128 << 20, 1000, len, Config { copy_max, ..Config::default() });
             let nanos = readers(&mut arena, "uniform 1000 500000", 1)[0];
             show(&format!("threshold/{len}B/{how}"), nanos, "");
