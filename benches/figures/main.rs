@@ -74,6 +74,10 @@ fn plan() -> Plan {
             "--names" => plan.names = number() as u64,
             // Cargo's own.
             "--bench" => {}
+            unknown if unknown.starts_with('-') => {
+                eprintln!("{unknown}: there are --turns N, --seconds S and --names N");
+                std::process::exit(2);
+            }
             filter => plan.filter = Some(filter.to_owned()),
         }
     }

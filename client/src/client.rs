@@ -18,8 +18,8 @@ use dstore_proto::store::{
 };
 use dstore_shared::limits::{CHUNK_BYTES, UNARY_BYTES_MAX};
 use dstore_shared::{
-    Blob, BlobHash, ClientId, DeleteMode, Entry, Error, Name, Prefix, PrefixOutcome, RequestId, Result,
-    SetOutcome,
+    Attributes, Blob, BlobHash, ClientId, DeleteMode, Entry, Error, Name, Prefix, PrefixOutcome, RequestId,
+    Result, SetOutcome,
 };
 use dstore_sys::Sys;
 use dstore_sys::net::Address;
@@ -232,6 +232,19 @@ impl<S: Store> Client<S> {
         self.bind(name, self.stage_bytes(bytes).await?).await
     }
 
+    /// As [`Client::set`], and says of what type the value is and how long the name lives.
+    ///
+    /// # Errors
+    /// As [`Store::set_as`].
+    pub async fn set_as(
+        &self,
+        name: &Name,
+        bytes: impl Into<Bytes>,
+        attributes: &Attributes,
+    ) -> Result<SetReply> {
+        self.bind_as(name, self.stage_bytes(bytes).await?, attributes).await
+    }
+
     /// Makes `bytes` ready to be bound, as [`Client::stage`] does, tried again while the tier is away.
     ///
     /// # Errors
@@ -241,7 +254,7 @@ impl<S: Store> Client<S> {
         if bytes.len() <= UNARY_BYTES_MAX {
             return Ok(Staged::of(bytes));
         }
-        stored(&self.put_blob(Blob::hash(bytes)).await?)
+        stored(&Box::pin(self.put_blob(Blob::hash(bytes))).await?)
     }
 
     /// Stores `bytes` without a name; they stay for a grace (one hour) unless a name is bound to them.
@@ -283,13 +296,24 @@ impl<S: Store> Client<S> {
     /// # Errors
     /// As [`Store::bind`]; `Unavailable` if the blob is not there anymore: stage it again.
     pub async fn bind(&self, name: &Name, staged: Staged) -> Result<SetReply> {
-        let store = &self.inner.store;
+        self.bind_as(name, staged, &Attributes::default()).await
+    }
+
+    /// As [`Client::bind`], and says of what type the value is and how long the name lives.
+    ///
+    /// # Errors
+    /// As [`Client::bind`] and [`Store::bind_as`].
+    pub async fn bind_as(&self, name: &Name, staged: Staged, attributes: &Attributes) -> Result<SetReply> {
+        let (store, said) = (&self.inner.store, || attributes.clone());
         match staged.0 {
             Ready::Carried(blob) => {
-                self.change(|id| store.set(id, Some(name.clone()), Body::Blob(blob.clone()))).await
+                let set = |id| store.set_as(id, Some(name.clone()), Body::Blob(blob.clone()), said());
+                // Boxed: it is large, and would be in every future that a SET is a part of.
+                Box::pin(self.change(set)).await
             }
             Ready::Stored { hash, size } => {
-                let reply = self.change(|id| store.bind(id, name.clone(), hash, size)).await?;
+                let bind = |id| store.bind_as(id, name.clone(), (hash, size), said());
+                let reply = Box::pin(self.change(bind)).await?;
                 match reply.outcome {
                     SetOutcome::NeedBlob => Err(Error::unavailable(
                         "nothing was changed, the blob was swept meanwhile or is damaged: set it again",

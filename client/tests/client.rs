@@ -86,7 +86,7 @@ async fn all_sizes_go_in_and_out(world: &World) {
             let SetOutcome::Stored(entry) = set.outcome else { panic!("{set:?}") };
             assert_eq!((entry.hash, entry.size), (BlobHash::of(&bytes), size as u64));
             let value = client.get(&name).await.expect("asked").expect("there");
-            assert_eq!((&value.bytes, value.entry), (&bytes, entry), "{size}");
+            assert_eq!((&value.bytes, value.entry), (&bytes, entry.clone()), "{size}");
             let by_hash = client.get_hash(entry.hash).await.expect("asked").expect("there");
             assert_eq!((by_hash.bytes, by_hash.entry.bind_rev.0), (bytes.clone(), 0));
             let slice = Slice { offset: size as u64 / 3, len: Some(1 << 20) };
@@ -349,7 +349,10 @@ async fn an_upload_longer_than_an_id_lives_is_bound_at_its_end() {
         let bytes = bytes_of(size);
         let body = slow_body(&world, &clock, &bytes);
         let set = client.set_stream(Some(&name(key)), body).await.expect("set");
-        assert!(matches!(set.outcome, SetOutcome::Stored(e) if e.hash == BlobHash::of(&bytes)), "{set:?}");
+        assert!(
+            matches!(set.outcome, SetOutcome::Stored(ref e) if e.hash == BlobHash::of(&bytes)),
+            "{set:?}"
+        );
         assert_eq!(client.get(&name(key)).await.expect("asked").expect("bound").bytes, bytes);
     }
     // A value in memory that a slow link takes as long for: the put is the upload.

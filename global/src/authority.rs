@@ -23,6 +23,7 @@ use crate::data_dir::DataDir;
 use crate::expiry::Ending;
 use crate::feed::Feed;
 use crate::journal::Syncer;
+use crate::journal_time::JournalTime;
 use crate::mailbox::{self, mailbox};
 use crate::sessions::{
     Action, Answered, Boot, Caller, Counts, InvLog, OpNo, Sessions, StreamId, Submission, Terms,
@@ -30,8 +31,8 @@ use crate::sessions::{
 use crate::space::Space;
 use dstore_shared::frame::{Answer, Down, Reply};
 use dstore_shared::{
-    Born, ClientId, Command, DeleteMode, Entry, Error, FlightId, Moment, Name, Outcome, Prefix, RequestId,
-    Result, Revision, SetOutcome,
+    BlobHash, Born, ClientId, Command, DeleteMode, Entry, Error, FlightId, Moment, Name, Outcome, Prefix,
+    RequestId, Result, Revision, SetOutcome,
 };
 use dstore_sys::Sys;
 use dstore_sys::tasks::{Lane, Tasks};
@@ -149,6 +150,8 @@ pub struct Authority {
     /// Names that Locals listed, since the start.
     pub(crate) listed: AtomicU64,
     in_flight: Arc<Semaphore>,
+    /// By which names are measured, and which commits bear.
+    journal_time: JournalTime,
     /// Names whose time is over.
     pub(crate) ending: Ending,
     /// Whoever notes there what the next boot must know.
@@ -194,6 +197,7 @@ impl Authority {
         sessions.restore_log(floor, voided);
         Self {
             clients: parts.sys.rng.next_u128(),
+            journal_time: JournalTime::after(parts.catalog.journal_time(), parts.sys.clock.clone()),
             sys: parts.sys,
             readers: parts.tasks.child(),
             tasks: parts.tasks,
@@ -414,7 +418,7 @@ impl Authority {
 
     /// Journal time as of now: never less than that of anything visible, whatever becomes of the clock.
     pub(crate) fn journal_now(&self) -> u64 {
-        self.catalog.journal_time().max(self.sys.clock.wall_ms())
+        self.journal_time.now()
     }
 
     /// Journal time for an answer that tells of `entry`: 0 if it has no time to live.
@@ -486,6 +490,14 @@ impl Authority {
     /// Resolves when the store takes no changes any more.
     pub fn failure(&self) -> watch::Receiver<Option<Error>> {
         self.failure.subscribe()
+    }
+
+    /// Has the journal remember that a blob is damaged, as the committer found.
+    pub(crate) fn mark_soon(&self, hash: BlobHash) {
+        tracing::error!(%hash, "the bytes of a blob have another hash: set it again");
+        let (to, _) = oneshot::channel();
+        // If it cannot be queued now, the next reader finds it again.
+        let _ = self.committer.try_send(Job::Own(Box::new(Work::Mark { hash }), to));
     }
 
     /// Work for the committer that nobody waits for.

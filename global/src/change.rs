@@ -16,8 +16,8 @@ mod values;
 pub use codec::{Commits, Payload};
 pub(crate) use reader::Reader;
 pub(crate) use values::{
-    decode_entry, decode_meta, encode_entry, encode_meta, put_namespace, put_outcome, put_request_id,
-    read_namespace, read_outcome, read_request_id,
+    decode_entry, decode_meta, encode_entry, encode_meta, outcome_len, put_namespace, put_outcome,
+    put_request_id, read_namespace, read_outcome, read_request_id,
 };
 
 use bytes::Bytes;

@@ -12,6 +12,7 @@ mod copy;
 mod draft;
 mod namespace;
 mod transaction;
+mod unbind;
 
 use crate::SyncLevel;
 use crate::authority::Authority;
@@ -22,20 +23,18 @@ use crate::journal::{Class, Journal};
 use crate::publisher::{Decided, Publication, Publishing, To};
 use crate::sessions::OpNo;
 use crate::space::Space;
-use dstore_shared::limits::{PREFIX_KEY_BYTES_MAX, PREFIX_NAMES_MAX};
+use bytes::Bytes;
 use dstore_shared::{
-    Blob, BlobHash, DeleteOutcome, Entry, Error, Kind, Name, Namespace, NamespaceSpec, Outcome, Prefix,
-    PrefixOutcome, RequestId, Result, Revision, SetOutcome, Transaction,
+    Blob, BlobHash, Entry, Error, Kind, Name, Namespace, NamespaceSpec, Outcome, Payload as Value, Prefix,
+    PrefixOutcome, RequestId, Result, Revision, SetOutcome, Transaction, type_len,
 };
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Bytes after which a batch is written though more has gathered: bounds the time of one write.
 const BATCH_BYTES: usize = 4 << 20;
-
-/// Names that are asked for at once when those under a prefix are looked for.
-const PREFIX_PAGE: usize = 10_000;
 
 /// Something for the committer.
 #[derive(Debug)]
@@ -58,9 +57,8 @@ pub(crate) enum Work {
     Set {
         id: RequestId,
         name: Name,
-        hash: BlobHash,
-        size: u64,
-        carried: Option<Blob>,
+        value: Value,
+        ttl: Option<Duration>,
         drained: Drained,
     },
     Delete {
@@ -180,6 +178,8 @@ pub(crate) struct Committer {
     blobs: HashMap<BlobHash, Option<BlobMeta>>,
     /// Blobs as durable batches left them, and as of when: those that are not visible yet.
     durable_blobs: HashMap<BlobHash, (Revision, Option<BlobMeta>)>,
+    /// The bytes of blobs that are decided to be kept in the index, and are not visible yet.
+    fresh: HashMap<BlobHash, (Revision, Bytes)>,
     commits: Vec<Commit>,
     decided: Vec<Decided>,
     /// What the names were bound to that the commits unbind.
@@ -211,6 +211,7 @@ impl Committer {
             payload: Payload::new(),
             blobs: HashMap::new(),
             durable_blobs: HashMap::new(),
+            fresh: HashMap::new(),
             commits: Vec::new(),
             decided: Vec::new(),
             unbound: Vec::new(),
@@ -222,7 +223,7 @@ impl Committer {
     /// Does what has gathered.
     pub fn work(&mut self, jobs: &mut Vec<Job>) {
         let Some(authority) = self.authority.upgrade() else { return };
-        self.at_ms = self.at_ms.max(authority.sys.clock.wall_ms());
+        self.at_ms = self.at_ms.max(authority.journal_now());
         self.forget_visible();
         let mut ticked = false;
         for job in jobs.drain(..) {
@@ -271,8 +272,10 @@ impl Committer {
         let visible = self.catalog.head();
         if visible >= self.head {
             self.durable_blobs.clear();
+            self.fresh.clear();
         } else {
             self.durable_blobs.retain(|_, (revision, _)| *revision > visible);
+            self.fresh.retain(|_, (revision, _)| *revision > visible);
         }
     }
 
@@ -302,6 +305,8 @@ impl Committer {
             match change {
                 Change::Blob { hash, meta } => _ = self.blobs.insert(*hash, Some(*meta)),
                 Change::BlobGone { hash } => _ = self.blobs.insert(*hash, None),
+                Change::Inline { hash, bytes } => _ = self.fresh.insert(*hash, (revision, bytes.clone())),
+                Change::InlineGone { hash } => _ = self.fresh.remove(hash),
                 _ => {}
             }
         }
@@ -317,8 +322,8 @@ impl Committer {
             return Err(e.clone());
         }
         match work {
-            Work::Set { id, name, hash, size, carried, drained } => {
-                let mut verdict = self.judge_set((id, name, drained), (hash, size), carried, revision)?;
+            Work::Set { id, name, value, ttl, drained } => {
+                let mut verdict = self.judge_set((id, name, drained), (value, ttl), revision)?;
                 verdict.id = Some(id);
                 Ok(verdict)
             }
@@ -368,17 +373,18 @@ impl Committer {
     fn judge_set(
         &mut self,
         (id, name, drained): (RequestId, Name, Drained),
-        (hash, size): (BlobHash, u64),
-        carried: Option<Blob>,
+        (value, ttl): (Value, Option<Duration>),
         revision: Revision,
     ) -> Result<Verdict> {
         let set = |outcome, changes| Ok(Verdict::of(Done::Change(Outcome::Set(outcome)), changes));
         let spec = self.catalog.namespace(&name.namespace());
         let bound = self.catalog.entry_once(&name)?;
-        if bound.is_some_and(|entry| spec.replaces() || entry.is_over(self.at_ms)) {
-            return self.judge_rebinding((id, name, drained), (hash, size), carried, revision);
+        let timed = |entry: &Entry| ttl.is_some() && entry.hash == value.hash;
+        if bound.as_ref().is_some_and(|e| spec.replaces() || e.is_over(self.at_ms) || timed(e)) {
+            return self.judge_rebinding((id, name, drained), (value, ttl), revision);
         }
-        if let Some(entry) = bound.filter(|entry| entry.hash != hash) {
+        let Value { hash, size, carried, content_type } = value;
+        if let Some(entry) = bound.clone().filter(|entry| entry.hash != hash) {
             return set(SetOutcome::Occupied(entry), Vec::new());
         }
         let known = self.meta(&hash)?;
@@ -395,7 +401,8 @@ impl Committer {
         if let Some(meta) = healthy.filter(|meta| meta.size != size) {
             return Err(Error::invalid(format!("blake3:{hash} has `{}` bytes, not `{size}`", meta.size)));
         }
-        self.room(Class::Ordinary, carried.as_ref().map_or(0, |blob| blob.bytes().len()))?;
+        let said = name.as_bytes().len() + 2 * type_len(content_type.as_ref());
+        self.room(Class::Ordinary, said + carried.as_ref().map_or(0, |blob| blob.bytes().len()))?;
         let mut changes = Vec::with_capacity(3);
         let mut meta = healthy.unwrap_or(BlobMeta {
             size,
@@ -417,118 +424,13 @@ impl Committer {
             return set(SetOutcome::Unchanged(entry), changes);
         }
         (meta.refs, meta.unnamed_since_ms) = (meta.refs + 1, None);
-        let expires_at = spec.ttl.map(|ttl| self.at_ms.saturating_add(ttl.as_millis() as u64));
-        let entry = Entry { hash, size, bind_rev: revision, expires_at };
+        let after =
+            |ttl: Duration| dstore_shared::End::new(self.at_ms.saturating_add(ttl.as_millis() as u64));
+        let expires_at = ttl.or(spec.ttl).and_then(after);
+        let entry = Entry { hash, size, bind_rev: revision, expires_at, content_type };
         changes.push(Change::Blob { hash, meta });
-        changes.push(Change::Bind { name, entry });
+        changes.push(Change::Bind { name, entry: entry.clone() });
         set(SetOutcome::Stored(entry), changes)
-    }
-
-    fn judge_delete(&mut self, names: &[Name], revision: Revision) -> Result<Verdict> {
-        let mut bound: HashMap<&Name, Option<Entry>> = HashMap::with_capacity(names.len());
-        for name in names {
-            if !bound.contains_key(name) {
-                bound.insert(name, self.catalog.entry_once(name)?);
-            }
-        }
-        // One whose time is over goes too, but it was not there any more.
-        let there = |entry: &Entry| !entry.is_over(self.at_ms);
-        let removed: Vec<bool> = names.iter().map(|name| bound[name].as_ref().is_some_and(there)).collect();
-        let mut gone = Vec::new();
-        for name in names {
-            if let Some(entry) = bound.get_mut(name).and_then(Option::take) {
-                gone.push((name.clone(), entry));
-            }
-        }
-        self.unbind_told(gone, removed, revision)
-    }
-
-    /// Unbinds names; what is told of it may leave out those whose time was over.
-    fn unbind_told(
-        &mut self,
-        gone: Vec<(Name, Entry)>,
-        removed: Vec<bool>,
-        revision: Revision,
-    ) -> Result<Verdict> {
-        let at = if gone.is_empty() { self.head } else { revision };
-        let outcome = Outcome::Delete(DeleteOutcome { removed, revision: at });
-        let names = gone.iter().map(|(name, _)| name.clone()).collect();
-        self.unbind(gone, revision, Done::Changed(outcome, names))
-    }
-
-    /// Those of the names whose time is over, by journal time: a clock that was set back revives nothing.
-    fn judge_expire(&mut self, names: &[Name], revision: Revision) -> Result<Verdict> {
-        let mut gone = Vec::new();
-        for name in names {
-            if let Some(entry) = self.catalog.entry_once(name)?.filter(|entry| entry.is_over(self.at_ms)) {
-                gone.push((name.clone(), entry));
-            }
-        }
-        self.unbind_told(gone, vec![false; names.len()], revision)
-    }
-
-    /// What is under the prefix is visible: every op that changed any of it has finished, and none has begun since.
-    fn judge_delete_prefix(&mut self, prefix: &Prefix, revision: Revision) -> Result<Verdict> {
-        let (mut gone, mut bytes, mut after) = (Vec::new(), 0, None);
-        loop {
-            let page = self.catalog.list(prefix.as_bytes(), after.as_ref(), PREFIX_PAGE)?;
-            bytes += page.names.iter().map(|(name, _)| name.as_bytes().len()).sum::<usize>();
-            gone.extend(page.names);
-            if gone.len() > PREFIX_NAMES_MAX || bytes > PREFIX_KEY_BYTES_MAX {
-                return Err(Error::too_large(format!(
-                    "there are more than {PREFIX_NAMES_MAX} names, or {PREFIX_KEY_BYTES_MAX} bytes of them, under \
-                     the prefix: list and delete them in several steps"
-                )));
-            }
-            after = page.next;
-            if after.is_none() {
-                break;
-            }
-        }
-        let at = if gone.is_empty() { self.head } else { revision };
-        let names = gone.iter().map(|(name, _)| name.clone()).collect();
-        let removed = gone.iter().filter(|(_, entry)| !entry.is_over(self.at_ms)).count() as u64;
-        let done = Done::Prefix(PrefixOutcome { removed, revision: at }, names);
-        self.unbind(gone, revision, done)
-    }
-
-    /// The changes that unbind names, and of their blobs.
-    fn unbind(&mut self, gone: Vec<(Name, Entry)>, revision: Revision, done: Done) -> Result<Verdict> {
-        if gone.is_empty() {
-            return Ok(Verdict::of(done, Vec::new()));
-        }
-        self.room(Class::Essential, gone.iter().map(|(name, _)| name.as_bytes().len() + 128).sum())?;
-        let mut metas: HashMap<BlobHash, BlobMeta> = HashMap::new();
-        let (mut changes, mut unbound) = (Vec::with_capacity(2 * gone.len()), Vec::with_capacity(gone.len()));
-        for (name, entry) in gone {
-            let meta = match metas.get(&entry.hash) {
-                Some(meta) => Some(*meta),
-                None => self.meta(&entry.hash)?,
-            };
-            if let Some(mut meta) = meta {
-                meta.refs = meta.refs.saturating_sub(1);
-                meta.unnamed_since_ms = (meta.refs == 0).then_some(self.at_ms);
-                metas.insert(entry.hash, meta);
-            }
-            changes.push(Change::Unbind { name: name.clone() });
-            unbound.push(Unbound { revision, name, was: entry });
-        }
-        let mut metas: Vec<_> = metas.into_iter().collect();
-        metas.sort_by_key(|(hash, _)| *hash);
-        changes.extend(metas.into_iter().map(|(hash, meta)| Change::Blob { hash, meta }));
-        Ok(Verdict { unbound, ..Verdict::of(done, changes) })
-    }
-
-    /// Once in a life; a start after a crash then lets every change wait for the grace.
-    fn expect_async_dels(&mut self) -> Result<()> {
-        if !self.async_dels {
-            let gone = || Error::unavailable("global is stopping: try again");
-            let authority = self.authority.upgrade().ok_or_else(gone)?;
-            authority.dir.upgrade().ok_or_else(gone)?.persist_async_dels()?;
-            dstore_sys::failpoint!("global::delete::async_noted");
-            self.async_dels = true;
-        }
-        Ok(())
     }
 
     fn judge_keep(&mut self, hash: BlobHash, size: u64, carried: Option<Blob>) -> Result<Verdict> {
@@ -620,6 +522,7 @@ impl Committer {
         self.unbound.clear();
         self.blobs.clear();
         self.head = self.journal.head();
+        self.fresh.retain(|_, (revision, _)| *revision <= self.head);
         if let Some(poison) = poison {
             authority.fail(&poison);
             self.failed = Some(poison);

@@ -19,9 +19,9 @@ use dstore_proto::store::{
 use dstore_proto::watch::{WatchQuery, Watching};
 use dstore_shared::limits::{CARRIED_BYTES_MAX, LIST_BYTES_MAX, LIST_NAMES_MAX};
 use dstore_shared::{
-    Blob, BlobHash, Command, CopyOutcome, DeleteMode, Entry, Error, Key, Name, Namespace, NamespaceInfo,
-    NamespaceOutcome, NamespaceSpec, Outcome, Prefix, PrefixOutcome, RequestId, Result, Revision, SetOutcome,
-    Transaction, TransactionOutcome,
+    Attributes, Blob, BlobHash, Command, CopyOutcome, DeleteMode, Entry, Error, Key, Name, Namespace,
+    NamespaceInfo, NamespaceOutcome, NamespaceSpec, Outcome, Prefix, PrefixOutcome, RequestId, Result,
+    Revision, SetOutcome, Transaction, TransactionOutcome,
 };
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -34,7 +34,7 @@ const RESOLVES_MAX: usize = 3;
 impl Host {
     async fn look(&self, name: &Name) -> Result<(Option<Entry>, Revision)> {
         let overdue = |found: &(Option<Entry>, Revision)| {
-            let over = found.0.is_some_and(|entry| self.0.is_overdue(&entry));
+            let over = found.0.as_ref().is_some_and(|entry| self.0.is_overdue(entry));
             if over { vec![name.clone()] } else { Vec::new() }
         };
         self.0.look_live(|| self.look_stored(name), overdue).await
@@ -110,7 +110,7 @@ fn fit_frame(page: Page) -> Listing {
     let mut names = Vec::with_capacity(page.names.len());
     for (name, entry) in page.names {
         let key = name.key();
-        bytes += key.as_bytes().len() + LISTED_BYTES;
+        bytes += key.as_bytes().len() + entry.type_len() + LISTED_BYTES;
         if bytes > LIST_BYTES_MAX {
             next = names.last().map(|(key, _): &(Key, Entry)| key.clone());
             break;
@@ -125,7 +125,7 @@ const fn at(revision: Revision) -> Provenance {
 }
 
 const fn unnamed(hash: BlobHash, size: u64) -> Entry {
-    Entry { hash, size, bind_rev: Revision(0), expires_at: None }
+    Entry { hash, size, bind_rev: Revision(0), expires_at: None, content_type: None }
 }
 
 impl Store for Host {
@@ -139,11 +139,11 @@ impl Store for Host {
             let (entry, head) = self.look(&name).await?;
             let Some(entry) = entry else { return Ok(None) };
             // No blob: it was deleted and swept since the look, so look again.
-            if let Some(found) = self.blob_at(entry, self.of(&entry, head), slice).await? {
+            if let Some(found) = self.blob_at(entry.clone(), self.of(&entry, head), slice).await? {
                 return Ok(Some(found));
             }
-            if before.replace(entry) == Some(entry) {
-                let hash = entry.hash;
+            let hash = entry.hash;
+            if before.replace(entry.clone()) == Some(entry) {
                 tracing::error!(%hash, "a name is bound to a blob that is not there: delete the name");
                 return Err(Error::corrupt(format!(
                     "the name is bound to blake3:{hash}, which is not there: delete the name and set it again"
@@ -154,6 +154,16 @@ impl Store for Host {
     }
 
     async fn set(&self, id: RequestId, name: Option<Name>, body: Body) -> Result<SetReply> {
+        self.set_as(id, name, body, Attributes::default()).await
+    }
+
+    async fn set_as(
+        &self,
+        id: RequestId,
+        name: Option<Name>,
+        body: Body,
+        attributes: Attributes,
+    ) -> Result<SetReply> {
         let (hash, size, carried) = match body {
             Body::Blob(blob) if blob.size() <= CARRIED_BYTES_MAX as u64 => {
                 (blob.id(), blob.size(), Some(blob))
@@ -173,7 +183,7 @@ impl Store for Host {
             }
             return Ok(SetReply { outcome: SetOutcome::Stored(unnamed(hash, size)), from: at(Revision(0)) });
         };
-        let reply = self.decide(id, Command::Set { name, hash, size, carried }).await?;
+        let reply = self.decide(id, Command::Set { name, hash, size, carried, attributes }).await?;
         match reply.outcome {
             SetOutcome::NeedBlob => Err(Error::unavailable("the blob was swept meanwhile: set it again")),
             _ => Ok(reply),
@@ -181,7 +191,17 @@ impl Store for Host {
     }
 
     async fn bind(&self, id: RequestId, name: Name, hash: BlobHash, size: u64) -> Result<SetReply> {
-        self.decide(id, Command::Set { name, hash, size, carried: None }).await
+        self.bind_as(id, name, (hash, size), Attributes::default()).await
+    }
+
+    async fn bind_as(
+        &self,
+        id: RequestId,
+        name: Name,
+        (hash, size): (BlobHash, u64),
+        attributes: Attributes,
+    ) -> Result<SetReply> {
+        self.decide(id, Command::Set { name, hash, size, carried: None, attributes }).await
     }
 
     async fn delete(&self, id: RequestId, names: Vec<Name>) -> Result<DeleteReply> {
@@ -270,7 +290,7 @@ impl Store for Host {
         match target {
             Target::Name(name) => {
                 let (entry, head) = self.look(&name).await?;
-                Ok(entry.map(|entry| Stat { entry, from: self.of(&entry, head) }))
+                Ok(entry.map(|entry| Stat { from: self.of(&entry, head), entry }))
             }
             Target::Hash(hash) => {
                 let catalog = self.0.catalog.clone();

@@ -9,12 +9,14 @@
 //! revives nothing. Invariant: of one name at most one such change is under way, however many wait for it.
 
 use crate::authority::{Authority, Responder};
+use crate::catalog::Hints;
 use dstore_shared::{Entry, Error, Name, Result};
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 
 /// Names that end in one change.
 const BATCH: usize = 512;
@@ -25,7 +27,44 @@ const LOOKS_MAX: usize = 8;
 
 /// Names that are being ended, and how to wait for that.
 #[derive(Debug, Default)]
-pub(crate) struct Ending(Mutex<HashMap<Name, watch::Receiver<Option<Result<()>>>>>);
+pub(crate) struct Ending(Mutex<HashMap<Name, Arc<Ended>>>);
+
+/// The end of some names. Those who wait are woken in the order in which they came, so that a simulation can be run
+/// again: a watch channel draws lots.
+#[derive(Debug, Default)]
+struct Ended {
+    over: Notify,
+    came_to: OnceLock<Result<()>>,
+}
+
+impl Ended {
+    async fn wait(&self) -> Result<()> {
+        loop {
+            let mut over = pin!(self.over.notified());
+            // From here on nothing is missed.
+            over.as_mut().enable();
+            if let Some(came_to) = self.came_to.get() {
+                return came_to.clone();
+            }
+            over.await;
+        }
+    }
+
+    fn tell(&self, came_to: Result<()>) {
+        // The first word counts.
+        let _ = self.came_to.set(came_to);
+        self.over.notify_waiters();
+    }
+}
+
+/// Tells those who wait, also if it is dropped on its way.
+struct Ender(Arc<Ended>);
+
+impl Drop for Ender {
+    fn drop(&mut self) {
+        self.0.tell(Err(Error::unavailable("global is stopping: try again")));
+    }
+}
 
 impl Authority {
     /// Whether the time of an entry is over now.
@@ -42,7 +81,7 @@ impl Authority {
         while !all.is_empty() {
             let rest = all.split_off(all.len().min(BATCH));
             let mut names = std::mem::replace(&mut all, rest);
-            let (done, waiting) = watch::channel(None);
+            let waiting = Arc::<Ended>::default();
             {
                 let mut ending = self.ending.0.lock();
                 names.retain(|name| match ending.get(name) {
@@ -56,6 +95,7 @@ impl Authority {
             if names.is_empty() {
                 continue;
             }
+            let ender = Ender(waiting.clone());
             waits.push(waiting);
             // Also for those who go away: others wait for it.
             let authority = self.clone();
@@ -64,15 +104,11 @@ impl Authority {
                 let mut ending = authority.ending.0.lock();
                 names.iter().for_each(|name| _ = ending.remove(name));
                 drop(ending);
-                done.send_replace(Some(ended));
+                ender.0.tell(ended);
             });
         }
-        for mut wait in waits {
-            let ended = wait.wait_for(Option::is_some).await.map(|ended| ended.clone());
-            ended
-                .ok()
-                .flatten()
-                .unwrap_or_else(|| Err(Error::unavailable("global is stopping: try again")))?;
+        for wait in waits {
+            wait.wait().await?;
         }
         Ok(())
     }
@@ -120,16 +156,20 @@ impl Authority {
 
 /// Ends names for ever.
 pub(crate) async fn expire(authority: Arc<Authority>) {
+    let mut from = Hints::default();
     loop {
         let catalog = authority.catalog.clone();
         let now_ms = authority.journal_now();
         // A failed index has been reported by whoever met it first; it is asked again in the next round.
-        let found = authority.sys.blocking.run(move || catalog.overdue(now_ms, BATCH)).await;
-        let names = found.unwrap_or_default();
-        let full = names.len() == BATCH;
+        let look = move || catalog.overdue(now_ms, BATCH, &from);
+        let (names, next) = authority.sys.blocking.run(look).await.unwrap_or_default();
         let ended = if names.is_empty() { Ok(()) } else { authority.end_overdue(names).await };
-        if !full || ended.is_err() {
+        // Hints that are not true any more, however many, do not hide those behind them.
+        from = if let (Some(next), Ok(())) = (next, ended) {
+            next
+        } else {
             tokio::time::sleep(authority.sys.rng.jitter(ROUND)).await;
-        }
+            Hints::default()
+        };
     }
 }

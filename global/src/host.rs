@@ -13,7 +13,7 @@ use dstore_proto::link::{Fetch, Frames, LinkHost};
 use dstore_proto::store::{BodyStream, Slice};
 use dstore_shared::frame::{Answer, Ask, Down, Reply, Request, Resolved, Up};
 use dstore_shared::limits::{BATCH_LEN_MAX, CARRIED_BYTES_MAX};
-use dstore_shared::{BlobHash, Command, Entry, Epoch, Error, Result};
+use dstore_shared::{BlobHash, Command, Epoch, Error, Result};
 use futures_util::stream::{self, StreamExt};
 use session::SessionStream;
 use std::sync::Arc;
@@ -188,8 +188,11 @@ struct Resolve {
 }
 
 impl Resolve {
-    fn wants_bytes(&self, entry: &Entry) -> bool {
-        self.carry && entry.size <= CARRIED_BYTES_MAX as u64 && self.have != Some(entry.hash)
+    /// The blob whose bytes are wanted with the answer.
+    fn wanted(&self, resolved: &Resolved) -> Option<BlobHash> {
+        let entry = resolved.entry.as_ref()?;
+        let wanted = self.carry && entry.size <= CARRIED_BYTES_MAX as u64 && self.have != Some(entry.hash);
+        wanted.then_some(entry.hash)
     }
 
     /// Journal time is read now, after the look: nothing is served longer than it lives.
@@ -210,7 +213,7 @@ impl Authority {
                 .map(|resolve| {
                     // Visible state changes under this lock only, so look and registration are one step.
                     let Some(entry) = self.catalog.entry_hot(&resolve.name) else { return (resolve, None) };
-                    if entry.is_some_and(|entry| self.is_overdue(&entry)) {
+                    if entry.as_ref().is_some_and(|entry| self.is_overdue(entry)) {
                         return (resolve, None);
                     }
                     let epoch = resolve.request.1;
@@ -218,7 +221,7 @@ impl Authority {
                     let cacheable = wanted.then(|| {
                         let name = &resolve.name;
                         let made = m.begin_read(now, epoch, name, resolve.reg_seq)?;
-                        match entry {
+                        match &entry {
                             Some(_) => m.end_read(now, name, made, true),
                             None => m.end_absent(now, name, made),
                         }
@@ -233,11 +236,11 @@ impl Authority {
         let mut cold = Vec::new();
         for (resolve, known) in looked {
             match known {
-                Some(mut resolved) => match resolved.entry.filter(|entry| resolve.wants_bytes(entry)) {
+                Some(mut resolved) => match resolve.wanted(&resolved) {
                     None => resolve.answer(Ok(resolved), self, born),
-                    Some(entry) => match self.catalog.inline_hot(&entry.hash) {
+                    Some(hash) => match self.catalog.inline_hot(&hash) {
                         Some(bytes) => {
-                            let verified = self.verified(bytes, entry.hash);
+                            let verified = self.verified(bytes, hash);
                             let answer = verified.map(|blob| {
                                 resolved.carried = Some(blob);
                                 resolved
@@ -283,16 +286,16 @@ impl Authority {
                 Some(resolved) => Ok(resolved),
                 None => self.look_and_register(&resolve),
             };
-            let entry = looked.as_ref().ok().and_then(|resolved| resolved.entry);
-            if entry.is_some_and(|entry| self.is_overdue(&entry)) {
+            let entry = looked.as_ref().ok().and_then(|resolved| resolved.entry.as_ref());
+            if entry.is_some_and(|entry| self.is_overdue(entry)) {
                 overdue.push(resolve);
                 continue;
             }
             let answer = looked.and_then(|mut resolved| {
-                if let Some(entry) = resolved.entry.filter(|entry| resolve.wants_bytes(entry))
-                    && let Some(bytes) = self.catalog.inline(&entry.hash)?
+                if let Some(hash) = resolve.wanted(&resolved)
+                    && let Some(bytes) = self.catalog.inline(&hash)?
                 {
-                    resolved.carried = Some(self.verified(bytes, entry.hash)?);
+                    resolved.carried = Some(self.verified(bytes, hash)?);
                 }
                 Ok(resolved)
             });

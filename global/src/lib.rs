@@ -27,6 +27,7 @@ mod golden;
 mod host;
 pub mod inspect;
 pub mod journal;
+mod journal_time;
 mod mailbox;
 mod publisher;
 mod sealed;

@@ -41,7 +41,7 @@ pub(crate) async fn sweep(authority: Arc<Authority>) {
 async fn sweep_batch(authority: &Arc<Authority>, left: &mut VecDeque<BlobHash>) -> usize {
     let grace_ms = authority.sweep_grace.as_millis() as u64;
     let catalog = authority.catalog.clone();
-    let before_ms = catalog.journal_time().max(authority.sys.clock.wall_ms()).saturating_sub(grace_ms);
+    let before_ms = authority.journal_now().saturating_sub(grace_ms);
     let found = authority.sys.blocking.run(move || catalog.unnamed(before_ms, BATCH)).await;
     // A failed index has been reported by whoever met it first.
     let Ok(found) = found else { return 0 };

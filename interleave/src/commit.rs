@@ -227,7 +227,13 @@ impl World {
     fn set(&self, name: usize, value: u32) -> Command {
         let blob = blob(value);
         let (hash, size) = (blob.id(), blob.size());
-        Command::Set { name: self.names[name].clone(), hash, size, carried: Some(blob) }
+        Command::Set {
+            name: self.names[name].clone(),
+            hash,
+            size,
+            carried: Some(blob),
+            attributes: dstore_shared::Attributes::default(),
+        }
     }
 
     fn delete(&self, names: &[usize]) -> Command {
@@ -309,15 +315,15 @@ fn answers(ops: &[(usize, Op)], outcome: &Outcome) -> Vec<(usize, Op, Answer)> {
             .zip(removed)
             .map(|((name, op), removed)| (*name, *op, Answer::Removed(*removed)))
             .collect(),
-        Outcome::Rename(copy) => match copy.result {
+        Outcome::Rename(copy) => match &copy.result {
             CopyResult::Done(entry) => {
-                let value = number(&entry);
+                let value = number(entry);
                 let fresh = if copy.is_fresh() { Answer::Stored } else { Answer::Unchanged };
                 vec![(name, Op::Take(value), Answer::Taken), (1 - name, Op::Set(value), fresh)]
             }
             CopyResult::NotFound => vec![(name, Op::Get, Answer::Absent)],
             CopyResult::Occupied(entry) | CopyResult::Unchanged(entry) => {
-                vec![(1 - name, Op::Get, Answer::Found(number(&entry)))]
+                vec![(1 - name, Op::Get, Answer::Found(number(entry)))]
             }
         },
         other => panic!("nobody asked for {other:?}"),

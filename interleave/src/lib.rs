@@ -29,7 +29,7 @@ extern crate dstore_interleave_shims as parking_lot;
 // Under their own names at the root too, where they look for each other.
 use global::{
     authority, blobs, catalog, change, checkpoint, committer, data_dir, engine, expiry, feed, journal,
-    mailbox, publisher, sealed, sessions, space, sync_level,
+    journal_time, mailbox, publisher, sealed, sessions, space, sync_level,
 };
 use local::{blob_flight, cache, coherence, core, rooms};
 
@@ -59,6 +59,7 @@ mod global {
     pub(crate) mod expiry;
     pub(crate) mod feed;
     pub(crate) mod journal;
+    pub(crate) mod journal_time;
     pub(crate) mod mailbox;
     pub(crate) mod publisher;
     pub(crate) mod sealed;

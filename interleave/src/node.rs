@@ -409,8 +409,13 @@ impl Authority {
     fn bind(&mut self) {
         self.head += 1;
         let blob = Blob::hash(self.head.to_le_bytes().to_vec());
-        let entry =
-            Entry { hash: blob.id(), size: blob.size(), bind_rev: Revision(self.head), expires_at: None };
+        let entry = Entry {
+            hash: blob.id(),
+            size: blob.size(),
+            bind_rev: Revision(self.head),
+            expires_at: None,
+            content_type: None,
+        };
         self.bound = Some((entry, blob));
     }
 

@@ -63,7 +63,13 @@ pub fn reads_while_commits_become_visible() -> u64 {
 fn entry(revision: u64) -> Option<Entry> {
     let bound = revision > 0 && !revision.is_multiple_of(3);
     let bind_rev = Revision(revision);
-    bound.then(|| Entry { hash: BlobHash::of(&revision.to_le_bytes()), size: 8, bind_rev, expires_at: None })
+    bound.then(|| Entry {
+        hash: BlobHash::of(&revision.to_le_bytes()),
+        size: 8,
+        bind_rev,
+        expires_at: None,
+        content_type: None,
+    })
 }
 
 impl World {
@@ -137,8 +143,9 @@ impl World {
             // It says so if the index moves on all the time.
             let Ok(page) = page else { continue };
             assert!(of.contains(&page.revision.0), "as of {}, not within {of:?}", page.revision);
-            let listed: Vec<Entry> = page.names.iter().map(|(_, entry)| *entry).collect();
-            let expected: Vec<Entry> = entry(page.revision.0).into_iter().flat_map(|e| [e, e]).collect();
+            let listed: Vec<Entry> = page.names.iter().map(|(_, entry)| entry.clone()).collect();
+            let expected: Vec<Entry> =
+                entry(page.revision.0).into_iter().flat_map(|e| [e.clone(), e]).collect();
             assert_eq!(listed, expected, "as of {}", page.revision);
         }
     }

@@ -65,7 +65,13 @@ fn node(names: &[Name]) -> Node {
     let cache = Cache::new(CacheConfig { bytes: 4 << 30 });
     for (n, name) in names.iter().enumerate() {
         let blob = blob(n);
-        let entry = Entry { hash: blob.id(), size: blob.size(), bind_rev: Revision(1), expires_at: None };
+        let entry = Entry {
+            hash: blob.id(),
+            size: blob.size(),
+            bind_rev: Revision(1),
+            expires_at: None,
+            content_type: None,
+        };
         let admission = cache.install(name, entry, &blob, RegSeq(1), 1);
         assert!(matches!(admission, Admission::Installed { evicted } if evicted.is_empty()));
     }

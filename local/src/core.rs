@@ -350,7 +350,7 @@ impl Core {
                         _ => Moment::ZERO,
                     };
                     let done = c.changed(flight, &outcome, cacheable, |name, entry, blob, reg_seq, era| {
-                        self.install(name, (*entry, until), blob, (reg_seq, era), &mut evicted)
+                        self.install(name, (entry.clone(), until), blob, (reg_seq, era), &mut evicted)
                     });
                     c.dropped(evicted);
                     done
@@ -489,6 +489,7 @@ fn check_change(id: RequestId, command: &Command) -> Result<()> {
                 "a deadline of `{limit:?}`: use at most {DELETE_DEADLINE_MAX:?}, and ask again with the same id"
             )))
         }
+        Command::Set { attributes, .. } => attributes.check(),
         Command::Apply(transaction) => transaction.check(),
         _ => Ok(()),
     }

@@ -4,7 +4,7 @@ use crate::coherence::Identity;
 use crate::config::{Listen, LocalConfig};
 use crate::core::Core;
 use crate::front::http::{Hosts, HttpDoor};
-use crate::front::resp::{RespDoor, RespListeners};
+use crate::front::resp::{RespConfig, RespDoor, RespListeners};
 use crate::node::Node;
 use crate::{scrub, upstream};
 use dstore_proto::dial::Dial;
@@ -12,7 +12,7 @@ use dstore_proto::link::LinkClient;
 use dstore_proto::serve::{Gate, Limits, Routes, Serving};
 use dstore_shared::{Error, Incarnation, LocalId, Result};
 use dstore_sys::Sys;
-use dstore_sys::net::{Address, Listener};
+use dstore_sys::net::{Address, Listener, connections_max};
 use dstore_sys::tasks::Tasks;
 use futures_util::future::join_all;
 use std::sync::Arc;
@@ -67,21 +67,24 @@ impl Local {
             incarnation: Incarnation(sys.clock.wall_ms()),
             label: config.label.clone(),
         };
+        let share = share(connections_max(), &config);
+        let limits = Limits { connections: Limits::default().connections.min(share), ..Limits::default() };
         let core =
             Core::new(sys.clone(), tasks.clone(), link, config.cache_bytes, config.negatives, identity);
         let node = Node::new(core.clone(), config.deadline);
         let mut doors = Vec::new();
         for listener in listeners {
-            let door = open_door(&sys, &tasks, listener, &node).await;
+            let door = open_door(&sys, &tasks, listener, &node, &limits).await;
             doors.push(door.inspect_err(|_| tasks.cancel())?);
         }
         let http = http.map(|listener| {
-            let (store, limits) = (Arc::new(node.clone()), Limits::default());
+            let store = Arc::new(node.clone());
             let hosts = Hosts::new(config.http_hosts);
-            let door = HttpDoor::new(store.clone(), store, &tasks, hosts, &limits);
+            let door = HttpDoor::new(store.clone(), store, sys.rng.clone(), &tasks, hosts, &limits);
             Gate::open(&sys, &tasks, listener, door)
         });
-        let resp = RespDoor::open(&sys, &tasks, &node, config.resp, resp);
+        let clients_max = config.resp.clients_max.min(share);
+        let resp = RespDoor::open(&sys, &tasks, &node, RespConfig { clients_max, ..config.resp }, resp);
         let resp = resp.inspect_err(|_| tasks.cancel())?;
         let (last, goodbye) = oneshot::channel();
         let sessions = upstream::keep_session(core.clone(), config.back_off);
@@ -165,6 +168,16 @@ impl Local {
     }
 }
 
+/// How many connections each listener may have, so that all of them together stay within `connections`: the files that
+/// this process may open, less those of its other work. Equal parts, so that whoever fills one door leaves the others
+/// theirs; the sockets of RESP count as one, as they do there.
+fn share(connections: usize, config: &LocalConfig) -> usize {
+    let listeners = config.listen.len()
+        + usize::from(config.http.is_some())
+        + usize::from(!config.resp.listen.is_empty());
+    connections / listeners.max(1)
+}
+
 async fn bind(sys: &Sys, listen: &Listen) -> Result<Box<dyn Listener>> {
     let mut listener = sys.net.listen(&listen.address).await;
     if listen.or_any && listener.is_err() {
@@ -179,9 +192,15 @@ async fn bind(sys: &Sys, listen: &Listen) -> Result<Box<dyn Listener>> {
     })
 }
 
-async fn open_door(sys: &Sys, tasks: &Tasks, listener: Box<dyn Listener>, node: &Node) -> Result<Serving> {
+async fn open_door(
+    sys: &Sys,
+    tasks: &Tasks,
+    listener: Box<dyn Listener>,
+    node: &Node,
+    limits: &Limits,
+) -> Result<Serving> {
     let store = Arc::new(node.clone());
-    let routes = Routes::new(tasks, &Limits::default()).store(store.clone(), store);
+    let routes = Routes::new(tasks, limits).store(store.clone(), store);
     // Before anybody can ask: nothing is served before there is a lease.
     routes.health().set(false).await;
     Serving::start(sys, tasks, listener, routes)
@@ -211,6 +230,22 @@ async fn follow_lease(core: Arc<Core>, doors: Vec<dstore_proto::serve::Health>) 
 mod tests {
     use super::*;
     use dstore_sys::net::MemoryNet;
+
+    #[test]
+    fn the_listeners_of_a_node_share_the_files_that_it_may_open() {
+        let at = |name: &str| Listen { address: Address::Memory(name.into()), or_any: false };
+        let mut config = LocalConfig::new(Address::Memory("global".into()));
+        assert_eq!(share(768, &config), 768, "nobody listens");
+        config.listen = vec![at("a")];
+        assert_eq!(share(768, &config), 768);
+        config.listen = vec![at("a"), at("b")];
+        config.http = Some(at("http"));
+        config.resp.listen = vec![at("resp"), at("socket")];
+        let each = share(769, &config);
+        let resp_counts_once = each * 4;
+        assert_eq!((each, resp_counts_once), (192, 768), "together no more than there are");
+        assert_eq!(share(3, &config), 0);
+    }
 
     #[tokio::test]
     async fn a_start_that_finds_an_address_taken_leaves_nothing_behind() {

@@ -25,7 +25,8 @@ use dstore_proto::IdSource;
 use dstore_proto::store::{Body, BodyStream, Found, Provenance, SetReply, Slice, Stat, Tier};
 use dstore_shared::limits::{CARRIED_BYTES_MAX, WATCHES_PER_CONNECTION};
 use dstore_shared::{
-    Blob, BlobHash, ClientId, Command, Entry, Error, Name, Outcome, RequestId, Result, Revision, SetOutcome,
+    Attributes, Blob, BlobHash, ClientId, Command, Entry, Error, Name, Outcome, RequestId, Result, Revision,
+    SetOutcome,
 };
 use futures_util::StreamExt;
 use futures_util::stream;
@@ -160,7 +161,8 @@ impl Node {
             // Global does not answer. Only now, and only if it was asked for, will an old value do.
             let old = stale.and_then(|_| self.core.stale(name.as_bytes()));
             let (hit, age) = old.ok_or_else(|| away_for(limit))?;
-            return found(hit.entry, stale_since(hit.entry, age), hit.blob, slice).map(Some);
+            let from = stale_since(&hit.entry, age);
+            return found(hit.entry, from, hit.blob, slice).map(Some);
         };
         let Looked { entry, blob, cached, head } = looked;
         let Some(entry) = entry else { return Ok(None) };
@@ -216,11 +218,11 @@ impl Node {
         let Ok(looked) = self.within(limit, self.core.look(&name)?).await? else {
             let old = stale.and_then(|_| self.core.stale(name.as_bytes()));
             let (hit, age) = old.ok_or_else(|| away_for(limit))?;
-            return Ok(Some(Stat { entry: hit.entry, from: stale_since(hit.entry, age) }));
+            return Ok(Some(Stat { from: stale_since(&hit.entry, age), entry: hit.entry }));
         };
         let looked = looked.map_err(|_| stopped())??;
         let from = |entry: &Entry| self.of(entry, (Tier::Global, false), looked.head);
-        Ok(looked.entry.map(|entry| Stat { entry, from: from(&entry) }))
+        Ok(looked.entry.map(|entry| Stat { from: from(&entry), entry }))
     }
 
     /// Where an answer about `entry` comes from.
@@ -230,7 +232,7 @@ impl Node {
     }
 
     async fn get_hash(&self, hash: BlobHash, slice: Slice) -> Result<Option<Found>> {
-        let entry = |size| Entry { hash, size, bind_rev: Revision(0), expires_at: None };
+        let entry = |size| Entry { hash, size, bind_rev: Revision(0), expires_at: None, content_type: None };
         let from = |tier, cached| Provenance::new(tier, cached, Revision(0));
         if let Some(blob) = self.core.cache.have(&hash) {
             return found(entry(blob.size()), from(Tier::Local, true), blob, slice).map(Some);
@@ -257,7 +259,7 @@ impl Node {
 
     async fn stat_hash(&self, hash: BlobHash) -> Result<Option<Stat>> {
         let stat = |size, tier, cached| {
-            let entry = Entry { hash, size, bind_rev: Revision(0), expires_at: None };
+            let entry = Entry { hash, size, bind_rev: Revision(0), expires_at: None, content_type: None };
             Stat { entry, from: Provenance::new(tier, cached, Revision(0)) }
         };
         if let Some(blob) = self.core.cache.have(&hash) {
@@ -292,11 +294,11 @@ impl Node {
             return Err(Error::internal("global answered a SET with another outcome: report this"));
         };
         let from = match &outcome {
-            SetOutcome::Stored(entry) => Provenance::new(Tier::Global, cached, entry.bind_rev),
+            SetOutcome::Stored(entry) => self.of(entry, (Tier::Global, cached), entry.bind_rev),
             SetOutcome::Unchanged(entry) | SetOutcome::Occupied(entry) => {
                 let tier = if held { Tier::Local } else { Tier::Global };
                 let cached = held || self.resolve_winner(name, entry.hash).await;
-                Provenance::new(tier, cached, entry.bind_rev)
+                self.of(entry, (tier, cached), entry.bind_rev)
             }
             SetOutcome::NeedBlob => Provenance::new(Tier::Global, false, self.core.standing().1),
         };
@@ -307,7 +309,7 @@ impl Node {
     async fn put(&self, id: RequestId, name: &Name, blob: &Bound) -> Result<Changed> {
         let small = blob.size <= CARRIED_BYTES_MAX as u64;
         let carried = blob.bytes.clone().filter(|_| small);
-        let command = Command::Set { name: name.clone(), hash: blob.hash, size: blob.size, carried };
+        let command = blob.command(name, carried);
         let done = self.answer(self.core.change(id, command, self.own(blob))).await.map_err(unknown)?;
         self.staged_if_needed(id, name, blob, done).await
     }
@@ -329,8 +331,7 @@ impl Node {
                 dstore_sys::failpoint!("local::stage::before");
                 self.core.link.stage(Body::Blob(bytes.clone())).await?;
                 dstore_sys::failpoint!("local::stage::after");
-                let command =
-                    Command::Set { name: name.clone(), hash: blob.hash, size: blob.size, carried: None };
+                let command = blob.command(name, None);
                 self.answer(self.core.change(id, command, self.own(blob))).await.map_err(unknown)
             }
             _ => Ok(done),
@@ -372,7 +373,7 @@ impl Node {
         dstore_sys::failpoint!("local::stage::streamed");
         let copied = copy.lock().take().and_then(|copy| copy.finish(&self.core.rooms));
         let bytes = copied.and_then(|bytes| Blob::verify(bytes, hash).ok());
-        Ok(Bound { hash, size, staged: true, bytes })
+        Ok(Bound { hash, size, staged: true, bytes, attributes: Attributes::default() })
     }
 }
 
@@ -384,11 +385,20 @@ struct Bound {
     staged: bool,
     /// A copy, if there is one; without one it is staged.
     bytes: Option<Blob>,
+    /// What is said besides.
+    attributes: Attributes,
 }
 
 impl Bound {
     fn whole(blob: Blob) -> Self {
-        Self { hash: blob.id(), size: blob.size(), staged: false, bytes: Some(blob) }
+        let attributes = Attributes::default();
+        Self { hash: blob.id(), size: blob.size(), staged: false, bytes: Some(blob), attributes }
+    }
+
+    /// The change that binds `name` to it.
+    fn command(&self, name: &Name, carried: Option<Blob>) -> Command {
+        let (hash, size, attributes) = (self.hash, self.size, self.attributes.clone());
+        Command::Set { name: name.clone(), hash, size, carried, attributes }
     }
 }
 
@@ -413,7 +423,7 @@ fn away_for(limit: Duration) -> Error {
 }
 
 /// Of a value that may have been wrong for `age`.
-fn stale_since(entry: Entry, age: Duration) -> Provenance {
+fn stale_since(entry: &Entry, age: Duration) -> Provenance {
     Provenance { stale_for: Some(age), ..Provenance::new(Tier::Local, true, entry.bind_rev) }
 }
 

@@ -107,7 +107,7 @@ impl Global {
         Self {
             m: Sessions::new(terms(log_max), boot),
             boot: 1,
-            visible: [None; 2],
+            visible: [const { None }; 2],
             head: Revision(0),
             queue: Vec::new(),
             shown: Vec::new(),
@@ -144,7 +144,7 @@ impl Global {
                 crate::frames::up(frame, stream.line, into);
             }
         }
-        into.maybe(self.durable, |into, durable| durable.iter().for_each(|entry| entry.canon(into)));
+        into.maybe(self.durable.clone(), |into, durable| durable.iter().for_each(|entry| entry.canon(into)));
         if state.left.global_crashes > 0 {
             self.canon_journal(into);
         }
@@ -265,8 +265,8 @@ impl State {
         }
         if kept {
             self.show();
-        } else if let Some(durable) = self.global.durable {
-            self.global().visible = durable;
+        } else if let Some(durable) = &self.global.durable {
+            self.global().visible = durable.clone();
         }
         for stream in &mut self.streams {
             (stream.at_global, stream.cut) = (false, true);

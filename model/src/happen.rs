@@ -115,8 +115,8 @@ impl State {
         (started.local, started.kind, started.id) = (local, kind, id);
         if let Kind::Get(key) = kind {
             // Of what is not on the disk nobody may be told.
-            let durable = self.global.durable.unwrap_or(self.global.visible);
-            self.calls[call].true_since = 1 << value_of(durable[key]);
+            let durable = self.global.durable.clone().unwrap_or(self.global.visible.clone());
+            self.calls[call].true_since = 1 << value_of(durable[key].clone());
             return self.get(call);
         }
         self.change_at(local, call);
@@ -132,6 +132,7 @@ impl State {
                 hash: BlobHash::from_bytes([value; 32]),
                 size: 1,
                 carried: None,
+                attributes: dstore_shared::Attributes::default(),
             },
             Kind::Del(keys) => {
                 let names = (0..2).filter(|key| keys >> key & 1 == 1).map(name).collect();

@@ -145,12 +145,12 @@ impl State {
         let (waiting, installed) = self.at_local(i, |local, _| {
             let names = &local.names;
             local.m.complete(flight, |reg_seq, era| {
-                names.install(name.clone(), Held { entry, reg_seq, era });
+                names.install(name.clone(), Held { entry: entry.clone(), reg_seq, era });
                 true
             })
         });
         if poisoned_too && !installed {
-            self.local(i).names.install(name, Held { entry, reg_seq: RegSeq(0), era });
+            self.local(i).names.install(name, Held { entry: entry.clone(), reg_seq: RegSeq(0), era });
         }
         self.note(if installed { Seen::Install } else { Seen::NotInstalled });
         self.tell(&waiting, Said::Value(value_of(Some(entry))));
@@ -184,7 +184,7 @@ impl State {
         let (waiting, installed) = self.at_local(i, |local, _| {
             let names = &local.names;
             local.m.changed(flight, outcome, cacheable, |name, entry, _, reg_seq, era| {
-                names.install(name.clone(), Held { entry: *entry, reg_seq, era });
+                names.install(name.clone(), Held { entry: entry.clone(), reg_seq, era });
                 true
             })
         });

@@ -113,7 +113,7 @@ pub struct State {
 
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let visible = self.global.visible;
+        let visible = &self.global.visible;
         let held: Vec<_> = self.locals.iter().map(|local| local.names.all()).collect();
         write!(f, "tick {} visible {visible:?} held {held:?} wrong {:?}", self.ticks, self.wrong)
     }

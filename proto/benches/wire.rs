@@ -41,7 +41,13 @@ impl Null {
     }
 
     fn entry(&self) -> Entry {
-        Entry { hash: self.blob.id(), size: self.blob.size(), bind_rev: Revision(1), expires_at: None }
+        Entry {
+            hash: self.blob.id(),
+            size: self.blob.size(),
+            bind_rev: Revision(1),
+            expires_at: None,
+            content_type: None,
+        }
     }
 }
 
@@ -53,10 +59,11 @@ impl LinkHost for Null {
     async fn requests(&self, up: Frames<Vec<Request>>) -> Result<Frames<Vec<Reply>>> {
         let entry = Some(self.entry());
         let answer = move |request: Request| {
+            let entry = entry.clone();
             let found = Resolved { entry, carried: None, cacheable: Some(request.epoch), head: Revision(1) };
             Reply { flight: request.flight, answer: Answer::Resolved(found), born: BORN, journal_ms: 0 }
         };
-        Ok(Box::pin(up.map(move |batch| Ok(batch?.into_iter().map(answer).collect()))))
+        Ok(Box::pin(up.map(move |batch| Ok(batch?.into_iter().map(&answer).collect()))))
     }
 
     async fn stage(&self, _: Option<u64>, mut body: BodyStream) -> Result<(BlobHash, u64)> {

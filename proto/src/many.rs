@@ -6,12 +6,11 @@
 //! Invariants: headers are in the order of the request; what is unpacked is verified against its hash; the reader
 //! holds at most what one call may give.
 
-use crate::convert::{Packer, detach, names_to, need};
+use crate::convert::{Packer, attributes_from, attributes_to, detach, names_to, need};
 use crate::loss::Noted;
 use crate::remote_store::in_time;
 use crate::status;
 use crate::store::{Body, BodyStream, Found, FoundMany, Provenance, SetOne, SetReply, Stat, StatMany, Tier};
-use crate::store_service::no_ttl;
 use crate::transfer::{self, WireStream};
 use crate::wire;
 use bytes::{Bytes, BytesMut};
@@ -39,6 +38,12 @@ pub(crate) fn send_found(tasks: &Tasks, idle: Duration, all: FoundMany) -> WireS
         }
     });
     transfer::pump_all(tasks, idle, Box::pin(chunks))
+}
+
+/// What a piece takes besides its data.
+fn header_len(piece: &wire::GetManyPiece) -> usize {
+    let entry = piece.header.as_ref().and_then(|header| header.entry.as_ref());
+    HEADER_BYTES + entry.map_or(0, |entry| entry.content_type.len())
 }
 
 struct Packing {
@@ -72,7 +77,7 @@ impl Packing {
                     None => return Ok(pieces),
                 },
             };
-            let weight = HEADER_BYTES + piece.data.len();
+            let weight = header_len(&piece) + piece.data.len();
             if !pieces.is_empty() && bytes + weight > CHUNK_BYTES {
                 self.next = Some(piece);
                 return Ok(pieces);
@@ -229,10 +234,12 @@ pub(crate) fn sets_to(sets: &[SetOne]) -> Result<wire::SetManyRequest> {
             "the ids of values that are set together must follow one another: count up",
         ));
     }
-    let values = sets.iter().map(|one| wire::NamedValue {
-        name: Some((&one.name).into()),
-        data: one.value.bytes().clone(),
-        ttl_ms: 0,
+    // Less than a millisecond would travel as none.
+    sets.iter().try_for_each(|one| one.attributes.check())?;
+    let values = sets.iter().map(|one| {
+        let (ttl_ms, content_type) = attributes_to(&one.attributes);
+        let (name, data) = (Some((&one.name).into()), one.value.bytes().clone());
+        wire::NamedValue { name, data, ttl_ms, content_type }
     });
     Ok(wire::SetManyRequest { id: Some(Packer::new(64).request_id(&first)), values: values.collect() })
 }
@@ -242,9 +249,9 @@ pub(crate) type Unread = Vec<(usize, Error)>;
 
 /// One value as it came.
 pub(crate) fn set_from(id: RequestId, value: wire::NamedValue) -> Result<SetOne> {
-    no_ttl(value.ttl_ms)?;
+    let attributes = attributes_from(value.ttl_ms, &value.content_type)?;
     let name = need(value.name, "name")?.try_into()?;
-    Ok(SetOne { id, name, value: Blob::hash(detach(value.data)) })
+    Ok(SetOne { id, name, value: Blob::hash(detach(value.data)), attributes })
 }
 
 /// What became of all values: `done` of those that could be read, and the others at their places.

@@ -5,8 +5,8 @@
 
 use crate::bulk::{self, Receiving};
 use crate::convert::{
-    Packer, applied_from, apply_to, bound_from, create_namespace_to, detach, drop_namespace_to, millis_up,
-    mode_to, names_to, namespaces_from, need, target_to,
+    Packer, applied_from, apply_to, attributes_to, bound_from, create_namespace_to, detach,
+    drop_namespace_to, millis_up, mode_to, names_to, namespaces_from, need, target_to,
 };
 use crate::dial::{Channel, Dial};
 use crate::loss::{Labelled, Noted};
@@ -25,7 +25,7 @@ use crate::wire::{self};
 use bytes::Bytes;
 use dstore_shared::limits::UNARY_BYTES_MAX;
 use dstore_shared::{
-    Blob, BlobHash, BlobHasher, CopyOutcome, Decision, DeleteMode, Entry, Error, Name, Namespace,
+    Attributes, Blob, BlobHash, BlobHasher, CopyOutcome, Decision, DeleteMode, Entry, Error, Name, Namespace,
     NamespaceInfo, NamespaceOutcome, NamespaceSpec, Prefix, PrefixOutcome, RequestId, Result, Revision,
     Transaction, TransactionOutcome,
 };
@@ -145,7 +145,13 @@ impl RemoteStore {
         }
     }
 
-    async fn upload(&self, id: RequestId, name: Option<Name>, body: Body) -> Result<SetReply> {
+    async fn upload(
+        &self,
+        id: RequestId,
+        name: Option<Name>,
+        body: Body,
+        attributes: &Attributes,
+    ) -> Result<SetReply> {
         let (size, hash) = match &body {
             Body::Blob(blob) => (Some(blob.size()), Bytes::copy_from_slice(blob.id().as_bytes())),
             Body::Bytes(bytes) => (Some(bytes.len() as u64), Bytes::new()),
@@ -153,7 +159,8 @@ impl RemoteStore {
         };
         let binds = name.is_some();
         let id = name.as_ref().map(|_| Packer::new(64).request_id(&id));
-        let header = wire::UploadHeader { id, name: name.as_ref().map(Into::into), size, hash, ttl_ms: 0 };
+        let ((ttl_ms, content_type), name) = (attributes_to(attributes), name.as_ref().map(Into::into));
+        let header = wire::UploadHeader { id, name, size, hash, ttl_ms, content_type };
         let first = wire::UploadChunk { header: Some(header), data: Bytes::new() };
         let message = |data| wire::UploadChunk { header: None, data };
         let (channel, frame) = (self.channel.clone(), self.frame);
@@ -267,13 +274,25 @@ impl Store for RemoteStore {
     }
 
     async fn set(&self, id: RequestId, name: Option<Name>, body: Body) -> Result<SetReply> {
+        self.set_as(id, name, body, Attributes::default()).await
+    }
+
+    async fn set_as(
+        &self,
+        id: RequestId,
+        name: Option<Name>,
+        body: Body,
+        attributes: Attributes,
+    ) -> Result<SetReply> {
+        attributes.check()?;
         let data = match &body {
             Body::Blob(blob) => Some(blob.bytes()),
             Body::Bytes(bytes) => Some(bytes),
             Body::Stream(_) => None,
         };
         let Some(data) = data.filter(|data| data.len() <= UNARY_BYTES_MAX) else {
-            return self.upload(id, name, body).await;
+            // Boxed: a long way that few go makes the future of all others no larger.
+            return Box::pin(self.upload(id, name, body, &attributes)).await;
         };
         // Without a name it is no change, and needs no id.
         let Some(name) = name else {
@@ -281,14 +300,27 @@ impl Store for RemoteStore {
             return self.unary(self.client.clone().set(request)).await?.try_into();
         };
         let (id, name) = (Some(Packer::new(64).request_id(&id)), Some((&name).into()));
-        let request = wire::SetRequest { id, name, data: data.clone(), ttl_ms: 0 };
+        let (ttl_ms, content_type) = attributes_to(&attributes);
+        let request = wire::SetRequest { id, name, data: data.clone(), ttl_ms, content_type };
         self.change(self.client.clone().set(request)).await?.try_into()
     }
 
     async fn bind(&self, id: RequestId, name: Name, hash: BlobHash, size: u64) -> Result<SetReply> {
+        self.bind_as(id, name, (hash, size), Attributes::default()).await
+    }
+
+    async fn bind_as(
+        &self,
+        id: RequestId,
+        name: Name,
+        (hash, size): (BlobHash, u64),
+        attributes: Attributes,
+    ) -> Result<SetReply> {
+        attributes.check()?;
         let (id, name) = (Some(Packer::new(64).request_id(&id)), Some((&name).into()));
         let hash = Bytes::copy_from_slice(hash.as_bytes());
-        let request = wire::BindRequest { id, name, hash, size, ttl_ms: 0 };
+        let (ttl_ms, content_type) = attributes_to(&attributes);
+        let request = wire::BindRequest { id, name, hash, size, ttl_ms, content_type };
         self.change(self.client.clone().bind(request)).await?.try_into()
     }
 

@@ -12,9 +12,9 @@ pub use transaction::fitting;
 use crate::watch::{WatchQuery, Watching};
 use bytes::Bytes;
 use dstore_shared::{
-    Blob, BlobHash, Born, CopyOutcome, DeleteMode, Entry, Error, Key, Name, Namespace, NamespaceInfo,
-    NamespaceOutcome, NamespaceSpec, Prefix, PrefixOutcome, RequestId, Result, Revision, SetOutcome,
-    Transaction, TransactionOutcome,
+    Attributes, Blob, BlobHash, Born, CopyOutcome, DeleteMode, Entry, Error, Key, Name, Namespace,
+    NamespaceInfo, NamespaceOutcome, NamespaceSpec, Prefix, PrefixOutcome, RequestId, Result, Revision,
+    SetOutcome, Transaction, TransactionOutcome,
 };
 use futures_util::stream::{self, Stream, StreamExt};
 use std::fmt;
@@ -183,7 +183,7 @@ pub struct Found {
 }
 
 /// What is known of a name or blob without its bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Stat {
     /// Hash and size of the blob; `bind_rev` of the name, 0 if it was asked for by hash.
     pub entry: Entry,
@@ -225,6 +225,8 @@ pub struct SetOne {
     pub name: Name,
     /// The value.
     pub value: Blob,
+    /// What is said besides.
+    pub attributes: Attributes,
 }
 
 /// Which names to list.
@@ -330,6 +332,48 @@ pub trait Store: Send + Sync + 'static {
         hash: BlobHash,
         size: u64,
     ) -> impl Future<Output = Result<SetReply>> + Send;
+
+    /// As [`Store::set`], and says of what type the value is and how long the name lives. Without a name nothing is
+    /// kept of that.
+    ///
+    /// A write-once name that is bound to the same bytes keeps the type that it has; with a time to live it is given
+    /// that, counted anew. In a replace namespace the name is bound with what is said, and nothing else.
+    ///
+    /// # Errors
+    /// As [`Store::set`]; `Invalid` for a time to live that no name may have.
+    fn set_as(
+        &self,
+        id: RequestId,
+        name: Option<Name>,
+        body: Body,
+        attributes: Attributes,
+    ) -> impl Future<Output = Result<SetReply>> + Send {
+        async move {
+            if name.is_some() && !attributes.is_default() {
+                return Err(knows_none("content types, nor times to live in a SET"));
+            }
+            self.set(id, name, body).await
+        }
+    }
+
+    /// As [`Store::bind`], with what [`Store::set_as`] says. `blob`: its hash and size.
+    ///
+    /// # Errors
+    /// As [`Store::bind`]; `Invalid` for a time to live that no name may have.
+    fn bind_as(
+        &self,
+        id: RequestId,
+        name: Name,
+        (hash, size): (BlobHash, u64),
+        attributes: Attributes,
+    ) -> impl Future<Output = Result<SetReply>> + Send {
+        async move {
+            if !attributes.is_default() {
+                return Err(knows_none("content types, nor times to live in a SET"));
+            }
+            self.bind(id, name, hash, size).await
+        }
+    }
 
     /// Reads the values of `names` as they were bound at one moment: nobody sees half of a change of several names.
     /// No name: nothing.

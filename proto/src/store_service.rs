@@ -5,8 +5,8 @@
 
 use crate::bulk::{Bulk, Receiving};
 use crate::convert::{
-    Packer, applied_to, detach, mode_from, named_namespace, names_from, namespace_from, namespaces_to, need,
-    spec_from, target_from, transaction_from, wait_from,
+    Packer, applied_to, attributes_from, detach, mode_from, named_namespace, names_from, namespace_from,
+    namespaces_to, need, spec_from, target_from, transaction_from, wait_from,
 };
 use crate::loss::{Answer, Labelled, labelled_stream};
 use crate::many;
@@ -18,7 +18,7 @@ use crate::watch_wire::{self, OfConnection};
 use crate::wire::{self, store_server};
 use bytes::Bytes;
 use dstore_shared::limits::UNARY_BYTES_MAX;
-use dstore_shared::{Blob, BlobHash, Error, Name, Prefix, RequestId, Result, SetOutcome};
+use dstore_shared::{Attributes, Blob, BlobHash, Error, Name, Prefix, RequestId, Result, SetOutcome};
 use dstore_sys::tasks::Tasks;
 use futures_util::stream::{self, Stream, StreamExt};
 use std::future::Future;
@@ -134,21 +134,23 @@ impl<S: Store> StoreService<S> {
     }
 
     async fn write(&self, request: wire::SetRequest) -> Result<wire::SetResponse> {
-        no_ttl(request.ttl_ms)?;
+        let attributes = attributes_from(request.ttl_ms, &request.content_type)?;
         let n = request.data.len();
         if n > UNARY_BYTES_MAX {
             return Err(Error::too_large(format!("`{n}` bytes are too many for Set: use Upload")));
         }
         let name = request.name.map(Name::try_from).transpose()?;
         let id = if name.is_some() { self.id(request.id)? } else { RequestId::default() };
-        let reply = self.store.set(id, name, Body::Blob(Blob::hash(detach(request.data)))).await?;
+        let reply =
+            self.store.set_as(id, name, Body::Blob(Blob::hash(detach(request.data))), attributes).await?;
         answer_set(&reply)
     }
 
     async fn bind_stored(&self, request: wire::BindRequest) -> Result<wire::SetResponse> {
-        no_ttl(request.ttl_ms)?;
+        let attributes = attributes_from(request.ttl_ms, &request.content_type)?;
         let (name, hash) = (need(request.name, "name")?.try_into()?, BlobHash::from_slice(&request.hash)?);
-        let reply = self.store.bind(self.id(request.id)?, name, hash, request.size).await?;
+        let id = self.id(request.id)?;
+        let reply = self.store.bind_as(id, name, (hash, request.size), attributes).await?;
         Ok((&reply).into())
     }
 
@@ -190,7 +192,7 @@ impl<S: Store> StoreService<S> {
         let Some(header) = header else {
             return Err(Error::invalid("the upload does not begin with a header: send it first"));
         };
-        no_ttl(header.ttl_ms)?;
+        let attributes = attributes_from(header.ttl_ms, &header.content_type)?;
         let hash = if header.hash.is_empty() { None } else { Some(BlobHash::from_slice(&header.hash)?) };
         let id = header.id.map(RequestId::try_from).transpose()?;
         let name = header.name.map(Name::try_from).transpose()?;
@@ -200,7 +202,8 @@ impl<S: Store> StoreService<S> {
         let (done, result) = oneshot::channel();
         let (store, ids) = (self.store.clone(), self.ids.clone());
         self.tasks.spawn("upload", async move {
-            _ = done.send(take_upload(&*store, &*ids, id, name, Body::Stream(body)).await);
+            let named = name.map(|name| (name, attributes));
+            _ = done.send(take_upload(&*store, &*ids, id, named, Body::Stream(body)).await);
         });
         Ok(answer_set(&self.finished(sent, result, binds).await?)?.labelled(self.store.loss()))
     }
@@ -229,18 +232,18 @@ async fn take_upload<S: Store>(
     store: &S,
     ids: &dyn IdSource,
     id: Option<RequestId>,
-    name: Option<Name>,
+    named: Option<(Name, Attributes)>,
     body: Body,
 ) -> Result<SetReply> {
-    let name = match (id, name) {
-        (Some(id), name) => return store.set(id, name, body).await,
-        (None, None) => return store.set(RequestId::default(), None, body).await,
-        (None, Some(name)) => name,
+    let (name, attributes) = match (id, named) {
+        (Some(id), Some((name, attributes))) => return store.set_as(id, Some(name), body, attributes).await,
+        (_, None) => return store.set(RequestId::default(), None, body).await,
+        (None, Some(named)) => named,
     };
     let SetOutcome::Stored(entry) = store.set(RequestId::default(), None, body).await?.outcome else {
         return Err(Error::internal("a blob without a name was not stored: report this"));
     };
-    let reply = store.bind(ids.next_id()?, name, entry.hash, entry.size).await?;
+    let reply = store.bind_as(ids.next_id()?, name, (entry.hash, entry.size), attributes).await?;
     match reply.outcome {
         SetOutcome::NeedBlob => Err(Error::unavailable("the blob was swept meanwhile: set it again")),
         _ => Ok(reply),
@@ -254,10 +257,6 @@ fn one<M: Send + 'static>(message: M) -> WireStream<M> {
 /// How many bytes of it were asked for.
 fn len_of(found: &Found, slice: Slice) -> Result<u64> {
     slice.within(found.entry.size).map(|range| range.end - range.start)
-}
-
-pub(crate) fn no_ttl(ttl_ms: u64) -> Result<()> {
-    if ttl_ms == 0 { Ok(()) } else { Err(Error::invalid("`ttl_ms` is reserved: leave it 0")) }
 }
 
 fn answer_set(reply: &SetReply) -> Result<wire::SetResponse> {

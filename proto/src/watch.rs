@@ -69,7 +69,7 @@ pub struct Event {
 }
 
 /// What became of a name.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Happened {
     /// It is bound to this now.
     Bound(Entry),

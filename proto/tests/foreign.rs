@@ -97,7 +97,7 @@ fn get(key: &str) -> wire::GetRequest {
 }
 
 fn set(key: &str, data: Bytes) -> wire::SetRequest {
-    wire::SetRequest { id: None, name: Some(name(key)), data, ttl_ms: 0 }
+    wire::SetRequest { id: None, name: Some(name(key)), data, ..Default::default() }
 }
 
 #[tokio::test]
@@ -202,7 +202,8 @@ async fn what_was_stored_is_bound_by_its_hash() {
     for wrong in [
         wire::BindRequest { name: None, ..bind("b") },
         wire::BindRequest { hash: Bytes::from_static(b"short"), ..bind("b") },
-        wire::BindRequest { ttl_ms: 1, ..bind("b") },
+        wire::BindRequest { ttl_ms: u64::MAX, ..bind("b") },
+        wire::BindRequest { content_type: "a\n".into(), ..bind("b") },
     ] {
         assert_eq!(client.bind(wrong).await.expect_err("wrong").code(), Code::InvalidArgument);
     }
@@ -222,7 +223,8 @@ async fn an_upload_of_other_bytes_than_announced_is_refused() {
         (with(wire::UploadHeader { size: Some(6), ..header.clone() }), Code::InvalidArgument),
         (with(wire::UploadHeader { hash, ..header.clone() }), Code::DataLoss),
         (with(wire::UploadHeader { hash: "short".into(), ..header.clone() }), Code::InvalidArgument),
-        (with(wire::UploadHeader { ttl_ms: 1, ..header.clone() }), Code::InvalidArgument),
+        (with(wire::UploadHeader { ttl_ms: u64::MAX, ..header.clone() }), Code::InvalidArgument),
+        (with(wire::UploadHeader { content_type: "a".repeat(256), ..header.clone() }), Code::InvalidArgument),
         (vec![wire::UploadChunk { header: None, data: "12345".into() }], Code::InvalidArgument),
         (vec![], Code::InvalidArgument),
     ];

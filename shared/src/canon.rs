@@ -166,7 +166,8 @@ impl Canonical for Entry {
         into.bytes(self.hash.as_bytes());
         into.put(self.size);
         into.put(self.bind_rev.0);
-        into.maybe(self.expires_at, Canon::put);
+        into.maybe(self.expires_at, |into, end| into.put(end.get()));
+        into.maybe(self.content_type.as_ref(), |into, words| into.bytes(words.as_str().as_bytes()));
     }
 }
 

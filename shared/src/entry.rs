@@ -1,11 +1,14 @@
 //! What a name is bound to, and what a command did.
 
-use crate::{Blob, BlobHash, Name, NamespaceOutcome, Prefix, Revision, Transaction, TransactionOutcome};
+use crate::{
+    Attributes, Blob, BlobHash, ContentType, Name, NamespaceOutcome, Prefix, Revision, Transaction,
+    TransactionOutcome, type_len,
+};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// The binding of a name to a blob.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
     /// The blob's hash.
     pub hash: BlobHash,
@@ -14,7 +17,21 @@ pub struct Entry {
     /// Revision of the last committed change of this entry (rule 9).
     pub bind_rev: Revision,
     /// Journal time, in milliseconds since 1970, at which the name expires; `None` = never.
-    pub expires_at: Option<u64>,
+    pub expires_at: Option<crate::End>,
+    /// Of what type the value is, if whoever bound the name said so.
+    pub content_type: Option<ContentType>,
+}
+
+impl Entry {
+    /// A binding that lives for ever, of a value whose type nobody told.
+    pub const fn new(hash: BlobHash, size: u64, bind_rev: Revision) -> Self {
+        Self { hash, size, bind_rev, expires_at: None, content_type: None }
+    }
+
+    /// Bytes of its type.
+    pub fn type_len(&self) -> usize {
+        type_len(self.content_type.as_ref())
+    }
 }
 
 /// A change asked of Global.
@@ -30,6 +47,8 @@ pub enum Command {
         size: u64,
         /// The bytes, if they travel with the command; otherwise Global must hold the blob already.
         carried: Option<Blob>,
+        /// What is said besides.
+        attributes: Attributes,
     },
     /// Unbind all of `names`, atomically.
     Delete {
@@ -113,6 +132,24 @@ impl Outcome {
         }
     }
 
+    /// Bytes of the content types of what it tells.
+    pub fn type_len(&self) -> usize {
+        match self {
+            Self::Set(SetOutcome::Stored(e) | SetOutcome::Unchanged(e) | SetOutcome::Occupied(e)) => {
+                e.type_len()
+            }
+            Self::Copy(done) | Self::Rename(done) => match &done.result {
+                CopyResult::Done(e) | CopyResult::Unchanged(e) | CopyResult::Occupied(e) => e.type_len(),
+                CopyResult::NotFound => 0,
+            },
+            Self::Transaction(done) => done.type_len(),
+            Self::Set(SetOutcome::NeedBlob)
+            | Self::Delete(_)
+            | Self::DeletePrefix(_)
+            | Self::Namespace(_) => 0,
+        }
+    }
+
     /// The newest revision that it tells of: Global was there when it decided; 0 if it tells of none.
     pub fn revision(&self) -> Revision {
         match self {
@@ -153,7 +190,7 @@ pub struct DeleteOutcome {
 }
 
 /// What became of a COPY or a RENAME.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CopyOutcome {
     /// What was done, or why nothing was.
     pub result: CopyResult,
@@ -164,12 +201,12 @@ pub struct CopyOutcome {
 impl CopyOutcome {
     /// Whether the name that was copied or renamed to was not bound before.
     pub fn is_fresh(&self) -> bool {
-        matches!(self.result, CopyResult::Done(entry) if entry.bind_rev == self.revision)
+        matches!(&self.result, CopyResult::Done(entry) if entry.bind_rev == self.revision)
     }
 }
 
 /// What a COPY or RENAME did, or why it did nothing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CopyResult {
     /// It is done: the second name is bound to the blob by this entry. A RENAME over a name that was bound to the
     /// very blob leaves its entry as it was.
@@ -188,4 +225,15 @@ pub struct PrefixOutcome {
     pub removed: u64,
     /// The revision at which all of them were unbound; the head revision if none was bound.
     pub revision: Revision,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_without_a_type_takes_no_more_memory_than_before_there_were_types() {
+        // 32 of the hash, 8 each of size, revision and end, and 8 for the type, which the end gave up.
+        assert_eq!((size_of::<Entry>(), size_of::<Option<Entry>>()), (64, 64));
+    }
 }

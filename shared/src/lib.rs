@@ -4,8 +4,10 @@
 //! Invariants: a [`Blob`] exists only hashed or verified; a [`Key`] or [`Namespace`] only within its limits.
 //! This crate does no I/O, reads no clock and knows neither tonic nor an index engine.
 
+mod attributes;
 mod blob;
 pub mod canon;
+mod end;
 mod entry;
 mod error;
 pub mod frame;
@@ -19,7 +21,9 @@ mod outline;
 pub mod planted;
 mod transaction;
 
+pub use attributes::{Attributes, ContentType, type_len};
 pub use blob::{Blob, BlobHash, BlobHasher, ParseHashError};
+pub use end::End;
 pub use entry::{
     Command, CopyOutcome, CopyResult, DeleteMode, DeleteOutcome, Entry, Outcome, PrefixOutcome, SetOutcome,
 };

@@ -20,6 +20,9 @@ pub const WATCHES_PER_CONNECTION: usize = 100;
 pub const KEY_BYTES_MAX: usize = 1024;
 /// Longest namespace name in bytes: it is repeated in every packed name.
 pub const NAMESPACE_BYTES_MAX: usize = 64;
+/// Longest content type in bytes: well over any that is registered, and a page of a list with as many as fits stays
+/// within a frame.
+pub const CONTENT_TYPE_BYTES_MAX: usize = 255;
 /// Default largest blob: 1 GiB.
 pub const BLOB_BYTES_MAX: u64 = 1 << 30;
 /// Largest gRPC message in either direction: bounds what one frame can make a peer buffer.

@@ -106,12 +106,12 @@ impl NamespaceResult {
 impl Entry {
     /// Whether its time is over at journal time `at_ms`.
     pub fn is_over(&self, at_ms: u64) -> bool {
-        self.expires_at.is_some_and(|end| end <= at_ms)
+        self.expires_at.is_some_and(|end| end.get() <= at_ms)
     }
 
     /// How long it has to live at journal time `at_ms`; `None` = for ever.
     pub fn left(&self, at_ms: u64) -> Option<Duration> {
-        self.expires_at.map(|end| Duration::from_millis(end.saturating_sub(at_ms)))
+        self.expires_at.map(|end| Duration::from_millis(end.get().saturating_sub(at_ms)))
     }
 }
 
@@ -134,11 +134,13 @@ mod tests {
 
     #[test]
     fn a_name_is_over_at_its_end_and_not_before() {
-        let entry =
-            |expires_at| Entry { hash: BlobHash::of(b"v"), size: 1, bind_rev: Revision(1), expires_at };
-        assert!(!entry(Some(10)).is_over(9) && entry(Some(10)).is_over(10) && !entry(None).is_over(u64::MAX));
-        assert_eq!(entry(Some(10)).left(7), Some(Duration::from_millis(3)));
-        assert_eq!(entry(Some(10)).left(11), Some(Duration::ZERO));
-        assert_eq!(entry(None).left(7), None);
+        let entry = |end| Entry {
+            expires_at: crate::End::new(end),
+            ..Entry::new(BlobHash::of(b"v"), 1, Revision(1))
+        };
+        assert!(!entry(10).is_over(9) && entry(10).is_over(10) && !entry(0).is_over(u64::MAX));
+        assert_eq!(entry(10).left(7), Some(Duration::from_millis(3)));
+        assert_eq!(entry(10).left(11), Some(Duration::ZERO));
+        assert_eq!(entry(0).left(7), None);
     }
 }

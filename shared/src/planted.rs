@@ -11,6 +11,14 @@ pub enum Mistake {
     SkippedHash,
     /// A Local that resumes its session says that it has applied one revision more than it has.
     ResumeOffByOne,
+    /// The guards of a transaction are not looked at.
+    SkippedGuard,
+    /// Of a transaction the last change is left out.
+    HalfTransaction,
+    /// Whoever holds a name that shall live less long is not told.
+    UndrainedExpiry,
+    /// A Local serves a name for as long as its lease, whatever it has to live.
+    LateExpiry,
 }
 
 thread_local! {

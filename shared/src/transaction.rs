@@ -7,7 +7,7 @@
 use crate::limits::{
     APPEND_BYTES_MAX, CARRIED_BYTES_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_STEPS_MAX, TTL_MAX,
 };
-use crate::{Blob, BlobHash, Entry, Error, Name, Result, Revision};
+use crate::{Blob, BlobHash, ContentType, Entry, Error, Name, Result, Revision, type_len};
 use bytes::Bytes;
 use std::time::Duration;
 
@@ -38,17 +38,25 @@ pub struct Payload {
     pub size: u64,
     /// The bytes, if they travel with the transaction; otherwise Global must hold the blob already.
     pub carried: Option<Blob>,
+    /// Of what type it is.
+    pub content_type: Option<ContentType>,
 }
 
 impl Payload {
     /// A blob that travels with the transaction, if it is small enough in the end.
     pub fn carrying(blob: Blob) -> Self {
-        Self { hash: blob.id(), size: blob.size(), carried: Some(blob) }
+        Self { hash: blob.id(), size: blob.size(), carried: Some(blob), content_type: None }
     }
 
     /// A blob that was stored before.
     pub fn stored(hash: BlobHash, size: u64) -> Self {
-        Self { hash, size, carried: None }
+        Self { hash, size, carried: None, content_type: None }
+    }
+
+    /// The same, of a type.
+    #[must_use]
+    pub fn typed(self, content_type: Option<ContentType>) -> Self {
+        Self { content_type, ..self }
     }
 }
 
@@ -180,7 +188,10 @@ impl Step {
     /// The bytes that it carries, beside its names.
     pub fn carried_len(&self) -> usize {
         match self {
-            Self::Set { value, .. } => value.carried.as_ref().map_or(0, |blob| blob.bytes().len()),
+            Self::Set { value, .. } => {
+                let carried = value.carried.as_ref().map_or(0, |blob| blob.bytes().len());
+                carried + type_len(value.content_type.as_ref())
+            }
             Self::Append { bytes, .. } => bytes.len(),
             _ => 0,
         }
@@ -261,7 +272,7 @@ impl Transaction {
 
 fn check_step(step: &Step) -> Result<()> {
     match step {
-        Step::Set { value: Payload { hash, size, carried: Some(blob) }, .. } => {
+        Step::Set { value: Payload { hash, size, carried: Some(blob), .. }, .. } => {
             if (blob.id(), blob.size()) != (*hash, *size) {
                 return Err(Error::invalid("a SET carries another blob than it names: report this"));
             }
@@ -315,6 +326,16 @@ pub struct TransactionOutcome {
     pub at_ms: u64,
 }
 
+impl TransactionOutcome {
+    /// Bytes of the content types of what it tells.
+    pub fn type_len(&self) -> usize {
+        match &self.decision {
+            Decision::Done(steps) => steps.iter().map(StepOutcome::type_len).sum(),
+            Decision::Aborted(_) | Decision::NeedBlobs(_) => 0,
+        }
+    }
+}
+
 /// What was decided of a [`Transaction`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Decision {
@@ -328,7 +349,7 @@ pub enum Decision {
 }
 
 /// What became of a [`Step`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StepOutcome {
     /// Whether it was done, or why not.
     pub result: StepResult,
@@ -338,6 +359,13 @@ pub struct StepOutcome {
     pub entry: Option<Entry>,
     /// Of an `Add` that was done: the sum.
     pub number: Option<i64>,
+}
+
+impl StepOutcome {
+    /// Bytes of the content types of what it tells.
+    pub fn type_len(&self) -> usize {
+        self.old.iter().chain(&self.entry).map(Entry::type_len).sum()
+    }
 }
 
 /// Whether a [`Step`] was done.
@@ -361,11 +389,13 @@ pub enum StepResult {
     TooLarge,
     /// It would change a value in place, and the namespace is write-once.
     WriteOnce,
+    /// The value that it would change in place is damaged at Global: set the whole value again.
+    Damaged,
 }
 
 impl StepResult {
     /// Every result, in the order of its number on wire and disk, which begins with 1.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Done,
         Self::Unchanged,
         Self::NotMet,
@@ -375,6 +405,7 @@ impl StepResult {
         Self::OutOfRange,
         Self::TooLarge,
         Self::WriteOnce,
+        Self::Damaged,
     ];
 
     /// Its number on wire and disk.

@@ -13,7 +13,7 @@ mod model;
 #[cfg(test)]
 mod tests;
 
-pub use model::{Answer, KEYS_MAX, Keys, Op, State, Value, step};
+pub use model::{Answer, Bind, KEYS_MAX, Keys, Op, State, Swap, Value, step};
 
 use std::collections::HashSet;
 use std::fmt::{self, Write};
@@ -50,6 +50,8 @@ pub struct Told {
     pub is_patient: bool,
     /// Of a read: an old value would do.
     pub may_be_stale: bool,
+    /// Of a change: the key that it binds, or is about, lives for so long from the decision on.
+    pub ttl: Option<Duration>,
     /// Of an asynchronous DEL: for so long others may read the old value; of a read: it may have been wrong for so
     /// long.
     pub stale: Option<Duration>,

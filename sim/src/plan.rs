@@ -13,6 +13,7 @@ use crate::faults::{Fault, Planned};
 use crate::linear::KEYS_MAX;
 use dstore_global::SyncLevel;
 use dstore_shared::Kind;
+use dstore_sys::disk::Call;
 use dstore_sys::rng::{Rng, SeededRng};
 use std::time::Duration;
 
@@ -39,6 +40,18 @@ pub enum Bug {
     ResumeOffByOne,
     /// A watcher that resumes asks for what is after one revision more than it was told.
     WatchOffByOne,
+    /// The guards of a transaction are not looked at.
+    #[cfg(feature = "planted")]
+    SkippedGuard,
+    /// Of a transaction the last change is left out.
+    #[cfg(feature = "planted")]
+    HalfTransaction,
+    /// Whoever holds a name that shall live less long is not told.
+    #[cfg(feature = "planted")]
+    UndrainedExpiry,
+    /// A Local serves a name for as long as its lease, whatever it has to live.
+    #[cfg(feature = "planted")]
+    LateExpiry,
 }
 
 impl Bug {
@@ -55,6 +68,14 @@ impl Bug {
         #[cfg(feature = "planted")]
         ("resume-off-by-one", Self::ResumeOffByOne),
         ("watch-off-by-one", Self::WatchOffByOne),
+        #[cfg(feature = "planted")]
+        ("skipped-guard", Self::SkippedGuard),
+        #[cfg(feature = "planted")]
+        ("half-transaction", Self::HalfTransaction),
+        #[cfg(feature = "planted")]
+        ("undrained-expiry", Self::UndrainedExpiry),
+        #[cfg(feature = "planted")]
+        ("late-expiry", Self::LateExpiry),
     ];
 
     /// What the product is to do wrong, if the bug is one of the product.
@@ -64,6 +85,10 @@ impl Bug {
         match self {
             Self::SkippedHash => Some(Mistake::SkippedHash),
             Self::ResumeOffByOne => Some(Mistake::ResumeOffByOne),
+            Self::SkippedGuard => Some(Mistake::SkippedGuard),
+            Self::HalfTransaction => Some(Mistake::HalfTransaction),
+            Self::UndrainedExpiry => Some(Mistake::UndrainedExpiry),
+            Self::LateExpiry => Some(Mistake::LateExpiry),
             _ => None,
         }
     }
@@ -108,6 +133,12 @@ pub enum Deed {
     DeleteAsync,
     /// DEL that may be answered as pending, and is asked about again.
     DeletePatient,
+    /// SET with a short time to live.
+    SetBrief,
+    /// A short time to live for a name that has none, or a longer one.
+    Brief,
+    /// A transaction with a guard.
+    Swap,
 }
 
 /// Each kind with its weight among those that a seed has, and whether every seed has it.
@@ -130,6 +161,9 @@ const DEEDS: &[(Deed, u64, bool)] = &[
     (Deed::DeletePrefix, 1, false),
     (Deed::DeleteAsync, 1, false),
     (Deed::DeletePatient, 1, false),
+    (Deed::SetBrief, 2, false),
+    (Deed::Brief, 1, false),
+    (Deed::Swap, 3, false),
 ];
 
 /// What a run is made from.
@@ -255,14 +289,16 @@ impl Plan {
         match kind {
             Kind::Unavailable | Kind::Closed => true,
             Kind::Exhausted => has(|fault| matches!(fault, Fault::DiskFull)),
-            Kind::Corrupt => has(|fault| matches!(fault, Fault::FlipBlob(_) | Fault::DamageOnWire(_))),
+            Kind::Corrupt => self.damages_files() || has(|fault| matches!(fault, Fault::DamageOnWire(_))),
             _ => false,
         }
     }
 
     /// Whether a value may be lost for good. What is damaged on its way is only to be asked for again.
     pub(crate) fn damages_files(&self) -> bool {
-        self.faults.iter().any(|planned| matches!(planned.fault, Fault::FlipBlob(_)))
+        // What the disk fails to read is refused until it is set again, like what it reads otherwise.
+        let damages = |fault: &Fault| matches!(fault, Fault::FlipBlob(_) | Fault::FailCall(Call::Read, _));
+        self.faults.iter().any(|planned| damages(&planned.fault))
     }
 
     /// How fast a host's clock runs, in millionths of true speed, and what it shows at the beginning.

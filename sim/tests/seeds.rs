@@ -198,6 +198,32 @@ fn a_watch_that_resumes_one_revision_too_late_is_found() {
     is_found("drawn", "watch-off-by-one", 9000, &["G2: watch"]);
 }
 
+#[test]
+fn transactions_and_times_to_live_are_linearizable_and_a_seed_gives_one_run() {
+    let (seeds, all, is_well) = simulate("--scenario brief --seed 0 --seeds 3 --twice");
+    assert!(is_well && seeds.len() == 3, "{all}{seeds:?}");
+}
+
+#[test]
+fn guards_that_nobody_looks_at_are_found() {
+    is_found("brief", "skipped-guard", 12_000, &["not linearizable"]);
+}
+
+#[test]
+fn half_of_a_transaction_is_found() {
+    is_found("brief", "half-transaction", 12_100, &["not linearizable", "G1", "G2: watch"]);
+}
+
+#[test]
+fn a_holder_that_is_not_told_that_a_name_lives_less_long_is_found() {
+    is_found("brief", "undrained-expiry", 12_210, &["read after its time", "not linearizable"]);
+}
+
+#[test]
+fn a_local_that_serves_a_name_for_as_long_as_its_lease_is_found() {
+    is_found("brief", "late-expiry", 12_315, &["read after its time", "not linearizable"]);
+}
+
 /// How often each bug shows in 300 seeds: for the table of docs/TESTING.md.
 #[test]
 #[ignore = "minutes: prints a table"]

@@ -124,7 +124,7 @@ impl At<'_> {
     }
 
     fn was_set(&self, open: Open, reply: &SetReply, now: Duration) {
-        match reply.outcome {
+        match &reply.outcome {
             SetOutcome::Stored(_) => open.answer(Answer::Stored, now),
             SetOutcome::Unchanged(_) => open.answer(Answer::Unchanged, now),
             SetOutcome::Occupied(entry) => {
@@ -191,7 +191,7 @@ impl At<'_> {
     }
 
     fn transferred(&self, (from, to): (Open, Open), unbinds: bool, outcome: &CopyOutcome, now: Duration) {
-        match outcome.result {
+        match &outcome.result {
             CopyResult::Done(entry) => {
                 let Some(number) = self.number(&to.register.name, &entry.hash) else { return };
                 if unbinds {
@@ -209,7 +209,7 @@ impl At<'_> {
             }
             CopyResult::Occupied(entry) => {
                 from.forget();
-                self.told_of(to, Some(&entry), now);
+                self.told_of(to, Some(entry), now);
             }
             CopyResult::NotFound => {
                 from.answer_as(Op::Get, Answer::Absent, now);

@@ -138,11 +138,11 @@ impl Watcher {
     fn apply(&mut self, event: &Event) {
         self.events += 1;
         let key = event.key.as_bytes().to_vec();
-        let fits = match event.happened {
+        let fits = match &event.happened {
             Happened::Bound(entry) => self.bound.insert(key, entry.hash).is_none_or(|was| was == entry.hash),
             Happened::Unbound(was) => {
                 let known = self.bound.remove(&key);
-                known.is_some() && was.is_none_or(|was| known == Some(was.hash))
+                known.is_some() && was.as_ref().is_none_or(|was| known == Some(was.hash))
             }
         };
         if !fits && event.revision > self.repeated_until {
@@ -150,7 +150,7 @@ impl Watcher {
                 .accuse(format!("the watch at {} tells {event:?}, which does not fit before it", self.name));
         }
         let mut hasher = DefaultHasher::new();
-        let after = match event.happened {
+        let after = match &event.happened {
             Happened::Bound(entry) => Some(entry.hash),
             Happened::Unbound(_) => None,
         };
@@ -211,7 +211,13 @@ mod tests {
 
     fn event(revision: u64, key: &'static str, bound: bool) -> Event {
         let revision = Revision(revision);
-        let entry = Entry { hash: BlobHash::of(b"v"), size: 1, bind_rev: revision, expires_at: None };
+        let entry = Entry {
+            hash: BlobHash::of(b"v"),
+            size: 1,
+            bind_rev: revision,
+            expires_at: None,
+            content_type: None,
+        };
         let happened = if bound { Happened::Bound(entry) } else { Happened::Unbound(None) };
         Event { revision, at_ms: 0, key: Key::new(key).unwrap(), happened }
     }

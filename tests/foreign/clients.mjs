@@ -1,6 +1,7 @@
-// ioredis and node-redis as their users use them, against two Locals of one Global.
-// Usage: node clients.mjs HOST:PORT_OF_A HOST:PORT_OF_B, with both packages installed in a folder above.
+// ioredis, node-redis and Keyv as their users use them, against two Locals of one Global.
+// Usage: node clients.mjs HOST:PORT_OF_A HOST:PORT_OF_B, with the packages installed in a folder above.
 import assert from "node:assert/strict";
+import { createKeyv } from "@keyv/redis";
 import Redis from "ioredis";
 import { createClient } from "redis";
 
@@ -82,8 +83,30 @@ async function withClientSideCache() {
   console.log("ok: node-redis, client-side caching");
 }
 
+async function withKeyv() {
+  const connect = ({ host, port }) => createKeyv(`redis://${host}:${port}/1`, { namespace: "keyv" });
+  const [one, other] = [connect(a), connect(b)];
+  assert.equal(await one.set("x", { n: 1 }), true);
+  assert.deepEqual(await other.get("x"), { n: 1 });
+  assert.equal(await one.set("x", { n: 2 }, 100_000), true);
+  assert.deepEqual(await other.get("x"), { n: 2 });
+  await one.setMany([{ key: "y", value: "1" }, { key: "z", value: "2", ttl: 100_000 }]);
+  assert.deepEqual(await other.getMany(["y", "z", "nope"]), ["1", "2", undefined]);
+  assert.deepEqual(await other.hasMany(["x", "nope"]), [true, false]);
+  assert.equal(await one.delete("x"), true);
+  assert.equal(await other.get("x"), undefined);
+  const keys = [];
+  for await (const [key] of other.iterator("keyv")) keys.push(key);
+  assert.deepEqual(keys.sort(), ["y", "z"]);
+  await one.clear();
+  assert.deepEqual(await other.getMany(["y", "z"]), [undefined, undefined]);
+  await Promise.all([one.disconnect(), other.disconnect()]);
+  console.log("ok: @keyv/redis");
+}
+
 await withIoredis();
 await withNodeRedis(2);
 await withNodeRedis(3);
 await withClientSideCache();
+await withKeyv();
 process.exit(0);

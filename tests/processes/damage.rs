@@ -66,7 +66,7 @@ async fn a_flipped_byte_is_corrupt_at_every_reader_until_the_bytes_are_set_again
     }
     // The same bytes: they are taken, not believed to be there.
     let again = b.client.set(&name("k"), value.clone()).await.expect("set");
-    assert!(matches!(again.outcome, SetOutcome::Unchanged(entry) if entry.hash == hash), "{again:?}");
+    assert!(matches!(again.outcome, SetOutcome::Unchanged(ref entry) if entry.hash == hash), "{again:?}");
     for client in [&b.client, &c.client, &global.client()] {
         for key in ["k", "other"] {
             assert!(client.get(&name(key)).await.expect("healed").expect("found").bytes == value);

@@ -306,7 +306,8 @@ async fn local_ends_at(name: &str, failpoint: &str, round: u64, global: &Global,
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_local_ends_at_every_failpoint_and_others_lose_nothing_and_wait_a_lease_at_most() {
-    let names = failpoints("local");
+    // Nobody speaks RESP here: `resp_bounds` has a panic at that one.
+    let names = without(failpoints("local"), &["local::resp::dispatch"]);
     let (rng, what) = seeded("failpoints of a local");
     let global = Global::start(&["--engine", "memory", "--lease", "100ms"]);
     let mut storm = Storm::begin(&global, WRITERS, &rng, what).await;

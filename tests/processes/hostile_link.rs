@@ -70,7 +70,7 @@ impl Liar {
 
 fn hello(id: u8) -> Hello {
     Hello {
-        version: 1,
+        version: 2,
         local_id: vec![id; 16],
         incarnation: 1,
         last_epoch: None,

@@ -3,7 +3,12 @@
 
 use crate::http::Door;
 use crate::http_client::Http;
-use crate::rig::{Global, until};
+use crate::rig::{Daemon, Global, SOON, client, dstore, name, noise, until};
+use dstore_client::WatchQuery;
+use dstore_shared::{Namespace, Revision};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use tokio::net::TcpStream;
 
 async fn works(door: &Door) {
     let mut http = door.http().await;
@@ -143,4 +148,87 @@ async fn requests_that_come_all_at_once_are_answered_in_their_order() {
         assert_eq!(http.answer(false).await.status, 201, "{i}");
         assert_eq!(http.answer(false).await.body, format!("{i:03}").as_bytes());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watches_over_http_have_places_of_their_own_and_one_more_is_told_so() {
+    const PLACES: usize = 75;
+    let global = Global::start(&[]);
+    let door = Door::start(&global).await;
+    let watch = async || {
+        let mut http = door.http().await;
+        http.send(b"GET /v1/watch HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        http
+    };
+    let mut watching = Vec::new();
+    for _ in 0..PLACES {
+        let mut http = watch().await;
+        assert_eq!(http.head().await.0, 200);
+        watching.push(http);
+    }
+    let refused = tokio::time::timeout(SOON, async { watch().await.answer(false).await });
+    let refused = refused.await.expect("one more has an end");
+    assert_eq!((refused.status, &*refused.problem()), (429, "exhausted"));
+    assert!(refused.header("retry-after").parse::<u64>().expect("seconds") >= 1);
+    assert!(refused.json()["detail"].as_str().expect("text").contains("at most 75 watches"));
+    // Others of the node's places are left to its other doors.
+    let query = WatchQuery {
+        namespace: Namespace::default(),
+        prefix: bytes::Bytes::new(),
+        after: Some(Revision(0)),
+        history: None,
+    };
+    let mut other = door.local.client.watch(query);
+    assert_eq!(door.http().await.put("/v1/kv/default/k", b"v").await.status, 201);
+    let seen = tokio::time::timeout(SOON, other.next()).await.expect("in time");
+    assert!(seen.is_ok(), "it is told: {seen:?}");
+    watching.pop().expect("it watches").cut();
+    until("a place is free", async || watch().await.head().await.0 == 200).await;
+    works(&door).await;
+}
+
+/// Connections that say nothing, until there are `n` or the other side takes no more.
+async fn idle(at: &str, n: usize) -> Vec<TcpStream> {
+    let mut all = Vec::new();
+    for _ in 0..n {
+        let connected = tokio::time::timeout(Duration::from_secs(1), TcpStream::connect(at)).await;
+        let Ok(Ok(stream)) = connected else { break };
+        all.push(stream);
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_fills_two_doors_of_a_node_leaves_the_third_the_files_that_are_its_own() {
+    const FILES: usize = 240;
+    let global = Global::start(&[]);
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = global.daemon.at.to_string();
+    let flags =
+        ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--resp", "127.0.0.1:0", "--global", &at];
+    let plain = dstore(dir.path(), &[]);
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit -n {FILES} && exec \"$0\" \"$@\"")]);
+    command.arg(plain.get_program()).arg("local").args(flags).env_clear().current_dir(dir.path());
+    command.env("HOME", dir.path()).env("DSTORE_LOG", "info");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut local = Daemon::start(command, "local");
+    let resp = local.also_at("RESP");
+    let http = local.also_at("HTTP");
+    let http = http.strip_prefix("http://").expect("a URL");
+    let files = || std::fs::read_dir(format!("/proc/{}/fd", local.id())).expect("it runs").count();
+    let client = client(&local.at);
+    until("it serves", async || client.status().await.is_ok_and(|s| s.serving)).await;
+    let before = files();
+    // Each may have 60 of the 180 that are for connections.
+    let held = (idle(http, 200).await, idle(&resp, 200).await);
+    for i in 0..20 {
+        let other = crate::rig::client(&local.at);
+        other.set(&name(format!("k{i}")), noise(i, 200_000)).await.expect("the third door is open");
+        let now = files();
+        assert!(now <= before + 2 * 60 + 40, "{now} of {FILES} files, {before} before");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    drop(held);
+    assert!(local.err().iter().all(|line| !line.contains("could not be accepted")), "{:?}", local.err());
 }

@@ -18,7 +18,7 @@ fn of(key: &str) -> Name {
 }
 
 /// `dstore ns` at a node.
-fn ns(local: &Local, args: &[&str]) -> (Option<i32>, String) {
+pub fn ns(local: &Local, args: &[&str]) -> (Option<i32>, String) {
     let (dir, at) = (tempfile::tempdir().expect("a directory"), local.daemon.at.to_string());
     let all = [&["ns"], args, &["--node", &at]].concat();
     let Output { status, stdout, stderr } = dstore(dir.path(), &all).output().expect("it runs");

@@ -116,11 +116,20 @@ impl Local {
 
     /// Starts one with failpoints, which may end it at any time.
     pub async fn begin(global: &Global, failpoints: &str) -> Result<Self, Stillborn> {
+        Self::begin_with(global, &[], failpoints).await
+    }
+
+    /// As [`Self::begin`], with `flags`.
+    pub async fn begin_with(
+        global: &Global,
+        flags: &[&'static str],
+        failpoints: &str,
+    ) -> Result<Self, Stillborn> {
         let (wire, dir) = (Wire::to(&global.daemon.at).await, tempfile::tempdir().expect("a directory"));
-        let mut command = Self::command(dir.path(), &wire, &[]);
+        let mut command = Self::command(dir.path(), &wire, flags);
         command.env("FAILPOINTS", failpoints);
         let daemon = Daemon::begin(command, "local")?;
-        Ok(Self { client: client(&daemon.at), daemon, wire, flags: Vec::new(), dir })
+        Ok(Self { client: client(&daemon.at), daemon, wire, flags: flags.to_vec(), dir })
     }
 
     /// Starts one that may be alone.

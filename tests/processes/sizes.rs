@@ -17,7 +17,7 @@ async fn values_of_every_boundary_size_go_through_three_processes() {
         let (key, value) = (format!("size-{size}"), noise(size as u64, size));
         let hash = BlobHash::of(&value);
         let stored = a.client.set(&name(&*key), value).await.unwrap_or_else(|e| panic!("{size}: {e:?}"));
-        assert!(matches!(stored.outcome, SetOutcome::Stored(e) if e.hash == hash), "{size}: {stored:?}");
+        assert!(matches!(stored.outcome, SetOutcome::Stored(ref e) if e.hash == hash), "{size}: {stored:?}");
         let first = b.get(&key).await.unwrap_or_else(|| panic!("{size}: found"));
         assert_eq!((first.from.tier, first.entry.size), (Tier::Global, size as u64), "{size}");
         assert_eq!(BlobHash::of(&first.bytes), hash, "{size}");

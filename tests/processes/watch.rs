@@ -35,7 +35,7 @@ struct Told {
 
 fn change_of(event: &Event) -> Change {
     let key = String::from_utf8(event.key.as_bytes().to_vec()).expect("ours are text");
-    let hash = match event.happened {
+    let hash = match &event.happened {
         Happened::Bound(entry) => Some(entry.hash),
         Happened::Unbound(_) => None,
     };

@@ -9,7 +9,8 @@ use dstore_shared::limits::{
     DELETE_NAMES_MAX, GET_MANY_NAMES_MAX, SET_MANY_BYTES_MAX, SET_MANY_NAMES_MAX, UNARY_BYTES_MAX,
 };
 use dstore_shared::{
-    Blob, BlobHash, ClientId, CopyResult, Entry, Kind, Name, Namespace, RequestId, SetOutcome,
+    Attributes, Blob, BlobHash, ClientId, ContentType, CopyResult, Entry, Expiry, Kind, Name, Namespace,
+    Payload, RequestId, SetOutcome, Step, Transaction, When,
 };
 use dstore_sys::Sys;
 use dstore_sys::net::Address;
@@ -69,6 +70,7 @@ impl<S: Store> Subject<'_, S> {
             id: RequestId { n: first.n + i, ..first },
             name,
             value: Blob::hash(value),
+            attributes: dstore_shared::Attributes::default(),
         };
         (0..).zip(values).map(one).collect()
     }
@@ -108,6 +110,8 @@ async fn keeps_the_contract<S: Store>(store: &S) {
     slices_are_cut(&subject).await;
     many_are_read_in_order(&subject).await;
     many_are_set_each_by_itself(&subject).await;
+    what_is_said_with_a_value_is_given_back(&subject).await;
+    what_was_said_first_stays(&subject).await;
     names_are_copied(&subject).await;
     names_are_renamed(&subject).await;
     retries_are_exact(&subject).await;
@@ -127,6 +131,107 @@ async fn a_name_is_write_once<S: Store>(s: &Subject<'_, S>) {
     assert_eq!((stat.entry.hash, stat.entry.size), (by.hash, 1));
     let by_hash = s.store.stat(Target::Hash(by.hash)).await.expect("answered").expect("found");
     assert_eq!((by_hash.entry.size, by_hash.entry.bind_rev.0), (1, 0));
+}
+
+fn said(words: &str, ttl: Option<Duration>) -> Attributes {
+    Attributes { content_type: ContentType::optional(words).expect("valid"), ttl }
+}
+
+/// A long time, of which little is over when it is looked at.
+const HOURS: Duration = Duration::from_secs(1_000 * 3_600);
+
+impl<S: Store> Subject<'_, S> {
+    async fn set_as(&self, key: &str, value: impl Into<Bytes>, said: Attributes) -> SetOutcome {
+        let body = Body::Bytes(value.into());
+        self.store.set_as(self.id().await, Some(name(key)), body, said).await.expect("answered").outcome
+    }
+
+    /// The type of a name as each way of reading tells it, and how many hours it has to live, rounded up.
+    async fn told(&self, key: &str) -> (Option<String>, Option<u64>) {
+        let stat = self.store.stat(Target::Name(name(key))).await.expect("answered").expect("bound");
+        for _ in 0..2 {
+            let found =
+                self.store.get(Target::Name(name(key)), Slice::ALL).await.expect("answered").expect("bound");
+            assert_eq!(found.entry, stat.entry, "read, and held if it may be");
+        }
+        let many = self.store.get_many(names(&[key])).await.expect("answered").found.remove(0);
+        assert_eq!(many.expect("bound").entry, stat.entry);
+        let stats = self.store.stat_many(names(&[key])).await.expect("answered").stats.remove(0);
+        assert_eq!(stats.expect("bound").entry, stat.entry);
+        let query = ListQuery {
+            namespace: Namespace::default(),
+            prefix: key.to_owned().into(),
+            after: None,
+            limit: 1,
+        };
+        assert_eq!(self.store.list(query).await.expect("answered").names[0].1, stat.entry);
+        let hours = |left: Duration| left.as_secs().div_ceil(3_600);
+        (stat.entry.content_type.as_ref().map(ContentType::to_string), stat.left().map(hours))
+    }
+}
+
+async fn what_is_said_with_a_value_is_given_back<S: Store>(s: &Subject<'_, S>) {
+    let hours = Some(HOURS.as_secs() / 3_600);
+    let both = said("text/plain; charset=utf-8", Some(HOURS));
+    assert!(matches!(s.set_as("said/set", "1", both.clone()).await, SetOutcome::Stored(_)));
+    assert_eq!(s.told("said/set").await, (Some("text/plain; charset=utf-8".into()), hours));
+    let large = vec![7; UNARY_BYTES_MAX + 1];
+    assert!(matches!(s.set_as("said/large", large, both.clone()).await, SetOutcome::Stored(_)));
+    assert_eq!(s.told("said/large").await, (Some("text/plain; charset=utf-8".into()), hours));
+    let stored = s.store.set(RequestId::default(), None, Body::Bytes("bound".into())).await.expect("stored");
+    let SetOutcome::Stored(blob) = stored.outcome else { panic!("without a name") };
+    let bind =
+        s.store.bind_as(s.id().await, name("said/bind"), (blob.hash, blob.size), said("a/b", Some(HOURS)));
+    assert!(matches!(bind.await.expect("answered").outcome, SetOutcome::Stored(_)));
+    assert_eq!(s.told("said/bind").await, (Some("a/b".into()), hours));
+    let mut sets = s.sets(vec![(name("said/m1"), b"1".to_vec()), (name("said/m2"), b"2".to_vec())]).await;
+    sets[1].attributes = said("c/d", Some(HOURS));
+    assert!(s.store.set_many(sets).await.expect("answered").iter().all(Result::is_ok));
+    assert_eq!(s.told("said/m1").await, (None, None));
+    assert_eq!(s.told("said/m2").await, (Some("c/d".into()), hours));
+    let value = Payload::carrying(Blob::hash("x")).typed(said("e/f", None).content_type);
+    let step = Step::Set { name: name("said/apply"), value, when: When::Always, expiry: Expiry::In(HOURS) };
+    s.store.apply(s.id().await, Transaction::of(step)).await.expect("answered");
+    assert_eq!(s.told("said/apply").await, (Some("e/f".into()), hours));
+    // It goes with the value, and the time with the name.
+    assert!(matches!(s.copy("said/set", "said/copied").await, CopyResult::Done(_)));
+    assert_eq!(s.told("said/copied").await, s.told("said/set").await);
+    assert!(matches!(s.rename("said/bind", "said/renamed").await, CopyResult::Done(_)));
+    assert_eq!(s.told("said/renamed").await, (Some("a/b".into()), hours));
+    let brief = Duration::from_millis(1);
+    assert!(matches!(s.set_as("said/brief", "1", said("", Some(brief))).await, SetOutcome::Stored(_)));
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(s.get("said/brief").await, None);
+    for never in [Duration::ZERO, Duration::from_micros(1), HOURS * 10_000] {
+        let body = Body::Bytes("1".into());
+        let refused =
+            s.store.set_as(s.id().await, Some(name("said/never")), body, said("", Some(never))).await;
+        assert!(refused.is_err_and(|e| e.kind() == Kind::Invalid), "{never:?}");
+    }
+}
+
+async fn what_was_said_first_stays<S: Store>(s: &Subject<'_, S>) {
+    s.set_as("first", "1", said("a/a", None)).await;
+    let SetOutcome::Unchanged(entry) = s.set_as("first", "1", said("b/b", None)).await else {
+        panic!("the same bytes in a write-once namespace change nothing")
+    };
+    assert_eq!(entry.content_type, said("a/a", None).content_type);
+    assert!(
+        matches!(s.set("first", "1").await, SetOutcome::Unchanged(_)),
+        "nor does a SET that says nothing"
+    );
+    let SetOutcome::Stored(later) = s.set_as("first", "1", said("b/b", Some(HOURS))).await else {
+        panic!("a time to live is given")
+    };
+    assert!(later.bind_rev > entry.bind_rev && later.content_type == entry.content_type);
+    assert_eq!(s.told("first").await, (Some("a/a".into()), Some(HOURS.as_secs() / 3_600)));
+    assert!(matches!(s.set_as("first", "2", said("b/b", Some(HOURS))).await, SetOutcome::Occupied(_)));
+    s.set_as("first/other", "1", said("c/c", None)).await;
+    assert!(matches!(s.copy("first", "first/other").await, CopyResult::Unchanged(_)));
+    assert_eq!(s.told("first/other").await.0, Some("c/c".into()), "the same blob under another name");
+    assert_eq!(s.delete(&["first"]).await, [true]);
+    assert!(matches!(s.set_as("first", "1", said("b/b", None)).await, SetOutcome::Stored(_)));
+    assert_eq!(s.told("first").await, (Some("b/b".into()), None), "a name that was free has no memory");
 }
 
 async fn a_delete_takes_all_or_none<S: Store>(s: &Subject<'_, S>) {

@@ -5,8 +5,9 @@ use bytes::Bytes;
 use dstore_local::Local;
 use dstore_proto::store::{Body, Slice, Store, Target, Tier};
 use dstore_shared::{
-    Blob, Decision, ExpireWhen, Expiry, Guard, Key, Kind, Name, Namespace, NamespaceMode, NamespaceResult,
-    NamespaceSpec, Payload, SetOutcome, Step, StepOutcome, StepResult, Transaction, TransactionOutcome, When,
+    Attributes, Blob, ContentType, Decision, ExpireWhen, Expiry, Guard, Key, Kind, Name, Namespace,
+    NamespaceMode, NamespaceResult, NamespaceSpec, Payload, SetOutcome, Step, StepOutcome, StepResult,
+    Transaction, TransactionOutcome, When,
 };
 use futures_util::future::join_all;
 use std::time::{Duration, SystemTime};
@@ -80,6 +81,61 @@ fn expire(name: &Name, expiry: Expiry, when: ExpireWhen) -> Step {
 fn wall_ms() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
     now.as_millis() as u64
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_replace_namespace_a_name_is_of_the_type_that_was_said_last_and_nobody_holds_another() {
+    let (sys, dir) = (machine(), tempfile::tempdir().expect("a directory"));
+    let global = global(&sys, dir.path(), LEASE).await;
+    let (a, b) = (local(&sys).await, local(&sys).await);
+    assert_eq!(create(&a, &cache(), REPLACE).await, NamespaceResult::Done);
+    let words = |words: &str| ContentType::optional(words).expect("valid");
+    let held = |local: &Local| local.node().hit(&of("k")).map(|(entry, _)| entry.content_type);
+    for (value, said) in [("1", "a/a"), ("1", "b/b"), ("2", "c/c"), ("2", ""), ("2", "d/d")] {
+        let id = a.node().request_id().await.expect("an id");
+        let (body, attributes) =
+            (Body::Bytes(value.into()), Attributes { content_type: words(said), ttl: None });
+        let done = a.node().set_as(id, Some(of("k")), body, attributes).await.expect("answered").outcome;
+        assert!(
+            matches!(done, SetOutcome::Stored(_)),
+            "the same bytes of another type are another value: {done:?}"
+        );
+        assert_eq!(held(&b), None, "what the other held is gone: {value} {said}");
+        assert_eq!(read(&b, &of("k")).await.as_deref(), Some(value.as_bytes()));
+        assert_eq!((held(&a), held(&b)), (Some(words(said)), Some(words(said))));
+    }
+    // What changes a value in place leaves its type as it is.
+    for step_of in [add(&of("k"), 1), Step::Append { name: of("k"), bytes: "0".into() }] {
+        let done = step(&b, step_of).await;
+        assert_eq!((done.result, done.entry.expect("bound").content_type), (StepResult::Done, words("d/d")));
+    }
+    let copy = Step::Copy { from: of("k"), to: of("l"), replace: true };
+    assert_eq!(step(&b, copy).await.entry.expect("bound").content_type, words("d/d"));
+    let plain = set(&of("k"), "30", When::Always, Expiry::Clear);
+    assert_eq!(step(&b, plain).await.entry.expect("bound").content_type, None);
+    a.stop().await;
+    b.stop().await;
+    global.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_set_that_gives_a_bound_name_less_long_to_live_drains_those_who_hold_it() {
+    let (sys, dir) = (machine(), tempfile::tempdir().expect("a directory"));
+    let global = global(&sys, dir.path(), LEASE).await;
+    let (a, b) = (local(&sys).await, local(&sys).await);
+    let k = name("k");
+    put(&a, &k, "v").await;
+    assert_eq!(read(&b, &k).await.as_deref(), Some(&b"v"[..]));
+    let id = a.node().request_id().await.expect("an id");
+    let attributes = Attributes { content_type: None, ttl: Some(Duration::from_secs(1)) };
+    let done =
+        a.node().set_as(id, Some(k.clone()), Body::Bytes("v".into()), attributes).await.expect("answered");
+    assert!(matches!(done.outcome, SetOutcome::Stored(_)), "{done:?}");
+    assert!(b.node().hit(&k).is_none(), "it would serve the name for ever");
+    assert_eq!(left(&b, &k).await.expect("bound").map(|left| left <= Duration::from_secs(1)), Some(true));
+    a.stop().await;
+    b.stop().await;
+    global.stop().await.expect("a clean stop");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -205,7 +261,7 @@ async fn each_step_of_a_transaction_sees_what_those_before_it_did_and_fails_alon
         }
     }
     let revisions: Vec<u64> =
-        done.iter().filter_map(|step| step.entry).map(|entry| entry.bind_rev.0).collect();
+        done.iter().filter_map(|step| step.entry.clone()).map(|entry| entry.bind_rev.0).collect();
     assert!(revisions.iter().all(|revision| *revision == revisions[0]), "one revision: {revisions:?}");
     a.stop().await;
     b.stop().await;
@@ -301,7 +357,7 @@ async fn a_name_is_not_served_after_its_time_at_any_local() {
     for (key, ttl_ms) in [("short", 30), ("longer", 700)] {
         let ttl = Duration::from_millis(ttl_ms);
         let done = step(&a, set(&of(key), "v", When::Always, Expiry::In(ttl))).await;
-        let end = done.entry.expect("bound").expires_at.expect("a time to live");
+        let end = done.entry.expect("bound").expires_at.expect("a time to live").get();
         let mut reads = 0;
         loop {
             let (begun, local) = (wall_ms(), if reads % 2 == 0 { &a } else { &b });
@@ -412,5 +468,41 @@ async fn names_whose_time_is_over_go_without_being_asked_for_and_are_not_listed(
     let found = a.node().get(Target::Name(of("stays")), Slice::ALL).await.expect("answered").expect("bound");
     assert!(matches!(found.from.tier, Tier::Global | Tier::Local));
     a.stop().await;
+    global.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_set_drains_for_its_time_to_live_only_where_the_name_then_lives_less_long() {
+    let (sys, dir) = (machine(), tempfile::tempdir().expect("a directory"));
+    let global = global(&sys, dir.path(), LEASE).await;
+    let (a, b) = (local(&sys).await, local(&sys).await);
+    let (hour, day) = (Duration::from_secs(3600), Duration::from_secs(86_400));
+    let put_for = async |k: &Name, value: &'static str, ttl| {
+        let id = a.node().request_id().await.expect("an id");
+        let said = Attributes { content_type: None, ttl: Some(ttl) };
+        let body = Body::Bytes(value.into());
+        let done = a.node().set_as(id, Some(k.clone()), body, said).await.expect("answered").outcome;
+        matches!(done, SetOutcome::Stored(_))
+    };
+    let by_step = async |k: &Name, value: &'static str, ttl| {
+        step(&a, set(k, value, When::Always, Expiry::In(ttl))).await.result == StepResult::Done
+    };
+    for plain in [true, false] {
+        let k = name(if plain { "plain" } else { "step" });
+        let to = async |value, ttl| {
+            if plain { put_for(&k, value, ttl).await } else { by_step(&k, value, ttl).await }
+        };
+        assert!(put_for(&k, "v", hour).await);
+        read(&b, &k).await;
+        assert!(to("v", day).await);
+        assert!(b.node().hit(&k).is_some(), "to lengthen drains nobody: {plain}");
+        assert!(left(&b, &k).await.expect("bound").expect("a time to live") > hour);
+        assert!(!to("other", hour).await, "it is bound");
+        assert!(b.node().hit(&k).is_some(), "nor does what is refused: {plain}");
+        assert!(to("v", hour).await);
+        assert!(b.node().hit(&k).is_none(), "to shorten drains: {plain}");
+    }
+    a.stop().await;
+    b.stop().await;
     global.stop().await.expect("a clean stop");
 }

@@ -23,7 +23,7 @@ fn query(prefix: &str, after: Option<u64>) -> WatchQuery {
 
 fn told(event: &Event) -> String {
     let key = String::from_utf8_lossy(event.key.as_bytes()).into_owned();
-    match event.happened {
+    match &event.happened {
         Happened::Bound(entry) => {
             assert_eq!(entry.bind_rev, event.revision);
             format!("{} +{key}", event.revision)
@@ -84,7 +84,7 @@ async fn contract(store: &impl Store, at: &dstore_local::Local, prefix: &str) {
     // What it was bound to is told too, and how far it got though nothing happens.
     let seen = store.watch(query(prefix, Some(two.0))).await.expect("watched").batches.next().await;
     let removed = &seen.expect("it goes on").expect("no error").events[0];
-    let Happened::Unbound(Some(was)) = removed.happened else { panic!("it was bound: {removed:?}") };
+    let Happened::Unbound(Some(ref was)) = removed.happened else { panic!("it was bound: {removed:?}") };
     assert_eq!((was.hash, was.bind_rev), (BlobHash::of(b"1"), one));
     let idle = tokio::time::timeout(SOON, now.batches.next()).await.expect("soon");
     let idle = idle.expect("it goes on").expect("no error");

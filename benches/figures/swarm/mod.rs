@@ -286,7 +286,7 @@ impl Light {
 
     fn hello(&self) -> Hello {
         Hello {
-            version: 1,
+            version: 2,
             local_id: (self.me as u128 + 1).to_be_bytes().to_vec(),
             incarnation: 1,
             history: self.epoch.as_ref().map_or_else(|| vec![0; 16], |epoch| epoch.history.clone()),

@@ -5,7 +5,7 @@ use super::{Client, Value};
 use bytes::Bytes;
 use dstore_proto::store::{Found, FoundMany, SetOne, SetReply, StatMany, Store};
 use dstore_shared::limits::{GET_MANY_BYTES_MAX, SET_MANY_BYTES_MAX, SET_MANY_NAMES_MAX};
-use dstore_shared::{Blob, CopyOutcome, Kind, Name, RequestId, Result, Revision};
+use dstore_shared::{Attributes, Blob, CopyOutcome, Kind, Name, RequestId, Result, Revision};
 use parking_lot::Mutex;
 use std::pin::pin;
 
@@ -75,6 +75,7 @@ impl<S: Store> Client<S> {
             id: id(i),
             name: name.clone(),
             value: Blob::hash(value.clone()),
+            attributes: Attributes::default(),
         };
         let sets: Vec<SetOne> = values.iter().enumerate().map(set).collect();
         // The newest answers, if patience ends while one of them is not final.

@@ -8,8 +8,8 @@ use crate::committer::{Drained, NamespaceChange, Work};
 use crate::sessions::{Caller, Submission};
 use dstore_shared::limits::{DELETE_DEADLINE_MAX, DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX};
 use dstore_shared::{
-    Command, DeleteMode, Error, ExpireWhen, Expiry, Name, Namespace, Prefix, RequestId, Result, Step,
-    Transaction, When, check_ttl,
+    Attributes, BlobHash, Command, DeleteMode, Error, ExpireWhen, Expiry, Name, Namespace, Payload, Prefix,
+    RequestId, Result, Step, Transaction, When, check_ttl,
 };
 use std::collections::HashSet;
 use std::time::Duration;
@@ -30,16 +30,14 @@ pub(super) fn check(command: &Command) -> Result<()> {
                 return Err(Error::too_large("too many keys for one DEL: delete in several steps"));
             }
         }
-        Command::Set { hash, size, carried: Some(blob), .. } => {
-            if (blob.id(), blob.size()) != (*hash, *size) {
+        Command::Set { hash, size, carried, attributes, .. } => {
+            if carried.as_ref().is_some_and(|blob| (blob.id(), blob.size()) != (*hash, *size)) {
                 return Err(Error::invalid("a SET carries another blob than it names: report this"));
             }
+            attributes.check()?;
         }
         Command::Apply(transaction) => transaction.check()?,
-        Command::Set { .. }
-        | Command::DeletePrefix { .. }
-        | Command::Copy { .. }
-        | Command::Rename { .. } => {}
+        Command::DeletePrefix { .. } | Command::Copy { .. } | Command::Rename { .. } => {}
     }
     Ok(())
 }
@@ -92,11 +90,14 @@ impl Authority {
         let (mut spared, mut wanted, mut mode) = (Vec::new(), None, DeleteMode::Strict);
         // What stays in memory must not keep the frame that it came in.
         let (names, drains, job) = match command {
-            Command::Set { name, hash, size, carried } => {
+            Command::Set { name, hash, size, carried, attributes } => {
+                let Attributes { content_type, ttl } = attributes;
                 let (name, carried) = (name.compact(), carried.map(|blob| blob.compact()));
-                let drains = self.rebinds(&name);
+                let expiry = ttl.map_or(Expiry::Keep, Expiry::In);
+                let drains = self.rebinds(&name) || self.set_shortens(&name, &hash, expiry);
                 let drained = Drained::of(drains, &[]);
-                (vec![name.clone()], drains, Work::Set { id, name, hash, size, carried, drained })
+                let value = Payload { hash, size, carried, content_type };
+                (vec![name.clone()], drains, Work::Set { id, name, value, ttl, drained })
             }
             Command::Delete { names, mode: asked } => {
                 mode = asked;
@@ -135,7 +136,12 @@ impl Authority {
 
     /// Whether a SET of the name is likely to bind it to something else.
     fn rebinds(&self, name: &Name) -> bool {
-        self.catalog.namespace(&name.namespace()).replaces() && self.catalog.entry_hot(name) != Some(None)
+        self.catalog.namespace(&name.namespace()).replaces() && self.may_be_bound(name)
+    }
+
+    /// Whether memory does not know that a name is not bound.
+    fn may_be_bound(&self, name: &Name) -> bool {
+        !matches!(self.catalog.entry_hot(name), Some(None))
     }
 
     fn wanted(&self, transaction: &Transaction) -> Wanted {
@@ -144,10 +150,9 @@ impl Authority {
         for step in &transaction.steps {
             match step {
                 Step::Get { name } => wanted.add(name, false),
-                Step::Set { name, when, expiry, .. } => {
-                    let timed = matches!(expiry, Expiry::At(_) | Expiry::In(_));
-                    let drains = *when != When::Absent && (timed || self.rebinds(name));
-                    wanted.add(name, drains);
+                Step::Set { name, value, when, expiry } => {
+                    let sooner = || self.rebinds(name) || self.set_shortens(name, &value.hash, *expiry);
+                    wanted.add(name, *when != When::Absent && sooner());
                 }
                 Step::Delete { name } => wanted.add(name, true),
                 Step::Expire { name, expiry, when } => wanted.add(name, self.shortens(name, *expiry, *when)),
@@ -165,15 +170,26 @@ impl Authority {
         wanted
     }
 
+    /// Whether a SET of the bytes of `hash` is likely to have a name that is bound to them live less long. What memory
+    /// does not know is not waited for: the committer sends back what it finds must be.
+    fn set_shortens(&self, name: &Name, hash: &BlobHash, expiry: Expiry) -> bool {
+        matches!(self.catalog.entry_hot(name), Some(Some(entry)) if entry.hash == *hash)
+            && self.shortens(name, expiry, ExpireWhen::Always)
+    }
+
     /// Whether a name is likely to live less long.
     fn shortens(&self, name: &Name, expiry: Expiry, when: ExpireWhen) -> bool {
+        #[cfg(feature = "faults")]
+        if dstore_shared::planted::is_made(dstore_shared::planted::Mistake::UndrainedExpiry) {
+            return false;
+        }
         let end = match (expiry, when) {
             (Expiry::Clear | Expiry::Keep, _) | (_, ExpireWhen::Greater) => return false,
             (Expiry::At(end), _) => end,
             (Expiry::In(ttl), _) => self.journal_now().saturating_add(millis(ttl)),
         };
         match self.catalog.entry_hot(name) {
-            Some(Some(entry)) => entry.expires_at.is_none_or(|had| end < had),
+            Some(Some(entry)) => entry.expires_at.is_none_or(|had| end < had.get()),
             Some(None) => false,
             None => true,
         }

@@ -5,8 +5,8 @@ use dstore_proto::IdSource;
 use dstore_proto::store::{Body, Slice, Store, Target};
 use dstore_shared::frame::{Hello, Resumption};
 use dstore_shared::{
-    Blob, Epoch, Expiry, Guard, HistoryId, Incarnation, Kind, LocalId, Payload, SetOutcome, Step,
-    Transaction, When,
+    Blob, Decision, Epoch, Expiry, Guard, HistoryId, Incarnation, Kind, LocalId, Namespace, NamespaceMode,
+    NamespaceSpec, Payload, SetOutcome, Step, StepResult, Transaction, When,
 };
 use std::future::poll_fn;
 
@@ -27,7 +27,13 @@ async fn what_stays_in_memory_does_not_keep_the_frame_that_it_came_in() {
             authority.checkpoint().await.unwrap();
         } else {
             let (to, answer) = oneshot::channel();
-            let set = Command::Set { name: name.clone(), hash, size, carried: Some(blob.clone()) };
+            let set = Command::Set {
+                name: name.clone(),
+                hash,
+                size,
+                carried: Some(blob.clone()),
+                attributes: dstore_shared::Attributes::default(),
+            };
             authority.submit(authority.next_id(), set, None, Responder::Call(to, None));
             let answered = answer.await.unwrap().unwrap();
             assert!(matches!(answered.outcome, Outcome::Set(SetOutcome::Stored(_))));
@@ -55,7 +61,13 @@ async fn a_tick_among_changes_lets_none_out_before_it_is_durable() {
             let (name, blob) =
                 (Name::of(format!("{round} {i}")).unwrap(), Blob::hash(format!("{round} {i}")));
             let (hash, size) = (blob.id(), blob.size());
-            let set = Command::Set { name, hash, size, carried: Some(blob) };
+            let set = Command::Set {
+                name,
+                hash,
+                size,
+                carried: Some(blob),
+                attributes: dstore_shared::Attributes::default(),
+            };
             authority.submit(authority.next_id(), set, None, Responder::Call(to, None));
             authority.nudge_committer();
             answers.push(answer);
@@ -303,6 +315,94 @@ async fn a_step_cannot_give_a_blob_that_another_carries_a_false_size() {
             (Some(5), b"value".as_slice())
         );
     }
+    global.stop().await.unwrap();
+}
+
+/// A replace namespace, and names in it.
+async fn cache(global: &Global) -> impl Fn(&str) -> Name + use<> {
+    let cache = Namespace::new("cache").unwrap();
+    let spec = NamespaceSpec { mode: NamespaceMode::Replace, ttl: None };
+    let id = global.authority().next_id();
+    global.store().create_namespace(id, cache.clone(), spec).await.unwrap();
+    move |key: &str| Name::new(&cache, &dstore_shared::Key::new(key.to_owned()).unwrap())
+}
+
+fn of(name: &Name, value: Payload) -> Step {
+    Step::Set { name: name.clone(), value, when: When::Always, expiry: Expiry::Clear }
+}
+
+/// Of changes that share a batch, the one before is decided and not visible.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_value_that_is_decided_and_not_yet_visible_is_appended_and_added_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = GlobalConfig { engine: EngineKind::Memory, ..GlobalConfig::new(dir.path().join("data")) };
+    let global = Global::start(Sys::real(), config).await.unwrap();
+    let (authority, of_key) = (global.authority().clone(), cache(&global).await);
+    for round in 0..100 {
+        let blob = Blob::hash((1_000 + round).to_string());
+        let [first, second] = ["first", "second"].map(|key| of_key(&format!("{key} {round}")));
+        let stored = || Payload::stored(blob.id(), blob.size());
+        let sets = Transaction::of(of(&first, Payload::carrying(blob.clone())));
+        let steps = vec![
+            of(&second, stored()),
+            Step::Add { name: second.clone(), by: 1 },
+            of(&second, stored()),
+            Step::Append { name: second.clone(), bytes: "0".into() },
+        ];
+        let changes = Transaction { guards: vec![], steps };
+        let both = [sets, changes].map(|transaction| {
+            let (to, answer) = oneshot::channel();
+            let command = Command::Apply(transaction);
+            let id = authority.next_id();
+            (Asked { id, command, caller: None, responder: Responder::Call(to, None) }, answer)
+        });
+        let (asked, answers): (Vec<_>, Vec<_>) = both.into_iter().unzip();
+        authority.submit_all(asked);
+        for answer in answers {
+            let Outcome::Transaction(done) = answer.await.unwrap().unwrap().outcome else {
+                panic!("applied")
+            };
+            let Decision::Done(steps) = &done.decision else { panic!("{round}: {done:?}") };
+            assert!(steps.iter().all(|step| step.result == StepResult::Done), "{round}: {steps:?}");
+        }
+    }
+    drop(authority);
+    global.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_value_fails_the_steps_that_need_it_and_no_other_and_is_marked() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = GlobalConfig { engine: EngineKind::Memory, ..GlobalConfig::new(dir.path().join("data")) };
+    let global = Global::start(Sys::real(), config).await.unwrap();
+    let (authority, of_key) = (global.authority().clone(), cache(&global).await);
+    let (bad, good, blob) = (of_key("bad"), of_key("good"), Blob::hash("12"));
+    let broken = Payload { carried: Some(blob.damaged()), ..Payload::stored(blob.id(), blob.size()) };
+    applied(&authority, authority.next_id(), Transaction::of(of(&bad, broken))).await.unwrap();
+    let steps = vec![
+        of(&good, Payload::carrying(Blob::hash("5"))),
+        Step::Append { name: bad.clone(), bytes: "3".into() },
+        Step::Add { name: bad.clone(), by: 1 },
+        Step::Add { name: good.clone(), by: 1 },
+    ];
+    let done = applied(&authority, authority.next_id(), Transaction { guards: vec![], steps }).await.unwrap();
+    let Outcome::Transaction(done) = done else { panic!("{done:?}") };
+    let Decision::Done(steps) = &done.decision else { panic!("{done:?}") };
+    let results: Vec<_> = steps.iter().map(|step| step.result).collect();
+    assert_eq!(results, [StepResult::Done, StepResult::Damaged, StepResult::Damaged, StepResult::Done]);
+    assert_eq!(steps[3].number, Some(6));
+    while !authority.catalog.blob(&blob.id()).unwrap().unwrap().corrupt {
+        tokio::task::yield_now().await;
+    }
+    // The same bytes, whole, heal it.
+    applied(&authority, authority.next_id(), Transaction::of(of(&bad, Payload::carrying(blob))))
+        .await
+        .unwrap();
+    let append = Step::Append { name: bad.clone(), bytes: "3".into() };
+    applied(&authority, authority.next_id(), Transaction::of(append)).await.unwrap();
+    let found = global.store().get(Target::Name(bad), Slice::ALL).await.unwrap().unwrap();
+    assert_eq!(found.body.collect(9).await.unwrap(), "123");
+    drop(authority);
     global.stop().await.unwrap();
 }
 

@@ -16,12 +16,13 @@ fn name(i: u64) -> Name {
 
 fn commit(i: u64, bytes: &Bytes) -> Commit {
     let hash = BlobHash::of(&i.to_le_bytes());
-    let entry = Entry { hash, size: bytes.len() as u64, bind_rev: Revision(i), expires_at: None };
+    let entry =
+        Entry { hash, size: bytes.len() as u64, bind_rev: Revision(i), expires_at: None, content_type: None };
     let meta =
         BlobMeta { size: entry.size, refs: 1, place: Place::Inline, unnamed_since_ms: None, corrupt: false };
     let id = RequestId { client: ClientId(1), n: i, ..RequestId::default() };
     let changes = vec![
-        Change::Bind { name: name(i), entry },
+        Change::Bind { name: name(i), entry: entry.clone() },
         Change::Blob { hash, meta },
         Change::Inline { hash, bytes: bytes.clone() },
     ];

@@ -214,5 +214,5 @@ impl Catalog {
 }
 
 fn newest(overlay: &Overlay, name: &Name) -> Option<Entry> {
-    overlay.memtables().find_map(|memtable| memtable.names.get(name)).copied().flatten()
+    overlay.memtables().find_map(|memtable| memtable.names.get(name)).cloned().flatten()
 }

@@ -66,12 +66,15 @@ impl Memtable {
 
     /// Gives what the name was bound to here before.
     pub(super) fn put_name(&mut self, name: &Name, entry: Option<Entry>) -> Option<Entry> {
+        self.contents += entry.as_ref().map_or(0, Entry::type_len);
         let before = self.names.insert(name.clone(), entry);
         if before.is_none() {
             self.order.push(name);
             self.contents += name.as_bytes().len();
         }
-        before.flatten()
+        let before = before.flatten();
+        self.contents -= before.as_ref().map_or(0, Entry::type_len);
+        before
     }
 
     /// Gives what was known of the blob here before.
@@ -123,16 +126,17 @@ impl Memtable {
 
     /// The names with a time to live, and when that ends.
     pub(super) fn expiring(&self) -> impl Iterator<Item = (u64, &Name)> {
-        self.names.iter().filter_map(|(name, entry)| Some((entry.as_ref()?.expires_at?, name)))
+        self.names.iter().filter_map(|(name, entry)| Some((entry.as_ref()?.expires_at?.get(), name)))
     }
 }
 
 /// About the bytes that redoing a change takes: of time and of the journal.
 pub(super) fn weight(change: &Change) -> usize {
     match change {
-        Change::Bind { name, .. } | Change::Rebind { name, .. } | Change::Unbind { name } => {
-            NAME_OVERHEAD_BYTES + name.as_bytes().len()
+        Change::Bind { name, entry } | Change::Rebind { name, entry } => {
+            NAME_OVERHEAD_BYTES + name.as_bytes().len() + entry.type_len()
         }
+        Change::Unbind { name } => NAME_OVERHEAD_BYTES + name.as_bytes().len(),
         Change::Namespace(_) | Change::NamespaceGone { .. } => NAME_OVERHEAD_BYTES,
         Change::Inline { bytes, .. } => INLINE_OVERHEAD_BYTES + bytes.len(),
         Change::Blob { .. } | Change::BlobGone { .. } | Change::InlineGone { .. } => BLOB_OVERHEAD_BYTES,

@@ -129,6 +129,13 @@ const HINTS_PER_CANDIDATE: usize = 8;
 /// Attempts of [`Catalog::entries`] before it lets nothing become visible while it reads.
 const ENTRIES_ATTEMPTS: usize = 4;
 
+/// A place among the hints of names whose time ends: those that are indexed, and those that are only visible.
+#[derive(Clone, Default, Debug)]
+pub struct Hints {
+    indexed: Option<(u64, Name)>,
+    shown: Option<(u64, Name)>,
+}
+
 /// How much the catalog holds.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Counts {
@@ -433,24 +440,30 @@ impl Catalog {
         Ok(unnamed)
     }
 
-    /// At most `limit` names whose time ended at `now_ms` of journal time or earlier, those not indexed yet last, else
-    /// the earliest first. May block on the index's disk.
+    /// At most `limit` names whose time ended at `now_ms` of journal time or earlier, from a place on, and the place to
+    /// go on from; `None` = there was no more. Those not indexed yet come last, else the earliest first. Looks at a
+    /// few times as many hints, true or not. May block on the index's disk.
     ///
     /// # Errors
     /// As [`Catalog::entry`].
-    pub fn overdue(&self, now_ms: u64, limit: usize) -> Result<Vec<Name>> {
+    pub fn overdue(&self, now_ms: u64, limit: usize, from: &Hints) -> Result<(Vec<Name>, Option<Hints>)> {
         let hints_max = limit.saturating_mul(HINTS_PER_CANDIDATE);
         let committed_ms = self.journal_time();
-        let mut hints = self.ends(now_ms, hints_max)?;
+        let mut hints = self.ends(now_ms, hints_max, from.indexed.as_ref())?;
         let indexed = hints.len();
-        hints.extend(self.layers().overlay.read().overdue(now_ms, hints_max));
+        hints.extend(self.layers().overlay.read().overdue(now_ms, hints_max, from.shown.as_ref()));
+        let more = indexed == hints_max || hints.len() - indexed == hints_max;
         let (mut overdue, mut old, mut old_shown) = (Vec::new(), Vec::new(), Vec::new());
-        let mut seen = HashSet::new();
+        let (mut seen, mut next) = (HashSet::new(), from.clone());
         for (i, (end, name)) in hints.into_iter().enumerate() {
             if overdue.len() == limit {
-                break;
+                self.forget_ends(old, &old_shown);
+                return Ok((overdue, Some(next)));
             }
-            if self.entry_once(&name)?.is_some_and(|entry| entry.expires_at == Some(end)) {
+            let place = if i < indexed { &mut next.indexed } else { &mut next.shown };
+            *place = Some((end, name.clone()));
+            if self.entry_once(&name)?.is_some_and(|entry| entry.expires_at.is_some_and(|at| at.get() == end))
+            {
                 // The index and a memtable may both have the hint.
                 if seen.insert(name.clone()) {
                     overdue.push(name);
@@ -460,19 +473,25 @@ impl Catalog {
                 if i < indexed { old.push(encode_end(end, &name)) } else { old_shown.push((end, name)) }
             }
         }
+        self.forget_ends(old, &old_shown);
+        Ok((overdue, more.then_some(next)))
+    }
+
+    /// Forgets hints that are not true any more: of the index, and of memtables.
+    fn forget_ends(&self, old: Vec<Bytes>, old_shown: &[(u64, Name)]) {
         if !old.is_empty() {
             self.queue(Job::Prune(old));
         }
         if !old_shown.is_empty() {
-            self.layers().overlay.write().forget_expiring(&old_shown);
+            self.layers().overlay.write().forget_expiring(old_shown);
         }
-        Ok(overdue)
     }
 
-    /// Hints of ends that are indexed, the earliest first.
-    fn ends(&self, now_ms: u64, limit: usize) -> Result<Vec<(u64, Name)>> {
+    /// Hints of ends that are indexed, the earliest first, behind one of them.
+    fn ends(&self, now_ms: u64, limit: usize, after: Option<&(u64, Name)>) -> Result<Vec<(u64, Name)>> {
         let mut ends = Vec::new();
-        let start = Bound::Included(ENDS);
+        let after = after.map(|(end, name)| encode_end(*end, name));
+        let start = after.as_ref().map_or(Bound::Included(ENDS), |key| Bound::Excluded(&key[..]));
         self.applier.engine.scan(Table::Unnamed, start, limit, &mut |key, _| match decode_end(&key) {
             Some((end, _)) if end > now_ms => ControlFlow::Break(()),
             hint => {

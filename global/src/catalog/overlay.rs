@@ -23,6 +23,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{BuildHasher, Hash};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -74,9 +75,11 @@ impl Overlay {
         self.unnamed.iter().take_while(|(since, _)| *since <= before_ms).take(limit).copied().collect()
     }
 
-    /// At most `limit` names whose time ended at `now_ms` or earlier, the earliest first.
-    pub(super) fn overdue(&self, now_ms: u64, limit: usize) -> Vec<(u64, Name)> {
-        self.expiring.iter().take_while(|(end, _)| *end <= now_ms).take(limit).cloned().collect()
+    /// At most `limit` names whose time ended at `now_ms` or earlier, the earliest first, behind one of them.
+    pub(super) fn overdue(&self, now_ms: u64, limit: usize, after: Option<&(u64, Name)>) -> Vec<(u64, Name)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let ends = self.expiring.range((from, Bound::Unbounded));
+        ends.take_while(|(end, _)| *end <= now_ms).take(limit).cloned().collect()
     }
 
     /// Forgets hints that are not true any more.
@@ -109,13 +112,14 @@ impl Overlay {
     fn put_name(&mut self, name: &Name, entry: Option<Entry>, rebound: bool) {
         let known = self.memtables().find_map(|memtable| memtable.names.get(name));
         let was_bound = known.map_or(rebound || entry.is_none(), Option::is_some);
+        let (is_bound, end) = (entry.is_some(), entry.as_ref().and_then(|entry| entry.expires_at));
         if let Some(end) = self.young.put_name(name, entry).and_then(|old| old.expires_at) {
-            self.expiring.remove(&(end, name.clone()));
+            self.expiring.remove(&(end.get(), name.clone()));
         }
-        if let Some(end) = entry.and_then(|entry| entry.expires_at) {
-            self.expiring.insert((end, name.clone()));
+        if let Some(end) = end {
+            self.expiring.insert((end.get(), name.clone()));
         }
-        match (was_bound, entry.is_some()) {
+        match (was_bound, is_bound) {
             (false, true) => self.names += 1,
             (true, false) => self.names = self.names.saturating_sub(1),
             _ => {}
@@ -168,11 +172,11 @@ impl Layers {
         match change {
             Change::Bind { name, entry } => {
                 self.names.touch(name);
-                overlay.put_name(name, Some(*entry), false);
+                overlay.put_name(name, Some(entry.clone()), false);
             }
             Change::Rebind { name, entry } => {
                 self.names.touch(name);
-                overlay.put_name(name, Some(*entry), true);
+                overlay.put_name(name, Some(entry.clone()), true);
             }
             Change::Unbind { name } => {
                 self.names.touch(name);
@@ -204,7 +208,7 @@ impl Layers {
     /// Takes away the oldest frozen memtable, which the index now has.
     pub(super) fn retire(&self, frozen: &Memtable) {
         for (name, entry) in &frozen.names {
-            self.names.keep(name, *entry);
+            self.names.keep(name, entry.clone());
         }
         for (hash, meta) in &frozen.blobs {
             self.blobs.keep_if_hot(hash, *meta);
@@ -382,8 +386,9 @@ where
 pub(super) struct Weigh;
 
 impl Weighter<Name, Option<Entry>> for Weigh {
-    fn weight(&self, name: &Name, _: &Option<Entry>) -> u64 {
-        HOT_OVERHEAD_BYTES + name.as_bytes().len() as u64
+    fn weight(&self, name: &Name, entry: &Option<Entry>) -> u64 {
+        let content_type = entry.as_ref().map_or(0, Entry::type_len);
+        HOT_OVERHEAD_BYTES + (name.as_bytes().len() + content_type) as u64
     }
 }
 

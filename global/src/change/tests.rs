@@ -1,8 +1,8 @@
 use super::*;
 use dstore_shared::Error;
 use dstore_shared::{
-    Born, ClientId, CopyOutcome, CopyResult, Decision, DeleteOutcome, HistoryId, Kind, NamespaceMode,
-    NamespaceOutcome, NamespaceResult, NamespaceSpec, SetOutcome, StepOutcome, StepResult,
+    Born, ClientId, ContentType, CopyOutcome, CopyResult, Decision, DeleteOutcome, HistoryId, Kind,
+    NamespaceMode, NamespaceOutcome, NamespaceResult, NamespaceSpec, SetOutcome, StepOutcome, StepResult,
     TransactionOutcome,
 };
 use proptest::collection::vec;
@@ -19,8 +19,19 @@ fn hash() -> impl Strategy<Value = BlobHash> {
 }
 
 fn entry() -> impl Strategy<Value = Entry> {
-    (hash(), any::<u64>(), any::<u64>(), any::<Option<u64>>())
-        .prop_map(|(hash, size, rev, expires_at)| Entry { hash, size, bind_rev: Revision(rev), expires_at })
+    let content_type = proptest::option::of("[!-~]([ -~]{0,253}[!-~])?");
+    (hash(), any::<u64>(), any::<u64>(), any::<u64>(), content_type).prop_map(
+        |(hash, size, rev, end, words)| {
+            let content_type = words.map(|words| ContentType::new(&words).expect("valid"));
+            Entry {
+                hash,
+                size,
+                bind_rev: Revision(rev),
+                expires_at: dstore_shared::End::new(end),
+                content_type,
+            }
+        },
+    )
 }
 
 fn meta() -> impl Strategy<Value = BlobMeta> {
@@ -181,7 +192,13 @@ proptest! {
 #[test]
 fn the_bytes_of_a_commit_are_those_of_version_1() {
     let hash = BlobHash::from_bytes([0xaa; 32]);
-    let entry = Entry { hash, size: 5, bind_rev: Revision(7), expires_at: Some(9) };
+    let entry = Entry {
+        hash,
+        size: 5,
+        bind_rev: Revision(7),
+        expires_at: dstore_shared::End::new(9),
+        content_type: None,
+    };
     let id = RequestId { client: ClientId(1), n: 2, born: Born { history: HistoryId(3), boot: 4, at_ms: 5 } };
     let removed = vec![true, false, false, false, false, false, false, false, true];
     let meta = BlobMeta { size: 5, refs: 1, place: Place::File, unnamed_since_ms: Some(6), corrupt: true };
@@ -226,13 +243,13 @@ fn the_bytes_of_a_commit_are_those_of_version_1() {
 #[test]
 fn the_bytes_of_a_copy_and_of_a_rename_are_these() {
     let hash = BlobHash::from_bytes([0xaa; 32]);
-    let entry = Entry { hash, size: 5, bind_rev: Revision(7), expires_at: None };
+    let entry = Entry { hash, size: 5, bind_rev: Revision(7), expires_at: None, content_type: None };
     let aa = "aa".repeat(32);
     let held = format!("00 {aa} 0500000000000000 0700000000000000");
     let of = |result| CopyOutcome { result, revision: Revision(9) };
     let table = [
-        (Outcome::Copy(of(CopyResult::Done(entry))), format!("06 0900000000000000 01 {held}")),
-        (Outcome::Copy(of(CopyResult::Unchanged(entry))), format!("06 0900000000000000 02 {held}")),
+        (Outcome::Copy(of(CopyResult::Done(entry.clone()))), format!("06 0900000000000000 01 {held}")),
+        (Outcome::Copy(of(CopyResult::Unchanged(entry.clone()))), format!("06 0900000000000000 02 {held}")),
         (Outcome::Rename(of(CopyResult::Occupied(entry))), format!("07 0900000000000000 03 {held}")),
         (Outcome::Rename(of(CopyResult::NotFound)), "07 0900000000000000 04".to_owned()),
     ];
@@ -253,7 +270,10 @@ fn the_bytes_of_a_copy_and_of_a_rename_are_these() {
 #[test]
 fn the_bytes_of_namespaces_and_transactions_are_these() {
     let hash = BlobHash::from_bytes([0xaa; 32]);
-    let entry = |expires_at| Entry { hash, size: 5, bind_rev: Revision(7), expires_at };
+    let entry = |end: Option<u64>| Entry {
+        expires_at: end.and_then(dstore_shared::End::new),
+        ..Entry::new(hash, 5, Revision(7))
+    };
     let aa = "aa".repeat(32);
     let (held, timed) = (
         format!("00 {aa} 0500000000000000 0700000000000000"),
@@ -315,6 +335,40 @@ fn the_bytes_of_namespaces_and_transactions_are_these() {
     let newer = Bytes::from_static(&[10, 0, 0, 0, 0, 0, 0, 0, 0, 9]);
     let error = Error::from(read_outcome(&mut Reader::new(newer)).expect_err("newer"));
     assert!(error.kind() == Kind::Invalid && error.message().contains("about a namespace"), "{error}");
+}
+
+/// What came with content types: an older dstore refuses such an entry by its flags.
+#[test]
+fn the_bytes_of_an_entry_with_a_content_type_are_these() {
+    let content_type = Some(ContentType::new("text/css").expect("valid"));
+    let entry = Entry { content_type, ..Entry::new(BlobHash::from_bytes([0xaa; 32]), 5, Revision(7)) };
+    let timed = Entry { expires_at: dstore_shared::End::new(9), ..entry.clone() };
+    let (aa, words) = ("aa".repeat(32), "08 746578742f637373");
+    let held = format!("{aa} 0500000000000000 0700000000000000");
+    for (entry, golden) in
+        [(entry, format!("04 {held} {words}")), (timed, format!("05 {held} 0900000000000000 {words}"))]
+    {
+        let bytes = encode_entry(&entry);
+        let hex = bytes.iter().fold(String::new(), |mut hex, byte| {
+            write!(hex, "{byte:02x}").unwrap();
+            hex
+        });
+        assert_eq!(hex, golden.replace(' ', ""), "{entry:?}");
+        assert_eq!(decode_entry(bytes).expect("its own"), entry);
+    }
+    let good = encode_entry(&Entry::new(BlobHash::from_bytes([0xaa; 32]), 5, Revision(7)));
+    for (flags, rest, kind) in [
+        (4, &b"\x00"[..], Kind::Corrupt),
+        (4, b"\x02a\n", Kind::Corrupt),
+        (4, b"\x03ab", Kind::Corrupt),
+        (1, &[0; 8], Kind::Corrupt),
+        (2, b"", Kind::Invalid),
+    ] {
+        let mut bad = good.to_vec();
+        bad[0] = flags;
+        bad.extend_from_slice(rest);
+        assert_eq!(decode_entry(bad.into()).expect_err("damaged").kind(), kind, "{flags} {rest:?}");
+    }
 }
 
 #[test]

@@ -5,14 +5,16 @@ use super::reader::{Damage, Reader};
 use super::{BlobMeta, Place};
 use bytes::Bytes;
 use dstore_shared::{
-    Born, ClientId, CopyOutcome, CopyResult, Decision, DeleteOutcome, Entry, HistoryId, Name, Namespace,
-    NamespaceInfo, NamespaceMode, NamespaceOutcome, NamespaceResult, NamespaceSpec, Outcome, PrefixOutcome,
-    RequestId, Revision, SetOutcome, StepOutcome, StepResult, TransactionOutcome,
+    Born, ClientId, ContentType, CopyOutcome, CopyResult, Decision, DeleteOutcome, Entry, HistoryId, Name,
+    Namespace, NamespaceInfo, NamespaceMode, NamespaceOutcome, NamespaceResult, NamespaceSpec, Outcome,
+    PrefixOutcome, RequestId, Revision, SetOutcome, StepOutcome, StepResult, TransactionOutcome,
 };
 use std::sync::Arc;
 use std::time::Duration;
 
 const ENTRY_EXPIRES: u8 = 1;
+/// Flag 2 is kept for references.
+const ENTRY_TYPE: u8 = 1 << 2;
 const SPACE_REPLACES: u8 = 1;
 const SPACE_TTL: u8 = 1 << 1;
 const STEP_OLD: u8 = 1;
@@ -72,25 +74,44 @@ pub(super) fn read_name(part: &mut Reader) -> Result<Name, Damage> {
     Name::from_packed(packed).map_err(|_| Damage::Invalid { what: "name", at })
 }
 
-pub(super) const fn entry_len(entry: &Entry) -> usize {
-    1 + 32 + 8 + 8 + if entry.expires_at.is_some() { 8 } else { 0 }
+pub(super) fn entry_len(entry: &Entry) -> usize {
+    let content_type = entry.content_type.as_ref().map_or(0, |words| 1 + words.len());
+    1 + 32 + 8 + 8 + if entry.expires_at.is_some() { 8 } else { 0 } + content_type
 }
 
 pub(super) fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
-    out.push(if entry.expires_at.is_some() { ENTRY_EXPIRES } else { 0 });
+    let typed = if entry.content_type.is_some() { ENTRY_TYPE } else { 0 };
+    out.push(typed | if entry.expires_at.is_some() { ENTRY_EXPIRES } else { 0 });
     out.extend_from_slice(entry.hash.as_bytes());
     out.extend_from_slice(&entry.size.to_le_bytes());
     out.extend_from_slice(&entry.bind_rev.0.to_le_bytes());
     if let Some(at) = entry.expires_at {
-        out.extend_from_slice(&at.to_le_bytes());
+        out.extend_from_slice(&at.get().to_le_bytes());
+    }
+    if let Some(words) = &entry.content_type {
+        out.push(u8::try_from(words.len()).expect("a content type has at most 255 bytes"));
+        out.extend_from_slice(words.as_str().as_bytes());
     }
 }
 
 pub(super) fn read_entry(part: &mut Reader) -> Result<Entry, Damage> {
-    let flags = part.flags("flags of an entry", ENTRY_EXPIRES)?;
+    let flags = part.flags("flags of an entry", ENTRY_EXPIRES | ENTRY_TYPE)?;
     let (hash, size, bind_rev) = (part.hash()?, part.u64()?, Revision(part.u64()?));
-    let expires_at = if flags & ENTRY_EXPIRES == 0 { None } else { Some(part.u64()?) };
-    Ok(Entry { hash, size, bind_rev, expires_at })
+    let expires_at = if flags & ENTRY_EXPIRES == 0 { None } else { Some(read_end(part)?) };
+    let content_type = if flags & ENTRY_TYPE == 0 { None } else { Some(read_type(part)?) };
+    Ok(Entry { hash, size, bind_rev, expires_at, content_type })
+}
+
+fn read_end(part: &mut Reader) -> Result<dstore_shared::End, Damage> {
+    let at = part.at;
+    dstore_shared::End::new(part.u64()?).ok_or(Damage::Invalid { what: "end of a name's time", at })
+}
+
+fn read_type(part: &mut Reader) -> Result<ContentType, Damage> {
+    let at = part.at;
+    let len = usize::from(part.u8()?);
+    let words = std::str::from_utf8(part.take(len)?).ok().and_then(|words| ContentType::new(words).ok());
+    words.ok_or(Damage::Invalid { what: "content type", at })
 }
 
 pub(super) const fn meta_len(meta: &BlobMeta) -> usize {
@@ -131,7 +152,8 @@ pub(crate) fn read_request_id(body: &mut Reader) -> Result<RequestId, Damage> {
     Ok(RequestId { client, n, born })
 }
 
-pub(super) fn outcome_len(outcome: &Outcome) -> usize {
+/// Bytes of an outcome.
+pub(crate) fn outcome_len(outcome: &Outcome) -> usize {
     1 + match outcome {
         Outcome::Set(
             SetOutcome::Stored(entry) | SetOutcome::Unchanged(entry) | SetOutcome::Occupied(entry),
@@ -158,7 +180,7 @@ fn step_len(step: &StepOutcome) -> usize {
     1 + 1 + entry(&step.old) + entry(&step.entry) + if step.number.is_some() { 8 } else { 0 }
 }
 
-const fn copied_len(copied: &CopyOutcome) -> usize {
+fn copied_len(copied: &CopyOutcome) -> usize {
     8 + 1
         + match &copied.result {
             CopyResult::Done(entry) | CopyResult::Unchanged(entry) | CopyResult::Occupied(entry) => {

@@ -25,15 +25,31 @@ impl Row {
         match (&self.stored, &self.now) {
             (None, _) => false,
             (Some(_), None) => true,
-            (Some(was), Some(is)) => was.hash != is.hash || is_longer(was, is),
+            (Some(was), Some(is)) => {
+                (was.hash, &was.content_type) != (is.hash, &is.content_type) || is_longer(was, is)
+            }
         }
     }
 }
 
 /// Whether `was` would be served longer than `is` may be.
 fn is_longer(was: &Entry, is: &Entry) -> bool {
-    let end = |entry: &Entry| entry.expires_at.unwrap_or(u64::MAX);
+    #[cfg(feature = "faults")]
+    if dstore_shared::planted::is_made(dstore_shared::planted::Mistake::UndrainedExpiry) {
+        return false;
+    }
+    let end = |entry: &Entry| entry.expires_at.unwrap_or(dstore_shared::End::MAX);
     end(was) > end(is)
+}
+
+/// The bytes of a value.
+pub(super) enum Bytes {
+    /// They are inside the journal, or came with the change.
+    Whole(Blob),
+    /// They have a file of their own, which is not read here.
+    InFile,
+    /// They have another hash, which is noted.
+    Damaged,
 }
 
 /// Names and blobs as a change would leave them.
@@ -49,6 +65,16 @@ impl Draft {
     /// A blob that the change brings.
     pub fn bring(&mut self, blob: Blob) {
         self.fresh.insert(blob.id(), blob);
+    }
+
+    /// Leaves the last of several names as it was.
+    #[cfg(feature = "faults")]
+    pub fn forget_last(&mut self) {
+        if self.rows.iter().filter(|row| row.now != row.stored).count() > 1
+            && let Some(row) = self.rows.iter_mut().rfind(|row| row.now != row.stored)
+        {
+            row.now.clone_from(&row.stored);
+        }
     }
 
     /// A blob that the change brought or made.
@@ -81,7 +107,7 @@ impl Committer {
             *place
         } else {
             let stored = self.catalog.entry_once(name)?;
-            let now = stored.filter(|entry| !entry.is_over(self.at_ms));
+            let now = stored.clone().filter(|entry| !entry.is_over(self.at_ms));
             draft.rows.push(Row { name: name.clone(), stored, now });
             draft.places.insert(name.clone(), draft.rows.len() - 1);
             draft.rows.len() - 1
@@ -89,13 +115,18 @@ impl Committer {
         Ok(&mut draft.rows[place])
     }
 
-    /// The changes that make the draft true. `revision` is theirs; a verdict without an id and with nothing done.
-    pub(super) fn taken(&mut self, draft: Draft, revision: Revision) -> Result<(Vec<Change>, Vec<Unbound>)> {
+    /// The changes that make the draft true. `revision` is theirs; `told` are the bytes that the outcome takes beside them.
+    pub(super) fn taken(
+        &mut self,
+        draft: Draft,
+        revision: Revision,
+        told: usize,
+    ) -> Result<(Vec<Change>, Vec<Unbound>)> {
         let Draft { rows, fresh, .. } = draft;
         let mut counts: BTreeMap<BlobHash, i64> = BTreeMap::new();
         // Also of names that stay as they are: bytes that came replace damaged ones.
-        let brought = rows.iter().filter_map(|row| row.now).filter(|entry| fresh.contains_key(&entry.hash));
-        counts.extend(brought.map(|entry| (entry.hash, 0)));
+        let named = rows.iter().filter_map(|row| Some(row.now.as_ref()?.hash));
+        counts.extend(named.filter(|hash| fresh.contains_key(hash)).map(|hash| (hash, 0)));
         let rows: Vec<Row> = rows.into_iter().filter(|row| row.now != row.stored).collect();
         if rows.is_empty() && counts.is_empty() {
             return Ok((Vec::new(), Vec::new()));
@@ -109,7 +140,7 @@ impl Committer {
             }
         }
         let (class, bytes) = weight(&rows, &fresh);
-        self.room(class, bytes)?;
+        self.room(class, bytes + told)?;
         let mut changes = self.blob_changes(&counts, &fresh)?;
         let mut unbound = Vec::new();
         for Row { name, stored, now } in rows {
@@ -158,15 +189,23 @@ impl Committer {
         Ok(changes)
     }
 
-    /// The bytes of a value that the draft names, if they are inside the journal or came with the change.
-    pub(super) fn value(&self, draft: &Draft, entry: &Entry) -> Result<Option<Blob>> {
+    /// The bytes of a value that the draft names.
+    pub(super) fn value(&self, draft: &Draft, entry: &Entry) -> Result<Bytes> {
         if let Some(blob) = draft.fresh(&entry.hash) {
-            return Ok(Some(blob.clone()));
+            return Ok(Bytes::Whole(blob.clone()));
         }
-        match self.catalog.inline(&entry.hash)? {
-            Some(bytes) => Blob::verify(bytes, entry.hash).map(Some),
-            None => Ok(None),
+        let bytes = match self.fresh.get(&entry.hash) {
+            Some((_, bytes)) => Some(bytes.clone()),
+            None => self.catalog.inline(&entry.hash)?,
+        };
+        let Some(bytes) = bytes else { return Ok(Bytes::InFile) };
+        if let Ok(blob) = Blob::verify(bytes, entry.hash) {
+            return Ok(Bytes::Whole(blob));
         }
+        if let Some(authority) = self.authority.upgrade() {
+            authority.mark_soon(entry.hash);
+        }
+        Ok(Bytes::Damaged)
     }
 
     /// Whether a blob is at hand and whole, of this size.
@@ -197,7 +236,8 @@ impl Committer {
 
 /// What the changes take in the journal, and whether they make room in the store.
 fn weight(rows: &[Row], fresh: &HashMap<BlobHash, Blob>) -> (Class, usize) {
-    let names: usize = rows.iter().map(|row| row.name.as_bytes().len() + 256).sum();
+    let row = |row: &Row| row.name.as_bytes().len() + row.now.as_ref().map_or(0, Entry::type_len) + 256;
+    let names: usize = rows.iter().map(row).sum();
     if rows.iter().all(|row| row.now.is_none()) {
         return (Class::Essential, names);
     }

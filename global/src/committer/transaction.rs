@@ -4,15 +4,18 @@
 //! to. Guards first; then the steps in order, on a draft; then, if a name whose holders were not waited for would be
 //! bound otherwise than they think, nothing is done yet (rules 6, 9).
 
-use super::draft::Draft;
+use super::draft::{Bytes, Draft};
 use super::{Committer, Done, Drained, Verdict, Work};
+use crate::change::outcome_len;
 use dstore_shared::limits::APPEND_BYTES_MAX;
+#[cfg(feature = "faults")]
+use dstore_shared::planted::{Mistake, is_made};
 use dstore_shared::{
-    Blob, BlobHash, Decision, Entry, Error, ExpireWhen, Expiry, Name, NamespaceSpec, Outcome, Payload,
-    RequestId, Result, Revision, SetOutcome, Step, StepOutcome, StepResult, Transaction, TransactionOutcome,
-    When,
+    Blob, Decision, Entry, Error, ExpireWhen, Expiry, Name, NamespaceSpec, Outcome, Payload, RequestId,
+    Result, Revision, SetOutcome, Step, StepOutcome, StepResult, Transaction, TransactionOutcome, When,
 };
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Bytes that all APPENDs of one transaction make: bounds what they cost though each makes the whole value anew.
 const MADE_BYTES_MAX: usize = 8 << 20;
@@ -29,9 +32,14 @@ enum End {
 }
 
 impl End {
-    fn expires_at(self) -> Option<u64> {
+    /// Of a name that is bound.
+    fn of(entry: &Entry) -> Self {
+        entry.expires_at.map_or(Self::Never, |end| Self::At(end.get()))
+    }
+
+    fn expires_at(self) -> Option<dstore_shared::End> {
         match self {
-            Self::At(end) => Some(end),
+            Self::At(end) => dstore_shared::End::new(end),
             Self::Never | Self::Over => None,
         }
     }
@@ -64,6 +72,10 @@ impl Committer {
     ) -> Result<Verdict> {
         let mut deciding = Deciding { draft: Draft::default(), revision, made: 0 };
         let decision = self.decide_steps(&mut deciding, &transaction)?;
+        #[cfg(feature = "faults")]
+        if is_made(Mistake::HalfTransaction) {
+            deciding.draft.forget_last();
+        }
         if deciding.draft.overtakes(drained) {
             let work = Work::Apply { id, transaction, drained: Drained::All };
             return Ok(Verdict::of(Done::Undrained(Box::new(work)), Vec::new()));
@@ -71,15 +83,20 @@ impl Committer {
         let at = if deciding.draft.changes() { revision } else { self.head };
         let void = deciding.draft.void();
         let outcome = TransactionOutcome { decision, revision: at, at_ms: self.at_ms };
-        let done = Done::Changed(Outcome::Transaction(Arc::new(outcome)), void);
-        let taken = self.taken(deciding.draft, revision)?;
+        let outcome = Outcome::Transaction(Arc::new(outcome));
+        let taken = self.taken(deciding.draft, revision, outcome_len(&outcome))?;
+        let done = Done::Changed(outcome, void);
         Ok(Verdict::of_draft(done, taken))
     }
 
     fn decide_steps(&mut self, deciding: &mut Deciding, transaction: &Transaction) -> Result<Decision> {
         for (i, guard) in transaction.guards.iter().enumerate() {
-            let now = self.row(&mut deciding.draft, &guard.name)?.now;
-            if now.map(|entry| entry.bind_rev) != guard.bind_rev {
+            let now = &self.row(&mut deciding.draft, &guard.name)?.now;
+            #[cfg(feature = "faults")]
+            if is_made(Mistake::SkippedGuard) {
+                continue;
+            }
+            if now.as_ref().map(|entry| entry.bind_rev) != guard.bind_rev {
                 return Ok(Decision::Aborted(i));
             }
         }
@@ -117,8 +134,8 @@ impl Committer {
     fn step(&mut self, deciding: &mut Deciding, step: &Step) -> Result<StepOutcome> {
         match step {
             Step::Get { name } => {
-                let now = self.row(&mut deciding.draft, name)?.now;
-                Ok(told(StepResult::Done, now, now))
+                let now = self.row(&mut deciding.draft, name)?.now.clone();
+                Ok(told(StepResult::Done, now.clone(), now))
             }
             Step::Set { name, value, when, expiry } => self.step_set(deciding, name, value, (*when, *expiry)),
             Step::Delete { name } => {
@@ -145,24 +162,28 @@ impl Committer {
         (when, expiry): (When, Expiry),
     ) -> Result<StepOutcome> {
         let (spec, revision) = (self.spec(name), deciding.revision);
-        let old = self.row(&mut deciding.draft, name)?.now;
+        let old = self.row(&mut deciding.draft, name)?.now.clone();
         let allowed = match when {
             When::Always => true,
             When::Absent => old.is_none(),
             When::Present => old.is_some(),
         };
         if !allowed {
-            return Ok(told(StepResult::NotMet, old, old));
+            return Ok(told(StepResult::NotMet, old.clone(), old));
         }
-        let same = old.is_some_and(|entry| entry.hash == value.hash);
+        let same = old.as_ref().is_some_and(|entry| entry.hash == value.hash);
         if old.is_some() && !same && !spec.replaces() {
-            return Ok(told(StepResult::Occupied, old, old));
+            return Ok(told(StepResult::Occupied, old.clone(), old));
         }
         // In a write-once namespace the same bytes change nothing, unless a time to live was given with them.
         let kept = same && !spec.replaces() && matches!(expiry, Expiry::Clear);
-        let end = self.end(if kept { Expiry::Keep } else { expiry }, old, spec);
-        let entry =
-            Entry { hash: value.hash, size: value.size, bind_rev: revision, expires_at: end.expires_at() };
+        let end = self.end(if kept { Expiry::Keep } else { expiry }, old.as_ref(), spec);
+        // Nor does it another type: the first one stays.
+        let first = old.as_ref().filter(|_| same && !spec.replaces());
+        let content_type =
+            first.map_or_else(|| value.content_type.clone(), |first| first.content_type.clone());
+        let (hash, size, expires_at) = (value.hash, value.size, end.expires_at());
+        let entry = Entry { hash, size, bind_rev: revision, expires_at, content_type };
         self.put(deciding, name, old, (end != End::Over).then_some(entry))
     }
 
@@ -174,11 +195,10 @@ impl Committer {
         old: Option<Entry>,
         entry: Option<Entry>,
     ) -> Result<StepOutcome> {
-        let alike = |a: &Entry, b: &Entry| (a.hash, a.expires_at) == (b.hash, b.expires_at);
-        if old.zip(entry).is_some_and(|(old, entry)| alike(&old, &entry)) {
-            return Ok(told(StepResult::Unchanged, old, old));
+        if old.as_ref().zip(entry.as_ref()).is_some_and(|(old, entry)| alike(old, entry)) {
+            return Ok(told(StepResult::Unchanged, old.clone(), old));
         }
-        self.row(&mut deciding.draft, name)?.now = entry;
+        self.row(&mut deciding.draft, name)?.now.clone_from(&entry);
         Ok(told(StepResult::Done, old, entry))
     }
 
@@ -189,12 +209,12 @@ impl Committer {
         expiry: Expiry,
         when: ExpireWhen,
     ) -> Result<StepOutcome> {
-        let Some(old) = self.row(&mut deciding.draft, name)?.now else {
+        let Some(old) = self.row(&mut deciding.draft, name)?.now.clone() else {
             return Ok(told(StepResult::NotFound, None, None));
         };
         // Of its own it would live for ever: the namespace's time is for those whose SET does not say.
-        let end = self.end(expiry, Some(old), NamespaceSpec::default());
-        let had = old.expires_at.map_or(End::Never, End::At);
+        let end = self.end(expiry, Some(&old), NamespaceSpec::default());
+        let had = End::of(&old);
         let allowed = match when {
             ExpireWhen::Always => true,
             ExpireWhen::None => had == End::Never,
@@ -203,24 +223,28 @@ impl Committer {
             ExpireWhen::Less => end.place() < had.place(),
         };
         if !allowed {
-            return Ok(told(StepResult::NotMet, Some(old), Some(old)));
+            return Ok(told(StepResult::NotMet, Some(old.clone()), Some(old)));
         }
-        let entry = Entry { bind_rev: deciding.revision, expires_at: end.expires_at(), ..old };
+        let entry = Entry { bind_rev: deciding.revision, expires_at: end.expires_at(), ..old.clone() };
         self.put(deciding, name, Some(old), (end != End::Over).then_some(entry))
     }
 
     fn step_add(&mut self, deciding: &mut Deciding, name: &Name, by: i64) -> Result<StepOutcome> {
-        let old = self.row(&mut deciding.draft, name)?.now;
-        let failed = |result| Ok(told(result, old, old));
+        let old = self.row(&mut deciding.draft, name)?.now.clone();
+        let failed = |result| Ok(told(result, old.clone(), old.clone()));
         if !self.spec(name).replaces() {
             return failed(StepResult::WriteOnce);
         }
         let number = match &old {
             None => 0,
             Some(entry) if entry.size > NUMBER_BYTES_MAX => return failed(StepResult::NotInteger),
-            Some(entry) => match self.value(&deciding.draft, entry)?.and_then(|blob| number(blob.bytes())) {
-                Some(number) => number,
-                None => return failed(StepResult::NotInteger),
+            Some(entry) => match self.value(&deciding.draft, entry)? {
+                Bytes::Damaged => return failed(StepResult::Damaged),
+                Bytes::InFile => return failed(StepResult::NotInteger),
+                Bytes::Whole(blob) => match number(blob.bytes()) {
+                    Some(number) => number,
+                    None => return failed(StepResult::NotInteger),
+                },
             },
         };
         let Some(sum) = number.checked_add(by) else { return failed(StepResult::OutOfRange) };
@@ -229,30 +253,31 @@ impl Committer {
     }
 
     fn step_append(&mut self, deciding: &mut Deciding, name: &Name, bytes: &[u8]) -> Result<StepOutcome> {
-        let old = self.row(&mut deciding.draft, name)?.now;
-        let failed = |result| Ok(told(result, old, old));
+        let old = self.row(&mut deciding.draft, name)?.now.clone();
+        let failed = |result| Ok(told(result, old.clone(), old.clone()));
         if !self.spec(name).replaces() {
             return failed(StepResult::WriteOnce);
         }
-        let len = old.map_or(0, |entry| entry.size).saturating_add(bytes.len() as u64);
+        let len = old.as_ref().map_or(0, |entry| entry.size).saturating_add(bytes.len() as u64);
         let made = deciding.made.saturating_add(usize::try_from(len).unwrap_or(usize::MAX));
         if len > APPEND_BYTES_MAX as u64 || made > MADE_BYTES_MAX {
             return failed(StepResult::TooLarge);
         }
         let mut value = Vec::with_capacity(len as usize);
         if let Some(entry) = &old {
-            // A value in a file of its own is too large to be made anew for each APPEND.
-            let Some(blob) = self.value(&deciding.draft, entry)? else {
-                return failed(StepResult::TooLarge);
-            };
-            value.extend_from_slice(blob.bytes());
+            match self.value(&deciding.draft, entry)? {
+                Bytes::Whole(blob) => value.extend_from_slice(blob.bytes()),
+                // It is too large to be made anew for each APPEND.
+                Bytes::InFile => return failed(StepResult::TooLarge),
+                Bytes::Damaged => return failed(StepResult::Damaged),
+            }
         }
         value.extend_from_slice(bytes);
         deciding.made = made;
         self.put_made(deciding, name, old, Blob::hash(value))
     }
 
-    /// Binds a name to a value that a step made; it lives as long as it did.
+    /// Binds a name to a value that a step made; it lives as long as it did, and is of the type that it was.
     fn put_made(
         &mut self,
         deciding: &mut Deciding,
@@ -260,9 +285,10 @@ impl Committer {
         old: Option<Entry>,
         value: Blob,
     ) -> Result<StepOutcome> {
-        let end = self.end(Expiry::Keep, old, self.spec(name));
+        let end = self.end(Expiry::Keep, old.as_ref(), self.spec(name));
         let (bind_rev, expires_at) = (deciding.revision, end.expires_at());
-        let entry = Entry { hash: value.id(), size: value.size(), bind_rev, expires_at };
+        let content_type = old.as_ref().and_then(|old| old.content_type.clone());
+        let entry = Entry { hash: value.id(), size: value.size(), bind_rev, expires_at, content_type };
         deciding.draft.bring(value);
         self.put(deciding, name, old, Some(entry))
     }
@@ -274,30 +300,33 @@ impl Committer {
         only_absent: bool,
         unbinds: bool,
     ) -> Result<StepOutcome> {
-        let source = self.row(&mut deciding.draft, from)?.now;
-        let old = self.row(&mut deciding.draft, to)?.now;
-        let Some(source) = source else { return Ok(told(StepResult::NotFound, old, old)) };
+        let source = self.row(&mut deciding.draft, from)?.now.clone();
+        let old = self.row(&mut deciding.draft, to)?.now.clone();
+        let Some(source) = source else { return Ok(told(StepResult::NotFound, old.clone(), old)) };
         if only_absent && old.is_some() {
-            return Ok(told(StepResult::NotMet, old, old));
+            return Ok(told(StepResult::NotMet, old.clone(), old));
         }
         if from == to {
-            return Ok(told(StepResult::Unchanged, old, old));
+            return Ok(told(StepResult::Unchanged, old.clone(), old));
         }
-        let same = old.is_some_and(|entry| entry.hash == source.hash);
-        if old.is_some() && !same && !self.spec(to).replaces() {
-            return Ok(told(StepResult::Occupied, old, old));
+        let replaces = self.spec(to).replaces();
+        let same = old.as_ref().filter(|entry| entry.hash == source.hash);
+        if old.is_some() && same.is_none() && !replaces {
+            return Ok(told(StepResult::Occupied, old.clone(), old));
         }
         if unbinds {
             self.row(&mut deciding.draft, from)?.now = None;
         }
-        let entry = Entry { bind_rev: deciding.revision, ..source };
+        let first = same.filter(|_| !replaces).map(|first| first.content_type.clone());
+        let content_type = first.unwrap_or_else(|| source.content_type.clone());
+        let entry = Entry { bind_rev: deciding.revision, content_type, ..source };
         let done = self.put(deciding, to, old, Some(entry))?;
         Ok(if unbinds { StepOutcome { result: StepResult::Done, ..done } } else { done })
     }
 
     /// When the time of a name ends that is given `expiry`.
-    fn end(&self, expiry: Expiry, old: Option<Entry>, spec: NamespaceSpec) -> End {
-        let after = |ttl: std::time::Duration| {
+    fn end(&self, expiry: Expiry, old: Option<&Entry>, spec: NamespaceSpec) -> End {
+        let after = |ttl: Duration| {
             let ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1);
             End::At(self.at_ms.saturating_add(ms))
         };
@@ -305,47 +334,54 @@ impl Committer {
             Expiry::In(ttl) => after(ttl),
             Expiry::At(end) if end <= self.at_ms => End::Over,
             Expiry::At(end) => End::At(end),
-            Expiry::Keep if old.is_some() => {
-                old.and_then(|entry| entry.expires_at).map_or(End::Never, End::At)
-            }
+            Expiry::Keep if old.is_some() => old.map_or(End::Never, End::of),
             Expiry::Keep | Expiry::Clear => spec.ttl.map_or(End::Never, after),
         }
     }
 
-    fn spec(&self, name: &Name) -> NamespaceSpec {
+    pub(super) fn spec(&self, name: &Name) -> NamespaceSpec {
         self.catalog.namespace(&name.namespace())
     }
 
-    /// A SET of a name that is bound, and whose namespace lets it be bound anew, or whose time is over.
+    /// A SET of a name that is bound, and whose namespace lets it be bound anew, or whose time is over, or is another
+    /// now.
     pub(super) fn judge_rebinding(
         &mut self,
         (id, name, drained): (RequestId, Name, Drained),
-        (hash, size): (BlobHash, u64),
-        carried: Option<Blob>,
+        (value, ttl): (Payload, Option<Duration>),
         revision: Revision,
     ) -> Result<Verdict> {
         let mut deciding = Deciding { draft: Draft::default(), revision, made: 0 };
-        let value = Payload { hash, size, carried };
         match &value.carried {
             Some(blob) => deciding.draft.bring(blob.clone()),
-            None if self.has_blob(&deciding.draft, &hash, size)? => {}
+            None if self.has_blob(&deciding.draft, &value.hash, value.size)? => {}
             None => return Ok(of_set(SetOutcome::NeedBlob)),
         }
-        let done = self.step_set(&mut deciding, &name, &value, (When::Always, Expiry::Clear))?;
+        let done = self.step_set(
+            &mut deciding,
+            &name,
+            &value,
+            (When::Always, ttl.map_or(Expiry::Clear, Expiry::In)),
+        )?;
         let outcome = match (done.result, done.entry) {
             (StepResult::Done, Some(entry)) => SetOutcome::Stored(entry),
             (StepResult::Unchanged, Some(entry)) => SetOutcome::Unchanged(entry),
             _ => return Err(Error::internal("a SET came to something else: report this")),
         };
         if deciding.draft.overtakes(&drained) {
-            let Payload { hash, size, carried } = value;
-            let work = Work::Set { id, name, hash, size, carried, drained: Drained::All };
+            let work = Work::Set { id, name, value, ttl, drained: Drained::All };
             return Ok(Verdict::of(Done::Undrained(Box::new(work)), Vec::new()));
         }
-        let done = Done::Changed(Outcome::Set(outcome), deciding.draft.void());
-        let taken = self.taken(deciding.draft, revision)?;
+        let (outcome, void) = (Outcome::Set(outcome), deciding.draft.void());
+        let taken = self.taken(deciding.draft, revision, outcome_len(&outcome))?;
+        let done = Done::Changed(outcome, void);
         Ok(Verdict::of_draft(done, taken))
     }
+}
+
+/// Whether two bindings are one but for their revision.
+fn alike(a: &Entry, b: &Entry) -> bool {
+    (a.hash, a.expires_at, &a.content_type) == (b.hash, b.expires_at, &b.content_type)
 }
 
 fn of_set(outcome: SetOutcome) -> Verdict {

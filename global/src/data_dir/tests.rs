@@ -80,12 +80,17 @@ fn commit(i: u64) -> Commit {
     let name = Name::of(format!("key/{}", i * 7919 % 97)).unwrap();
     let bytes = Bytes::from(i.to_le_bytes().repeat(1 + (i % 60) as usize));
     let hash = BlobHash::of(&bytes);
-    let entry = Entry { hash, size: bytes.len() as u64, bind_rev: Revision(i), expires_at: None };
+    let entry =
+        Entry { hash, size: bytes.len() as u64, bind_rev: Revision(i), expires_at: None, content_type: None };
     let meta =
         BlobMeta { size: entry.size, refs: 1, place: Place::Inline, unnamed_since_ms: None, corrupt: false };
     let changes = match i % 5 {
         0 => vec![Change::Unbind { name }],
-        _ => vec![Change::Bind { name, entry }, Change::Blob { hash, meta }, Change::Inline { hash, bytes }],
+        _ => vec![
+            Change::Bind { name, entry: entry.clone() },
+            Change::Blob { hash, meta },
+            Change::Inline { hash, bytes },
+        ],
     };
     let outcome = Some((id(i), Outcome::Set(SetOutcome::Stored(entry))));
     Commit { revision: Revision(i), at_ms: 1_000_000 + i, outcome, changes }

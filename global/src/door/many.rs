@@ -9,7 +9,7 @@ use dstore_proto::store::{
     Body, Found, FoundMany, SetOne, SetReply, Slice, Stat, StatMany, check_bytes, check_names, check_sets,
 };
 use dstore_shared::limits::CARRIED_BYTES_MAX;
-use dstore_shared::{Blob, Command, Entry, Error, Name, Outcome, Result, Revision, SetOutcome};
+use dstore_shared::{Blob, BlobHash, Command, Entry, Error, Name, Outcome, Result, Revision, SetOutcome};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::oneshot;
 
@@ -25,7 +25,7 @@ impl Host {
             self.0.sys.blocking.run(move || catalog.entries(&names))
         };
         let overdue = |(_, entries): &(Revision, Vec<Option<Entry>>)| {
-            let over = |entry: &Option<Entry>| entry.is_some_and(|entry| self.0.is_overdue(&entry));
+            let over = |entry: &Option<Entry>| entry.as_ref().is_some_and(|entry| self.0.is_overdue(entry));
             names.iter().zip(entries).filter(|(_, entry)| over(entry)).map(|(name, _)| name.clone()).collect()
         };
         self.0.look_live(look, overdue).await
@@ -53,7 +53,7 @@ impl Host {
         for entry in entries {
             let body = match entry {
                 None => None,
-                Some(entry)
+                Some(ref entry)
                     if entry.size <= CARRIED_BYTES_MAX as u64 && at_hand + entry.size <= AT_HAND_MAX =>
                 {
                     at_hand += entry.size;
@@ -63,19 +63,20 @@ impl Host {
                     let bytes = Body::Stream(body).collect(entry.size).await?;
                     Some(Body::Blob(Blob::verify(bytes, entry.hash)?))
                 }
-                Some(entry) => Some(self.opened_later(entry)),
+                Some(ref entry) => Some(self.opened_later(entry.hash)),
             };
-            let found_one = |(entry, body)| Found { entry, from: self.of(&entry, revision), body };
+            let found_one =
+                |(entry, body): (Entry, Body)| Found { from: self.of(&entry, revision), entry, body };
             found.push(entry.zip(body).map(found_one));
         }
         Ok(Some(found))
     }
 
     /// One of many values: a thousand of them are not opened at once.
-    fn opened_later(&self, entry: Entry) -> Body {
+    fn opened_later(&self, hash: BlobHash) -> Body {
         let authority = self.0.clone();
         let opened = stream::once(async move {
-            match authority.give_blob(entry.hash, Slice::ALL).await? {
+            match authority.give_blob(hash, Slice::ALL).await? {
                 Some(Fetch { body, .. }) => Ok(body),
                 None => {
                     Err(Error::unavailable("the value was deleted and swept while it was read: try again"))
@@ -88,7 +89,7 @@ impl Host {
     pub(super) async fn stats(&self, names: Vec<Name>) -> Result<StatMany> {
         check_names(&names)?;
         let (revision, entries) = self.look_many(names).await?;
-        let stat = |entry: Option<Entry>| entry.map(|entry| Stat { entry, from: self.of(&entry, revision) });
+        let stat = |entry: Option<Entry>| entry.map(|entry| Stat { from: self.of(&entry, revision), entry });
         Ok(StatMany { stats: entries.into_iter().map(stat).collect(), revision })
     }
 
@@ -124,7 +125,7 @@ impl Host {
     }
 
     async fn carried_or_staged(&self, one: SetOne) -> Result<(dstore_shared::RequestId, Command)> {
-        let SetOne { id, name, value } = one;
+        let SetOne { id, name, value, attributes } = one;
         let (hash, size) = (value.id(), value.size());
         let carried = if size <= CARRIED_BYTES_MAX as u64 {
             Some(value)
@@ -132,7 +133,7 @@ impl Host {
             self.0.take_blob(Some(size), Body::Blob(value).into_stream()).await?;
             None
         };
-        Ok((id, Command::Set { name, hash, size, carried }))
+        Ok((id, Command::Set { name, hash, size, carried, attributes }))
     }
 }
 

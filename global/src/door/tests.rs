@@ -32,6 +32,7 @@ fn sets(id: RequestId, n: usize) -> Vec<SetOne> {
         id: RequestId { n: id.n + i as u64, ..id },
         name: name(&format!("k{i}")),
         value: Blob::hash(format!("value {i}")),
+        attributes: dstore_shared::Attributes::default(),
     };
     (0..n).map(one).collect()
 }
@@ -71,7 +72,7 @@ async fn names_of_a_blob_are_counted_over_copies_renames_and_a_restart() {
     store.rename(id(), name("a"), name("c")).await.expect("answered");
     assert_eq!(refs(&global, "v"), Some(2), "a RENAME is one less and one more");
     let merged = store.rename(id(), name("c"), name("b")).await.expect("answered");
-    assert!(matches!(merged.result, CopyResult::Done(e) if e.bind_rev < merged.revision), "{merged:?}");
+    assert!(matches!(merged.result, CopyResult::Done(ref e) if e.bind_rev < merged.revision), "{merged:?}");
     assert_eq!(refs(&global, "v"), Some(1), "one name is left of two");
     assert_eq!(store.copy(id(), name("c"), name("d")).await.expect("answered").result, CopyResult::NotFound);
     let kept = store.rename(id(), name("b"), name("e")).await.expect("answered");
@@ -107,7 +108,7 @@ async fn a_watch_is_told_what_a_rename_took_from_the_first_name_and_gave_the_sec
     store.rename(id(), name("a"), name("b")).await.expect("answered");
     let seen = watching.batches.next().await.expect("a batch").expect("told");
     let is = store.stat(Target::Name(name("b"))).await.expect("answered").expect("found").entry;
-    let happened: Vec<_> = seen.events.iter().map(|event| event.happened).collect();
+    let happened: Vec<_> = seen.events.iter().map(|event| event.happened.clone()).collect();
     assert_eq!(happened, [Happened::Unbound(Some(was)), Happened::Bound(is)]);
     drop((watching, store));
     global.stop().await.expect("a clean stop");

@@ -33,6 +33,8 @@ impl Default for Limits {
 const CHUNK_NAME_BYTES: usize = 128 << 10;
 /// What an event takes in a message besides its key.
 const EVENT_BYTES: usize = 96;
+/// What a content type takes in memory besides its bytes: two allocations, and what counts and points.
+const TYPE_OVERHEAD: usize = 64;
 
 /// What a name was bound to that a commit unbinds.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -64,6 +66,8 @@ pub struct Chunk {
     first: u64,
     events: Vec<Row>,
     names: Vec<u8>,
+    /// Bytes of the content types of what it tells, which others may share.
+    types: usize,
 }
 
 #[derive(Debug)]
@@ -182,11 +186,11 @@ impl Log {
             for change in &commit.changes {
                 let (name, bound, entry) = match change {
                     Change::Bind { name, entry } | Change::Rebind { name, entry } => {
-                        (name, true, Some(*entry))
+                        (name, true, Some(entry.clone()))
                     }
                     Change::Unbind { name } => {
                         let known = |u: &&Unbound| u.revision == commit.revision && u.name == *name;
-                        (name, false, unbound.next_if(known).map(|unbound| unbound.was))
+                        (name, false, unbound.next_if(known).map(|unbound| unbound.was.clone()))
                     }
                     _ => continue,
                 };
@@ -264,13 +268,16 @@ impl Chunk {
     }
 
     fn bytes(&self) -> usize {
-        self.events.capacity() * size_of::<Row>() + self.names.capacity()
+        self.events.capacity() * size_of::<Row>() + self.names.capacity() + self.types
     }
 
     fn push(&mut self, name: &[u8], (revision, at_ms): (Revision, u64), bound: bool, entry: Option<Entry>) {
         self.names.extend_from_slice(name);
         let ends =
             u32::try_from(self.names.len()).expect("a chunk has 1,024 names of some 1,100 bytes at most");
+        if let Some(words) = entry.as_ref().and_then(|entry| entry.content_type.as_ref()) {
+            self.types += words.len() + TYPE_OVERHEAD;
+        }
         self.events.push(Row { revision, at_ms, ends, bound, entry });
     }
 
@@ -296,7 +303,8 @@ impl Chunk {
             if row.revision <= place.after || !self.name(i).starts_with(&wanted.prefix) {
                 continue;
             }
-            if !room.take(self.name(i).len() - wanted.key_at) {
+            let content_type = row.entry.as_ref().map_or(0, Entry::type_len);
+            if !room.take(self.name(i).len() - wanted.key_at + content_type) {
                 place.next = Some(self.first + i as u64);
                 seen.through = seen.through.max(After::Event(row.revision).through());
                 return false;
@@ -313,9 +321,9 @@ impl Chunk {
     }
 
     fn event(&self, i: usize, key_at: usize) -> Result<Event, Error> {
-        let Row { revision, at_ms, bound, entry, .. } = self.events[i];
+        let Row { revision, at_ms, bound, ref entry, .. } = self.events[i];
         let key = Key::new(Bytes::copy_from_slice(&self.name(i)[key_at..]))?;
-        let happened = match (bound, entry) {
+        let happened = match (bound, entry.clone()) {
             (true, Some(entry)) => Happened::Bound(entry),
             (_, was) => Happened::Unbound(was),
         };

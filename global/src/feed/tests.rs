@@ -24,6 +24,7 @@ fn entry(revision: u64) -> Entry {
         size: 8,
         bind_rev: Revision(revision),
         expires_at: None,
+        content_type: None,
     }
 }
 
@@ -85,10 +86,10 @@ async fn events_come_in_order_with_what_they_bind_and_unbind() {
     let feed = feed(Limits::default());
     let was = entry(1);
     feed.append(&[bind(1, "a"), bind(2, "b")], &[]);
-    let unbound = [Unbound { revision: Revision(3), name: name("b"), was }];
+    let unbound = [Unbound { revision: Revision(3), name: name("b"), was: was.clone() }];
     feed.append(&[unbind(3, &["a", "b"])], &unbound);
     let seen = now(&mut watch(&feed, "", 0)).await.expect("remembered");
-    let happened: Vec<_> = seen[0].events.iter().map(|event| event.happened).collect();
+    let happened: Vec<_> = seen[0].events.iter().map(|event| event.happened.clone()).collect();
     let expected = [
         Happened::Bound(entry(1)),
         Happened::Bound(entry(2)),

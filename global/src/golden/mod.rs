@@ -1,12 +1,17 @@
 //! A whole data directory, pinned: what format 1 of every file says must be written and read for ever.
 //!
 //! `data-v1.txt` is what a Global with the memory engine left on disk after a clean stop, a second start and a
-//! crash: `meta`, two checkpoints, the index, live journal segments, a blob file. A line names a file and its length,
+//! crash: `meta`, two checkpoints, the index, live journal segments, a blob file. An earlier dstore wrote it, whose journal time
+//! stood still after a wall clock was set back, as here at the second start; `data-v1-now.txt` is what is written now.
+//! A line names a file and its length,
 //! or is an offset and bytes that are not zero. The engines fjall and sled have formats of their own.
 
 use crate::{EngineKind, Global, GlobalConfig};
 use dstore_proto::store::{Body, Slice, Store, Target};
-use dstore_shared::{BlobHash, Kind, Moment, Name, Outcome, RequestId, SetOutcome};
+use dstore_shared::{
+    Attributes, BlobHash, ContentType, Key, Kind, Moment, Name, Namespace, NamespaceMode, NamespaceSpec,
+    Outcome, RequestId, SetOutcome, Step, Transaction,
+};
 use dstore_sys::Sys;
 use dstore_sys::clock::TokioClock;
 use dstore_sys::disk::{Disk, Open, SimDisk, Survival};
@@ -18,6 +23,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const GOLDEN: &str = include_str!("data-v1.txt");
+/// The same as it is written now: only the times are others.
+const GOLDEN_NOW: &str = include_str!("data-v1-now.txt");
+/// The same with what came later: namespaces, times to live, content types.
+const GOLDEN_TYPES: &str = include_str!("data-v1-types.txt");
 /// Bytes a line of the fixture is about.
 const LINE: usize = 32;
 
@@ -74,6 +83,41 @@ async fn written() -> SimDisk {
     crashed
 }
 
+/// A directory with namespaces, times to live and content types, in its index and checkpoint and in its journal.
+async fn written_with_types() -> SimDisk {
+    let disk = SimDisk::new();
+    let first = start(&disk).await;
+    let cache = Namespace::new("cache").unwrap();
+    let spec = NamespaceSpec { mode: NamespaceMode::Replace, ttl: Some(Duration::from_secs(3_600)) };
+    first.store().create_namespace(id(&first, 1), cache.clone(), spec).await.expect("created");
+    set_as(&first, 2, name("typed"), said("text/plain", None)).await;
+    set_as(&first, 3, in_cache("k"), said("image/png", Some(60))).await;
+    first.stop().await.expect("a clean stop");
+    let second = start(&disk).await;
+    set_as(&second, 4, in_cache("k"), said("text/html; charset=utf-8", None)).await;
+    set_as(&second, 5, name("brief"), said("", Some(7))).await;
+    let step = Step::Copy { from: name("typed"), to: name("copied"), replace: false };
+    second.store().apply(id(&second, 6), Transaction::of(step)).await.expect("applied");
+    let crashed = disk.crash(Survival::Nothing, 1);
+    second.stop().await.expect("a clean stop");
+    crashed
+}
+
+fn in_cache(key: &'static str) -> Name {
+    Name::new(&Namespace::new("cache").unwrap(), &Key::new(key).unwrap())
+}
+
+fn said(words: &str, secs: Option<u64>) -> Attributes {
+    let ttl = secs.map(Duration::from_secs);
+    Attributes { content_type: ContentType::optional(words).unwrap(), ttl }
+}
+
+async fn set_as(global: &Global, n: u64, name: Name, attributes: Attributes) {
+    let value = Body::Bytes(format!("value {n}").into());
+    let reply = global.store().set_as(id(global, n), Some(name), value, attributes).await.expect("set");
+    assert!(matches!(reply.outcome, SetOutcome::Stored(_)), "{reply:?}");
+}
+
 /// What tells directories apart: not locks, nor spare segments, which are worth nothing.
 fn dump(disk: &SimDisk) -> String {
     let mut text = String::new();
@@ -120,18 +164,48 @@ async fn value(global: &Global, key: &'static str) -> Option<Vec<u8>> {
     Some(found.body.collect(1 << 20).await.expect("whole").to_vec())
 }
 
-#[tokio::test(start_paused = true)]
-async fn this_binary_writes_a_data_directory_of_version_1() {
-    let now = dump(&written().await);
-    if let Ok(path) = std::env::var("DSTORE_WRITE_GOLDEN_DATA") {
+/// Compares with a fixture, or writes it into the folder that `DSTORE_WRITE_GOLDEN_DATA` names.
+fn pinned(file: &str, now: &str, golden: &str) {
+    if let Ok(folder) = std::env::var("DSTORE_WRITE_GOLDEN_DATA") {
         #[expect(clippy::disallowed_methods, reason = "a developer asked for the fixture")]
-        std::fs::write(path, &now).expect("written");
+        std::fs::write(Path::new(&folder).join(file), now).expect("written");
     }
-    let differs = now.lines().zip(GOLDEN.lines()).find(|(now, golden)| now != golden);
+    let differs = now.lines().zip(golden.lines()).find(|(now, golden)| now != golden);
     assert!(
-        now == GOLDEN,
+        now == golden,
         "a format changed, first at {differs:?}: raise its version, keep reading 1, and add a fixture"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn this_binary_writes_a_data_directory_of_version_1() {
+    pinned("data-v1-now.txt", &dump(&written().await), GOLDEN_NOW);
+}
+
+#[tokio::test(start_paused = true)]
+async fn this_binary_writes_a_data_directory_with_namespaces_times_to_live_and_types_of_version_1() {
+    pinned("data-v1-types.txt", &dump(&written_with_types().await), GOLDEN_TYPES);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_data_directory_of_version_1_opens_with_its_namespaces_times_to_live_and_types() {
+    let disk = place(GOLDEN_TYPES);
+    let global = start(&disk).await;
+    let stat = async |name: Name| {
+        let stat = global.store().stat(Target::Name(name)).await.expect("looked").expect("bound");
+        let words = stat.entry.content_type.as_ref().map(|words| words.as_str().to_owned());
+        (words, stat.left().map(|left| left.as_secs().div_ceil(10)))
+    };
+    assert_eq!(stat(name("typed")).await, (Some("text/plain".to_owned()), None));
+    assert_eq!(stat(name("copied")).await, (Some("text/plain".to_owned()), None));
+    assert_eq!(stat(in_cache("k")).await, (Some("text/html; charset=utf-8".to_owned()), Some(360)));
+    assert_eq!(stat(name("brief")).await, (None, Some(1)));
+    let spaces = global.store().namespaces().await.expect("listed");
+    let cache = spaces.iter().find(|info| info.namespace.to_string() == "cache").expect("there");
+    assert!(cache.spec.replaces() && cache.spec.ttl == Some(Duration::from_secs(3_600)));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(global.store().stat(Target::Name(name("brief"))).await.expect("looked").is_none(), "over");
+    global.stop().await.expect("a clean stop");
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@
 use super::{Host, LOOKS_MAX};
 use crate::authority::{Authority, Queued};
 use dstore_shared::frame::{Answer, Reply, Resolved};
-use dstore_shared::limits::{BATCH_BYTES_MAX, CARRIED_BYTES_MAX};
+use dstore_shared::limits::{BATCH_BYTES_MAX, CARRIED_BYTES_MAX, GET_MANY_NAMES_MAX};
 use dstore_shared::{Blob, BlobHash, Entry, Epoch, Error, FlightId, Name, RegSeq, Result};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,8 +36,20 @@ impl ResolveMany {
         self.names.iter().zip((0..).map(reg_seq))
     }
 
+    /// Whether so many names are asked for that their types may not fit the answer: they are left out, and nothing of it
+    /// may be kept.
+    pub fn is_brief(&self) -> bool {
+        self.names.len() > GET_MANY_NAMES_MAX
+    }
+
     /// Journal time is read now, after the look: nothing is served longer than it lives.
     fn answer(self, looked: Result<Vec<Resolved>>, authority: &Authority) {
+        let looked = looked.map(|mut all| {
+            if self.is_brief() {
+                all.iter_mut().filter_map(|r| r.entry.as_mut()).for_each(|entry| entry.content_type = None);
+            }
+            all
+        });
         let mut entries = looked.iter().flatten().filter_map(|resolved| resolved.entry.as_ref());
         let journal_ms = authority.journal_for(entries.find(|entry| entry.expires_at.is_some()));
         let answer = looked.map_or_else(Answer::Failed, Answer::ResolvedMany);
@@ -49,6 +61,7 @@ impl ResolveMany {
 impl Host {
     pub(super) fn resolve_many(&self, asked: ResolveMany) {
         let authority = self.0.clone();
+        let asked = ResolveMany { cache: asked.cache && !asked.is_brief(), ..asked };
         let hot = authority.look_hot(&asked);
         self.0.tasks.spawn("resolve", async move {
             authority.answer_many(asked, hot).await;
@@ -86,7 +99,7 @@ impl Authority {
     /// Those of `names` whose time is over.
     fn overdue_of(&self, names: &[Name], looked: Option<&Vec<Resolved>>) -> Vec<Name> {
         let found = names.iter().zip(looked.into_iter().flatten());
-        let over = found.filter(|(_, r)| r.entry.is_some_and(|entry| self.is_overdue(&entry)));
+        let over = found.filter(|(_, r)| r.entry.as_ref().is_some_and(|entry| self.is_overdue(entry)));
         over.map(|(name, _)| name.clone()).collect()
     }
 
@@ -98,7 +111,7 @@ impl Authority {
                 asked.names.iter().map(|name| self.catalog.entry_hot(name)).collect();
             let head = m.head();
             let looked = asked.each().zip(entries?).map(|((name, reg_seq), entry)| {
-                let cacheable = entry.filter(|_| asked.cache).and_then(|_| {
+                let cacheable = entry.as_ref().filter(|_| asked.cache).and_then(|_| {
                     let made = m.begin_read(now, asked.epoch, name, reg_seq)?;
                     m.end_read(now, name, made, true)
                 });
@@ -133,7 +146,7 @@ impl Authority {
         let mut read: HashMap<BlobHash, Blob> = HashMap::new();
         for resolved in &mut looked {
             let small = |entry: &Entry| entry.size <= CARRIED_BYTES_MAX.min(left) as u64;
-            let Some(entry) = resolved.entry.filter(small) else { continue };
+            let Some(entry) = resolved.entry.as_ref().filter(|entry| small(entry)) else { continue };
             let blob = if let Some(blob) = read.get(&entry.hash) {
                 blob.clone()
             } else {

@@ -425,8 +425,7 @@ impl<J, R> Sessions<J, R> {
             }
             Mark::Wild { finished } => finished == self.finished,
         };
-        let current = self.by_no.get(&made.session).is_some_and(|s| s.is_current(made.epoch));
-        let cacheable = found && unbroken && current && !self.is_busy(name);
+        let cacheable = found && unbroken && self.stands(&made) && !self.is_busy(name);
         cacheable.then(|| self.epoch(made.epoch))
     }
 
@@ -450,8 +449,13 @@ impl<J, R> Sessions<J, R> {
             }
             Mark::Wild { finished } => finished == self.finished,
         };
-        let current = self.by_no.get(&made.session).is_some_and(|s| s.is_current(made.epoch));
-        (unbroken && current && !self.is_busy(name)).then(|| self.epoch(made.epoch))
+        (unbroken && self.stands(&made) && !self.is_busy(name)).then(|| self.epoch(made.epoch))
+    }
+
+    /// Whether a registration made before the read still counts after it. Not if the session was told meanwhile to
+    /// drop what it holds: its registrations end with its acknowledgement, and the answer comes after it was told.
+    fn stands(&self, made: &Registration) -> bool {
+        self.by_no.get(&made.session).is_some_and(|s| s.is_current(made.epoch) && !s.shedding)
     }
 
     /// Registers a session; `None` if the index is full: the session is then a wildcard.

@@ -39,9 +39,10 @@ impl State {
         match self {
             Self::Done(Outcome::Delete(done)) => WEIGHT + done.removed.len(),
             Self::Done(Outcome::Transaction(done)) => match &done.decision {
-                Decision::Done(steps) => WEIGHT + steps.len() * size_of::<StepOutcome>(),
+                Decision::Done(steps) => WEIGHT + steps.len() * size_of::<StepOutcome>() + done.type_len(),
                 Decision::Aborted(_) | Decision::NeedBlobs(_) => WEIGHT,
             },
+            Self::Done(outcome) => WEIGHT + outcome.type_len(),
             _ => WEIGHT,
         }
     }

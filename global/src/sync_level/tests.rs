@@ -53,7 +53,13 @@ pub(super) fn name(i: usize) -> Name {
 
 pub(super) fn set(i: usize) -> Command {
     let blob = Blob::hash(format!("value {i}"));
-    Command::Set { name: name(i), hash: blob.id(), size: blob.size(), carried: Some(blob) }
+    Command::Set {
+        name: name(i),
+        hash: blob.id(),
+        size: blob.size(),
+        carried: Some(blob),
+        attributes: dstore_shared::Attributes::default(),
+    }
 }
 
 pub(super) fn delete(i: usize) -> Command {

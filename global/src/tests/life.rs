@@ -1,7 +1,7 @@
 //! A life of a whole Global on a simulated disk: what it was asked, when that was acknowledged, and what every
 //! revision left bound.
 //!
-//! Everything is drawn from the seed: values of every size, SET, DEL in all forms, COPY, RENAME, blobs that are
+//! Everything is drawn from the seed: values of every size, SET, DEL in all forms, COPY, RENAME, transactions, blobs that are
 //! deduplicated, swept and come back, checkpoints, stops in order, and kills on a machine that goes on. Segments and
 //! checkpoints are small, so that journals change segments, are trimmed and reuse what was trimmed.
 
@@ -10,7 +10,8 @@ use bytes::Bytes;
 use dstore_proto::IdSource;
 use dstore_proto::store::{Body, Slice, Store, Target};
 use dstore_shared::{
-    BlobHash, CopyResult, DeleteMode, Error, Moment, Name, Namespace, Prefix, Result, Revision, SetOutcome,
+    Blob, BlobHash, ContentType, CopyResult, Decision, DeleteMode, Error, Expiry, Guard, Moment, Name,
+    Namespace, Payload, Prefix, Result, Revision, SetOutcome, Step, Transaction, When,
 };
 use dstore_sys::Sys;
 use dstore_sys::clock::TokioClock;
@@ -106,6 +107,8 @@ enum Ask {
     DeletePrefix,
     Copy(String, String),
     Rename(String, String),
+    /// Both or neither: the first is unbound, the second bound to a value and a type, and both were as they were.
+    Apply(String, String, Bytes),
 }
 
 impl Life {
@@ -234,6 +237,7 @@ impl Life {
             let other = names.swap_remove(self.draw(names.len() as u64) as usize);
             let ask = match (self.now.contains_key(&name), self.draw(10)) {
                 (false, _) => Ask::Set(name, self.value()),
+                (true, 0) if !self.now.contains_key(&other) => Ask::Apply(name, other, self.noise(3_000)),
                 (true, 0..3) => Ask::Rename(name, other),
                 (true, 3..5) => Ask::Copy(name, other),
                 (true, 5) => Ask::Delete(vec![name], DeleteMode::Async),
@@ -296,6 +300,18 @@ async fn carry_out<S: Store + IdSource>(store: &S, ask: Ask) -> Result<Option<Ef
             let done = store.delete_prefix(id, prefix).await?;
             let effect = (0..UNDER_PREFIX).map(|n| (key(n), None)).collect();
             Ok((done.removed > 0).then_some((done.revision, effect)))
+        }
+        Ask::Apply(from, to, value) => {
+            let said = ContentType::new("text/plain")?;
+            let payload = Payload::carrying(Blob::hash(value)).typed(Some(said));
+            let set =
+                Step::Set { name: name(&to), value: payload, when: When::Absent, expiry: Expiry::Clear };
+            let guards = vec![Guard { name: name(&to), bind_rev: None }];
+            let transaction = Transaction { guards, steps: vec![Step::Delete { name: name(&from) }, set] };
+            let done = store.apply(id, transaction).await?;
+            let Decision::Done(steps) = done.decision else { return Ok(None) };
+            let bound = steps[1].entry.as_ref().map(|entry| entry.hash);
+            Ok(Some((done.revision, vec![(from, None), (to, bound)])))
         }
         Ask::Copy(from, to) => {
             let done = store.copy(id, name(&from), name(&to)).await?;

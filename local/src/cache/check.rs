@@ -51,7 +51,7 @@ impl Cache {
         let Some(hit) = self.hit(name.as_bytes(), era) else { return false };
         for (name, reg_seq) in self.expel(&hit.entry.hash) {
             // Nobody but a test holds it under several names that differ in their binding.
-            let _ = self.install(&name, hit.entry, &hit.blob.damaged(), reg_seq, era);
+            let _ = self.install(&name, hit.entry.clone(), &hit.blob.damaged(), reg_seq, era);
         }
         true
     }

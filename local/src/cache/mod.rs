@@ -244,15 +244,17 @@ impl Cache {
             Comparison::Same => return Admission::Installed { evicted: Evicted::new() },
             Comparison::Newer => self.remove(&mut ledger, name, |_| true),
         };
-        if self.is_oversize(blobs::charge(blob) + names::charge(name)) {
+        let charge = names::charge(name, entry.content_type.as_ref());
+        if self.is_oversize(blobs::charge(blob) + charge) {
             return ledger.refuse(Refusal::Oversize);
         }
         let mut evicted = Evicted::new();
-        let resident = self.lodge(&mut ledger, kept, names::charge(name), &mut evicted);
+        let resident = self.lodge(&mut ledger, kept, charge, &mut evicted);
         let held = Held {
             blob: resident.blob().clone(),
             bind_rev: entry.bind_rev,
             expires_at: entry.expires_at,
+            content_type: entry.content_type,
             until,
             reg_seq,
             era,
@@ -405,7 +407,7 @@ impl Cache {
     }
 
     fn bind(&self, ledger: &mut Ledger, name: Name, mut held: Held) {
-        ledger.stats.name_bytes += names::charge(&name);
+        ledger.stats.name_bytes += names::charge(&name, held.content_type.as_ref());
         ledger.stats.names_installed += 1;
         held.slot = ledger.slots.take(name.clone());
         let place = self.blobs.attach(&held.blob.id(), held.slot);
@@ -426,7 +428,7 @@ impl Cache {
         if let Some(moved) = self.blobs.detach(&held.blob.id(), place) {
             ledger.slots.set_place(moved, place);
         }
-        ledger.stats.name_bytes -= names::charge(name);
+        ledger.stats.name_bytes -= names::charge(name, held.content_type.as_ref());
         self.gone.note(name);
     }
 

@@ -7,7 +7,7 @@
 
 use super::SHARDS;
 use dashmap::DashMap;
-use dstore_shared::{Blob, Entry, Moment, Name, RegSeq, Revision};
+use dstore_shared::{Blob, ContentType, Entry, Moment, Name, RegSeq, Revision};
 use slab::Slab;
 use std::mem::size_of;
 
@@ -17,9 +17,13 @@ use std::mem::size_of;
 pub(super) const NAME_OVERHEAD: u64 =
     (2 * (size_of::<(Name, Held)>() + 1) + 2 * (size_of::<Slot>() + 16) + 2 * size_of::<usize>() + 48) as u64;
 
-/// What `name` costs in the cache, its blob apart.
-pub(super) fn charge(name: &Name) -> u64 {
-    NAME_OVERHEAD + name.as_bytes().len() as u64
+/// What a content type costs beyond its bytes: two allocations, and what counts and points.
+const TYPE_OVERHEAD: u64 = 64;
+
+/// What `name` costs in the cache, its blob apart, with a value of this type.
+pub(super) fn charge(name: &Name, content_type: Option<&ContentType>) -> u64 {
+    let typed = content_type.map_or(0, |words| TYPE_OVERHEAD + words.len() as u64);
+    NAME_OVERHEAD + name.as_bytes().len() as u64 + typed
 }
 
 /// A name's row: what a hit needs, in one place. Hash and size of its entry are the blob's.
@@ -27,7 +31,8 @@ pub(super) fn charge(name: &Name) -> u64 {
 pub(super) struct Held {
     pub(super) blob: Blob,
     pub(super) bind_rev: Revision,
-    pub(super) expires_at: Option<u64>,
+    pub(super) expires_at: Option<dstore_shared::End>,
+    pub(super) content_type: Option<ContentType>,
     /// When its time is over by this node's clock; the end of all time if it lives for ever.
     pub(super) until: Moment,
     pub(super) reg_seq: RegSeq,
@@ -123,15 +128,19 @@ impl Names {
 
     /// The rows, for counting anew.
     #[cfg(test)]
-    pub(super) fn all(&self) -> Vec<(Name, dstore_shared::BlobHash, usize)> {
-        self.0.iter().map(|r| (r.key().clone(), r.blob.id(), r.slot)).collect()
+    pub(super) fn all(&self) -> Vec<(Name, dstore_shared::BlobHash, usize, u64)> {
+        self.0
+            .iter()
+            .map(|r| (r.key().clone(), r.blob.id(), r.slot, charge(r.key(), r.content_type.as_ref())))
+            .collect()
     }
 }
 
 impl Held {
     pub(super) fn entry(&self) -> Entry {
         let (hash, size) = (self.blob.id(), self.blob.size());
-        Entry { hash, size, bind_rev: self.bind_rev, expires_at: self.expires_at }
+        let content_type = self.content_type.clone();
+        Entry { hash, size, bind_rev: self.bind_rev, expires_at: self.expires_at, content_type }
     }
 
     /// Of two registrations of one binding the later counts, in whatever order their replies came: it is the

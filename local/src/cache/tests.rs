@@ -16,7 +16,13 @@ fn blob(n: u64, size: usize) -> Blob {
 }
 
 fn entry(blob: &Blob, rev: u64) -> Entry {
-    Entry { hash: blob.id(), size: blob.size(), bind_rev: Revision(rev), expires_at: None }
+    Entry {
+        hash: blob.id(),
+        size: blob.size(),
+        bind_rev: Revision(rev),
+        expires_at: None,
+        content_type: None,
+    }
 }
 
 fn install(cache: &Cache, key: &str, blob: &Blob, rev: u64, reg: u64, era: u64) -> Admission {
@@ -39,7 +45,7 @@ fn audit(cache: &Cache) {
     let stats = cache.stats();
     let (names, blobs) = (cache.names.all(), cache.blobs.all());
     let ledger = cache.ledger.lock();
-    assert_eq!(stats.name_bytes, names.iter().map(|(n, ..)| names::charge(n)).sum::<u64>());
+    assert_eq!(stats.name_bytes, names.iter().map(|(.., charge)| charge).sum::<u64>());
     assert_eq!(stats.blob_bytes, blobs.iter().map(|(_, charge, _)| charge).sum::<u64>());
     assert_eq!((stats.blob_bytes, blobs.len()), ledger.eviction.recount());
     assert_eq!((stats.names, stats.blobs), (names.len() as u64, blobs.len() as u64));
@@ -48,7 +54,7 @@ fn audit(cache: &Cache) {
     assert!(stats.bytes() <= stats.bytes_max, "{stats:?}");
     assert_eq!(ledger.numbers.len(), blobs.len());
     let mut held: HashMap<_, Vec<usize>> = HashMap::new();
-    for (name, hash, slot) in names {
+    for (name, hash, slot, _) in names {
         assert_eq!(ledger.slots.name(slot), &name);
         held.entry(hash).or_default().push(slot);
     }
@@ -103,8 +109,8 @@ fn an_install_keeps_the_newer_binding_and_of_one_binding_the_newer_registration(
     assert_eq!(rev_served(&cache, "k", 2), Some(5), "the newer era counts");
     let reg_seq = || cache.names.view(name("k").as_bytes(), |h| h.reg_seq).unwrap();
     assert_eq!(reg_seq(), RegSeq(7), "and so does the newer registration, though its reply came first");
-    let longer = Entry { expires_at: Some(99), ..entry(&x, 5) };
-    installed(cache.install(&name("k"), longer, &x, RegSeq(8), 2));
+    let longer = Entry { expires_at: dstore_shared::End::new(99), ..entry(&x, 5) };
+    installed(cache.install(&name("k"), longer.clone(), &x, RegSeq(8), 2));
     assert_eq!(cache.hit(name("k").as_bytes(), 2).unwrap().entry, longer);
     installed(install(&cache, "k", &y, 6, 3, 2));
     assert_eq!(cache.hit(name("k").as_bytes(), 2).unwrap().blob.id(), y.id());
@@ -401,7 +407,7 @@ proptest! {
         for step in steps {
             apply(&cache, &mut model, &step);
             audit(&cache);
-            let held: HashMap<_, _> = cache.names.all().into_iter().map(|(n, hash, _)| (n, hash)).collect();
+            let held: HashMap<_, _> = cache.names.all().into_iter().map(|(n, hash, ..)| (n, hash)).collect();
             let expected: HashMap<_, _> = model.iter().map(|(n, h)| (n.clone(), sized(h.0).id())).collect();
             prop_assert_eq!(held, expected);
         }
@@ -512,7 +518,13 @@ fn the_names_under_a_prefix_are_removed_up_to_a_revision_and_the_books_are_right
     let blob = Blob::hash("v");
     let keys = ["a", "a/1", "a/2", "a/3", "b/a/1", "aa"];
     for (i, k) in keys.iter().enumerate() {
-        let entry = Entry { hash: blob.id(), size: 1, bind_rev: Revision(i as u64 + 1), expires_at: None };
+        let entry = Entry {
+            hash: blob.id(),
+            size: 1,
+            bind_rev: Revision(i as u64 + 1),
+            expires_at: None,
+            content_type: None,
+        };
         let installed = cache.install(&name(k), entry, &blob, RegSeq(1), i as u64 % 2);
         assert_eq!(installed, Admission::Installed { evicted: Evicted::new() });
     }
@@ -532,7 +544,7 @@ fn the_names_under_a_prefix_are_removed_up_to_a_revision_and_the_books_are_right
 fn a_name_tells_until_when_it_is_served_and_a_newer_binding_another_end() {
     let (cache, x) = (Cache::new(ROOMY), Blob::hash("x"));
     let until = |ms: u64| Moment::from_nanos(ms * 1_000_000);
-    let timed = |rev| Entry { expires_at: Some(99), ..entry(&x, rev) };
+    let timed = |rev| Entry { expires_at: dstore_shared::End::new(99), ..entry(&x, rev) };
     let put = |rev, reg, end| cache.install_until(&name("k"), (timed(rev), end), &x, RegSeq(reg), 1);
     let end = || cache.hit(name("k").as_bytes(), 1).map(|hit| hit.until);
     let _ = put(5, 1, until(10));

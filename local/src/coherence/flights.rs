@@ -312,7 +312,8 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         let name = flight.name.clone();
         match answer.entry {
             Some(entry) if flight.sort == Sort::Get => {
-                flight.state = State::Found(entry, registered && flight.clears_poison(entry.bind_rev));
+                let fresh = registered && flight.clears_poison(entry.bind_rev);
+                flight.state = State::Found(entry.clone(), fresh);
                 self.actions.push(Action::Found(id, entry, answer.carried));
             }
             entry => {
@@ -389,7 +390,7 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
     /// request (rule 10). Gives back who waited, and whether it is held.
     pub fn complete(&mut self, id: FlightId, install: impl FnOnce(RegSeq, u64) -> bool) -> (Vec<W>, bool) {
         let Some(flight) = self.remove(id) else { return (Vec::new(), false) };
-        let State::Found(entry, registered) = flight.state else { return (flight.early, false) };
+        let State::Found(ref entry, registered) = flight.state else { return (flight.early, false) };
         let current = registered && flight.epoch == self.epoch;
         let installed = current && flight.clears_poison(entry.bind_rev) && install(flight.reg_seq, self.era);
         self.drop_unless(installed, current, flight.name, flight.reg_seq);
@@ -491,6 +492,10 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
 /// Until when a binding that was asked for at `sent_at` may be served: what it had to live at journal time
 /// `journal_ms`, when it was answered, counted from the asking and shortened by the bound on clock rate error.
 fn served_until(sent_at: Moment, entry: Option<&Entry>, journal_ms: u64) -> Moment {
+    #[cfg(feature = "faults")]
+    if dstore_shared::planted::is_made(dstore_shared::planted::Mistake::LateExpiry) {
+        return Moment::MAX;
+    }
     match entry.and_then(|entry| entry.left(journal_ms)) {
         None => Moment::MAX,
         Some(_) if journal_ms == 0 => Moment::ZERO,

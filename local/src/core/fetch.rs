@@ -142,7 +142,7 @@ impl Core {
             let Ok(answer) = self.look(name) else { break };
             match answer.await {
                 Ok(Ok(looked)) => {
-                    let landed = match looked.entry {
+                    let landed = match &looked.entry {
                         Some(entry) => self.blob(entry.hash, Some(entry.size)).await,
                         None => Ok(Landed::NoRoom),
                     };
@@ -177,14 +177,15 @@ impl Core {
             let until = c.until(flight);
             let done = c.complete(flight, |reg_seq, era| {
                 blob.is_some_and(|blob| {
-                    self.install(name, (entry, until), blob, (reg_seq, era), &mut evicted)
+                    self.install(name, (entry.clone(), until), blob, (reg_seq, era), &mut evicted)
                 })
             });
             c.dropped(evicted);
             done
         });
         dstore_sys::failpoint!("local::install::after");
-        let looked = Looked { entry: Some(entry), blob: blob.cloned(), cached, head: entry.bind_rev };
+        let head = entry.bind_rev;
+        let looked = Looked { entry: Some(entry), blob: blob.cloned(), cached, head };
         for waiter in waiters {
             waiter.tell(&looked);
         }

@@ -53,19 +53,17 @@ impl Node {
     async fn try_found_many(&self, names: &[Name]) -> Result<Option<FoundMany>> {
         let Looked { hits, missing } = self.hits(names, |entry, blob| (entry, blob), |_| true);
         if missing.is_empty() {
-            let entries = hits.iter().flatten().map(|(entry, _)| *entry);
+            let entries = hits.iter().flatten().map(|(entry, _)| entry);
             let Some(revision) = self.still_hit(names, entries.map(Some)) else { return Ok(None) };
             return self.merged(hits, Vec::new(), revision).map(Some);
         }
         let ReadMany { resolved, values } = self.core.read_many(&missing)?;
         let resolved = self.answer(Ok(resolved)).await?;
-        let hit_entries = hits.iter().map(|hit| hit.as_ref().map(|(entry, _)| *entry));
+        let hit_entries = hits.iter().map(|hit| hit.as_ref().map(|(entry, _)| entry));
         if self.still_hit(names, hit_entries.clone()).is_none() {
             return Ok(None);
         }
-        let entries: Vec<Entry> =
-            hit_entries.flatten().chain(resolved.iter().filter_map(|r| r.entry)).collect();
-        check_bytes(entries.iter())?;
+        check_bytes(hit_entries.flatten().chain(resolved.iter().filter_map(|r| r.entry.as_ref())))?;
         let revision = resolved.first().map_or(Revision(0), |first| first.head);
         let found = if values.is_empty() {
             self.bodies(&resolved).await?
@@ -76,8 +74,8 @@ impl Node {
                 if looked.entry != resolved.entry {
                     return Ok(None);
                 }
-                found.push(resolved.entry.map(|entry| {
-                    let body = looked.blob.map_or_else(|| self.fetched_later(entry), Body::Blob);
+                found.push(resolved.entry.clone().map(|entry| {
+                    let body = looked.blob.map_or_else(|| self.fetched_later(&entry), Body::Blob);
                     let from = self.of(&entry, (Tier::Global, looked.cached), revision);
                     Found { entry, from, body }
                 }));
@@ -105,7 +103,7 @@ impl Node {
     async fn bodies(&self, resolved: &[Resolved]) -> Result<Option<Vec<Option<Found>>>> {
         let bodies = resolved.iter().cloned().map(|resolved| async move {
             let Some(entry) = resolved.entry else { return Ok(Some(None)) };
-            let Some(body) = self.body(entry, resolved.carried).await? else { return Ok(None) };
+            let Some(body) = self.body(&entry, resolved.carried).await? else { return Ok(None) };
             let from = self.of(&entry, (Tier::Global, false), resolved.head);
             Ok(Some(Some(Found { entry, from, body })))
         });
@@ -113,7 +111,7 @@ impl Node {
         Ok(found.into_iter().collect())
     }
 
-    async fn body(&self, entry: Entry, carried: Option<Blob>) -> Result<Option<Body>> {
+    async fn body(&self, entry: &Entry, carried: Option<Blob>) -> Result<Option<Body>> {
         let at_hand = carried.filter(|blob| blob.id() == entry.hash);
         if let Some(blob) = at_hand.or_else(|| self.core.cache.have(&entry.hash)) {
             return Ok(Some(Body::Blob(blob)));
@@ -129,10 +127,10 @@ impl Node {
     }
 
     /// A value that is fetched when it is read: a thousand of them are not fetched at once.
-    fn fetched_later(&self, entry: Entry) -> Body {
-        let core = self.core.clone();
+    fn fetched_later(&self, entry: &Entry) -> Body {
+        let (core, hash) = (self.core.clone(), entry.hash);
         let opened = stream::once(async move {
-            match core.link.fetch(entry.hash, Slice::ALL).await? {
+            match core.link.fetch(hash, Slice::ALL).await? {
                 Some(fetched) => Ok(fetched.body),
                 None => {
                     Err(Error::unavailable("the value was deleted and swept while it was read: try again"))
@@ -174,7 +172,7 @@ impl Node {
                 let head = resolved.first().map(|first| first.head);
                 (resolved, head)
             };
-            if let Some(newest) = self.still_hit(names, hits.iter().copied()) {
+            if let Some(newest) = self.still_hit(names, hits.iter().map(Option::as_ref)) {
                 let mut resolved = resolved.into_iter().map(|r| r.entry.map(|entry| (entry, Tier::Global)));
                 let entry = |hit: Option<Entry>| match hit {
                     Some(entry) => Some((entry, Tier::Local)),
@@ -202,11 +200,15 @@ impl Node {
     }
 
     /// The newest revision of the bindings that were hits before, if each still is what it was.
-    fn still_hit(&self, names: &[Name], before: impl Iterator<Item = Option<Entry>>) -> Option<Revision> {
+    fn still_hit<'a>(
+        &self,
+        names: &[Name],
+        before: impl Iterator<Item = Option<&'a Entry>>,
+    ) -> Option<Revision> {
         let mut newest = Revision(0);
         for (name, before) in names.iter().zip(before) {
             let Some(before) = before else { continue };
-            if self.core.hit(name.as_bytes())?.entry != before {
+            if self.core.hit(name.as_bytes())?.entry != *before {
                 return None;
             }
             newest = newest.max(before.bind_rev);
@@ -218,17 +220,17 @@ impl Node {
         check_sets(&sets)?;
         let held: Vec<bool> = sets.iter().map(|one| self.core.hit(one.name.as_bytes()).is_some()).collect();
         let changes = sets.iter().map(|one| {
-            let blob = Bound::whole(one.value.clone());
+            let blob = Bound { attributes: one.attributes.clone(), ..Bound::whole(one.value.clone()) };
             let small = blob.size <= CARRIED_BYTES_MAX as u64;
-            let (name, carried) = (one.name.clone(), blob.bytes.clone().filter(|_| small));
-            let command = Command::Set { name, hash: blob.hash, size: blob.size, carried };
+            let command = blob.command(&one.name, blob.bytes.clone().filter(|_| small));
             (one.id, command, self.own(&blob))
         });
         let sent = self.core.change_many(changes.collect());
         let settled = sets.into_iter().zip(held).zip(sent).map(|((one, held), sent)| async move {
-            let SetOne { id, name, value } = one;
+            let SetOne { id, name, value, attributes } = one;
+            let blob = Bound { attributes, ..Bound::whole(value) };
             let changed = self.answer(sent).await.map_err(unknown)?;
-            let changed = self.staged_if_needed(id, &name, &Bound::whole(value), changed).await?;
+            let changed = self.staged_if_needed(id, &name, &blob, changed).await?;
             self.told(&name, changed, held).await.and_then(super::store::needs_none)
         });
         Ok(join_all(settled).await)

@@ -9,7 +9,7 @@ use dstore_proto::store::{
 use dstore_proto::watch::{WatchQuery, Watching};
 use dstore_shared::limits::{DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX};
 use dstore_shared::{
-    BlobHash, Command, CopyOutcome, DeleteMode, Entry, Error, Name, Namespace, NamespaceInfo,
+    Attributes, BlobHash, Command, CopyOutcome, DeleteMode, Entry, Error, Name, Namespace, NamespaceInfo,
     NamespaceOutcome, NamespaceSpec, Outcome, Prefix, PrefixOutcome, RequestId, Result, Revision, SetOutcome,
     Transaction, TransactionOutcome,
 };
@@ -46,9 +46,19 @@ impl Store for Node {
     }
 
     async fn set(&self, id: RequestId, name: Option<Name>, body: Body) -> Result<SetReply> {
+        self.set_as(id, name, body, Attributes::default()).await
+    }
+
+    async fn set_as(
+        &self,
+        id: RequestId,
+        name: Option<Name>,
+        body: Body,
+        attributes: Attributes,
+    ) -> Result<SetReply> {
         let blob = self.take_in(body).await?;
         if let Some(name) = name {
-            return self.decide(id, name, blob).await.and_then(needs_none);
+            return self.decide(id, name, Bound { attributes, ..blob }).await.and_then(needs_none);
         }
         if let Some(bytes) = &blob.bytes {
             if !blob.staged {
@@ -57,14 +67,30 @@ impl Store for Node {
             // Most likely a name is bound to it next, which is then held here.
             self.core.admit(bytes);
         }
-        let entry = Entry { hash: blob.hash, size: blob.size, bind_rev: Revision(0), expires_at: None };
+        let entry = Entry {
+            hash: blob.hash,
+            size: blob.size,
+            bind_rev: Revision(0),
+            expires_at: None,
+            content_type: None,
+        };
         let from = Provenance::new(Tier::Global, false, Revision(0));
         Ok(SetReply { outcome: SetOutcome::Stored(entry), from })
     }
 
     async fn bind(&self, id: RequestId, name: Name, hash: BlobHash, size: u64) -> Result<SetReply> {
+        self.bind_as(id, name, (hash, size), Attributes::default()).await
+    }
+
+    async fn bind_as(
+        &self,
+        id: RequestId,
+        name: Name,
+        (hash, size): (BlobHash, u64),
+        attributes: Attributes,
+    ) -> Result<SetReply> {
         let bytes = self.core.cache.have(&hash).filter(|blob| blob.size() == size);
-        self.decide(id, name, Bound { hash, size, staged: true, bytes }).await
+        self.decide(id, name, Bound { hash, size, staged: true, bytes, attributes }).await
     }
 
     async fn delete(&self, id: RequestId, names: Vec<Name>) -> Result<DeleteReply> {

@@ -139,7 +139,7 @@ impl FakeStore {
 
 fn entry(value: &[u8]) -> Entry {
     let blob = Blob::hash(value.to_vec());
-    Entry { hash: blob.id(), size: blob.size(), bind_rev: Revision(1), expires_at: None }
+    Entry { hash: blob.id(), size: blob.size(), bind_rev: Revision(1), expires_at: None, content_type: None }
 }
 
 impl Store for FakeStore {

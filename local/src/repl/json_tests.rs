@@ -10,7 +10,13 @@ fn from() -> Provenance {
 }
 
 fn entry(value: &[u8]) -> Entry {
-    Entry { hash: BlobHash::of(value), size: value.len() as u64, bind_rev: Revision(5), expires_at: None }
+    Entry {
+        hash: BlobHash::of(value),
+        size: value.len() as u64,
+        bind_rev: Revision(5),
+        expires_at: None,
+        content_type: None,
+    }
 }
 
 fn key(bytes: &[u8]) -> Key {

@@ -93,7 +93,7 @@ pub fn set_line(reply: &SetReply) -> (&'static str, u8) {
 }
 
 /// The line of a COPY or RENAME and its exit code.
-pub fn copy_line(result: CopyResult) -> (&'static str, u8) {
+pub fn copy_line(result: &CopyResult) -> (&'static str, u8) {
     match result {
         CopyResult::Done(_) => (UPDATED, exit::OK),
         CopyResult::Unchanged(_) => (OCCUPIED, exit::OK),

@@ -9,7 +9,13 @@ fn from(tier: Tier, cached: bool) -> Provenance {
 }
 
 fn entry() -> Entry {
-    Entry { hash: BlobHash::of(b"hello"), size: 5, bind_rev: Revision(7), expires_at: None }
+    Entry {
+        hash: BlobHash::of(b"hello"),
+        size: 5,
+        bind_rev: Revision(7),
+        expires_at: None,
+        content_type: None,
+    }
 }
 
 fn get_line(key: &'static [u8], from: Provenance, value: &str) -> String {

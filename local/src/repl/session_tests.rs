@@ -493,7 +493,13 @@ async fn a_person_is_told_the_facts_on_standard_error() {
 }
 
 fn events() -> Vec<Event> {
-    let entry = Entry { hash: BlobHash::of(b"1"), size: 1, bind_rev: Revision(7), expires_at: None };
+    let entry = Entry {
+        hash: BlobHash::of(b"1"),
+        size: 1,
+        bind_rev: Revision(7),
+        expires_at: None,
+        content_type: None,
+    };
     let event = |revision, key: &str, happened| Event {
         revision: Revision(revision),
         at_ms: 1000 + revision,
@@ -501,7 +507,7 @@ fn events() -> Vec<Event> {
         happened,
     };
     vec![
-        event(7, "a b", Happened::Bound(entry)),
+        event(7, "a b", Happened::Bound(entry.clone())),
         event(8, "a b", Happened::Unbound(Some(entry))),
         event(8, "line\n", Happened::Unbound(None)),
     ]

@@ -20,7 +20,7 @@ impl State {
     /// Makes a change: from now on readers see it.
     fn execute(&mut self, job: &Job) -> Outcome {
         let (outcome, visible) = self.outcome(&job.command);
-        let before = self.global().durable.take().unwrap_or(self.global.visible);
+        let before = self.global().durable.take().unwrap_or(self.global.visible.clone());
         let call = (job.id.client.0 as usize).wrapping_sub(1);
         let twice = self.calls.get_mut(call).is_some_and(|call| std::mem::replace(&mut call.executed, true));
         if twice {
@@ -34,7 +34,7 @@ impl State {
                 global.voided.push((global.head, names.clone()));
             }
         }
-        self.see(visible);
+        self.see(&visible);
         outcome
     }
 
@@ -51,28 +51,29 @@ impl State {
     }
 
     /// What readers see changes; whoever waits for a value might be told any that was true meanwhile.
-    pub(crate) fn see(&mut self, visible: [Option<Entry>; 2]) {
-        self.global().visible = visible;
+    pub(crate) fn see(&mut self, visible: &[Option<Entry>; 2]) {
+        self.global().visible.clone_from(visible);
         for call in &mut self.calls {
             if let Kind::Get(key) = call.kind
                 && !matches!(call.stage, Stage::Idle | Stage::Done | Stage::Lost)
             {
-                call.true_since |= 1 << value_of(visible[key]);
+                call.true_since |= 1 << value_of(visible[key].clone());
             }
         }
     }
 
     fn outcome(&self, command: &Command) -> (Outcome, [Option<Entry>; 2]) {
-        let mut visible = self.global.durable.unwrap_or(self.global.visible);
+        let mut visible = self.global.durable.clone().unwrap_or(self.global.visible.clone());
         let (head, next) = (self.global.head, self.global.head.next());
         let outcome = match command {
             Command::Set { name, hash, size, .. } => {
-                let entry = Entry { hash: *hash, size: *size, bind_rev: next, expires_at: None };
+                let entry =
+                    Entry { hash: *hash, size: *size, bind_rev: next, expires_at: None, content_type: None };
                 let held = &mut visible[self.key(name)];
-                Outcome::Set(match *held {
+                Outcome::Set(match held.clone() {
                     Some(held) if held.hash == *hash => SetOutcome::Unchanged(held),
                     Some(held) => SetOutcome::Occupied(held),
-                    None => SetOutcome::Stored(*held.insert(entry)),
+                    None => SetOutcome::Stored(held.insert(entry).clone()),
                 })
             }
             Command::Delete { names, .. } => {

@@ -68,7 +68,7 @@ impl State {
         let Up::Summary { epoch, batch, names, last } = frame else { return };
         let mut refused = Vec::new();
         for (i, listed) in (0..).zip(names) {
-            let bound = self.global.visible[self.key(&listed.name)].map(|entry| entry.bind_rev);
+            let bound = self.global.visible[self.key(&listed.name)].as_ref().map(|entry| entry.bind_rev);
             let equal = bound == Some(listed.bind_rev);
             let held = self.at_global(|m, now| {
                 let made = m.begin_read(now, epoch, &listed.name, listed.reg_seq)?;
@@ -137,7 +137,7 @@ impl State {
     pub(crate) fn look(&mut self, i: usize) {
         let key = self.key(&self.global.reads[i].name);
         let global = self.global();
-        (global.reads[i].looked, global.reads[i].found) = (true, global.visible[key]);
+        (global.reads[i].looked, global.reads[i].found) = (true, global.visible[key].clone());
     }
 
     /// A read is confirmed and answered.

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 
 /// A name held.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Held {
     pub entry: Entry,
     pub reg_seq: RegSeq,
@@ -33,7 +33,7 @@ impl Names {
     }
 
     pub fn get(&self, name: &Name) -> Option<Held> {
-        self.held.lock().get(name).copied()
+        self.held.lock().get(name).cloned()
     }
 
     pub fn install(&self, name: Name, held: Held) {

@@ -4,9 +4,9 @@ use super::*;
 use crate::codec::read;
 use dstore_shared::frame::{Answer, Ask, Down, Hello, Listed, Reply, Request, Resolved, Resumption, Up};
 use dstore_shared::{
-    Command, CopyOutcome, CopyResult, Decision, DeleteMode, DeleteOutcome, ExpireWhen, Expiry, FlightId,
-    Guard, Incarnation, LocalId, Namespace, Outcome, Payload, Prefix, PrefixOutcome, RegSeq, SetOutcome,
-    Step, StepOutcome, StepResult, Transaction, TransactionOutcome, When,
+    Attributes, Command, ContentType, CopyOutcome, CopyResult, Decision, DeleteMode, DeleteOutcome,
+    ExpireWhen, Expiry, FlightId, Guard, Incarnation, LocalId, Namespace, Outcome, Payload, Prefix,
+    PrefixOutcome, RegSeq, SetOutcome, Step, StepOutcome, StepResult, Transaction, TransactionOutcome, When,
 };
 use prost::Message;
 use prost_types::field_descriptor_proto::{Label, Type};
@@ -89,7 +89,7 @@ fn blob() -> Blob {
 }
 
 fn entry() -> Entry {
-    Entry { hash: blob().id(), size: 5, bind_rev: Revision(6), expires_at: None }
+    Entry { hash: blob().id(), size: 5, bind_rev: Revision(6), expires_at: None, content_type: None }
 }
 
 fn ups() -> Vec<(&'static str, Up)> {
@@ -149,7 +149,9 @@ fn downs() -> Vec<(&'static str, Down)> {
 fn requests() -> Vec<(&'static str, Vec<Request>)> {
     let id = RequestId { client: ClientId(12), n: 13, born: born() };
     let request = |ask| vec![Request { flight: FlightId(10), epoch: epoch(), reg_seq: RegSeq(11), ask }];
-    let set = |carried| Command::Set { name: name(), hash: blob().id(), size: 5, carried };
+    let set = |carried| said(carried, Attributes::default());
+    let ttl = Some(Duration::from_secs(60));
+    let typed = said(None, Attributes { content_type: Some(words()), ttl });
     let del = |mode| Command::Delete { names: vec![name()], mode };
     let have = Some(blob().id());
     let change = |command| request(Ask::Change { id, command });
@@ -159,6 +161,8 @@ fn requests() -> Vec<(&'static str, Vec<Request>)> {
         ("requests resolve", request(Ask::Resolve { name: name(), have, cache: true, carry: true })),
         ("requests put carried", request(Ask::Change { id, command: set(Some(blob())) })),
         ("requests put", request(Ask::Change { id, command: set(None) })),
+        ("requests put typed", change(typed)),
+        ("requests apply typed", change(Command::Apply(Transaction::of(set_typed())))),
         ("requests del prefix", change(Command::DeletePrefix { prefix: prefix() })),
         ("requests copy", change(Command::Copy { from: name(), to: other() })),
         ("requests rename", change(Command::Rename { from: name(), to: other() })),
@@ -172,10 +176,23 @@ fn requests() -> Vec<(&'static str, Vec<Request>)> {
     ]
 }
 
+fn words() -> ContentType {
+    ContentType::new("text/plain; charset=utf-8").expect("valid")
+}
+
+fn said(carried: Option<Blob>, attributes: Attributes) -> Command {
+    Command::Set { name: name(), hash: blob().id(), size: 5, carried, attributes }
+}
+
+fn set_typed() -> Step {
+    let value = Payload::carrying(blob()).typed(Some(words()));
+    Step::Set { name: name(), value, when: When::Always, expiry: Expiry::Clear }
+}
+
 /// Every step, when and expiry.
 fn transaction() -> Transaction {
     let set = |carried, when, expiry| {
-        let value = Payload { hash: blob().id(), size: 5, carried };
+        let value = Payload { carried, ..Payload::stored(blob().id(), 5) };
         Step::Set { name: name(), value, when, expiry }
     };
     let expire = |expiry, when| Step::Expire { name: name(), expiry, when };
@@ -226,22 +243,23 @@ fn replies() -> Vec<(&'static str, Vec<Reply>)> {
     let found = Resolved { entry: Some(entry()), carried: None, cacheable: Some(epoch()), head: Revision(9) };
     let absent = Resolved { entry: None, carried: None, cacheable: None, head: Revision(9) };
     let many = vec![found, absent];
-    let ends = Entry { expires_at: Some(1_700_000_000_000), ..entry() };
+    let ends = Entry { expires_at: dstore_shared::End::new(1_700_000_000_000), ..entry() };
     let timed = Answer::Resolved(Resolved {
-        entry: Some(ends),
+        entry: Some(ends.clone()),
         carried: None,
         cacheable: Some(epoch()),
         head: Revision(9),
     });
-    let mut steps: Vec<StepOutcome> = StepResult::ALL
-        .into_iter()
-        .map(|result| StepOutcome { result, old: None, entry: None, number: None })
-        .collect();
+    let step = |result| StepOutcome { result, old: None, entry: None, number: None };
+    // Those that there were when transactions came, and what came later.
+    let mut steps: Vec<StepOutcome> = StepResult::ALL[..9].iter().copied().map(step).collect();
+    let later: Vec<StepOutcome> = StepResult::ALL[9..].iter().copied().map(step).collect();
     (steps[0].old, steps[0].entry, steps[0].number) = (Some(entry()), Some(ends), Some(-2));
     let failed = Error::exhausted("full").retry_after(Duration::from_millis(20));
     vec![
         ("replies resolved", resolved(Some(entry()), Some(blob()))),
         ("replies absent", resolved(None, None)),
+        ("replies resolved typed", resolved(Some(Entry { content_type: Some(words()), ..entry() }), None)),
         ("replies stored", set(SetOutcome::Stored(entry()))),
         ("replies unchanged", set(SetOutcome::Unchanged(entry()))),
         ("replies occupied", set(SetOutcome::Occupied(entry()))),
@@ -255,6 +273,7 @@ fn replies() -> Vec<(&'static str, Vec<Reply>)> {
         ("replies deleted stale", deleted(Some(Duration::from_millis(2_260)))),
         ("replies failed", reply(Answer::Failed(failed))),
         ("replies applied", changed(applied(Decision::Done(steps)))),
+        ("replies applied later results", changed(applied(Decision::Done(later)))),
         ("replies applied nothing", changed(applied(Decision::Aborted(1)))),
         ("replies applied needs blobs", changed(applied(Decision::NeedBlobs(vec![0, 300])))),
         (

@@ -28,7 +28,8 @@ pub(crate) use watch::{history_from, watch_header};
 use crate::wire;
 use bytes::{Bytes, BytesMut};
 use dstore_shared::{
-    Blob, BlobHash, Born, ClientId, Entry, Epoch, Error, HistoryId, Name, RequestId, Result, Revision,
+    Attributes, Blob, BlobHash, Born, ClientId, ContentType, Entry, Epoch, Error, HistoryId, Name, RequestId,
+    Result, Revision,
 };
 use std::time::Duration;
 
@@ -64,7 +65,8 @@ impl Packer {
             hash: self.hash(entry.hash),
             size: entry.size,
             bind_rev: entry.bind_rev.0,
-            expires_at: entry.expires_at.unwrap_or(0),
+            expires_at: entry.expires_at.map_or(0, dstore_shared::End::get),
+            content_type: type_to(entry.content_type.as_ref()),
         }
     }
 
@@ -131,6 +133,25 @@ fn micros(lease: Duration) -> u64 {
     u64::try_from(lease.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// A content type as it travels: empty = none.
+pub(crate) fn type_to(content_type: Option<&ContentType>) -> String {
+    content_type.map_or_else(String::new, ContentType::to_string)
+}
+
+/// What a SET says besides, as it travels.
+pub(crate) fn attributes_to(attributes: &Attributes) -> (u64, String) {
+    let ttl_ms = attributes.ttl.map_or(0, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+    (ttl_ms, type_to(attributes.content_type.as_ref()))
+}
+
+/// What a SET says besides, within its limits.
+pub(crate) fn attributes_from(ttl_ms: u64, content_type: &str) -> Result<Attributes> {
+    let ttl = (ttl_ms > 0).then(|| Duration::from_millis(ttl_ms));
+    let attributes = Attributes { content_type: ContentType::optional(content_type)?, ttl };
+    attributes.check()?;
+    Ok(attributes)
+}
+
 impl TryFrom<wire::Entry> for Entry {
     type Error = Error;
 
@@ -139,7 +160,8 @@ impl TryFrom<wire::Entry> for Entry {
             hash: BlobHash::from_slice(&entry.hash)?,
             size: entry.size,
             bind_rev: Revision(entry.bind_rev),
-            expires_at: (entry.expires_at != 0).then_some(entry.expires_at),
+            expires_at: dstore_shared::End::new(entry.expires_at),
+            content_type: ContentType::optional(&entry.content_type)?,
         })
     }
 }

@@ -4,7 +4,10 @@
 //! every miss.
 
 use super::transaction::{applied_from, applied_to, apply_to, transaction_from};
-use super::{Packer, bound_from, carried, epoch_or_none, millis_up, mode_from, mode_to, need, packed_name};
+use super::{
+    Packer, attributes_from, attributes_to, bound_from, carried, epoch_or_none, millis_up, mode_from,
+    mode_to, need, packed_name,
+};
 use crate::{status, wire};
 use bytes::Bytes;
 use dstore_shared::frame::{Answer, Ask, Reply, Request, Resolved};
@@ -55,13 +58,18 @@ fn request_to(packer: &mut Packer, request: Request) -> Result<wire::Request> {
             let have = have.map(|h| packer.hash(h)).unwrap_or_default();
             Wire::Resolve(wire::Resolve { name: name.packed(), have, cache, carry })
         }
-        Ask::Change { id, command: Command::Set { name, hash, size, carried } } => Wire::Put(wire::Put {
-            id: Some(packer.request_id(&id)),
-            name: name.packed(),
-            hash: packer.hash(hash),
-            size,
-            carried: carried.as_ref().map(carry).transpose()?,
-        }),
+        Ask::Change { id, command: Command::Set { name, hash, size, carried, attributes } } => {
+            let (ttl_ms, content_type) = attributes_to(&attributes);
+            Wire::Put(wire::Put {
+                id: Some(packer.request_id(&id)),
+                name: name.packed(),
+                hash: packer.hash(hash),
+                size,
+                carried: carried.as_ref().map(carry).transpose()?,
+                ttl_ms,
+                content_type,
+            })
+        }
         Ask::Change { id, command: Command::Delete { names, mode } } => {
             let names = names.iter().map(Name::packed).collect();
             let (mode, deadline_ms) = mode_to(mode);
@@ -117,7 +125,9 @@ fn request_from(request: wire::Request) -> Result<Request> {
         Wire::Put(put) => {
             let hash = BlobHash::from_slice(&put.hash)?;
             let carried = put.carried.map(|bytes| carried_from(bytes, hash, put.size)).transpose()?;
-            let command = Command::Set { name: packed_name(&put.name)?, hash, size: put.size, carried };
+            let attributes = attributes_from(put.ttl_ms, &put.content_type)?;
+            let (name, size) = (packed_name(&put.name)?, put.size);
+            let command = Command::Set { name, hash, size, carried, attributes };
             Ask::Change { id: need(put.id, "id")?.try_into()?, command }
         }
         Wire::Del(del) => {

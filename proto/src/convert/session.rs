@@ -8,9 +8,10 @@ use dstore_shared::{Epoch, Error, HistoryId, Incarnation, LocalId, Prefix, RegSe
 use std::ops::RangeInclusive;
 
 /// The newest version of the tier link that this build speaks.
-pub(crate) const PROTOCOL_VERSION: u32 = 1;
-/// The oldest. While it is the newest too, nothing need be remembered of which one was chosen.
-const OLDEST_VERSION: u32 = 1;
+pub(crate) const PROTOCOL_VERSION: u32 = 2;
+/// The oldest. While it is the newest too, nothing need be remembered of which one was chosen. Whoever speaks 1 would
+/// pass over the type and the time to live of a SET without a word.
+const OLDEST_VERSION: u32 = 2;
 /// Longest label of a Local in bytes.
 const LABEL_BYTES_MAX: usize = 128;
 

@@ -49,8 +49,21 @@ fn request_id() -> impl Strategy<Value = RequestId> {
 }
 
 fn entry() -> impl Strategy<Value = Entry> {
-    (hash(), any::<u64>(), any::<u64>(), option::of(1..=u64::MAX))
-        .prop_map(|(hash, size, rev, expires_at)| Entry { hash, size, bind_rev: Revision(rev), expires_at })
+    (hash(), any::<u64>(), any::<u64>(), any::<u64>(), content_type()).prop_map(
+        |(hash, size, rev, end, content_type)| {
+            let expires_at = dstore_shared::End::new(end);
+            Entry { hash, size, bind_rev: Revision(rev), expires_at, content_type }
+        },
+    )
+}
+
+fn content_type() -> impl Strategy<Value = Option<ContentType>> {
+    option::of("[!-~]([ -~]{0,253}[!-~])?".prop_map(|words| ContentType::new(&words).expect("valid")))
+}
+
+fn attributes() -> impl Strategy<Value = Attributes> {
+    (content_type(), option::of(1..1_000_000_u64))
+        .prop_map(|(content_type, ms)| Attributes { content_type, ttl: ms.map(Duration::from_millis) })
 }
 
 fn error() -> impl Strategy<Value = Error> {
@@ -145,11 +158,8 @@ fn prefix() -> impl Strategy<Value = Prefix> {
 }
 
 fn ask() -> impl Strategy<Value = Ask> {
-    let set = (name(), blob(), any::<bool>()).prop_map(|(name, blob, carry)| Command::Set {
-        name,
-        hash: blob.id(),
-        size: blob.size(),
-        carried: carry.then_some(blob),
+    let set = (name(), blob(), any::<bool>(), attributes()).prop_map(|(name, blob, carry, attributes)| {
+        Command::Set { name, hash: blob.id(), size: blob.size(), carried: carry.then_some(blob), attributes }
     });
     let mode = prop_oneof![
         Just(DeleteMode::Strict),
@@ -191,10 +201,11 @@ fn step() -> impl Strategy<Value = Step> {
     let when = prop::sample::select(&[When::Always, When::Absent, When::Present][..]);
     let whens =
         [ExpireWhen::Always, ExpireWhen::None, ExpireWhen::Some, ExpireWhen::Greater, ExpireWhen::Less];
-    let payload = (blob(), any::<bool>()).prop_map(|(blob, carry)| Payload {
+    let payload = (blob(), any::<bool>(), content_type()).prop_map(|(blob, carry, content_type)| Payload {
         hash: blob.id(),
         size: blob.size(),
         carried: carry.then_some(blob),
+        content_type,
     });
     let set_expiry = prop_oneof![expiry(), Just(Expiry::Keep)];
     prop_oneof![
@@ -266,7 +277,7 @@ fn resolved() -> impl Strategy<Value = Resolved> {
     (option::of(entry()), option::of(blob()), option::of(epoch()), any::<u64>()).prop_map(
         |(entry, carried, cacheable, head)| {
             let fit = |entry: Entry, blob: &Blob| Entry { hash: blob.id(), size: blob.size(), ..entry };
-            let entry = entry.map(|e| carried.as_ref().map_or(e, |blob| fit(e, blob)));
+            let entry = entry.map(|e| carried.as_ref().map_or(e.clone(), |blob| fit(e, blob)));
             let carried = carried.filter(|_| entry.is_some());
             Resolved { entry, carried, cacheable, head: Revision(head) }
         },
@@ -359,11 +370,11 @@ proptest! {
     ) {
         let tier = if tier { Tier::Local } else { Tier::Global };
         let from = Provenance::new(tier, cached, Revision(rev));
-        for outcome in [SetOutcome::Stored(entry), SetOutcome::Unchanged(entry), SetOutcome::Occupied(entry)] {
+        for outcome in [SetOutcome::Stored(entry.clone()), SetOutcome::Unchanged(entry.clone()), SetOutcome::Occupied(entry.clone())] {
             round_trip(SetReply { outcome, from }, |r| wire::SetResponse::from(&r), SetReply::try_from);
         }
         let stat = |s: Option<Stat>| s.as_ref().map(wire::StatResponse::from).unwrap_or_default();
-        round_trip(Some(Stat { entry, from }), stat, TryInto::try_into);
+        round_trip(Some(Stat { entry: entry.clone(), from }), stat, TryInto::try_into);
         round_trip(None, stat, TryInto::try_into);
         let status = store::Status {
             tier, version: "0.1.0".into(), serving: cached, born, revision: Revision(rev),
@@ -439,6 +450,7 @@ fn carried_bytes_become_a_blob_only_if_they_match() {
                 hash: Bytes::copy_from_slice(blob.id().as_bytes()),
                 size,
                 carried: Some(Bytes::copy_from_slice(carried)),
+                ..wire::Put::default()
             })),
             ..wire::Request::default()
         }],
@@ -452,8 +464,13 @@ fn carried_bytes_become_a_blob_only_if_they_match() {
 
 #[test]
 fn a_reply_with_damaged_bytes_fails_alone() {
-    let entry =
-        |blob: &Blob| Entry { hash: blob.id(), size: blob.size(), bind_rev: Revision(1), expires_at: None };
+    let entry = |blob: &Blob| Entry {
+        hash: blob.id(),
+        size: blob.size(),
+        bind_rev: Revision(1),
+        expires_at: None,
+        content_type: None,
+    };
     let blob = Blob::hash("hello");
     let found =
         Resolved { entry: Some(entry(&blob)), carried: Some(blob), cacheable: None, head: Revision(1) };
@@ -481,10 +498,10 @@ fn sides_of_which_none_speaks_a_version_of_the_other_part_with_both_named() {
         let hello = wire::Hello { version, oldest_version, local_id, history, ..wire::Hello::default() };
         up_from(wire::SessionUp { epoch: None, frame: Some(wire::session_up::Frame::Hello(hello)) })
     };
-    for (oldest, newest) in [(1, 1), (0, 1), (1, 7)] {
-        hello(oldest, newest).expect("version 1 is spoken by both");
+    for (oldest, newest) in [(2, 2), (0, 2), (1, 7)] {
+        hello(oldest, newest).expect("version 2 is spoken by both");
     }
-    for (oldest, newest) in [(2, 7), (0, 2), (0, 0), (5, 1)] {
+    for (oldest, newest) in [(3, 7), (1, 1), (0, 3), (0, 0), (5, 1)] {
         let refused = hello(oldest, newest).expect_err("no version in common");
         assert_eq!(refused.kind(), Kind::Invalid);
         assert!(refused.message().contains(&format!("to `{newest}`")), "{refused}");
@@ -500,7 +517,7 @@ fn sides_of_which_none_speaks_a_version_of_the_other_part_with_both_named() {
     });
     assert!(down_from(welcome.clone()).is_ok());
     if let Some(wire::session_down::Frame::Welcome(welcome)) = &mut welcome.frame {
-        welcome.version = 2;
+        welcome.version = 1;
     }
     assert_eq!(down_from(welcome).expect_err("version 2 was not offered").kind(), Kind::Invalid);
 }

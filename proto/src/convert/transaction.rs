@@ -1,13 +1,13 @@
 //! Transactions and namespaces, on the link and at a door alike.
 
-use super::{Packer, carried, need};
+use super::{Packer, carried, need, type_to};
 use crate::wire;
 use bytes::Bytes;
 use dstore_shared::limits::{NAMESPACES_MAX, TRANSACTION_STEPS_MAX};
 use dstore_shared::{
-    Blob, BlobHash, Decision, Entry, Error, ExpireWhen, Expiry, Guard, Name, Namespace, NamespaceInfo,
-    NamespaceMode, NamespaceOutcome, NamespaceResult, NamespaceSpec, Payload, RequestId, Result, Revision,
-    Step, StepOutcome, StepResult, Transaction, TransactionOutcome, When,
+    Blob, BlobHash, ContentType, Decision, Entry, Error, ExpireWhen, Expiry, Guard, Name, Namespace,
+    NamespaceInfo, NamespaceMode, NamespaceOutcome, NamespaceResult, NamespaceSpec, Payload, RequestId,
+    Result, Revision, Step, StepOutcome, StepResult, Transaction, TransactionOutcome, When,
 };
 use std::time::Duration;
 
@@ -39,6 +39,7 @@ fn step_to(packer: &mut Packer, step: &Step) -> wire::Step {
             }
             .into(),
             expiry: expiry_to(*expiry),
+            content_type: type_to(value.content_type.as_ref()),
         }),
         Step::Delete { name: n } => Wire::Delete(wire::StepDelete { name: name(n) }),
         Step::Expire { name: n, expiry, when } => Wire::Expire(wire::StepExpire {
@@ -118,7 +119,9 @@ fn step_from(step: wire::Step) -> Result<Step> {
                 Ok(wire::SetWhen::Present) => When::Present,
                 Err(_) => return Err(unknown("set.when", set.when)),
             };
-            let (value, expiry) = (payload_from(&set.hash, set.size, set.carried)?, expiry_from(set.expiry)?);
+            let value = payload_from(&set.hash, set.size, set.carried)?;
+            let value = value.typed(ContentType::optional(&set.content_type)?);
+            let expiry = expiry_from(set.expiry)?;
             Step::Set { name: name_from(set.name, "set.name")?, value, when, expiry }
         }
         Wire::Delete(delete) => Step::Delete { name: name_from(delete.name, "delete.name")? },
@@ -158,7 +161,7 @@ fn payload_from(hash: &[u8], size: u64, bytes: Option<Bytes>) -> Result<Payload>
         Some(bytes) if hash.is_empty() => Ok(Payload::carrying(Blob::hash(bytes))),
         Some(bytes) => {
             let hash = BlobHash::from_slice(hash)?;
-            Ok(Payload { hash, size, carried: Some(carried(bytes, hash, size)?) })
+            Ok(Payload { carried: Some(carried(bytes, hash, size)?), ..Payload::stored(hash, size) })
         }
         None => Ok(Payload::stored(BlobHash::from_slice(hash)?, size)),
     }

@@ -15,7 +15,7 @@ pub(crate) use host::{LinkService, STAGE};
 use crate::status::from_status;
 use dstore_shared::frame::{Answer, Ask, Reply, Request, Resolved};
 use dstore_shared::limits::{BATCH_BYTES_MAX, BATCH_LEN_MAX};
-use dstore_shared::{Command, Decision, Error, Outcome, Result};
+use dstore_shared::{Command, Decision, Entry, Error, Outcome, Result, StepOutcome};
 use futures_util::stream::{self, Stream, StreamExt};
 use std::pin::Pin;
 use tonic::Status;
@@ -78,8 +78,9 @@ impl Weight for Request {
         WEIGHT
             + match &self.ask {
                 Ask::Resolve { name, .. } => name.as_bytes().len(),
-                Ask::Change { command: Command::Set { name, carried, .. }, .. } => {
-                    name.as_bytes().len() + carried.as_ref().map_or(0, |b| b.bytes().len())
+                Ask::Change { command: Command::Set { name, carried, attributes, .. }, .. } => {
+                    let carried = carried.as_ref().map_or(0, |b| b.bytes().len());
+                    name.as_bytes().len() + carried + attributes.weight()
                 }
                 Ask::ResolveMany { names, .. }
                 | Ask::Change { command: Command::Delete { names, .. }, .. } => {
@@ -101,18 +102,17 @@ impl Weight for Reply {
     fn weight(&self) -> usize {
         WEIGHT
             + match &self.answer {
-                Answer::Resolved(resolved) => resolved.carried.as_ref().map_or(0, |b| b.bytes().len()),
+                Answer::Resolved(resolved) => resolved_len(resolved),
                 Answer::ResolvedMany(all) => {
-                    let carried = |r: &Resolved| r.carried.as_ref().map_or(0, |b| b.bytes().len());
-                    all.iter().map(|resolved| RESOLVED_WEIGHT + carried(resolved)).sum()
+                    all.iter().map(|resolved| RESOLVED_WEIGHT + resolved_len(resolved)).sum()
                 }
                 Answer::Changed { outcome: Outcome::Delete(outcome), .. } => outcome.removed.len(),
                 Answer::Changed { outcome: Outcome::Transaction(outcome), .. } => match &outcome.decision {
-                    Decision::Done(steps) => steps.len() * STEP_DONE_WEIGHT,
+                    Decision::Done(steps) => steps.iter().map(step_done_len).sum(),
                     Decision::NeedBlobs(steps) => steps.len() * 5,
                     Decision::Aborted(_) => 0,
                 },
-                Answer::Changed { .. } => 0,
+                Answer::Changed { outcome, .. } => outcome.type_len(),
                 Answer::Failed(error) => error.message().len(),
             }
     }
@@ -124,6 +124,16 @@ const STEP_WEIGHT: usize = 96;
 const STEP_DONE_WEIGHT: usize = 168;
 /// What one name of a resolve of many has at most in the reply, besides carried bytes.
 const RESOLVED_WEIGHT: usize = 128;
+
+/// What is carried of a name, and its type.
+fn resolved_len(resolved: &Resolved) -> usize {
+    let carried = resolved.carried.as_ref().map_or(0, |blob| blob.bytes().len());
+    carried + resolved.entry.as_ref().map_or(0, Entry::type_len)
+}
+
+fn step_done_len(done: &StepOutcome) -> usize {
+    STEP_DONE_WEIGHT + done.type_len()
+}
 
 /// Cuts a batch so that each part fits a frame; most fit as they are.
 pub(crate) fn cut<T: Weight>(mut batch: Vec<T>) -> Vec<Vec<T>> {

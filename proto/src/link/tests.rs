@@ -43,7 +43,13 @@ fn lease(n: u64) -> Down {
 }
 
 fn entry_of(name: &Name) -> Entry {
-    Entry { hash: BlobHash::of(name.as_bytes()), size: 1, bind_rev: Revision(1), expires_at: None }
+    Entry {
+        hash: BlobHash::of(name.as_bytes()),
+        size: 1,
+        bind_rev: Revision(1),
+        expires_at: None,
+        content_type: None,
+    }
 }
 
 fn answer(request: Request) -> Reply {

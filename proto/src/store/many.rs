@@ -53,7 +53,7 @@ pub fn check_bytes<'a>(entries: impl Iterator<Item = &'a Entry>) -> Result<()> {
 /// # Errors
 /// `TooLarge`.
 pub fn check_sets(sets: &[SetOne]) -> Result<()> {
-    let weight = |one: &SetOne| one.name.as_bytes().len() + one.value.bytes().len();
+    let weight = |one: &SetOne| one.name.as_bytes().len() + one.value.bytes().len() + one.attributes.weight();
     let (n, bytes) = (sets.len(), sets.iter().map(weight).sum::<usize>());
     if n <= SET_MANY_NAMES_MAX && bytes <= SET_MANY_BYTES_MAX {
         return Ok(());

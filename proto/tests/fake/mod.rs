@@ -90,12 +90,13 @@ impl FakeStore {
     fn entry(&self, target: &Target) -> Option<Entry> {
         let state = self.state.lock();
         match target {
-            Target::Name(name) => state.names.get(name).copied(),
+            Target::Name(name) => state.names.get(name).cloned(),
             Target::Hash(hash) => state.blobs.get(hash).map(|bytes| Entry {
                 hash: *hash,
                 size: bytes.len() as u64,
                 bind_rev: Revision(0),
                 expires_at: None,
+                content_type: None,
             }),
         }
     }
@@ -130,12 +131,18 @@ impl FakeStore {
             return Err(Error::closed("outcome unknown: it is older than ten minutes"));
         }
         Ok(match state.names.get(&name) {
-            Some(bound) if bound.hash == hash => SetOutcome::Unchanged(*bound),
-            Some(bound) => SetOutcome::Occupied(*bound),
+            Some(bound) if bound.hash == hash => SetOutcome::Unchanged(bound.clone()),
+            Some(bound) => SetOutcome::Occupied(bound.clone()),
             None => {
                 state.revision += 1;
-                let entry = Entry { hash, size, bind_rev: Revision(state.revision), expires_at: None };
-                state.names.insert(name, entry);
+                let entry = Entry {
+                    hash,
+                    size,
+                    bind_rev: Revision(state.revision),
+                    expires_at: None,
+                    content_type: None,
+                };
+                state.names.insert(name, entry.clone());
                 SetOutcome::Stored(entry)
             }
         })
@@ -145,7 +152,7 @@ impl FakeStore {
         self.ids.lock().push(id);
         self.works()?;
         let state = &mut *self.state.lock();
-        let result = match (state.names.get(from).copied(), state.names.get(&to).copied()) {
+        let result = match (state.names.get(from).cloned(), state.names.get(&to).cloned()) {
             (None, _) => CopyResult::NotFound,
             (Some(source), Some(held)) if held.hash != source.hash => CopyResult::Occupied(held),
             (Some(source), held) if *from == to || (held.is_some() && !unbinds) => {
@@ -154,7 +161,7 @@ impl FakeStore {
             (Some(source), held) => {
                 state.revision += 1;
                 let entry = held.unwrap_or(Entry { bind_rev: Revision(state.revision), ..source });
-                state.names.insert(to, entry);
+                state.names.insert(to, entry.clone());
                 if unbinds {
                     state.names.remove(from);
                 }
@@ -221,7 +228,7 @@ impl Store for FakeStore {
         if let Some(name) = name {
             return self.change(id, name, hash).await;
         }
-        let entry = Entry { hash, size, bind_rev: Revision(0), expires_at: None };
+        let entry = Entry { hash, size, bind_rev: Revision(0), expires_at: None, content_type: None };
         Ok(SetReply { outcome: SetOutcome::Stored(entry), from: self.provenance() })
     }
 
@@ -261,7 +268,7 @@ impl Store for FakeStore {
 
     async fn set_many(&self, sets: Vec<SetOne>) -> Result<Vec<Result<SetReply>>> {
         let mut done = Vec::new();
-        for SetOne { id, name, value } in sets {
+        for SetOne { id, name, value, .. } in sets {
             done.push(self.set(id, Some(name), Body::Blob(value)).await);
         }
         Ok(done)
@@ -308,7 +315,7 @@ impl Store for FakeStore {
         let mut names: Vec<(Key, Entry)> = {
             let state = self.state.lock();
             let named = state.names.iter().filter(|(name, _)| name.namespace() == query.namespace);
-            named.map(|(name, entry)| (name.key(), *entry)).collect()
+            named.map(|(name, entry)| (name.key(), entry.clone())).collect()
         };
         names.retain(|(key, _)| {
             key.as_bytes().starts_with(&query.prefix) && query.after.as_ref().is_none_or(|after| key > after)

@@ -5,7 +5,7 @@
 //! delete began, or at least may have been.
 
 use super::Evidence;
-use crate::linear::{Answer, Call, Op, Value};
+use crate::linear::{Answer, Bind, Call, Op, Value};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -41,6 +41,7 @@ fn removes(call: &Call) -> Vec<usize> {
         (Op::Delete(_), Some(Answer::Removed(keys)))
         | (Op::DeletePrefix(keys), Some(Answer::RemovedMany(_))) => keys.each().collect(),
         (Op::Rename(from, _), Some(Answer::Done(_))) => vec![from],
+        (Op::Swap(swap), Some(Answer::Applied(Some(_), _))) => vec![swap.unbound],
         _ => Vec::new(),
     }
 }
@@ -49,11 +50,13 @@ fn removes(call: &Call) -> Vec<usize> {
 fn binds(call: &Call, evidence: &Evidence<'_>) -> Vec<(usize, Value)> {
     match (call.op, call.answer) {
         (Op::Set(key, value), None | Some(Answer::Stored)) => vec![(key, value)],
+        (Op::Swap(swap), None | Some(Answer::Applied(_, Bind::Stored))) => vec![swap.bound],
         (Op::Copy(_, to) | Op::Rename(_, to), Some(Answer::Done(value))) => vec![(to, value)],
         // Of what, nobody knows: any value that was ever set.
         (Op::Copy(_, to) | Op::Rename(_, to), None) => {
             let values = evidence.calls.iter().filter_map(|call| match call.op {
                 Op::Set(_, value) => Some((to, value)),
+                Op::Swap(swap) => Some((to, swap.bound.1)),
                 _ => None,
             });
             values.collect()

@@ -4,10 +4,12 @@
 //! moment within the age that the answer states; a change that a watcher was told of was visible then, whenever
 //! its own caller learned of it; and what an asynchronous DEL removed may be read for as long as that DEL said,
 //! unless a strict change of the name, begun after it, was acknowledged before.
+//! That the time of a name is over is a call that nobody made.
 
 use super::Evidence;
+use super::g2_expiry;
 use crate::history::Watched;
-use crate::linear::{self, Answer, Call, Keys, Op, Verdict};
+use crate::linear::{self, Answer, Bind, Call, Keys, Op, Verdict};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -51,6 +53,7 @@ fn bent(evidence: &Evidence<'_>) -> Vec<Call> {
         }
         calls.push(call);
     }
+    calls.extend(g2_expiry::ends(&evidence.calls));
     calls
 }
 
@@ -71,7 +74,9 @@ fn first_told(evidence: &Evidence<'_>) -> HashMap<u64, Duration> {
 /// Whether a change did something, and its revision is its own.
 fn has_effect(call: &Call) -> bool {
     match call.answer {
-        Some(Answer::Stored | Answer::Done(_)) => true,
+        Some(
+            Answer::Stored | Answer::Done(_) | Answer::Applied(Some(_), _) | Answer::Applied(_, Bind::Stored),
+        ) => true,
         Some(Answer::Removed(keys)) => keys != Keys::default(),
         Some(Answer::RemovedMany(n)) => n > 0,
         _ => false,

@@ -15,7 +15,11 @@ pub fn judge(evidence: &Evidence<'_>) -> Vec<String> {
                 && Some(other.begun) <= call.ended
                 && other.ended.is_none_or(|ended| call.begun <= ended)
         };
-        let ahead = evidence.calls.iter().filter(meets).count().saturating_sub(1) as u32;
+        // That a name's time is over is a change, too.
+        let ends = |other: &&Call| other.told.ttl.is_some() && Some(other.begun) <= call.ended;
+        let ends =
+            evidence.calls.iter().filter(ends).filter(|other| other.op.keys().meets(call.op.keys())).count();
+        let ahead = (evidence.calls.iter().filter(meets).count() + ends).saturating_sub(1) as u32;
         if let (Some(bound), Some(ended)) = (bound(evidence, call, ahead), call.ended) {
             let took = ended.saturating_sub(call.begun);
             if took > bound {

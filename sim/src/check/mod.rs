@@ -4,6 +4,7 @@
 //! what a client cannot notice is the affair of the machines' own tests.
 
 pub mod g1_deletes;
+pub mod g2_expiry;
 pub mod g2_one_order;
 pub mod g2_watches;
 pub mod g3_durable;
@@ -35,10 +36,11 @@ pub struct Evidence<'a> {
 
 /// What is wrong.
 pub fn judge(evidence: &Evidence<'_>) -> Vec<String> {
-    let judges: [fn(&Evidence<'_>) -> Vec<String>; 7] = [
+    let judges: [fn(&Evidence<'_>) -> Vec<String>; 8] = [
         g1_deletes::judge,
         g2_one_order::judge,
         g2_watches::judge,
+        g2_expiry::judge,
         g3_durable::judge,
         g4_bounded::judge,
         g5_leases::judge,

@@ -5,15 +5,21 @@ use super::desk::Desk;
 use super::reads::body;
 use super::{bytes_of, name, prefix_of};
 use crate::history::Begun;
-use crate::linear::{Answer, Keys, Op, Value};
-use dstore_proto::store::{SetOne, Store};
-use dstore_shared::{Blob, CopyOutcome, CopyResult, DeleteMode, Kind, Namespace, Prefix, Result, SetOutcome};
+use crate::linear::{Answer, Bind, Keys, Op, Swap, Value};
+use dstore_proto::store::{SetOne, Store, Target};
+use dstore_shared::limits::CARRIED_BYTES_MAX;
+use dstore_shared::{
+    Attributes, Blob, CopyOutcome, CopyResult, Decision, DeleteMode, ExpireWhen, Expiry, Guard, Kind,
+    Namespace, Payload, Prefix, Result, SetOutcome, Step, StepOutcome, StepResult, Transaction, When,
+};
 use std::fmt::Debug;
 use std::future::Future;
 use std::time::Duration;
 
 /// How often a change is tried under one id before its outcome counts as unknown.
 const ATTEMPTS: usize = 4;
+/// Values up to this one are set by anybody at any time.
+const REUSED: Value = 8;
 /// How often a DEL that is pending is asked about again.
 const ASKED_AGAIN: usize = 60;
 
@@ -21,7 +27,7 @@ impl<D: Desk> Client<D> {
     /// A value for a SET: mostly one that nobody used, else one of the first.
     fn value(&self) -> Value {
         let fresh = self.below(5) > 0;
-        let value = if fresh { self.cluster.new_value() } else { 1 + self.below(8) as Value };
+        let value = if fresh { self.cluster.new_value() } else { 1 + self.below(u64::from(REUSED)) as Value };
         if value < self.cluster.0.value_next.get() { value } else { self.cluster.new_value() }
     }
 
@@ -64,7 +70,8 @@ impl<D: Desk> Client<D> {
             // Of one client, so that they follow one another.
             let Ok(id) = self.ended(self.desk.id(draw)).await else { return };
             let value = self.cluster.new_value();
-            sets.push(SetOne { id, name: name(key), value: Blob::hash(bytes_of(value)) });
+            let attributes = Attributes::default();
+            sets.push(SetOne { id, name: name(key), value: Blob::hash(bytes_of(value)), attributes });
             begun.push(Op::Set(key, value));
         }
         let begun: Vec<Begun> = begun.into_iter().map(|op| self.begin(op)).collect();
@@ -80,6 +87,114 @@ impl<D: Desk> Client<D> {
             }
             Err(e) => self.judge(&e),
         }
+    }
+
+    /// A time to live of which some is left when the name is read again.
+    fn ttl(&self) -> Duration {
+        Duration::from_millis(20 + self.below(180))
+    }
+
+    /// A value that nobody else sets, and that travels with a transaction.
+    fn own_value(&self) -> Value {
+        loop {
+            let value = self.cluster.new_value();
+            if value > REUSED && bytes_of(value).len() <= CARRIED_BYTES_MAX {
+                return value;
+            }
+        }
+    }
+
+    /// A SET of a name that lives for a moment.
+    pub async fn set_brief(&self, key: usize) {
+        let (value, ttl) = (self.own_value(), self.ttl());
+        let Ok(id) = self.ended(self.desk.id(self.draw())).await else { return };
+        let begun = self.begin(Op::Set(key, value));
+        self.cluster.0.history.say(&begun, |told| told.ttl = Some(ttl));
+        let attributes = Attributes { content_type: None, ttl: Some(ttl) };
+        let done = self.insist(true, |store| {
+            let set = store.set_as(id, Some(name(key)), body(value, false), attributes.clone());
+            async move { set.await.map(|reply| reply.outcome) }
+        });
+        if let Some(outcome) = done.await {
+            self.stored(&begun, &outcome);
+        }
+    }
+
+    /// A moment for a name that is bound, if it is.
+    pub async fn brief(&self, key: usize) {
+        let ttl = self.ttl();
+        let Ok(id) = self.ended(self.desk.id(self.draw())).await else { return };
+        let begun = self.begin(Op::Brief(key));
+        self.cluster.0.history.say(&begun, |told| told.ttl = Some(ttl));
+        let step = Step::Expire { name: name(key), expiry: Expiry::In(ttl), when: ExpireWhen::Less };
+        let done = self.insist(true, |store| store.apply(id, Transaction::of(step.clone())));
+        let Some(done) = done.await else { return };
+        let Decision::Done(steps) = done.decision else {
+            return self.cluster.accuse(format!("{}: a step without a guard came to {done:?}", self.by));
+        };
+        let answer = match steps.first() {
+            Some(StepOutcome { result: StepResult::Done | StepResult::NotMet, old: Some(old), .. }) => {
+                self.known(&old.hash).map(Answer::Found)
+            }
+            Some(StepOutcome { result: StepResult::NotFound, .. }) => Some(Answer::Absent),
+            other => return self.cluster.accuse(format!("{}: an EXPIRE came to {other:?}", self.by)),
+        };
+        if let Some(answer) = answer {
+            self.end(&begun, answer);
+        }
+    }
+
+    /// If a key is bound as it is now, it or another is unbound and one of them bound.
+    pub async fn swap(&self, key: usize, other: usize) {
+        let Ok(stat) = self.ended(self.desk.store(self.draw()).stat(Target::Name(name(key)))).await else {
+            return;
+        };
+        let seen = match &stat {
+            Some(stat) => match self.known(&stat.entry.hash) {
+                Some(value) => Some(value),
+                None => return,
+            },
+            None => None,
+        };
+        // What was seen may have changed by the time.
+        tokio::time::sleep(Duration::from_millis(self.below(30))).await;
+        let (unbound, bound) = if self.below(2) == 0 { (key, other) } else { (other, key) };
+        let value = self.own_value();
+        let Ok(id) = self.ended(self.desk.id(self.draw())).await else { return };
+        let begun = self.begin(Op::Swap(Swap { guard: (key, seen), unbound, bound: (bound, value) }));
+        let payload = Payload::carrying(Blob::hash(bytes_of(value)));
+        let set = Step::Set { name: name(bound), value: payload, when: When::Always, expiry: Expiry::Clear };
+        let transaction = Transaction {
+            guards: vec![Guard { name: name(key), bind_rev: stat.map(|stat| stat.entry.bind_rev) }],
+            steps: vec![Step::Delete { name: name(unbound) }, set],
+        };
+        let done = self.insist(true, |store| store.apply(id, transaction.clone()));
+        let Some(done) = done.await else { return };
+        self.cluster.0.history.say(&begun, |told| told.revision = Some(done.revision.0));
+        let answer = match &done.decision {
+            Decision::Aborted(0) => Some(Answer::Aborted),
+            Decision::Done(steps) if steps.len() == 2 => self.applied(&steps[0], &steps[1]),
+            _ => None,
+        };
+        match answer {
+            Some(answer) => self.end(&begun, answer),
+            None => self.cluster.accuse(format!("{}: a transaction came to {done:?}", self.by)),
+        }
+    }
+
+    fn applied(&self, delete: &StepOutcome, set: &StepOutcome) -> Option<Answer> {
+        let was = match (delete.result, &delete.old) {
+            (StepResult::Done, Some(old)) => Some(self.known(&old.hash)?),
+            (StepResult::NotFound, None) => None,
+            _ => return None,
+        };
+        let bind = match (set.result, &set.old) {
+            (StepResult::Done, None) => Bind::Stored,
+            (StepResult::Unchanged, Some(_)) => Bind::Unchanged,
+            (StepResult::Occupied, Some(old)) => Bind::Occupied(self.known(&old.hash)?),
+            _ => return None,
+        };
+        Some(Answer::Applied(was, bind))
     }
 
     pub async fn copy(&self, from: usize, to: usize, unbinds: bool) {

@@ -92,6 +92,9 @@ impl<D: Desk> Client<D> {
             Deed::DeleteTwo => self.delete(Keys::of([key, other])).await,
             Deed::DeletePrefix => self.delete_prefix(key).await,
             Deed::DeleteAsync => self.delete_async(Keys::one(key)).await,
+            Deed::SetBrief => self.set_brief(key).await,
+            Deed::Brief => self.brief(key).await,
+            Deed::Swap => self.swap(key, other).await,
             Deed::DeletePatient => self.delete_patient(Keys::of([key, other])).await,
         }
     }

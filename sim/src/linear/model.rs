@@ -105,15 +105,33 @@ pub enum Op {
     Copy(usize, usize),
     /// The same, and unbind the first.
     Rename(usize, usize),
+    /// Give a key, if it is bound, a time to live.
+    Brief(usize),
+    /// The time of a key is over that is bound to this value: nobody asks for it.
+    Expire(usize, Value),
+    /// A transaction.
+    Swap(Swap),
+}
+
+/// A transaction: if one key is bound as it was once read, another is unbound and a third bound, if it can be.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Swap {
+    /// The key of the guard, and what it must be bound to. The revision of that binding is the client's affair.
+    pub guard: (usize, Option<Value>),
+    /// The key that is unbound.
+    pub unbound: usize,
+    /// The key that is bound, and to what.
+    pub bound: (usize, Value),
 }
 
 impl Op {
     /// The keys that it is about.
     pub fn keys(self) -> Keys {
         match self {
-            Self::Set(key, _) | Self::Get(key) => Keys::one(key),
+            Self::Set(key, _) | Self::Get(key) | Self::Brief(key) | Self::Expire(key, _) => Keys::one(key),
             Self::Read(keys) | Self::Exists(keys) | Self::Delete(keys) | Self::DeletePrefix(keys) => keys,
             Self::Copy(from, to) | Self::Rename(from, to) => Keys::of([from, to]),
+            Self::Swap(Swap { guard, unbound, bound }) => Keys::of([guard.0, unbound, bound.0]),
         }
     }
 
@@ -146,10 +164,29 @@ pub enum Answer {
     RemovedMany(u64),
     /// COPY, RENAME: done, with this value.
     Done(Value),
+    /// Of a transaction: the guard did not hold, and nothing was done.
+    Aborted,
+    /// Of a transaction: what was unbound, and what came of the binding.
+    Applied(Option<Value>, Bind),
+}
+
+/// What came of the binding of a transaction.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Bind {
+    /// The key was absent, and is bound now.
+    Stored,
+    /// It was bound to this very value.
+    Unchanged,
+    /// It is bound to another, this one.
+    Occupied(Value),
 }
 
 /// The keys after `op` found them as `before`, if that agrees with `answer`.
 pub fn step(before: State, op: Op, answer: Option<Answer>) -> Option<State> {
+    // A key that was bound anew to the same value is bound otherwise than its guard says.
+    if let (Op::Swap(Swap { guard: (_, Some(_)), .. }), Some(Answer::Aborted)) = (op, answer) {
+        return Some(before);
+    }
     let (told, after) = told(before, op);
     answer.is_none_or(|answer| answer == told).then_some(after)
 }
@@ -158,7 +195,7 @@ pub fn step(before: State, op: Op, answer: Option<Answer>) -> Option<State> {
 pub(super) fn told(before: State, op: Op) -> (Answer, State) {
     let found = |key| before.get(key).map_or(Answer::Absent, Answer::Found);
     match op {
-        Op::Get(key) => (found(key), before),
+        Op::Get(key) | Op::Brief(key) => (found(key), before),
         Op::Read(keys) => (Answer::All(before.only(keys)), before),
         Op::Exists(keys) => (Answer::Bound(before.only(keys).bound()), before),
         Op::Set(key, value) => match before.get(key) {
@@ -170,6 +207,9 @@ pub(super) fn told(before: State, op: Op) -> (Answer, State) {
         Op::DeletePrefix(keys) => {
             (Answer::RemovedMany(before.only(keys).bound().each().count() as u64), before.without(keys))
         }
+        Op::Expire(key, value) if before.get(key) == Some(value) => (Answer::Absent, before.with(key, None)),
+        Op::Expire(..) => (Answer::Unchanged, before),
+        Op::Swap(swap) => swapped(before, swap),
         Op::Copy(from, to) => match (before.get(from), before.get(to)) {
             (None, _) => (Answer::Absent, before),
             (Some(value), None) => (Answer::Done(value), before.with(to, Some(value))),
@@ -183,5 +223,18 @@ pub(super) fn told(before: State, op: Op) -> (Answer, State) {
             }
             (Some(_), held) => (held.map_or(Answer::Absent, Answer::Occupied), before),
         },
+    }
+}
+
+fn swapped(before: State, Swap { guard, unbound, bound }: Swap) -> (Answer, State) {
+    if before.get(guard.0) != guard.1 {
+        return (Answer::Aborted, before);
+    }
+    let (was, after) = (before.get(unbound), before.with(unbound, None));
+    let (key, value) = bound;
+    match after.get(key) {
+        None => (Answer::Applied(was, Bind::Stored), after.with(key, Some(value))),
+        Some(held) if held == value => (Answer::Applied(was, Bind::Unchanged), after),
+        Some(held) => (Answer::Applied(was, Bind::Occupied(held)), after),
     }
 }

@@ -17,6 +17,8 @@ pub enum Scenario {
     Damaged,
     /// One Local is away again and again, and little happens meanwhile.
     Away,
+    /// Names that live for moments, transactions, and nothing breaks.
+    Brief,
 }
 
 impl Scenario {
@@ -27,6 +29,7 @@ impl Scenario {
         ("calm", Self::Calm),
         ("damaged", Self::Damaged),
         ("away", Self::Away),
+        ("brief", Self::Brief),
     ];
 
     /// Such a plan.
@@ -37,6 +40,7 @@ impl Scenario {
             Self::Calm => Plan::calm(seed),
             Self::Damaged => damaged(seed),
             Self::Away => away(seed),
+            Self::Brief => brief(seed),
         }
     }
 }
@@ -56,4 +60,19 @@ fn away(seed: u64) -> Plan {
     let deeds = vec![Deed::Get, Deed::Get, Deed::Get, Deed::Set, Deed::Delete];
     let faults = [200, 600, 1000, 1400].map(away).to_vec();
     Plan { keys: 2, think_ms: 90, work: ms(1800), deeds, faults, ..Plan::calm(seed) }
+}
+
+/// So few names that each is given a time to live while both Locals hold it.
+fn brief(seed: u64) -> Plan {
+    let often = [
+        (Deed::Get, 8),
+        (Deed::GetMany, 2),
+        (Deed::Set, 3),
+        (Deed::SetBrief, 2),
+        (Deed::Brief, 2),
+        (Deed::Swap, 2),
+        (Deed::Rename, 1),
+    ];
+    let deeds = often.into_iter().flat_map(|(deed, times)| std::iter::repeat_n(deed, times)).collect();
+    Plan { keys: 3, think_ms: 20, deeds, ..Plan::calm(seed) }
 }

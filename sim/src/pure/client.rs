@@ -248,9 +248,13 @@ impl World {
                 let event = local::Event::Both(call, Both::of([name(&keys[0]), name(&keys[1])]));
                 return self.local_event(i, 0, event);
             }
-            What::Set(key, value) | What::Replace(key, value) => {
-                Command::Set { name: name(key), hash: hash_of(*value), size: 8, carried: None }
-            }
+            What::Set(key, value) | What::Replace(key, value) => Command::Set {
+                name: name(key),
+                hash: hash_of(*value),
+                size: 8,
+                carried: None,
+                attributes: dstore_shared::Attributes::default(),
+            },
             What::Move { from, to, unbinds: false } => Command::Copy { from: name(from), to: name(to) },
             What::Move { from, to, unbinds: true } => Command::Rename { from: name(from), to: name(to) },
             What::DelPrefix(prefix, _) => Command::DeletePrefix { prefix: keys::prefix(*prefix) },
@@ -272,8 +276,10 @@ impl World {
         if self.rng.chance(500) {
             current.calls.iter().for_each(|gone| gone.set(true));
         }
-        if self.rng.chance(500) {
-            self.clients[c].home = self.rng.below(self.homes());
+        // A twin that is gone for good does not come back to answer.
+        let homes = self.homes();
+        if self.rng.chance(500) || self.clients[c].home >= homes {
+            self.clients[c].home = self.rng.below(homes);
         }
         self.attempt(c);
     }

@@ -89,7 +89,7 @@ impl World {
         let mut told = [None; 2];
         for (at, before) in both.hits.iter().enumerate() {
             let Some(before) = before else {
-                told[at] = resolved.next().and_then(|r| r.entry).map(|entry| value_of(entry.hash));
+                told[at] = resolved.next().and_then(|r| r.entry.clone()).map(|entry| value_of(entry.hash));
                 continue;
             };
             let again = self.hit_now(i, &both.names[at]);

@@ -119,13 +119,13 @@ impl World {
     pub(super) fn feed(&mut self, revision: Revision, changes: &[(Name, Option<Entry>, Option<Entry>)]) {
         let unbound = changes.iter().filter(|(_, is, _)| is.is_none());
         let unbound: Vec<Unbound> = unbound
-            .filter_map(|(name, _, was)| Some(Unbound { revision, name: name.clone(), was: (*was)? }))
+            .filter_map(|(name, _, was)| Some(Unbound { revision, name: name.clone(), was: was.clone()? }))
             .collect();
         let change = |(name, is, was): &(Name, Option<Entry>, Option<Entry>)| match is {
-            Some(entry) if was.is_some_and(|was| was != *entry) => {
-                Change::Rebind { name: name.clone(), entry: *entry }
+            Some(entry) if was.as_ref().is_some_and(|was| was != entry) => {
+                Change::Rebind { name: name.clone(), entry: entry.clone() }
             }
-            Some(entry) => Change::Bind { name: name.clone(), entry: *entry },
+            Some(entry) => Change::Bind { name: name.clone(), entry: entry.clone() },
             None => Change::Unbind { name: name.clone() },
         };
         let changes = changes.iter().map(change).collect();
@@ -195,7 +195,9 @@ impl World {
     }
 
     fn batch(&mut self, reader: &Reader) -> (Seen, Room) {
-        let events = self.rng.between(1, 3) as usize;
+        let few = self.rng.between(1, 3) as usize;
+        // In the end everybody reads all that there is.
+        let events = if self.is_closing() { 1_000 } else { few };
         (Seen { events: Vec::new(), through: reader.through }, Room { events, bytes: 1 << 20 })
     }
 
@@ -245,6 +247,7 @@ impl World {
         }
         let connection = self.watchers[w].connection;
         let pause = self.rng.between(1, 30) * MS;
+        let pause = if self.is_closing() { MS } else { pause };
         self.watcher_event(w, pause, Event::Look(connection));
     }
 
@@ -269,7 +272,7 @@ impl World {
             if self.watchers[w].is_new(event.revision) {
                 let name = Name::new(&namespace, &event.key);
                 self.watched += 1;
-                self.check_told(w, &name, event.revision, event.happened);
+                self.check_told(w, &name, event.revision, &event.happened);
             }
         }
         self.check_through(w, seen.through);

@@ -71,6 +71,21 @@ for http in --http1.1 --http2-prior-knowledge; do
   status 204 $http -X DELETE "$far/$key"
   status 404 $http "$kv/$key"
   status 404 $http -X DELETE "$kv/$key"
+  status 412 $http -H 'If-Match: *' -T "$work/small" "$kv/$key.cond"
+  status 201 $http -H 'If-None-Match: *' -T "$work/small" "$kv/$key.cond"
+  tag=$(header etag)
+  status 412 $http -H 'If-Match: "other"' -X DELETE "$far/$key.cond"
+  status 204 $http -H "If-Match: $tag" -X DELETE "$far/$key.cond"
+  # What is said besides: a type, and a time to live.
+  status 201 $http -H 'Content-Type: text/html' -H 'X-Dstore-TTL-Ms: 3600000' -T "$work/small" "$kv/$key.typed"
+  status 200 $http "$far/$key.typed"
+  equal "$(header content-type)" text/html "$http the type at the other node"
+  [ "$(header x-dstore-ttl-ms)" -gt 3000000 ] || fail "$http the time to live at the other node"
+  status 201 $http -H 'X-Dstore-TTL-Ms: 200' -T "$work/small" "$kv/$key.short"
+  for _ in $(seq 100); do
+    [ "$(curl -sS $http -o /dev/null -w '%{http_code}' "$far/$key.short")" = 404 ] && break || sleep 0.1
+  done
+  status 404 $http "$far/$key.short"
   # Keys of any bytes.
   status 201 $http -T "$work/small" "$kv/$run$http%00%FF%2F%25"
   status 200 $http "$far/$run$http%00%ff/%25"
@@ -80,6 +95,12 @@ for http in --http1.1 --http2-prior-knowledge; do
   grep -q '"cursor":"' "$work/body" || fail "$http a page has no cursor"
   status 200 $http --json '{"steps":[{"op":"get","key":"none"},{"op":"set","namespace":"curl","key":"b'"$run$http"'","value":"x"}]}' "$node/v1/batch"
   equal "$(grep -o '"status":[0-9]*' "$work/body" | grep -v 'status":404' | sort -u)" '"status":201' "$http a batch"
+  free='{"op":"set","namespace":"curl","key":"t'"$run$http"'","value":"x"}'
+  occupied='{"op":"set","namespace":"curl","key":"b'"$run$http"'","value":"other"}'
+  status 409 $http --json '{"atomic":true,"steps":['"$free,$occupied"']}' "$node/v1/batch"
+  status 404 $http "$kv/t$run$http"
+  status 200 $http --json '{"atomic":true,"steps":['"$free"']}' "$node/v1/batch"
+  status 200 $http "$far/t$run$http"
   status 415 $http -d '{"steps":[]}' "$node/v1/batch"
   status 421 $http -H 'Host: evil.example' "$kv/x"
   status 403 $http -H 'Origin: http://evil.example' "$kv/x"

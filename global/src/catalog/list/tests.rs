@@ -51,7 +51,7 @@ fn pages_give_what_one_map_would_wherever_the_names_are() {
                         let want: Vec<_> = model
                             .iter()
                             .filter(|(name, _)| name.as_bytes().starts_with(prefix.as_bytes()))
-                            .map(|(name, entry)| (name.clone(), *entry))
+                            .map(|(name, entry)| (name.clone(), entry.clone()))
                             .collect();
                         assert_eq!(walk(&rig.catalog, &prefix, limit), want, "round {round}");
                     }

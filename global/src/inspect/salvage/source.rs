@@ -218,13 +218,20 @@ impl Source {
                 Ok(found) => found,
                 Err(why) => return each(Err(why)),
             };
-            let Ok(entry) = decode_entry(value) else {
-                return each(Err(format!("the index has an entry that cannot be understood, of {key:?}")));
+            let entry = match decode_entry(value) {
+                Ok(entry) => entry,
+                // It is whole, and not to be lost because this dstore is too old for it.
+                Err(newer) if newer.kind() == Kind::Invalid => return Err(newer),
+                Err(_) => {
+                    return each(Err(format!(
+                        "the index has an entry that cannot be understood, of {key:?}"
+                    )));
+                }
             };
             let changed = self.changed.get(&key);
             // The index may show a later change than what is left of the journal.
             let entry = match changed {
-                Some((revision, changed)) if entry.bind_rev <= *revision => *changed,
+                Some((revision, changed)) if entry.bind_rev <= *revision => changed.clone(),
                 _ => Some(entry),
             };
             if changed.is_some() {
@@ -238,8 +245,10 @@ impl Source {
         })?;
         seen.sort_unstable();
         for (key, (_, entry)) in &self.changed {
-            let Some(entry) = entry.filter(|_| seen.binary_search(key).is_err()) else { continue };
-            each(Ok((Name::from_packed(key.clone())?, entry)))?;
+            let Some(entry) = entry.as_ref().filter(|_| seen.binary_search(key).is_err()) else {
+                continue;
+            };
+            each(Ok((Name::from_packed(key.clone())?, entry.clone())))?;
         }
         Ok(())
     }

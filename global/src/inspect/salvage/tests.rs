@@ -5,9 +5,13 @@ use crate::inspect::{InspectConfig, Report, inspect};
 use crate::{Global, GlobalConfig};
 use dstore_proto::IdSource;
 use dstore_proto::store::{Body, Slice, Store, Target};
-use dstore_shared::Kind;
+use dstore_shared::{
+    Attributes, Blob, ContentType, Expiry, Key, Kind, Namespace, NamespaceMode, NamespaceSpec, Payload, Step,
+    Transaction, When,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::time::Duration;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -164,6 +168,18 @@ impl Rig {
         self.path("data/blobs").join(&text[..2]).join(&text[2..])
     }
 
+    /// Turns a bit in the payload of every batch that the journal has.
+    fn damage_batches(&self) {
+        for segment in self.look("data").segments.iter().filter(|segment| segment.batches > 0) {
+            let path = self.path("data/journal").join(&segment.name);
+            let bytes = fs::read(&path).expect("read");
+            let starts = (8192..segment.used as usize).step_by(4096);
+            starts
+                .filter(|at| bytes[*at..].starts_with(b"dstoreB\n"))
+                .for_each(|at| flip(&path, at as u64 + 100));
+        }
+    }
+
     /// The segment that has the batches after the checkpoint, and the offsets of these.
     fn batches(&self) -> (PathBuf, Vec<u64>) {
         let report = self.look("data");
@@ -182,6 +198,92 @@ async fn set(global: &Global, n: usize) -> String {
     let body = Body::Bytes(Bytes::from(value(n)));
     store.set(store.next_id().expect("an id"), Some(name), body).await.expect("stored");
     key
+}
+
+/// What a name is said to be, and about how many hours it has to live.
+type Said = (Option<String>, Option<u64>);
+
+async fn said(global: &Global, name: &Name) -> Option<Said> {
+    let stat = global.store().stat(Target::Name(name.clone())).await.expect("answered")?;
+    let hours = stat.left().map(|left| left.as_secs().div_ceil(3_600));
+    Some((stat.entry.content_type.map(|words| words.to_string()), hours))
+}
+
+/// Half of it in a checkpoint, half in the journal only, which is damaged in the second round.
+#[test]
+fn namespaces_times_to_live_types_and_transactions_go_over_whole_or_not_at_all() {
+    for (engine, is_torn) in engines().flat_map(|engine| [(engine, false), (engine, true)]) {
+        let mut rig = Rig::new(engine);
+        let live = rig.path("typed");
+        let space = Namespace::new("cache").expect("valid");
+        let spec =
+            NamespaceSpec { mode: NamespaceMode::Replace, ttl: Some(Duration::from_secs(100 * 3_600)) };
+        let in_space = |key: &'static str| Name::new(&space, &Key::new(key).expect("valid"));
+        let names =
+            [Name::of("typed").expect("valid"), in_space("k"), in_space("twin a"), in_space("twin b")];
+        let config = GlobalConfig { engine, min_free: 0, ..GlobalConfig::new(&live) };
+        let hours = |n: u64| Some(Duration::from_secs(n * 3_600));
+        rig.runtime.block_on(async {
+            let global = Global::start(Sys::real(), config.clone()).await.expect("started");
+            let (store, words) = (global.store(), |words: &str| ContentType::optional(words).expect("valid"));
+            store
+                .create_namespace(store.next_id().expect("an id"), space.clone(), spec)
+                .await
+                .expect("created");
+            for (name, content_type, ttl) in
+                [(&names[0], words("text/css"), hours(50)), (&names[1], words("image/png"), None)]
+            {
+                let (id, body) = (store.next_id().expect("an id"), Body::Bytes("1".into()));
+                let attributes = Attributes { content_type, ttl };
+                store.set_as(id, Some(name.clone()), body, attributes).await.expect("stored");
+            }
+            drop(store);
+            global.stop().await.expect("a clean stop");
+            let global = Global::start(Sys::real(), config).await.expect("started");
+            let store = global.store();
+            let twin = |name: &Name| Step::Set {
+                name: name.clone(),
+                value: Payload::carrying(Blob::hash("twin")).typed(words("a/b")),
+                when: When::Always,
+                expiry: Expiry::In(Duration::from_secs(7 * 3_600)),
+            };
+            let steps = vec![twin(&names[2]), twin(&names[3])];
+            let both = Transaction { guards: Vec::new(), steps };
+            // Another is not due before the next minute: what follows is in the journal alone.
+            global.authority().checkpoint().await.expect("written");
+            store.apply(store.next_id().expect("an id"), both).await.expect("applied");
+            drop(store);
+            fs::remove_dir_all(rig.path("data")).expect("another takes its place");
+            copy(&live, &rig.path("data"));
+            global.stop().await.expect("a clean stop");
+        });
+        fs::remove_dir_all(&live).expect("nobody needs it");
+        (rig.old, rig.new) = (Names::new(), Names::new());
+        let report = rig.look("data");
+        assert!(report.faults.is_empty(), "{engine}: {report:#?}");
+        if is_torn {
+            rig.damage_batches();
+        }
+        let _ = rig.salvage().expect("salvaged");
+        let report = rig.look("out");
+        assert!(report.faults.is_empty() && report.mends.is_empty(), "{engine}: {report:#?}");
+        let config = rig.config(&rig.path("out"));
+        rig.runtime.block_on(async {
+            let global = Global::start(Sys::real(), config).await.expect("started");
+            assert_eq!(said(&global, &names[0]).await, Some((Some("text/css".into()), Some(50))), "{engine}");
+            assert_eq!(
+                said(&global, &names[1]).await,
+                Some((Some("image/png".into()), Some(100))),
+                "{engine}"
+            );
+            let twins = [said(&global, &names[2]).await, said(&global, &names[3]).await];
+            let twin = if is_torn { None } else { Some((Some("a/b".to_owned()), Some(7))) };
+            assert_eq!(twins, [twin.clone(), twin], "{engine}: both or neither");
+            let spaces = global.store().namespaces().await.expect("listed");
+            assert!(spaces.iter().any(|info| info.namespace == space && info.spec == spec), "{engine}");
+            let _ = global.stop().await;
+        });
+    }
 }
 
 fn flip(path: &Path, at: u64) {

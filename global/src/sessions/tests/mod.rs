@@ -52,7 +52,13 @@ fn older(counter: u64) -> Epoch {
 }
 
 fn entry(rev: u64) -> Entry {
-    Entry { hash: BlobHash::of(b"bytes"), size: 5, bind_rev: Revision(rev), expires_at: None }
+    Entry {
+        hash: BlobHash::of(b"bytes"),
+        size: 5,
+        bind_rev: Revision(rev),
+        expires_at: None,
+        content_type: None,
+    }
 }
 
 /// One life of a Local's process.

@@ -88,6 +88,27 @@ fn rule_17_until_it_has_dropped_what_it_holds_it_registers_nothing_however_long_
 }
 
 #[test]
+fn rule_17_a_read_under_way_when_the_resync_is_sent_is_not_kept() {
+    // Its answer is newer than the RESYNC, so it would be installed, and then the acknowledgement unregisters it.
+    let mut t = Table::new();
+    t.hello_keeping(0, A, 1, None);
+    for (i, k) in (1..).zip(["k", "l"]) {
+        assert!(t.fills(1, e(1), k, i));
+    }
+    late(&mut t, 1_000, "d1", "k", 1);
+    t.skip();
+    t.keep(1_998, 1, e(1), 1, 1);
+    t.del(2_000, "d2", &["l"]);
+    let [bound, absent, early] = [("i", 8), ("j", 9), ("h", 10)].map(|(k, reg)| t.begin(2_000, e(1), k, reg));
+    assert!(bound.is_some() && absent.is_some());
+    assert_eq!(t.end(2_000, "h", early, true), Some(e(1)), "its answer is not newer than the RESYNC");
+    t.ack(2_001 + ACK_MAX_MS, 1, e(1), 2);
+    t.gives(&["s1 lease 1 e1", "s1 inv 2 l upto 10 e1", "commit d2", "s1 resync 3 upto 10 e1"]);
+    assert_eq!(t.end(2_002 + ACK_MAX_MS, "i", bound, true), None);
+    assert_eq!(t.m.end_absent(at(2_002 + ACK_MAX_MS), &name("j"), absent.unwrap()), None);
+}
+
+#[test]
 fn rule_16_who_was_waited_out_comes_back_with_nothing_that_is_waited_for() {
     let mut t = with_a_and_b();
     t.keep(1_500, 2, e(2), 1, 0);

@@ -43,7 +43,13 @@ fn e(counter: u64) -> Epoch {
 }
 
 fn entry(rev: u64) -> Entry {
-    Entry { hash: BlobHash::of(&rev.to_le_bytes()), size: 8, bind_rev: Revision(rev), expires_at: None }
+    Entry {
+        hash: BlobHash::of(&rev.to_le_bytes()),
+        size: 8,
+        bind_rev: Revision(rev),
+        expires_at: None,
+        content_type: None,
+    }
 }
 
 fn born(at_ms: u64) -> Born {
@@ -202,7 +208,13 @@ impl Table {
     }
 
     fn set(&mut self, k: &str, who: &'static str) {
-        let command = Command::Set { name: name(k), hash: BlobHash::of(b""), size: 0, carried: None };
+        let command = Command::Set {
+            name: name(k),
+            hash: BlobHash::of(b""),
+            size: 0,
+            carried: None,
+            attributes: dstore_shared::Attributes::default(),
+        };
         self.change(command, who);
     }
 

@@ -8,7 +8,7 @@ const NOW_MS: u64 = 1_000_000;
 impl Table {
     /// Flight `f` is answered: bound at 5, with `left_ms` to live.
     fn timed(&mut self, ms: u64, f: u64, left_ms: u64, journal_ms: u64) {
-        let entry = Entry { expires_at: Some(NOW_MS + left_ms), ..entry(5) };
+        let entry = Entry { expires_at: dstore_shared::End::new(NOW_MS + left_ms), ..entry(5) };
         let answer =
             Resolved { entry: Some(entry), carried: None, cacheable: Some(e(1)), head: Revision(20) };
         self.m.resolved_at(at(ms), FlightId(f), answer, journal_ms);
@@ -35,7 +35,7 @@ fn rule_33_what_a_set_bound_is_served_from_its_sending_on() {
     let mut t = Table::open();
     t.get(100, "j", "g1");
     t.set("k", "s1");
-    let entry = Entry { expires_at: Some(NOW_MS + 1_000), ..entry(5) };
+    let entry = Entry { expires_at: dstore_shared::End::new(NOW_MS + 1_000), ..entry(5) };
     assert_eq!(t.m.until_of(FlightId(2), &entry, NOW_MS), at(100 + 995));
     assert_eq!(t.m.until_of(FlightId(2), &entry, 0), Moment::ZERO);
 }
@@ -69,7 +69,7 @@ fn rule_33_of_many_names_each_counts_from_the_asking() {
     let waiter = |who| W(who, t.gone.clone());
     let (all, each) = (waiter("all"), vec![waiter("a")]);
     assert!(t.m.read_many(at(100), &[name("a")], all, each).is_ok());
-    let entry = Entry { expires_at: Some(NOW_MS + 1_000), ..entry(5) };
+    let entry = Entry { expires_at: dstore_shared::End::new(NOW_MS + 1_000), ..entry(5) };
     let answer = Resolved { entry: Some(entry), carried: None, cacheable: Some(e(1)), head: Revision(20) };
     assert!(t.m.resolved_many_at(at(200), FlightId(1), vec![answer], NOW_MS).is_ok());
     assert_eq!(t.m.until(FlightId(2)), at(100 + 995));

@@ -1,29 +1,46 @@
-//! POST of several steps: read, stored and deleted in one call, in their order. Not a transaction.
+//! POST of several steps: read, stored and deleted in one call.
 //!
-//! Gets that stand together read as of one moment, deletes that stand together are one atomic DEL, each set is by itself.
-//! A step that fails says so and the next are carried out all the same. Bounded: steps, bytes of the request, bytes of
-//! the values in the answer.
+//! By themselves, in their order: gets that stand together read as of one moment, deletes that stand together are one
+//! atomic DEL, each set is by itself; a step that fails says so and the next are carried out all the same. Or all or
+//! none, as one transaction ([`atomic`]).
+//!
+//! Bounded: steps, bytes of the request, bytes of the answer as it is written ([`answer`]), and the time of all steps
+//! together.
+
+mod answer;
+mod atomic;
 
 use super::body::{Arriving, need_type};
+use super::conditions::Conditions;
 use super::problem::Problem;
+use super::until::Until;
+use super::write::{Stored, store, ttl};
 use super::{Answered, Desk, json};
+use answer::Answer;
 use axum::extract::Request;
-use axum::http::StatusCode;
 use bytes::Bytes;
-use dstore_proto::store::{Found, SetOne, SetReply, Store};
+use dstore_proto::store::{Found, Store};
 use dstore_shared::limits::{FRAME_BYTES_MAX, SET_MANY_NAMES_MAX};
-use dstore_shared::{Blob, Entry, Error, Key, Name, Namespace, Result, SetOutcome};
+use dstore_shared::{
+    Attributes, Blob, ContentType, Error, Key, Name, Namespace, Payload, Result, Revision, Step as Doing,
+    When,
+};
+use futures_util::future::join_all;
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value, json};
+use serde_json::Number;
+use std::collections::BTreeSet;
 
 /// Steps of one batch.
 const STEPS_MAX: usize = SET_MANY_NAMES_MAX;
-/// Bytes of a batch, and of the values in its answer.
+/// Bytes of a batch.
 const BYTES_MAX: usize = FRAME_BYTES_MAX;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Batch {
+    #[serde(default)]
+    atomic: bool,
     steps: Vec<Step>,
 }
 
@@ -31,21 +48,38 @@ struct Batch {
 #[serde(deny_unknown_fields)]
 struct Step {
     op: Op,
-    #[serde(default, deserialize_with = "text")]
+    #[serde(default, deserialize_with = "given")]
     namespace: Option<String>,
-    #[serde(default, deserialize_with = "text")]
+    #[serde(default, deserialize_with = "given")]
     key: Option<String>,
-    #[serde(default, deserialize_with = "text")]
+    #[serde(default, deserialize_with = "given")]
     key_base64: Option<String>,
-    #[serde(default, deserialize_with = "text")]
+    #[serde(default, deserialize_with = "given")]
     value: Option<String>,
-    #[serde(default, deserialize_with = "text")]
+    #[serde(default, deserialize_with = "given")]
     value_base64: Option<String>,
+    #[serde(default, deserialize_with = "given")]
+    content_type: Option<String>,
+    #[serde(default, deserialize_with = "whole")]
+    ttl_ms: Option<u64>,
+    #[serde(default, deserialize_with = "whole")]
+    if_revision: Option<u64>,
 }
 
-/// A field that is there is a text, and not null.
-fn text<'de, D: Deserializer<'de>>(field: D) -> Result<Option<String>, D::Error> {
-    String::deserialize(field).map(Some)
+/// A field that is there has a value, and is not null.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(field: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(field).map(Some)
+}
+
+/// A whole number; `7.0` is one too, as JSON has it.
+fn whole<'de, D: Deserializer<'de>>(field: D) -> Result<Option<u64>, D::Error> {
+    /// Up to which every whole number has a floating point of its own.
+    const EXACT_MAX: f64 = (1_u64 << 53) as f64;
+    let number = Number::deserialize(field)?;
+    let whole =
+        |float: f64| (float.fract() == 0.0 && (0.0..=EXACT_MAX).contains(&float)).then_some(float as u64);
+    let read = number.as_u64().or_else(|| number.as_f64().and_then(whole));
+    read.map(Some).ok_or_else(|| D::Error::custom(format!("`{number}` is no whole number from 0 on")))
 }
 
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
@@ -61,38 +95,66 @@ struct Checked {
     op: Op,
     name: Name,
     value: Bytes,
+    attributes: Attributes,
+    /// What the name must be bound by before any step is done; 0 = not at all.
+    if_revision: Option<Revision>,
+}
+
+impl Checked {
+    /// What Global is asked to do.
+    fn doing(&self) -> Doing {
+        let name = self.name.clone();
+        match self.op {
+            Op::Get => Doing::Get { name },
+            Op::Delete => Doing::Delete { name },
+            Op::Set => {
+                let value = self.payload().typed(self.attributes.content_type.clone());
+                Doing::Set { name, value, when: When::Always, expiry: self.attributes.expiry() }
+            }
+        }
+    }
+
+    fn payload(&self) -> Payload {
+        Payload::carrying(Blob::hash(self.value.clone()))
+    }
 }
 
 pub(super) async fn batch<S: Store>(desk: &Desk<S>, request: Request) -> Answered {
     super::url::Query::read(request.uri().query(), &[])?;
+    let until = desk.until();
     let (parts, body) = request.into_parts();
     need_type(&parts.headers, "application/json")?;
     let mut body = Arriving::new(body, parts.version, BYTES_MAX as u64, desk.idle)?;
-    let late = |_| {
-        Error::unavailable(format!("the batch was not whole within `{:?}`: send all of it", desk.handler))
-    };
-    let (text, _) = tokio::time::timeout(desk.handler, body.gather(BYTES_MAX)).await.map_err(late)??;
-    let steps = read(&text)?;
-    let mut results = Vec::with_capacity(steps.len());
-    let mut room = BYTES_MAX as u64;
+    let late =
+        || Error::unavailable(format!("the batch was not whole within `{:?}`: send all of it", desk.handler));
+    let (text, _) = until.within(body.gather(BYTES_MAX)).await.ok_or_else(late)??;
+    let (is_atomic, steps) = read(&text)?;
+    drop(text);
+    if is_atomic {
+        return atomic::batch(desk, until, &steps).await;
+    }
+    let mut answer = Answer::default();
     for run in steps.chunk_by(|one, next| one.op == next.op) {
         let done = match run[0].op {
-            Op::Get => gets(desk, run, &mut room).await,
-            Op::Set => sets(desk, run).await,
-            Op::Delete => deletes(desk, run).await,
+            Op::Get => gets(desk, until, run, &mut answer).await,
+            Op::Set => {
+                sets(desk, until, run, &mut answer).await;
+                Ok(())
+            }
+            Op::Delete => deletes(desk, until, run, &mut answer).await,
         };
-        match done {
-            Ok(done) => results.extend(done),
-            Err(e) => results.extend(run.iter().map(|step| failed(step, &e.clone().into()))),
+        if let Err(e) = done {
+            let problem = Problem::from(e);
+            run.iter().for_each(|step| answer.failed(step, &problem));
         }
     }
-    Ok(json::response(Map::from_iter([("results".to_owned(), Value::Array(results))])))
+    Ok(answer.response(None))
 }
 
-/// The steps of a batch, each of which is checked before any is carried out.
-fn read(text: &[u8]) -> Result<Vec<Checked>> {
+/// The steps of a batch, each of which is checked before any is carried out; and whether all or none are.
+fn read(text: &[u8]) -> Result<(bool, Vec<Checked>)> {
     let wrong = |e: serde_json::Error| Error::invalid(format!("the batch cannot be read, {e}: correct it"));
-    let Batch { steps } = serde_json::from_slice(text).map_err(wrong)?;
+    let Batch { atomic, steps } = serde_json::from_slice(text).map_err(wrong)?;
     let n = steps.len();
     if n == 0 {
         return Err(Error::invalid("the batch has no step: send at least one"));
@@ -100,110 +162,108 @@ fn read(text: &[u8]) -> Result<Vec<Checked>> {
     if n > STEPS_MAX {
         return Err(Error::too_large(format!("a batch of `{n}` steps: send at most {STEPS_MAX}")));
     }
-    steps.into_iter().map(checked).collect()
+    let steps = steps.into_iter().map(|step| checked(step, atomic)).collect::<Result<_>>()?;
+    Ok((atomic, steps))
 }
 
-fn checked(step: Step) -> Result<Checked> {
-    let Step { op, namespace, key, key_base64, value, value_base64 } = step;
+fn checked(step: Step, atomic: bool) -> Result<Checked> {
+    let Step { op, namespace, key, key_base64, value, value_base64, content_type, ttl_ms, if_revision } =
+        step;
     let namespace = namespace.map_or_else(|| Ok(Namespace::default()), Namespace::new)?;
     let name = Name::new(&namespace, &Key::new(json::one_of("key", key, key_base64)?)?);
     let value = match op {
         Op::Set => json::one_of("value", value, value_base64)?,
-        _ if value.is_some() || value_base64.is_some() => {
-            return Err(Error::invalid("only a step that sets has a value: leave it out"));
+        _ if value.is_some() || value_base64.is_some() || content_type.is_some() || ttl_ms.is_some() => {
+            return Err(Error::invalid(
+                "only a step that sets has a value, `content_type` or `ttl_ms`: leave it out",
+            ));
         }
         _ => Bytes::new(),
     };
-    Ok(Checked { op, name, value })
+    if if_revision.is_some() && !atomic {
+        return Err(Error::invalid(
+            "only a step of an atomic batch has `if_revision`: say `\"atomic\": true`",
+        ));
+    }
+    let content_type = content_type.map(|words| ContentType::new(&words)).transpose()?;
+    let attributes = Attributes { content_type, ttl: ttl_ms.map(ttl).transpose()? };
+    Ok(Checked { op, name, value, attributes, if_revision: if_revision.map(Revision) })
 }
 
-async fn gets<S: Store>(desk: &Desk<S>, run: &[Checked], room: &mut u64) -> Result<Vec<Value>> {
+async fn gets<S: Store>(desk: &Desk<S>, until: Until, run: &[Checked], answer: &mut Answer) -> Result<()> {
     let names = run.iter().map(|step| step.name.clone()).collect();
-    let found = desk.in_time(desk.store.get_many(names)).await?;
-    let mut results = Vec::with_capacity(run.len());
+    let found = until.of(desk.store.get_many(names)).await?;
     for (step, found) in run.iter().zip(found.found) {
-        results.push(match found {
-            None => failed(step, &Problem::not_found("the key is bound to nothing")),
-            Some(found) => got(desk, step, found, room).await,
-        });
-    }
-    Ok(results)
-}
-
-/// One value, as long as there is room for it in the answer.
-async fn got<S: Store>(desk: &Desk<S>, step: &Checked, found: Found, room: &mut u64) -> Value {
-    let size = found.entry.size;
-    let Some(left) = room.checked_sub(size) else {
-        let text =
-            format!("the values of a batch have at most {BYTES_MAX} bytes together: read this one by itself");
-        return failed(step, &Error::too_large(text).into());
-    };
-    match desk.in_time(found.body.collect(size)).await {
-        Err(e) => failed(step, &e.into()),
-        Ok(value) => {
-            *room = left;
-            let mut fields = of_entry(step, StatusCode::OK, &found.entry);
-            json::put_bytes(&mut fields, "value", &value);
-            Value::Object(fields)
+        match found {
+            None => answer.failed(step, &Problem::not_found("the key is bound to nothing")),
+            Some(Found { entry, body, .. }) if answer.may_take(entry.size) => {
+                match until.of(body.collect(entry.size)).await {
+                    Ok(value) => answer.value(step, &entry, &value),
+                    Err(e) => answer.failed(step, &e.into()),
+                }
+            }
+            Some(found) => answer.full(step, &found.entry),
         }
     }
+    Ok(())
 }
 
-async fn sets<S: Store>(desk: &Desk<S>, run: &[Checked]) -> Result<Vec<Value>> {
-    let one = |step: &Checked| {
-        let id = desk.ids.next_id()?;
-        Ok(SetOne { id, name: step.name.clone(), value: Blob::hash(step.value.clone()) })
-    };
-    let sets = run.iter().map(one).collect::<Result<_>>()?;
-    let done = desk.in_time(desk.store.set_many(sets)).await?;
-    Ok(run.iter().zip(done).map(|(step, done)| set(step, done)).collect())
-}
-
-fn set(step: &Checked, done: Result<SetReply>) -> Value {
-    let (status, entry) = match done.map(|reply| reply.outcome) {
-        Ok(SetOutcome::Stored(entry)) => (StatusCode::CREATED, entry),
-        Ok(SetOutcome::Unchanged(entry)) => (StatusCode::NO_CONTENT, entry),
-        Ok(SetOutcome::Occupied(entry)) => return failed(step, &Error::occupied(entry.hash).into()),
-        Ok(SetOutcome::NeedBlob) => {
-            return failed(step, &Error::unavailable("the blob was swept meanwhile: send it again").into());
-        }
-        Err(e) => return failed(step, &e.into()),
-    };
-    Value::Object(of_entry(step, status, &entry))
-}
-
-async fn deletes<S: Store>(desk: &Desk<S>, run: &[Checked]) -> Result<Vec<Value>> {
-    let names = run.iter().map(|step| step.name.clone()).collect();
-    let done = desk.in_time(desk.store.delete(desk.ids.next_id()?, names)).await?;
-    let one = |(step, removed): (&Checked, &bool)| {
-        let mut fields = match removed {
-            true => told(step, StatusCode::NO_CONTENT),
-            false => return failed(step, &Problem::not_found("the key is bound to nothing")),
+/// Each by itself, side by side; those of one name one after the other.
+async fn sets<S: Store>(desk: &Desk<S>, until: Until, mut run: &[Checked], answer: &mut Answer) {
+    while !run.is_empty() {
+        let mut seen = BTreeSet::new();
+        let distinct = run.iter().take_while(|step| seen.insert(&step.name)).count();
+        let (now, later) = run.split_at(distinct);
+        let anyhow = Conditions::default();
+        let set = async |step: &Checked| {
+            store(desk, until, &step.name, (step.payload(), step.attributes.clone()), &anyhow).await
         };
-        fields.insert("revision".into(), json!(done.revision.0));
-        Value::Object(fields)
-    };
-    Ok(run.iter().zip(&done.removed).map(one).collect())
+        for (step, done) in now.iter().zip(join_all(now.iter().map(set)).await) {
+            match done {
+                Ok(Stored { status, entry, .. }) => answer.entry(step, status, &entry),
+                Err(problem) => answer.failed(step, &problem),
+            }
+        }
+        run = later;
+    }
 }
 
-fn told(step: &Checked, status: StatusCode) -> Map<String, Value> {
-    let mut fields = Map::new();
-    fields.insert("status".into(), status.as_u16().into());
-    fields.insert("namespace".into(), step.name.namespace().as_str().into());
-    json::put_bytes(&mut fields, "key", step.name.key().as_bytes());
-    fields
+async fn deletes<S: Store>(desk: &Desk<S>, until: Until, run: &[Checked], answer: &mut Answer) -> Result<()> {
+    let names = run.iter().map(|step| step.name.clone()).collect();
+    let done = until.of(desk.store.delete(desk.ids.next_id()?, names)).await?;
+    for (step, removed) in run.iter().zip(&done.removed) {
+        answer.deleted(step, *removed, done.revision);
+    }
+    Ok(())
 }
 
-fn of_entry(step: &Checked, status: StatusCode, entry: &Entry) -> Map<String, Value> {
-    let mut fields = told(step, status);
-    fields.insert("hash".into(), entry.hash.to_string().into());
-    fields.insert("size".into(), entry.size.into());
-    fields.insert("revision".into(), json!(entry.bind_rev.0));
-    fields
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dstore_shared::Kind;
 
-fn failed(step: &Checked, problem: &Problem) -> Value {
-    let mut fields = told(step, problem.status());
-    fields.insert("problem".into(), json!(problem.document()));
-    Value::Object(fields)
+    #[test]
+    fn what_an_atomic_batch_alone_may_say_is_refused_of_others() {
+        let of = |text: &str| read(text.as_bytes()).map(|(atomic, steps)| (atomic, steps.len()));
+        let step = r#"{"op":"get","key":"k","if_revision":0}"#;
+        assert_eq!(of(&format!(r#"{{"atomic":true,"steps":[{step}]}}"#)).expect("atomic"), (true, 1));
+        let floating = r#"{"atomic":true,"steps":[{"op":"get","key":"k","if_revision":7.0}]}"#;
+        assert_eq!(of(floating).expect("a whole number"), (true, 1));
+        for bad in [
+            r#"{"atomic":true,"steps":[{"op":"get","key":"k","if_revision":7.5}]}"#,
+            r#"{"atomic":true,"steps":[{"op":"get","key":"k","if_revision":1e300}]}"#,
+            r#"{"atomic":true,"steps":[{"op":"get","key":"k","if_revision":"7"}]}"#,
+            &format!(r#"{{"steps":[{step}]}}"#),
+            r#"{"atomic":null,"steps":[{"op":"get","key":"k"}]}"#,
+            r#"{"atomic":true,"steps":[]}"#,
+            r#"{"atomic":true,"steps":[{"op":"get","key":"k","ttl_ms":1}]}"#,
+            r#"{"steps":[{"op":"delete","key":"k","content_type":"text/plain"}]}"#,
+            r#"{"steps":[{"op":"set","key":"k","value":"","content_type":"a\u0001b"}]}"#,
+            r#"{"steps":[{"op":"set","key":"k","value":"","content_type":""}]}"#,
+            r#"{"steps":[{"op":"set","key":"k","value":"","ttl_ms":0}]}"#,
+            r#"{"steps":[{"op":"set","key":"k","value":"","ttl_ms":-1}]}"#,
+        ] {
+            assert_eq!(of(bad).expect_err(bad).kind(), Kind::Invalid, "{bad}");
+        }
+    }
 }

@@ -71,7 +71,13 @@ impl Arriving {
         }
     }
 
-    /// Takes pieces until the end, or until there are more than `max` bytes. Whether that was the end.
+    /// Whether it may have more than `max` bytes.
+    pub fn may_exceed(&self, max: usize) -> bool {
+        self.length.is_none_or(|length| length > max as u64)
+    }
+
+    /// Takes pieces until the end, or until there are more than `max` bytes. Whether that was the end. What is given is
+    /// as large in memory as it is long: whoever keeps it keeps nothing else.
     ///
     /// # Errors
     /// As [`Arriving::piece`].
@@ -84,10 +90,19 @@ impl Arriving {
         while all.len() <= max {
             match self.piece().await? {
                 Some(piece) => all.extend_from_slice(&piece),
-                None => return Ok((all.freeze(), true)),
+                None => return Ok((tight(all), true)),
             }
         }
-        Ok((all.freeze(), false))
+        Ok((tight(all), false))
+    }
+
+    /// Reads to the end, and keeps nothing.
+    ///
+    /// # Errors
+    /// As [`Arriving::piece`].
+    pub async fn discard(&mut self) -> Result<(), Problem> {
+        while self.piece().await?.is_some() {}
+        Ok(())
     }
 
     /// Passes `head` and what follows to a reader, who sees an error if the whole did not come, also when this future is
@@ -112,6 +127,11 @@ impl Arriving {
         _ = tokio::time::timeout(self.idle, to.send(Piece::End)).await;
         Ok(())
     }
+}
+
+/// The same in a place of its own length: a body of unknown length grew by doubling.
+fn tight(all: BytesMut) -> Bytes {
+    if all.capacity() == all.len() { all.freeze() } else { Bytes::copy_from_slice(&all) }
 }
 
 /// What a reader is passed.
@@ -162,4 +182,37 @@ pub fn need_type(headers: &HeaderMap, expected: &str) -> Result<(), Problem> {
     }
     let text = format!("the body is to be `{expected}`: say so in `Content-Type`");
     Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Slug::MediaType, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::stream;
+
+    /// A body of pieces, whose length nobody says.
+    fn arriving(pieces: Vec<Bytes>, max: u64) -> Arriving {
+        let body = Body::from_stream(stream::iter(pieces.into_iter().map(Ok::<_, std::convert::Infallible>)));
+        Arriving::new(body, Version::HTTP_11, max, Duration::from_secs(60)).expect("no length is told")
+    }
+
+    #[tokio::test]
+    async fn a_body_of_unknown_length_is_kept_without_room_to_spare() {
+        for (n, len) in [(1, 1), (3, 7), (65, 1000), (64, 1024), (5, 13_001)] {
+            let pieces = vec![Bytes::from(vec![7; len]); n];
+            let (all, is_whole) = arriving(pieces, 1 << 20).gather(65_536).await.expect("it comes");
+            assert_eq!((all.len(), is_whole), (n * len, true));
+            let kept = all.try_into_mut().expect("nobody else has it").capacity();
+            assert_eq!(kept, n * len, "{n} pieces of {len} bytes");
+        }
+    }
+
+    #[tokio::test]
+    async fn no_more_than_a_piece_beyond_the_most_is_gathered() {
+        let mut body = arriving(vec![Bytes::from(vec![7; 1000]); 100], 1 << 20);
+        let (head, is_whole) = body.gather(9_500).await.expect("it comes");
+        assert_eq!((head.len(), is_whole), (10_000, false));
+        let kept = head.try_into_mut().expect("nobody else has it").capacity();
+        assert_eq!(kept, 10_000);
+        assert!(body.piece().await.expect("it goes on").is_some());
+    }
 }

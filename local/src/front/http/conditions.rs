@@ -39,9 +39,9 @@ impl Tags {
     /// The tags in all fields `name`; `weak`: a weak tag counts as its strong one.
     fn read(headers: &HeaderMap, name: HeaderName, weak: bool) -> Option<Self> {
         let fields = headers.get_all(name);
-        fields.iter().next()?;
-        // Only as the whole field: within the quotes of a tag it is a part of the tag.
-        if fields.iter().any(|field| field.as_bytes().trim_ascii() == b"*") {
+        let first = fields.iter().next()?;
+        // Only as the whole field, which may have several lines: within the quotes of a tag it is a part of the tag.
+        if first.as_bytes().trim_ascii() == b"*" && fields.iter().count() == 1 {
             return Some(Self::Any);
         }
         let mut hashes = Vec::new();
@@ -85,6 +85,21 @@ impl Conditions {
     /// Those of `headers`.
     pub fn of(headers: &HeaderMap) -> Self {
         Self { only: Tags::read(headers, IF_MATCH, false), unless: Tags::read(headers, IF_NONE_MATCH, true) }
+    }
+
+    /// Whether a change is to be done in any case.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The first of them that keeps a change from being done to a name that is bound to `hash`, or not at all (RFC 9110,
+    /// section 13.2.2).
+    pub fn against_write(&self, hash: Option<&BlobHash>) -> Option<&'static str> {
+        if self.only.as_ref().is_some_and(|only| !only.cover(hash)) {
+            return Some("the value is not the one of `If-Match`: read it anew");
+        }
+        let unless = self.unless.as_ref().filter(|unless| unless.cover(hash));
+        unless.map(|_| "the key is bound already: leave `If-None-Match` out to store the same bytes again")
     }
 
     /// What they let be done with a read of what is bound to `hash`, or not at all (RFC 9110, section 13.2.2).
@@ -180,6 +195,8 @@ pub mod fuzzing {
         let conditions = Conditions::of(&headers);
         assert_ne!(conditions.of_read(None), Verdict::NotModified, "nothing is not what the caller has");
         _ = conditions.of_read(Some(&hash));
+        let refused = [None, Some(&hash)].map(|hash| conditions.against_write(hash).is_some());
+        assert!(!conditions.is_none() || refused == [false, false], "no condition refuses nothing");
         if let Some(wanted) = Wanted::of(&headers) {
             for size in [0, 1, 1000, u64::MAX] {
                 let range = wanted.within(size);
@@ -241,6 +258,11 @@ mod tests {
             let conditions = Conditions::of(&headers(&all));
             assert_eq!(conditions.of_read(Some(&mine)), bound, "{only:?} {unless:?}");
             assert_eq!(conditions.of_read(None), absent, "{only:?} {unless:?}");
+            // What a read need not move, or does not want, a change is not done to.
+            for (verdict, hash) in [(bound, Some(&mine)), (absent, None)] {
+                let refused = conditions.against_write(hash).is_some();
+                assert_eq!(refused, verdict != Verdict::Go, "{only:?} {unless:?} {hash:?}");
+            }
         }
     }
 

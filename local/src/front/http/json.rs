@@ -8,7 +8,7 @@ use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use dstore_shared::{Error, Result};
+use dstore_shared::{Entry, Error, Result};
 use serde_json::{Map, Value};
 
 /// Puts `bytes` into `fields` under `name`, or `name` and `_base64`.
@@ -17,6 +17,28 @@ pub fn put_bytes(fields: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
         Ok(text) => fields.insert(name.to_owned(), text.into()),
         Err(_) => fields.insert(format!("{name}_base64"), STANDARD.encode(bytes).into()),
     };
+}
+
+/// How many bytes [`put_bytes`] makes of `bytes`, quotes included, once it is written.
+pub fn written_len(bytes: &[u8]) -> usize {
+    let len = match std::str::from_utf8(bytes) {
+        Ok(_) => bytes.iter().map(|byte| escaped_len(*byte)).sum(),
+        Err(_) => bytes.len().div_ceil(3) * 4,
+    };
+    len + 2
+}
+
+/// Puts what a name is bound to into `fields`.
+pub fn put_entry(fields: &mut Map<String, Value>, entry: &Entry) {
+    fields.insert("hash".into(), entry.hash.to_string().into());
+    fields.insert("size".into(), entry.size.into());
+    fields.insert("revision".into(), entry.bind_rev.0.into());
+    if let Some(end) = entry.expires_at {
+        fields.insert("expires_at_ms".into(), end.get().into());
+    }
+    if let Some(words) = &entry.content_type {
+        fields.insert("content_type".into(), words.as_str().into());
+    }
 }
 
 /// The bytes of one of two fields, of which exactly one is there.
@@ -34,12 +56,52 @@ pub fn one_of(name: &str, text: Option<String>, base64: Option<String>) -> Resul
     }
 }
 
+/// How many bytes JSON has for one of a text.
+fn escaped_len(byte: u8) -> usize {
+    match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+        0..0x20 => 6,
+        _ => 1,
+    }
+}
+
 /// A response of JSON that no cache may keep.
 pub fn response(fields: Map<String, Value>) -> Response {
-    let mut response = Response::new(Body::from(Value::Object(fields).to_string()));
+    written(Value::Object(fields).to_string().into_bytes())
+}
+
+/// The same, of what is written already.
+pub fn written(text: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(text));
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_bytes_take_in_json_is_known_before_they_are_written() {
+        let all: Vec<u8> = (0..=255).collect();
+        let ascii: Vec<u8> = (0..128).collect();
+        for bytes in [
+            &b""[..],
+            b"a",
+            b"\xff",
+            b"\xff\xff",
+            b"\xff\xff\xff",
+            &all,
+            &ascii,
+            "größe \u{2028} 雪".as_bytes(),
+        ] {
+            let mut fields = Map::new();
+            put_bytes(&mut fields, "v", bytes);
+            let (name, value) = fields.iter().next().expect("a field");
+            assert_eq!(value.to_string().len(), written_len(bytes), "{name}: {}", bytes.escape_ascii());
+        }
+    }
 }

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use dstore_proto::store::{ListQuery, Listing, Store};
 use dstore_shared::limits::LIST_NAMES_MAX;
 use dstore_shared::{Entry, Error, Key, Prefix, Result};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 /// Names on a page that says nothing of a limit.
 const NAMES: u64 = 100;
@@ -15,7 +15,7 @@ const NAMES: u64 = 100;
 pub(super) async fn list<S: Store>(desk: &Desk<S>, request: Request) -> Answered {
     let query = query(&request)?;
     let namespace = query.namespace.clone();
-    let Listing { names, next, from } = desk.in_time(desk.store.list(query)).await?;
+    let Listing { names, next, from } = desk.until().of(desk.store.list(query)).await?;
     let mut page = Map::new();
     page.insert("namespace".into(), namespace.as_str().into());
     page.insert("revision".into(), from.revision.0.into());
@@ -29,9 +29,7 @@ pub(super) async fn list<S: Store>(desk: &Desk<S>, request: Request) -> Answered
 fn name(key: &Key, entry: &Entry) -> Value {
     let mut fields = Map::new();
     json::put_bytes(&mut fields, "key", key.as_bytes());
-    fields.insert("hash".into(), entry.hash.to_string().into());
-    fields.insert("size".into(), entry.size.into());
-    fields.insert("revision".into(), json!(entry.bind_rev.0));
+    json::put_entry(&mut fields, entry);
     Value::Object(fields)
 }
 

@@ -3,14 +3,16 @@
 //! ```text
 //! call      guard (Host, Origin, bytes of headers) -> route -> one of:
 //! read      GET, HEAD of a name or blob: conditions, ranges, the bytes as they come
-//! write     PUT: up to 64 KiB gathered and SET, more streamed to Global and then bound; DELETE
-//! list      GET of a namespace          batch     POST of several steps
+//! write     PUT: up to 64 KiB gathered and sent with the change, more streamed to Global and then bound; DELETE;
+//!           conditions are guards of the change, so that Global judges them in the same step
+//! list      GET of a namespace          batch     POST of several steps, by themselves or all or none
 //! watch     server-sent events          openapi   what there is
 //! ```
 //! Invariants: every refusal of the door is a problem document (RFC 9457); no answer may be kept by a cache unless it is
 //! asked for again first, but blobs by hash; bodies pass piece by piece, and no more of one is held than a value that
-//! travels with its command may have; no answer lets another origin read it. It must never answer a name by itself: what
-//! is right is the store's to say.
+//! travels with its command may have; all that one request asks of the store ends by one deadline; no answer lets another
+//! origin read it. It must never answer a name by itself, nor change one because of what it read: what is right is the
+//! store's to say.
 
 mod batch;
 mod body;
@@ -23,6 +25,7 @@ mod problem;
 mod read;
 #[cfg(test)]
 mod tests;
+mod until;
 pub mod url;
 mod watch;
 mod write;
@@ -41,22 +44,33 @@ use axum::routing::{any, get, post, put};
 use dstore_proto::IdSource;
 use dstore_proto::serve::{Door, Limits, OfConnection};
 use dstore_proto::store::{Store, Tier};
-use dstore_shared::{Error, Result};
+use dstore_shared::Error;
+use dstore_sys::rng::Rng;
 use dstore_sys::tasks::Tasks;
 use hyper::body::Incoming;
 use problem::{Problem, Slug};
 use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tower::ServiceExt;
+use until::Until;
 
 /// Which tier knew the answer: `local` or `global`.
 const X_TIER: HeaderName = HeaderName::from_static("x-dstore-tier");
 /// The revision that the answer tells of.
 const X_REVISION: HeaderName = HeaderName::from_static("x-dstore-revision");
+/// Of a PUT how long the name is to live, of an answer how long it has left at least, in milliseconds.
+const X_TTL: HeaderName = HeaderName::from_static("x-dstore-ttl-ms");
 /// For so many milliseconds a crash of Global may take what the answer tells of.
 const X_LOSS: HeaderName = HeaderName::from_static("x-dstore-loss-ms");
+
+/// How often a change is tried whose names are changed by others meanwhile.
+const ATTEMPTS: u32 = 12;
+/// Between the first two of such attempts.
+const PAUSE: Duration = Duration::from_millis(1);
+/// How often that is doubled: to 64 ms.
+const PAUSES_DOUBLED: u32 = 6;
 
 /// What a handler gives.
 type Answered = Result<Response, Problem>;
@@ -78,17 +92,23 @@ impl fmt::Debug for HttpDoor {
 struct Desk<S> {
     store: Arc<S>,
     ids: Arc<dyn IdSource>,
+    rng: Arc<dyn Rng>,
     tasks: Tasks,
     handler: Duration,
     idle: Duration,
+    /// Places of watches.
+    watches: Arc<Semaphore>,
 }
 
 impl<S: Store> Desk<S> {
-    /// What `call` gives, within the deadline of a call.
-    async fn in_time<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
-        let late =
-            |_| Err(Error::unavailable(format!("no answer within `{:?}`: outcome unknown", self.handler)));
-        tokio::time::timeout(self.handler, call).await.unwrap_or_else(late)
+    /// Until when a request that begins now, or whose body is there now, is answered.
+    fn until(&self) -> Until {
+        Until::after(self.handler)
+    }
+
+    /// Waits a little, longer after each of several attempts.
+    async fn pause(&self, attempts: u32) {
+        tokio::time::sleep(self.rng.jitter(PAUSE * 2u32.pow(attempts.min(PAUSES_DOUBLED)))).await;
     }
 
     /// The answer, with what a crash of Global may take of what it tells.
@@ -114,16 +134,19 @@ macro_rules! handler {
 }
 
 impl HttpDoor {
-    /// A door to `store`; `ids` names its changes, `tasks` owns its uploads, `hosts` are the names it answers to.
+    /// A door to `store`; `ids` names its changes, `rng` spreads what is tried again, `tasks` owns its uploads, `hosts`
+    /// are the names it answers to.
     pub fn new<S: Store>(
         store: Arc<S>,
         ids: Arc<dyn IdSource>,
+        rng: Arc<dyn Rng>,
         tasks: &Tasks,
         hosts: Hosts,
         limits: &Limits,
     ) -> Self {
         let (handler, idle) = (limits.handler, limits.transfer_idle);
-        let desk = Arc::new(Desk { store, ids, tasks: tasks.clone(), handler, idle });
+        let watches = Arc::new(Semaphore::new(watch::WATCHES_MAX));
+        let desk = Arc::new(Desk { store, ids, rng, tasks: tasks.clone(), handler, idle, watches });
         let values = put(handler!(desk, write::put))
             .delete(handler!(desk, write::delete))
             .get(handler!(desk, read::get_name))

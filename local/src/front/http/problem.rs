@@ -33,8 +33,6 @@ pub enum Slug {
     Headers,
     /// A body that did not come.
     Slow,
-    /// A condition that cannot be kept.
-    Unsupported,
 }
 
 impl Slug {
@@ -61,7 +59,6 @@ impl Slug {
             Self::Origin => "origin",
             Self::Headers => "headers",
             Self::Slow => "slow",
-            Self::Unsupported => "unsupported",
         }
     }
 
@@ -88,7 +85,6 @@ impl Slug {
             Self::Origin => "Pages of other origins are not answered",
             Self::Headers => "The headers are too long",
             Self::Slow => "The body did not come",
-            Self::Unsupported => "The condition cannot be kept",
         }
     }
 }
@@ -119,6 +115,7 @@ struct Inner {
     detail: String,
     delay: Option<Duration>,
     hash: Option<BlobHash>,
+    step: Option<usize>,
     headers: HeaderMap,
 }
 
@@ -133,13 +130,15 @@ pub struct Document {
     retry_after_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     hash: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<usize>,
 }
 
 impl Problem {
     /// A refusal that only HTTP has; `detail` is lower case, without full stop, and ends with what to do.
     pub fn new(status: StatusCode, slug: Slug, detail: impl Into<String>) -> Self {
         let (detail, headers) = (detail.into(), HeaderMap::new());
-        Self(Box::new(Inner { status, slug, detail, delay: None, hash: None, headers }))
+        Self(Box::new(Inner { status, slug, detail, delay: None, hash: None, step: None, headers }))
     }
 
     /// There is nothing by that name or hash.
@@ -161,6 +160,13 @@ impl Problem {
         self
     }
 
+    /// The same, of a step of a batch, counted from 0.
+    #[must_use]
+    pub fn of_step(mut self, step: usize) -> Self {
+        self.0.step = Some(step);
+        self
+    }
+
     /// Its status.
     pub fn status(&self) -> StatusCode {
         self.0.status
@@ -168,7 +174,7 @@ impl Problem {
 
     /// Its document.
     pub fn document(&self) -> Document {
-        let Inner { status, slug, detail, delay, hash, .. } = &*self.0;
+        let Inner { status, slug, detail, delay, hash, step, .. } = &*self.0;
         Document {
             r#type: format!("urn:dstore:problem:{}", slug.name()),
             title: slug.title(),
@@ -176,6 +182,7 @@ impl Problem {
             detail: detail.clone(),
             retry_after_ms: delay.map(|delay| delay.as_millis().max(1) as u64),
             hash: hash.map(|hash| hash.to_string()),
+            step: *step,
         }
     }
 

@@ -2,17 +2,18 @@
 
 use super::conditions::{Conditions, Verdict, Wanted, tag};
 use super::problem::{Problem, Slug};
-use super::{Answered, Desk, X_REVISION, X_TIER, tier_value, url};
+use super::write::millis;
+use super::{Answered, Desk, X_REVISION, X_TIER, X_TTL, tier_value, url};
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName,
-    X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
+    HeaderName, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use dstore_proto::store::{Body as Value, Found, Provenance, Slice, Stat, Store, Target};
-use dstore_shared::{Entry, Error};
+use dstore_shared::{ContentType, Entry, Error};
 use std::ops::Range;
 
 /// Another origin may not even embed it.
@@ -21,6 +22,8 @@ const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resour
 const OF_A_NAME: HeaderValue = HeaderValue::from_static("no-cache");
 /// Of a blob: kept for a year, the most that caches take.
 const OF_A_BLOB: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+/// Of a value whose type nobody said.
+pub(super) const UNTYPED: HeaderValue = HeaderValue::from_static("application/octet-stream");
 /// How often a part is looked for of a value that changes meanwhile.
 const ATTEMPTS: usize = 4;
 
@@ -59,8 +62,8 @@ async fn get<S: Store>(desk: &Desk<S>, target: Target, headers: &HeaderMap) -> A
     if let Some(wanted) = Wanted::of(headers) {
         return part(desk, target, headers, wanted).await;
     }
-    let found = desk.in_time(desk.store.get(target.clone(), Slice::ALL)).await?;
-    let answer = judged(&target, headers, found.as_ref().map(|found| (found.entry, found.from)))?;
+    let found = desk.until().of(desk.store.get(target.clone(), Slice::ALL)).await?;
+    let answer = judged(&target, headers, found.as_ref().map(|found| (&found.entry, found.from)))?;
     match found {
         Some(found) if answer.status() == StatusCode::OK => Ok(with_value(answer, found)),
         _ => Ok(answer),
@@ -68,16 +71,17 @@ async fn get<S: Store>(desk: &Desk<S>, target: Target, headers: &HeaderMap) -> A
 }
 
 async fn head<S: Store>(desk: &Desk<S>, target: Target, headers: &HeaderMap) -> Answered {
-    let stat = desk.in_time(desk.store.stat(target.clone())).await?;
-    judged(&target, headers, stat.map(|Stat { entry, from }| (entry, from)))
+    let stat = desk.until().of(desk.store.stat(target.clone())).await?;
+    judged(&target, headers, stat.as_ref().map(|Stat { entry, from }| (entry, *from)))
 }
 
 /// A range of a value. What it is cut from is looked at first, since the conditions and the last bytes need its hash
 /// and size; the bytes are of that very value, or it is looked at again.
 async fn part<S: Store>(desk: &Desk<S>, target: Target, headers: &HeaderMap, wanted: Wanted) -> Answered {
+    let until = desk.until();
     for _ in 0..ATTEMPTS {
-        let stat = desk.in_time(desk.store.stat(target.clone())).await?;
-        let answer = judged(&target, headers, stat.map(|Stat { entry, from }| (entry, from)))?;
+        let stat = until.of(desk.store.stat(target.clone())).await?;
+        let answer = judged(&target, headers, stat.as_ref().map(|Stat { entry, from }| (entry, *from)))?;
         let Some(Stat { entry, .. }) = stat else { return Ok(answer) };
         if answer.status() != StatusCode::OK {
             return Ok(answer);
@@ -89,9 +93,9 @@ async fn part<S: Store>(desk: &Desk<S>, target: Target, headers: &HeaderMap, wan
         } else {
             (None, Slice::ALL)
         };
-        match desk.in_time(desk.store.get(target.clone(), slice)).await {
+        match until.of(desk.store.get(target.clone(), slice)).await {
             Ok(Some(found)) if found.entry.hash == entry.hash => {
-                let answer = judged(&target, headers, Some((found.entry, found.from)))?;
+                let answer = judged(&target, headers, Some((&found.entry, found.from)))?;
                 return Ok(with_value(cut(answer, range, entry.size), found));
             }
             // Deleted, or set to something shorter, meanwhile.
@@ -104,7 +108,7 @@ async fn part<S: Store>(desk: &Desk<S>, target: Target, headers: &HeaderMap, wan
 }
 
 /// The answer without a body, to a read of what is bound so, or not at all.
-fn judged(target: &Target, headers: &HeaderMap, bound: Option<(Entry, Provenance)>) -> Answered {
+fn judged(target: &Target, headers: &HeaderMap, bound: Option<(&Entry, Provenance)>) -> Answered {
     let conditions = Conditions::of(headers);
     let hash = bound.map(|(entry, _)| entry.hash);
     let status = match conditions.of_read(hash.as_ref()) {
@@ -126,11 +130,14 @@ fn judged(target: &Target, headers: &HeaderMap, bound: Option<(Entry, Provenance
     headers.reserve(12);
     headers.insert(ETAG, tag(&entry.hash));
     headers.insert(CONTENT_LENGTH, entry.size.into());
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    put_type(headers, entry.content_type.as_ref());
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
     headers.insert(X_TIER, tier_value(from.tier));
+    if let Some(left) = from.journal_ms.and_then(|at_ms| entry.left(at_ms)) {
+        headers.insert(X_TTL, millis(left).into());
+    }
     match target {
         Target::Name(_) => {
             headers.insert(CACHE_CONTROL, OF_A_NAME);
@@ -139,6 +146,19 @@ fn judged(target: &Target, headers: &HeaderMap, bound: Option<(Entry, Provenance
         Target::Hash(_) => _ = headers.insert(CACHE_CONTROL, OF_A_BLOB),
     }
     Ok(answer)
+}
+
+/// Of what type the value is, as whoever bound the name said. No browser is to run one: a page that is stored here is
+/// shown without scripts, and as of an origin of its own.
+fn put_type(headers: &mut HeaderMap, content_type: Option<&ContentType>) {
+    match content_type {
+        None => _ = headers.insert(CONTENT_TYPE, UNTYPED),
+        Some(words) => {
+            let words = HeaderValue::from_str(words.as_str()).expect("visible ASCII and spaces");
+            headers.insert(CONTENT_TYPE, words);
+            headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox"));
+        }
+    }
 }
 
 /// The answer of a range of a value of `size` bytes; `None` = the whole.

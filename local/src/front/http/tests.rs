@@ -29,7 +29,7 @@ impl Rig {
         let config = LocalConfig::new(Address::Memory("nobody".into()));
         let local = Local::start(sys.clone(), config).await.expect("it needs no Global to start");
         let (node, tasks) = (Arc::new(local.node().clone()), Tasks::new());
-        let door = HttpDoor::new(node.clone(), node, &tasks, Hosts::default(), &limits);
+        let door = HttpDoor::new(node.clone(), node, sys.rng.clone(), &tasks, Hosts::default(), &limits);
         let listener = sys.net.listen(&Address::Memory("http".into())).await.expect("free");
         Self { gate: Gate::open(&sys, &tasks, listener, door), sys, _local: local }
     }
@@ -73,6 +73,26 @@ async fn a_body_that_does_not_come_is_given_up() {
         let told = rig.told(&head).await;
         assert!(told.starts_with("HTTP/1.1 408 ") && told.contains("urn:dstore:problem:slow"), "{told}");
     }
+}
+
+#[tokio::test]
+async fn all_steps_of_a_batch_together_have_the_time_of_one_call() {
+    // There is no Global, so that each read would wait for its whole time. No machine needs as long to come to the first.
+    let rig = Rig::with(Limits { handler: 20 * SHORT, ..Limits::default() }).await;
+    let step = |op: &str| format!("{{\"op\":\"{op}\",\"key\":\"k\"}}");
+    let steps = vec![[step("get"), step("delete")].join(","); 20].join(",");
+    let body = format!("{{\"steps\":[{steps}]}}");
+    let told = rig
+        .told(&format!(
+            "POST /v1/batch HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ))
+        .await;
+    assert!(told.starts_with("HTTP/1.1 200 "), "{told}");
+    assert_eq!(told.matches("\"status\":503").count(), 40 * 2, "each step, and its problem: {told}");
+    assert_eq!(told.matches("outcome unknown").count(), 1, "one used up the time: {told}");
+    assert!(told.matches("not begun").count() >= 19, "no other was begun: {told}");
 }
 
 #[tokio::test]

@@ -14,15 +14,19 @@ use bytes::Bytes;
 use dstore_proto::serve::OfConnection;
 use dstore_proto::store::Store;
 use dstore_proto::watch::{Event, Happened, Seen, WatchQuery, Watching};
+use dstore_shared::limits::WATCHES_PER_CONNECTION;
 use dstore_shared::{Error, HistoryId, Namespace, Prefix, Result, Revision};
 use futures_util::stream::{self, StreamExt};
 use serde_json::{Map, Value, json};
 use std::convert::Infallible;
 use std::fmt::Write;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Where it is.
 pub(super) const PATH: &str = "/v1/watch";
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// Watches over HTTP at a time, of those that a node may have: whoever opens many leaves some to the other doors.
+pub(super) const WATCHES_MAX: usize = WATCHES_PER_CONNECTION * 3 / 4;
 /// What a browser waits before it connects again.
 const BEGIN: &str = "retry: 1000\n";
 
@@ -30,8 +34,8 @@ pub(super) async fn watch<S: Store>(desk: &Desk<S>, request: Request) -> Answere
     let query = query(&request)?;
     let of = request.extensions().get::<OfConnection>().cloned();
     let of = of.ok_or_else(|| Error::internal("a call without a connection: report this"))?;
-    let place = of.enter()?;
-    let Watching { history, after, batches } = desk.in_time(desk.store.watch(query)).await?;
+    let place = (of.enter()?, enter(desk)?);
+    let Watching { history, after, batches } = desk.until().of(desk.store.watch(query)).await?;
     let begin = Bytes::from(format!("{BEGIN}id: {}\n\n", id(history, after)));
     let told = batches.map(move |seen| match seen {
         Ok(seen) => (told(history, &seen), true),
@@ -49,6 +53,15 @@ pub(super) async fn watch<S: Store>(desk: &Desk<S>, request: Request) -> Answere
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
+}
+
+/// A place among the watches of this door.
+fn enter<S>(desk: &Desk<S>) -> Result<OwnedSemaphorePermit> {
+    desk.watches.clone().try_acquire_owned().map_err(|_| {
+        Error::exhausted(format!(
+            "the HTTP door of a node has at most {WATCHES_MAX} watches: end one, or ask another node"
+        ))
+    })
 }
 
 fn query(request: &Request) -> Result<WatchQuery> {
@@ -110,8 +123,7 @@ fn push(text: &mut String, event: &Event) {
     let mut fields = Map::new();
     json::put_bytes(&mut fields, "key", event.key.as_bytes());
     if let Some(entry) = entry {
-        fields.insert("hash".into(), entry.hash.to_string().into());
-        fields.insert("size".into(), entry.size.into());
+        json::put_entry(&mut fields, entry);
     }
     fields.insert("revision".into(), json!(event.revision.0));
     fields.insert("at_ms".into(), event.at_ms.into());
@@ -140,8 +152,13 @@ mod tests {
     use dstore_shared::{BlobHash, Entry, Key};
 
     fn event(revision: u64, key: &'static [u8], size: Option<u64>) -> Event {
-        let entry =
-            |size| Entry { hash: BlobHash::of(b"v"), size, bind_rev: Revision(revision), expires_at: None };
+        let entry = |size| Entry {
+            hash: BlobHash::of(b"v"),
+            size,
+            bind_rev: Revision(revision),
+            expires_at: None,
+            content_type: None,
+        };
         let happened = size.map_or(Happened::Unbound(None), |size| Happened::Bound(entry(size)));
         Event { revision: Revision(revision), at_ms: 7, key: Key::new(key).expect("valid"), happened }
     }

@@ -1,6 +1,7 @@
 //! Owns what a connection remembers between commands: protocol, namespace, MULTI, tracking.
 
-use super::parse::Kept;
+use super::args::Kept;
+use super::broadcast::Watches;
 use super::reply::Version;
 use super::table::Spec;
 use dstore_shared::{Guard, Namespace};
@@ -31,6 +32,13 @@ pub struct Multi {
     pub bytes: usize,
     /// One was refused: EXEC will be too.
     pub refused: bool,
+}
+
+impl Multi {
+    /// EXEC will be refused: what was queued is not kept, nor is what follows.
+    pub fn refuse(&mut self) {
+        *self = Self { refused: true, ..Self::default() };
+    }
 }
 
 /// How invalidations are told.
@@ -82,6 +90,8 @@ pub struct Client {
     pub watched: Arc<Mutex<Vec<Guard>>>,
     /// How it is told of invalidations.
     pub tracking: TrackingMode,
+    /// What is watched for it, with BCAST.
+    pub watches: Option<Watches>,
     /// The channels that it listens to.
     pub channels: Vec<bytes::Bytes>,
     /// KEYS and the like tell of what this Local holds.
@@ -103,6 +113,7 @@ impl Client {
             multi: None,
             watched: Arc::default(),
             tracking: TrackingMode::default(),
+            watches: None,
             channels: Vec::new(),
             local_view: false,
             closing: false,
@@ -118,6 +129,11 @@ impl Client {
         self.prefix.clear();
         self.prefix.extend_from_slice(namespace.as_bytes());
         self.prefix.push(0);
+    }
+
+    /// It is told of invalidations no more.
+    pub fn end_tracking(&mut self) {
+        (self.tracking, self.watches) = (TrackingMode::default(), None);
     }
 
     /// Whether a GET may be answered without looking at anything of the client.

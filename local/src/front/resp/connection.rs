@@ -6,7 +6,8 @@
 //! ```
 //! Invariants: replies leave in the order of their commands. What reads runs beside what reads; a plain SET beside SETs
 //! of other names; anything else by itself: so whoever sees a command's change sees those of the commands before it.
-//! While [`SLOTS_MAX`] replies are outstanding or [`OUTPUT_HIGH`] bytes unsent, nothing is read.
+//! While [`SLOTS_MAX`] replies are outstanding, [`HELD_HIGH`] bytes under way or [`OUTPUT_HIGH`] unsent, nothing is
+//! read. What is held is counted at the door, for all connections: see [`Connection::reserves`].
 
 use super::client::Client;
 use super::commands::Later;
@@ -15,11 +16,13 @@ use super::output::Output;
 use super::parse::{Limits, Parser};
 use super::peers::{PUSHES_MAX, Peer};
 use super::reply::{Reply, Version};
+use super::slots::Slots;
 use super::table::Class;
+use super::tracking::INVALIDATE;
+use super::unread::Unread;
 use bytes::Bytes;
 use dstore_shared::Moment;
 use dstore_sys::ready::Stream;
-use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,12 +32,16 @@ use std::time::Duration;
 pub const SLOTS_MAX: usize = 128;
 /// Unsent bytes above which nothing more is run.
 pub const OUTPUT_HIGH: usize = 1 << 20;
+/// Bytes held by commands under way, and by replies that wait for those before them, above which nothing more is run.
+pub const HELD_HIGH: usize = 8 << 20;
 /// Unsent bytes of a client that is told things and does not read them: it is disconnected.
 const UNREAD_MAX: usize = 8 << 20;
 /// Bytes a second, on average, below which a client that owes or is owed something is given up.
 const RATE_MIN: u64 = 256;
 /// Input that a connection may have without asking for room.
 const INPUT_FREE: usize = 64 << 10;
+/// There is no room for what it holds.
+const FULL: Reply = Reply::error("OOM too many and too large commands are under way: try again later");
 /// Reads in one turn: then it is another's.
 const READS_MAX: usize = 8;
 
@@ -47,15 +54,6 @@ pub enum Fate {
     Again,
     /// It is over.
     Gone,
-}
-
-/// A reply that is not sent yet.
-#[derive(Debug)]
-pub(super) struct Slot {
-    /// `None`: it is waited for.
-    pub(super) reply: Option<Reply>,
-    /// The client did not want it.
-    pub(super) muted: bool,
 }
 
 /// What a loop lends its connections.
@@ -91,10 +89,7 @@ pub struct Connection {
     /// The command at the beginning of the input was read, and may not run yet.
     pub(super) parked: Option<(usize, usize)>,
     pub(super) output: Output,
-    pub(super) slots: VecDeque<Slot>,
-    /// The number of the first slot.
-    pub(super) first: u64,
-    pub(super) running: usize,
+    pub(super) slots: Slots,
     /// Of what runs.
     pub(super) class: Class,
     /// The keys that are being bound, with their slots.
@@ -108,6 +103,8 @@ pub struct Connection {
     reserved: usize,
     /// It is told when there is room to write.
     watches_room: bool,
+    /// What it was told unasked and did not take.
+    unread: Unread,
     /// Bytes that came and went.
     moved: u64,
     /// Since when nothing moved that should.
@@ -126,9 +123,7 @@ impl Connection {
             input: Vec::new(),
             parked: None,
             output: Output::default(),
-            slots: VecDeque::new(),
-            first: 0,
-            running: 0,
+            slots: Slots::default(),
             class: Class::Alone,
             binding: Vec::new(),
             readable: true,
@@ -137,6 +132,7 @@ impl Connection {
             closing: false,
             reserved: 0,
             watches_room: false,
+            unread: Unread::default(),
             moved: 0,
             stuck: None,
         }
@@ -167,7 +163,16 @@ impl Connection {
         let fate = self.work(lent);
         self.output.give_back(lent.spare);
         // Replies that nobody takes are held too.
-        if self.reserves(lent.door) { fate } else { Fate::Gone }
+        let unsent = self.output.own_len();
+        if self.reserves(lent.door, unsent) {
+            return fate;
+        }
+        // It hears why, if it takes what it is owed before.
+        if !self.closing && self.slots.is_empty() {
+            self.refuse(FULL, lent);
+            let _ = self.send();
+        }
+        Fate::Gone
     }
 
     fn work(&mut self, lent: &mut Lent<'_>) -> Fate {
@@ -175,12 +180,12 @@ impl Connection {
             if !self.input.is_empty() || self.parked.is_some() {
                 self.run_input(lent);
             }
-            let blocked = self.is_blocked();
+            let blocked = self.is_blocked(lent.door);
             if self.closing || blocked || !self.readable {
                 match self.send() {
                     Err(_) => return Fate::Gone,
                     // What was blocked by unsent bytes alone goes on.
-                    Ok(true) if blocked && !self.is_blocked() && !self.closing => continue,
+                    Ok(true) if blocked && !self.is_blocked(lent.door) && !self.closing => continue,
                     Ok(_) => return self.fate(),
                 }
             }
@@ -218,12 +223,19 @@ impl Connection {
     }
 
     fn fate(&self) -> Fate {
-        let over = (self.closing || self.ended) && self.running == 0 && self.slots.is_empty();
+        let over = (self.closing || self.ended) && self.slots.is_empty();
         if over && self.output.is_empty() && self.parked.is_none() { Fate::Gone } else { Fate::Waits }
     }
 
-    pub(super) fn is_blocked(&self) -> bool {
-        self.parked.is_some() || self.slots.len() >= SLOTS_MAX || self.output.len() >= OUTPUT_HIGH
+    /// Whether nothing more is run until something is done or sent. When memory gets scarce at the door, a connection
+    /// has one command of some size under way.
+    pub(super) fn is_blocked(&self, door: &Door) -> bool {
+        let held = self.slots.held();
+        self.parked.is_some()
+            || self.slots.len() >= SLOTS_MAX
+            || self.output.len() >= OUTPUT_HIGH
+            || held >= HELD_HIGH
+            || (held >= INPUT_FREE && door.is_scarce())
     }
 
     fn send(&mut self) -> io::Result<bool> {
@@ -232,7 +244,9 @@ impl Connection {
         }
         let before = self.output.len();
         let sent = self.output.send(&mut self.stream);
-        self.moved += (before - self.output.len()) as u64;
+        let taken = (before - self.output.len()) as u64;
+        self.moved += taken;
+        self.unread.take(taken);
         sent
     }
 
@@ -268,17 +282,18 @@ impl Connection {
 
     /// Keeps the door's count of bytes that commands hold; without room the command is refused, and the connection ends.
     fn account(&mut self, lent: &mut Lent<'_>) {
-        if !self.reserves(lent.door) {
-            self.refuse(
-                Reply::error("OOM too many and too large commands are under way: try again later"),
-                lent,
-            );
+        // The memory of the tail is lent until the end of the turn.
+        let unsent = self.output.own_len_lent();
+        if !self.reserves(lent.door, unsent) {
+            self.refuse(FULL, lent);
         }
     }
 
     /// Takes room for what it holds now instead of what it held before. `false`: there is none.
-    fn reserves(&mut self, door: &Door) -> bool {
-        let held = self.input.capacity() + self.parser.held() + self.output.own_len();
+    fn reserves(&mut self, door: &Door, unsent: usize) -> bool {
+        let input = self.input.capacity() + self.parser.held();
+        let queued = self.client.multi.as_ref().map_or(0, |multi| multi.bytes);
+        let held = input + queued + self.slots.held() + unsent;
         let wanted = held.saturating_sub(INPUT_FREE);
         let fits = wanted == self.reserved || door.reserve(self.reserved, wanted);
         if fits {
@@ -293,47 +308,48 @@ impl Connection {
         self.answer(reply);
         self.closing = true;
         self.parked = None;
+        self.client.multi = None;
         self.input = Vec::new();
         self.parser = Parser::new(Limits::OPEN);
     }
 
     /// A future of a slot is done.
     pub fn completed(&mut self, number: u64, reply: Reply) {
-        let at = number.wrapping_sub(self.first) as usize;
-        let Some(slot) = self.slots.get_mut(at).filter(|slot| slot.reply.is_none()) else { return };
-        slot.reply = Some(reply);
-        self.running -= 1;
+        if !self.slots.complete(number, reply) {
+            return;
+        }
         self.binding.retain(|(slot, _)| *slot != number);
-        while let Some(Slot { reply: Some(reply), muted }) = self.slots.front() {
-            if !muted {
+        while let Some((reply, wanted)) = self.slots.leave() {
+            if wanted {
                 reply.write(&mut self.output, self.client.version);
             }
-            self.slots.pop_front();
-            self.first += 1;
         }
     }
 
     /// Sends something that was not asked for. `false`: it does not read what it is sent.
     pub fn push(&mut self, reply: &Reply) -> bool {
         self.peer.pushes.fetch_sub(1, Ordering::Relaxed);
-        // Who speaks RESP2 and listens to nothing would take it for the reply of a command.
-        if self.client.version == Version::Two && self.client.channels.is_empty() {
+        // Who speaks RESP2 and does not listen would take it for the reply of a command.
+        if self.client.version == Version::Two && !self.client.channels.iter().any(|one| one == INVALIDATE) {
             return true;
         }
+        let from = self.unread.taken + self.output.len() as u64;
         reply.write(&mut self.output, self.client.version);
+        self.unread.put(from, self.unread.taken + self.output.len() as u64);
         if !self.slots.is_empty() {
             // What is outstanding may have been read before the change: it is told again behind that, so that the
             // client keeps nothing old that came after the first telling.
-            self.slots.push_back(Slot { reply: Some(reply.clone()), muted: false });
+            self.slots.put_once(reply);
         }
-        self.output.len() <= UNREAD_MAX && self.slots.len() <= SLOTS_MAX + PUSHES_MAX
+        self.unread.bytes <= UNREAD_MAX as u64 && self.slots.len() <= SLOTS_MAX + PUSHES_MAX
     }
 
     /// Whether next to nothing moved for `patience` although something should: a command that does not come wholly, or
-    /// bytes that are not taken. A byte now and then is not enough.
+    /// bytes that are not taken, or a MULTI that keeps others' room without an EXEC. A byte now and then is not enough.
     pub fn is_stuck(&mut self, now: Moment, patience: Duration) -> bool {
         let partial = self.parser.is_within() || !self.input.is_empty();
-        let should = !self.output.is_empty() || (partial && self.running == 0);
+        let hoards = self.client.multi.as_ref().is_some_and(|multi| multi.bytes > INPUT_FREE);
+        let should = !self.output.is_empty() || ((partial || hoards) && self.slots.running() == 0);
         match self.stuck {
             Some((since, moved)) if should => {
                 let long = now.since(since) >= patience;
@@ -357,3 +373,7 @@ impl Connection {
         door.peers.leave(&self.peer);
     }
 }
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

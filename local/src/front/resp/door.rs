@@ -6,7 +6,7 @@ use super::cursors::Cursors;
 use super::parse::VALUE_MAX;
 use super::peers::{Peer, Peers};
 use super::reply::Reply;
-use super::tracking::{OwnChange, Tracked, Tracking};
+use super::tracking::{Tracked, Tracking};
 use crate::cache::Hit;
 use crate::node::Node;
 use crate::rooms::Rooms;
@@ -33,6 +33,8 @@ pub struct Stats {
     pub refused: AtomicU64,
     /// Replies that were errors.
     pub errors: AtomicU64,
+    /// Threads that panicked and went on; not counted anew.
+    pub panics: AtomicU64,
 }
 
 impl Stats {
@@ -71,7 +73,7 @@ pub struct Door {
     pub since: Moment,
     /// What INFO calls this run.
     pub run: String,
-    /// Bytes that commands hold which have not wholly come.
+    /// Bytes that connections hold: commands that come or are under way, replies, beyond what each may have freely.
     pub request_bytes: AtomicUsize,
     /// Room for values that are kept nowhere else: too large for the cache, or no room there.
     rooms: Rooms,
@@ -188,23 +190,23 @@ impl Door {
         self.request_bytes.fetch_sub(more, Ordering::Relaxed);
         false
     }
+
+    /// Whether more than half of the bytes that commands may hold are taken.
+    #[inline]
+    pub fn is_scarce(&self) -> bool {
+        self.request_bytes.load(Ordering::Relaxed) > self.config.request_bytes_max / 2
+    }
 }
 
 impl Door {
     /// A client is told of invalidations from now on, or another instead of it.
-    pub fn begin_tracking(&self, peer: &Peer, instead: Option<Arc<Peer>>) {
-        self.tracking.begin(peer, instead);
-        self.node.want_gone(true);
+    pub fn begin_tracking(&self, peer: &Arc<Peer>, instead: Option<Arc<Peer>>) {
+        self.tracking.begin(peer, instead, |is_used| self.node.want_gone(is_used));
     }
 
     /// A client is told no more.
     pub fn end_tracking(&self, peer: &Peer) {
-        self.tracking.end(peer);
-        if !self.tracking.is_used() {
-            self.node.want_gone(false);
-            // Somebody may have begun meanwhile.
-            self.node.want_gone(self.tracking.is_used());
-        }
+        self.tracking.end(peer, |is_used| self.node.want_gone(is_used));
     }
 }
 
@@ -217,12 +219,6 @@ impl Call<'_> {
             return Err(Reply::error("LOADING the namespace is being created: try again"));
         }
         Ok(())
-    }
-
-    /// Names that the client is about to change: with NOLOOP it is not told of that while the guard lives.
-    pub fn changes(&self, names: impl FnOnce() -> Vec<Name>) -> Option<OwnChange> {
-        let is_wanted = self.client.tracking.on && self.client.tracking.no_loop;
-        is_wanted.then(|| self.door.tracking.own(self.peer, names()))
     }
 
     /// What the command reads is tracked from now on, if the client wants that. To be called before the first look.

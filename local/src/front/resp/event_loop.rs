@@ -6,6 +6,9 @@
 //! Invariants: a connection belongs to one loop from its first byte to its last; a future is polled by its connection's
 //! loop, so its reply needs no other thread. The loop waits for nothing but readiness. It must never hold a lock over
 //! more than a few words.
+//!
+//! A panic is a mistake of ours, and must take no more with it than it must: the loop says so, closes its connections,
+//! tells every client that tracks keys to forget them, and goes on. Nothing else is shared with what was unwound.
 
 use super::commands::Later;
 use super::connection::{Connection, Fate, Lent};
@@ -16,6 +19,7 @@ use dstore_shared::Moment;
 use dstore_sys::ready::{Acceptor, Poller, Stream};
 use slab::Slab;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
@@ -29,8 +33,10 @@ const ACCEPTORS: usize = usize::MAX / 2;
 const ACCEPTS_MAX: usize = 1024;
 /// How often is looked for connections that are stuck.
 const SWEEP: Duration = Duration::from_secs(2);
-/// How long an acceptor rests that found the process out of descriptors.
+/// How long acceptors rest when the process was found out of descriptors, and a loop after a panic.
 const REST: Duration = Duration::from_millis(100);
+/// Within which that is said once.
+const SAID: Duration = Duration::from_secs(10);
 /// Passed to a client for which there is no room.
 const FULL: &[u8] = b"-ERR max number of clients reached\r\n";
 
@@ -56,14 +62,21 @@ pub struct EventLoop {
     turn: usize,
     connections: Slab<Connection>,
     running: Slab<Running>,
+    /// By connection: the places of its futures.
+    places: Vec<Vec<usize>>,
     numbers: u64,
     again: Vec<usize>,
+    letters: Vec<Letter>,
     /// Acceptors that may have more.
     waiting: Vec<usize>,
+    /// Those that the process had no descriptor for.
+    resting: Vec<usize>,
+    rested: Moment,
+    said: Option<Moment>,
+    swept: Moment,
     scratch: Vec<u8>,
     spare: Vec<u8>,
     packed: Vec<u8>,
-    stopping: bool,
 }
 
 impl std::fmt::Debug for EventLoop {
@@ -89,13 +102,18 @@ impl EventLoop {
             turn: 0,
             connections: Slab::new(),
             running: Slab::new(),
+            places: Vec::new(),
             numbers: 0,
             again: Vec::new(),
+            letters: Vec::new(),
             waiting: Vec::new(),
+            resting: Vec::new(),
+            rested: Moment::ZERO,
+            said: None,
+            swept: door.clock.now(),
             scratch: vec![0; READ_BYTES],
             spare: Vec::new(),
             packed: Vec::new(),
-            stopping: false,
         })
     }
 
@@ -118,25 +136,41 @@ impl EventLoop {
 
     /// Runs until it is told to stop.
     pub fn run(mut self) {
-        let (mut ready, mut letters) = (Vec::new(), Vec::new());
-        let mut swept = self.door.clock.now();
-        while !self.stopping {
-            let limit = match () {
-                () if !self.again.is_empty() => Duration::ZERO,
-                () if !self.waiting.is_empty() => REST,
-                () => SWEEP,
-            };
-            match self.poller.wait(Some(limit)) {
+        while catch_unwind(AssertUnwindSafe(|| self.serve())).is_err() {
+            self.door.stats.panics.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(
+                "a thread of the RESP door panicked: its connections are closed, it goes on: report this"
+            );
+            self.begin_anew();
+            std::thread::sleep(REST);
+        }
+        self.close();
+    }
+
+    /// What was unwound may have left anything half done: nothing of it is used again.
+    fn begin_anew(&mut self) {
+        while catch_unwind(AssertUnwindSafe(|| self.close())).is_err() {}
+        (self.running, self.places) = (Slab::new(), Vec::new());
+        (self.again, self.letters) = (Vec::new(), Vec::new());
+        // What was told meanwhile may be lost.
+        self.waiting = (0..self.acceptors.len()).collect();
+        self.resting = Vec::new();
+        self.door.tracking.all_gone();
+        self.mailbox.remind();
+    }
+
+    fn serve(&mut self) {
+        let mut ready = Vec::new();
+        while !self.mailbox.is_stopped() {
+            match self.poller.wait(Some(self.wait_max())) {
                 Ok(told) => ready.extend(told),
                 Err(e) => {
                     tracing::error!(error = %e, "the RESP door cannot wait for its clients: closing it");
-                    break;
+                    return;
                 }
             }
             let now = self.door.clock.now();
-            for acceptor in std::mem::take(&mut self.waiting) {
-                self.take_from(acceptor, now);
-            }
+            self.go_on_taking(now);
             for event in ready.drain(..) {
                 if event.token >= ACCEPTORS {
                     self.take_from(event.token - ACCEPTORS, now);
@@ -145,25 +179,48 @@ impl EventLoop {
                     self.turn_of(event.token, now);
                 }
             }
+            let mut letters = std::mem::take(&mut self.letters);
             self.mailbox.take(&mut letters);
             letters.drain(..).for_each(|letter| self.read_letter(letter, now));
+            self.letters = letters;
             let again = std::mem::take(&mut self.again);
             again.into_iter().for_each(|token| self.turn_of(token, now));
-            if now.since(swept) >= SWEEP {
-                swept = now;
+            if now.since(self.swept) >= SWEEP {
+                self.swept = now;
                 self.sweep(now);
             }
         }
-        self.close();
     }
 
+    fn wait_max(&self) -> Duration {
+        match () {
+            () if !self.again.is_empty() || !self.waiting.is_empty() => Duration::ZERO,
+            () if !self.resting.is_empty() => REST,
+            () => SWEEP,
+        }
+    }
+
+    /// Closes one after another, so that one that panics is closed too.
     fn close(&mut self) {
-        for (_, mut connection) in std::mem::take(&mut self.connections) {
+        while let Some(token) = self.connections.iter().next().map(|(token, _)| token) {
+            let mut connection = self.connections.remove(token);
             connection.leave(&self.door);
         }
     }
 
+    fn go_on_taking(&mut self, now: Moment) {
+        if now >= self.rested {
+            self.waiting.append(&mut self.resting);
+        }
+        for acceptor in std::mem::take(&mut self.waiting) {
+            self.take_from(acceptor, now);
+        }
+    }
+
     fn take_from(&mut self, acceptor: usize, now: Moment) {
+        if self.resting.contains(&acceptor) {
+            return;
+        }
         for _ in 0..ACCEPTS_MAX {
             let Some(taken) = self.acceptors.get(acceptor).map(Acceptor::accept) else { return };
             match taken {
@@ -178,16 +235,23 @@ impl EventLoop {
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(e) => {
-                    tracing::warn!(error = %e, "a RESP connection cannot be taken");
-                    break;
-                }
+                Err(e) => return self.rest(acceptor, &e, now),
             }
         }
         // There may be more: an edge does not tell again.
         if !self.waiting.contains(&acceptor) {
             self.waiting.push(acceptor);
         }
+    }
+
+    /// Asks the acceptor again later, however often somebody comes until then.
+    fn rest(&mut self, acceptor: usize, why: &io::Error, now: Moment) {
+        if self.said.is_none_or(|said| now.since(said) >= SAID) {
+            self.said = Some(now);
+            tracing::warn!(error = %why, "RESP connections cannot be taken: raise the limit of descriptors");
+        }
+        self.resting.push(acceptor);
+        self.rested = now + REST;
     }
 
     fn welcome(&mut self, mut stream: Stream, now: Moment) {
@@ -225,7 +289,6 @@ impl EventLoop {
                     self.end(peer.token);
                 }
             }
-            Letter::Stop => self.stopping = true,
         }
     }
 
@@ -238,7 +301,12 @@ impl EventLoop {
         let Some(connection) = self.connections.get_mut(token) else { return };
         let client = connection.peer.id;
         let (running, numbers, mailbox) = (&mut self.running, &mut self.numbers, &self.mailbox);
-        let mut begin = |later, slot| begin(running, numbers, mailbox, later, (token, client, slot));
+        if self.places.len() <= token {
+            self.places.resize_with(token + 1, Vec::new);
+        }
+        let places = &mut self.places[token];
+        let mut begin =
+            |later, slot| begin((running, places), numbers, mailbox, later, (token, client, slot));
         let (mut commands, mut hits) = (0, 0);
         let fate = connection.turn(&mut Lent {
             door: &self.door,
@@ -269,9 +337,10 @@ impl EventLoop {
     fn end(&mut self, token: usize) {
         if let Some(mut connection) = self.connections.try_remove(token) {
             connection.leave(&self.door);
-            let client = connection.peer.id;
             // What changes something goes on: only who waits for it is gone.
-            self.running.retain(|_, running| running.client != client);
+            for place in self.places.get_mut(token).map(std::mem::take).unwrap_or_default() {
+                self.running.try_remove(place);
+            }
         }
     }
 
@@ -283,6 +352,13 @@ impl EventLoop {
             return;
         };
         let Running { token, client, slot, .. } = self.running.remove(place);
+        if let Some(places) = self.places.get_mut(token) {
+            places.retain(|other| *other != place);
+            if places.is_empty() {
+                // An idle connection keeps no memory.
+                *places = Vec::new();
+            }
+        }
         if reply.is_error() {
             self.door.stats.errors.fetch_add(1, Ordering::Relaxed);
         }
@@ -308,7 +384,7 @@ impl EventLoop {
 
 /// Polls a future once; if it is not ready, keeps it.
 fn begin(
-    running: &mut Slab<Running>,
+    (running, places): (&mut Slab<Running>, &mut Vec<usize>),
     numbers: &mut u64,
     mailbox: &Arc<Mailbox>,
     mut later: Later,
@@ -321,8 +397,13 @@ fn begin(
     match later.as_mut().poll(&mut Context::from_waker(&waker)) {
         Poll::Ready(reply) => Some(reply),
         Poll::Pending => {
-            running.insert(Running { number, token, client, slot, later, waker });
+            let place = running.insert(Running { number, token, client, slot, later, waker });
+            places.push(place);
             None
         }
     }
 }
+
+#[cfg(test)]
+#[path = "event_loop_tests.rs"]
+mod tests;

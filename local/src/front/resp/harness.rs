@@ -4,6 +4,8 @@
 
 use super::commands::Later;
 use super::config::RespConfig;
+#[cfg(test)]
+use super::connection::Fate;
 use super::connection::{Connection, Lent};
 use super::door::Door;
 use super::mail::Mailbox;
@@ -14,8 +16,12 @@ use dstore_sys::Sys;
 use dstore_sys::net::{Address, MemoryNet};
 use dstore_sys::ready::{Poller, Stream};
 use dstore_sys::tasks::Tasks;
+#[cfg(test)]
+use std::io::{Read, Write};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 use tokio::runtime::Runtime;
 
 /// A node that never reaches its Global, and its door.
@@ -30,8 +36,37 @@ pub struct Harness {
 /// A connection to it.
 pub struct Talk<'a> {
     harness: &'a Harness,
-    connection: Connection,
+    /// This side of it.
+    pub connection: Connection,
+    /// The client's side.
+    #[cfg_attr(not(test), expect(dead_code, reason = "only tests read and write there"))]
+    far: Stream,
     input: Vec<u8>,
+    /// What asks Global stays under way without a look, instead of being given up after one.
+    pub patient: bool,
+}
+
+/// Whether somebody was woken.
+#[derive(Default)]
+struct Bell(AtomicBool);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Polls for as long as it is woken at once.
+fn look(later: &mut Later) -> Option<Reply> {
+    let bell = Arc::new(Bell::default());
+    let waker = Waker::from(bell.clone());
+    loop {
+        match later.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(reply) => return Some(reply),
+            Poll::Pending if bell.0.swap(false, Ordering::Relaxed) => {}
+            Poll::Pending => return None,
+        }
+    }
 }
 
 impl Harness {
@@ -39,7 +74,8 @@ impl Harness {
     pub fn new(config: RespConfig, started: bool) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let sys = Sys { net: Arc::new(MemoryNet::default()), ..Sys::real() };
-        let settings = LocalConfig::new(Address::Memory("nowhere".into()));
+        let deadline = Duration::from_millis(500);
+        let settings = LocalConfig { deadline, ..LocalConfig::new(Address::Memory("nowhere".into())) };
         let local = runtime.block_on(Local::start(sys.clone(), settings)).expect("it needs no Global");
         let door = Door::new(&sys, &Tasks::new(), local.node().clone(), config);
         door.pretend_started(started);
@@ -50,29 +86,38 @@ impl Harness {
 
     /// A client comes.
     pub fn talk(&self) -> Talk<'_> {
-        let (stream, _) = Stream::pair().expect("a pair of sockets");
+        let (stream, far) = Stream::pair().expect("a pair of sockets");
         let addresses = ("127.0.0.1:1".into(), "127.0.0.1:2".into());
         let peer = self.door.peers.enter(addresses, (&self.mailbox, 0), Moment::ZERO, usize::MAX);
         let connection = Connection::new(stream, peer.expect("there is room"), &self.door);
-        Talk { harness: self, connection, input: Vec::new() }
+        Talk { harness: self, connection, far, input: Vec::new(), patient: false }
     }
 }
 
 impl Talk<'_> {
     /// Says something, and gives what is answered at once.
     pub fn say(&mut self, bytes: &[u8]) -> Vec<u8> {
-        let _within = self.harness.runtime.enter();
         self.input.extend_from_slice(bytes);
-        let mut begin =
-            |mut later: Later, _| match later.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(reply) => Some(reply),
-                Poll::Pending => Some(Reply::error("TRYAGAIN given up")),
-            };
-        let (mut spare, mut packed, mut scratch) = (Vec::new(), Vec::new(), [0; 16]);
+        let input = std::mem::take(&mut self.input);
+        let used = self.with(&mut [0; 16], |connection, lent| connection.run(&input, lent));
+        self.input = input[used..].to_vec();
+        let said = self.connection.output.to_bytes();
+        self.connection.output = super::output::Output::default();
+        said
+    }
+
+    fn with<T>(&mut self, scratch: &mut [u8], act: impl FnOnce(&mut Connection, &mut Lent<'_>) -> T) -> T {
+        let _within = self.harness.runtime.enter();
+        let patient = self.patient;
+        // What is looked at may be ready by chance.
+        let mut begin = |mut later: Later, _| {
+            (!patient).then(|| look(&mut later).unwrap_or(Reply::error("TRYAGAIN given up")))
+        };
+        let (mut spare, mut packed) = (Vec::new(), Vec::new());
         let (mut commands, mut hits) = (0, 0);
         let mut lent = Lent {
             door: &self.harness.door,
-            scratch: &mut scratch,
+            scratch,
             spare: &mut spare,
             packed: &mut packed,
             begin: &mut begin,
@@ -80,16 +125,52 @@ impl Talk<'_> {
             hits: &mut hits,
             now: Moment::ZERO,
         };
-        let used = self.connection.run(&self.input, &mut lent);
-        self.input.drain(..used);
-        let said = self.connection.output.to_bytes();
-        self.connection.output = super::output::Output::default();
-        said
+        act(&mut self.connection, &mut lent)
     }
 
     /// Whether it will be disconnected.
     pub fn is_closing(&self) -> bool {
         self.connection.closing
+    }
+}
+
+#[cfg(test)]
+impl Harness {
+    /// What all connections share.
+    pub fn door(&self) -> &Arc<Door> {
+        &self.door
+    }
+
+    /// Where futures run.
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+}
+
+#[cfg(test)]
+impl Talk<'_> {
+    /// Writes to the socket what it takes, and lets the connection have a turn; gives how much was taken, and the fate.
+    pub fn send(&mut self, bytes: &[u8]) -> (usize, Fate) {
+        let sent = self.far.write(bytes).unwrap_or(0);
+        self.connection.ready(true, false);
+        (sent, self.turn())
+    }
+
+    /// Lets the connection have a turn.
+    pub fn turn(&mut self) -> Fate {
+        self.with(&mut vec![0; 1 << 16], Connection::turn)
+    }
+
+    /// What came at the client's side.
+    pub fn read(&mut self) -> Vec<u8> {
+        let (mut all, mut piece) = (Vec::new(), vec![0; 1 << 16]);
+        while let Ok(n) = self.far.read(&mut piece) {
+            all.extend_from_slice(&piece[..n]);
+            if n == 0 {
+                break;
+            }
+        }
+        all
     }
 }
 

@@ -22,8 +22,6 @@ pub enum Letter {
     Push(Arc<Peer>, Reply),
     /// To be ended.
     Kill(Arc<Peer>),
-    /// It is the end.
-    Stop,
 }
 
 /// The letters to one event loop.
@@ -31,13 +29,20 @@ pub enum Letter {
 pub struct Mailbox {
     letters: Mutex<Vec<Letter>>,
     told: AtomicBool,
+    /// Not a letter: letters may be lost with what a panic unwinds.
+    stopped: AtomicBool,
     waker: Waker,
 }
 
 impl Mailbox {
     /// An empty one, whose loop `waker` wakes.
     pub fn new(waker: Waker) -> Self {
-        Self { letters: Mutex::default(), told: AtomicBool::new(false), waker }
+        Self {
+            letters: Mutex::default(),
+            told: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            waker,
+        }
     }
 
     /// Tells the loop something.
@@ -46,6 +51,23 @@ impl Mailbox {
         if !self.told.swap(true, Ordering::AcqRel) {
             self.waker.wake();
         }
+    }
+
+    /// The loop may have been woken and not have looked: it is woken again.
+    pub fn remind(&self) {
+        self.told.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Tells the loop to end.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Whether the loop is to end.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
     }
 
     /// Takes all letters, in their order, in exchange for an empty list.

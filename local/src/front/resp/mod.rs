@@ -9,6 +9,7 @@
 //! Invariants: a hit takes no task, no allocation and no lock but the cache's row; what a client may make the door hold
 //! has a bound; a reply is never before its turn. docs/RESP.md tells what differs from Redis.
 
+mod args;
 mod broadcast;
 mod client;
 mod commands;
@@ -17,22 +18,28 @@ mod connection;
 mod cursors;
 mod databases;
 mod door;
+mod draft;
 mod event_loop;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod gathered;
 mod glob;
 #[cfg(any(test, feature = "fuzzing"))]
 mod harness;
 mod inline;
 mod mail;
 mod output;
+mod own;
 mod parse;
 mod peers;
 mod plan;
+mod readers;
 mod reply;
 mod runner;
+mod slots;
 mod table;
 mod tracking;
+mod unread;
 
 #[cfg(test)]
 mod tests;
@@ -48,7 +55,7 @@ use dstore_sys::net::Address;
 use dstore_sys::ready::Acceptor;
 use dstore_sys::tasks::{Tasks, Thread};
 use event_loop::EventLoop;
-use mail::{Letter, Mailbox};
+use mail::Mailbox;
 use std::sync::Arc;
 
 /// Listeners of a RESP door that nobody serves yet.
@@ -146,7 +153,7 @@ impl RespDoor {
     }
 
     fn tell_stop(&self) {
-        self.mailboxes.iter().for_each(|mailbox| mailbox.put(Letter::Stop));
+        self.mailboxes.iter().for_each(|mailbox| mailbox.stop());
     }
 
     /// Ends every connection and thread, and waits for that.

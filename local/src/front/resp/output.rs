@@ -8,8 +8,14 @@ use std::io::{self, IoSlice, Write};
 
 /// Values of at least so many bytes are sent from where they are: below, a copy costs less than a piece of its own.
 const SHARED_MIN: usize = 16 << 10;
+/// When so much is held already, smaller values are not copied either ...
+const COPIED_MAX: usize = 1 << 20;
+/// ... unless they are smaller than what a piece costs.
+const PIECE_MIN: usize = 256;
 /// The most memory that is kept for the next connection that has something to say.
 const SPARE_MAX: usize = 1 << 20;
+/// Memory beyond twice what is unsent that an output may keep.
+const KEPT_MAX: usize = 4 << 10;
 /// Pieces in one write.
 const PIECES: usize = 64;
 
@@ -38,12 +44,16 @@ impl Output {
     /// Puts a value.
     #[inline]
     pub fn put_shared(&mut self, bytes: &Bytes) {
-        if bytes.len() < SHARED_MIN {
+        let min =
+            if self.queued - self.shared + self.tail.len() < COPIED_MAX { SHARED_MIN } else { PIECE_MIN };
+        if bytes.len() < min {
             return self.put(bytes);
         }
         self.seal();
-        self.shared += bytes.len();
-        self.push(bytes.clone(), true);
+        // What nobody else has is ours from now on: whoever gives it drops it.
+        let shared = !bytes.is_unique();
+        self.shared += if shared { bytes.len() } else { 0 };
+        self.push(bytes.clone(), shared);
     }
 
     fn seal(&mut self) {
@@ -66,7 +76,12 @@ impl Output {
 
     /// Bytes of memory that it holds by itself.
     pub fn own_len(&self) -> usize {
-        self.queued - self.shared + self.tail.capacity()
+        self.own_len_lent() - self.tail.len() + self.tail.capacity()
+    }
+
+    /// As [`Self::own_len`], while the tail has memory that is lent.
+    pub fn own_len_lent(&self) -> usize {
+        self.queued - self.shared + self.tail.len() + self.queue.len() * size_of::<(Bytes, bool)>()
     }
 
     /// Whether all is sent.
@@ -132,14 +147,17 @@ impl Output {
         }
     }
 
-    /// Gives the memory back, if all is sent: an idle client has none.
+    /// Gives the memory back, if nothing is in it: an idle client has none.
     pub fn give_back(&mut self, spare: &mut Vec<u8>) {
-        if self.is_empty() {
+        if self.tail.is_empty() {
             let tail = std::mem::take(&mut self.tail);
             // One that was large once is not everybody's for ever.
             if tail.capacity() > spare.capacity() && tail.capacity() <= SPARE_MAX {
                 *spare = tail;
             }
+        } else if self.tail.capacity() > KEPT_MAX + 2 * self.tail.len() {
+            // A few bytes that are not taken keep no more than they need.
+            self.tail.shrink_to_fit();
         }
     }
 
@@ -202,6 +220,44 @@ mod tests {
             assert!(to.0 == wanted && out.is_empty(), "{step}");
             assert_eq!(out.queued + out.sent, 0);
         }
+    }
+
+    #[test]
+    fn many_small_values_are_copied_up_to_a_bound_and_then_shared() {
+        let value = Bytes::from(vec![1; SHARED_MIN - 1]);
+        let mut out = Output::default();
+        for _ in 0..10_000 {
+            out.put_shared(&value);
+        }
+        assert_eq!(out.len(), 10_000 * value.len());
+        assert!(out.own_len() < 4 << 20, "`{}` bytes are held for values that others have", out.own_len());
+    }
+
+    #[test]
+    fn what_nobody_else_has_is_counted_as_held() {
+        let mut out = Output::default();
+        out.put_shared(&Bytes::from(vec![1; 5 << 20]));
+        assert!((5 << 20..6 << 20).contains(&out.own_len()), "{}", out.own_len());
+        let mut all = Vec::new();
+        assert!(out.send(&mut all).expect("taken"));
+        assert_eq!((out.own_len(), all.len()), (0, 5 << 20));
+    }
+
+    #[test]
+    fn of_memory_that_is_lent_an_output_keeps_little_more_than_it_needs() {
+        let mut spare = Vec::with_capacity(1 << 20);
+        let mut out = Output::default();
+        out.lend(&mut spare);
+        out.put(b"abc");
+        assert_eq!(out.own_len_lent(), 3, "what is lent is not its own");
+        out.give_back(&mut spare);
+        assert!(out.own_len() <= 3 + KEPT_MAX, "{}", out.own_len());
+        let mut spare = Vec::with_capacity(1 << 20);
+        let mut out = Output::default();
+        out.lend(&mut spare);
+        out.put_shared(&Bytes::from(vec![1; SHARED_MIN]));
+        out.give_back(&mut spare);
+        assert_eq!((out.len(), spare.capacity()), (SHARED_MIN, 1 << 20));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! Invariants: a length that no bytes stand behind reserves next to nothing; what is over its limit is refused at its
 //! header; no byte is looked at twice but the beginning of a line that has not ended.
 
+use super::args::{Arg, Args, Request};
 use super::inline;
 use bytes::Bytes;
 
@@ -85,22 +86,6 @@ pub enum Step {
     More(usize),
 }
 
-/// Where an argument is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Arg {
-    /// In the input.
-    Span(usize, usize),
-    /// Among those with memory of their own.
-    Own(usize),
-}
-
-/// The arguments of the present command.
-#[derive(Debug, Default)]
-struct Request {
-    args: Vec<Arg>,
-    own: Vec<Bytes>,
-}
-
 /// A large argument that is being gathered.
 #[derive(Debug)]
 struct Large {
@@ -157,10 +142,9 @@ impl Parser {
         self.left > 0 || self.large.is_some()
     }
 
-    /// Bytes that it holds besides the input.
+    /// Bytes that it holds besides the input: of large arguments, and for the places of all of them.
     pub fn held(&self) -> usize {
-        let own: usize = self.request.own.iter().map(Bytes::len).sum();
-        own + self.large.as_ref().map_or(0, |large| large.bytes.capacity())
+        self.request.held() + self.large.as_ref().map_or(0, |large| large.bytes.capacity())
     }
 
     /// Goes on reading. `input` begins where the last step left it: after the command, or after what was done with.
@@ -230,13 +214,14 @@ impl Parser {
 
     /// The arguments of the command that [`Step::Command`] told of; `input` begins at its `from`.
     pub fn args<'a>(&'a self, input: &'a [u8]) -> Args<'a> {
-        Args { input, request: &self.request }
+        Args::new(input, &self.request)
     }
 
     fn begin(&mut self) {
         self.request.args.clear();
         if !self.request.own.is_empty() {
             self.request.own.clear();
+            self.request.own_bytes = 0;
         }
         (self.bulk, self.taken) = (None, 0);
     }
@@ -260,13 +245,15 @@ impl Parser {
             number = number.checked_mul(10).and_then(|n| n.checked_add(digit.into())).ok_or(wrong.clone())?;
             at += 1;
         }
+        if at > LENGTH_LINE_MAX {
+            return Err(Wrong::LengthLine);
+        }
         match (line.get(at), line.get(at + 1)) {
             (Some(b'\r'), Some(b'\n')) if at > first => {
                 self.at += 1 + at + 2;
                 Ok(Some(if minus { -number } else { number }))
             }
-            (None, _) | (Some(b'\r'), None) if at <= LENGTH_LINE_MAX => Ok(None),
-            (None, _) => Err(Wrong::LengthLine),
+            (None, _) | (Some(b'\r'), None) => Ok(None),
             _ => Err(wrong),
         }
     }
@@ -302,19 +289,18 @@ impl Parser {
             return Ok(None);
         }
         let bytes = self.large.take().map(|large| large.bytes).unwrap_or_default();
-        self.request.args.push(Arg::Own(self.request.own.len()));
-        self.request.own.push(bytes.into());
+        let arg = self.request.keep(bytes.into());
+        self.request.args.push(arg);
         (self.left, self.at) = (self.left - 1, 0);
         Ok(Some(used))
     }
 
     /// Gives the arguments so far memory of their own: their input goes.
     fn own_all(&mut self, input: &[u8]) {
-        for arg in &mut self.request.args {
-            if let Arg::Span(from, to) = *arg {
-                *arg = Arg::Own(self.request.own.len());
-                self.request.own.push(Bytes::copy_from_slice(&input[from..to]));
-            }
+        // Those before the last large one have it already.
+        for at in (0..self.request.args.len()).rev() {
+            let Arg::Span(from, to) = self.request.args[at] else { break };
+            self.request.args[at] = self.request.keep(Bytes::copy_from_slice(&input[from..to]));
         }
     }
 
@@ -337,73 +323,11 @@ impl Parser {
             return Err(Wrong::Count);
         }
         self.begin();
-        self.request.args.extend((0..words.len()).map(Arg::Own));
-        self.request.own = words;
+        for word in words {
+            let arg = self.request.keep(word);
+            self.request.args.push(arg);
+        }
         Ok(Step::Command { from: 0, end: end + 1 })
-    }
-}
-
-/// The arguments of a command, its name the first.
-#[derive(Clone, Copy, Debug)]
-pub struct Args<'a> {
-    input: &'a [u8],
-    request: &'a Request,
-}
-
-impl<'a> Args<'a> {
-    /// How many there are, the name included.
-    pub fn len(&self) -> usize {
-        self.request.args.len()
-    }
-
-    /// One of them; empty if there are not so many.
-    #[inline]
-    pub fn get(&self, at: usize) -> &'a [u8] {
-        match self.request.args.get(at) {
-            Some(Arg::Span(from, to)) => &self.input[*from..*to],
-            Some(Arg::Own(own)) => &self.request.own[*own],
-            None => &[],
-        }
-    }
-
-    /// One of them, to keep: shared if it has memory of its own.
-    pub fn bytes(&self, at: usize) -> Bytes {
-        match self.request.args.get(at) {
-            Some(Arg::Own(own)) => self.request.own[*own].clone(),
-            _ => Bytes::copy_from_slice(self.get(at)),
-        }
-    }
-
-    /// Those from `at` on.
-    pub fn from(self, at: usize) -> impl Iterator<Item = &'a [u8]> + Clone {
-        (at..self.len()).map(move |at| self.get(at))
-    }
-
-    /// Whether one is `word`, in whatever case.
-    pub fn is(&self, at: usize, word: &str) -> bool {
-        self.get(at).eq_ignore_ascii_case(word.as_bytes())
-    }
-
-    /// All of them, to keep.
-    pub fn keep(&self) -> Kept {
-        let own: Vec<Bytes> = (0..self.len()).map(|at| self.bytes(at)).collect();
-        Kept(Request { args: (0..own.len()).map(Arg::Own).collect(), own })
-    }
-}
-
-/// The arguments of a command that runs later.
-#[derive(Debug)]
-pub struct Kept(Request);
-
-impl Kept {
-    /// The arguments.
-    pub fn args(&self) -> Args<'_> {
-        Args { input: &[], request: &self.0 }
-    }
-
-    /// How many bytes they have.
-    pub fn bytes(&self) -> usize {
-        self.0.own.iter().map(|own| own.len() + 64).sum()
     }
 }
 

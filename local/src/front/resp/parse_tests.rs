@@ -92,9 +92,20 @@ fn a_length_that_no_bytes_stand_behind_reserves_next_to_nothing() {
     let head = b"*2\r\n$3\r\nSET\r\n$100000000\r\n";
     assert_eq!(parser.next(head), Ok(Step::More(head.len())));
     assert!(parser.is_within());
-    assert!(parser.held() <= 16, "{}", parser.held());
+    assert!(parser.held() <= 1024, "{}", parser.held());
     assert_eq!(parser.next(b"x"), Ok(Step::More(1)));
     assert!(parser.held() <= 2 * RESERVE, "{}", parser.held());
+}
+
+#[test]
+fn the_places_of_many_small_arguments_are_counted_as_held() {
+    let mut parser = Parser::new(Limits::OPEN);
+    let bytes = [b"*65536\r\n".to_vec(), b"$0\r\n\r\n".repeat(60_000)].concat();
+    assert_eq!(parser.next(&bytes), Ok(Step::More(0)));
+    assert!(parser.held() >= 60_000 * size_of::<Arg>(), "{}", parser.held());
+    let large = [bytes, format!("${}\r\n", LARGE + 1).into_bytes()].concat();
+    assert_eq!(parser.next(&large), Ok(Step::More(large.len())));
+    assert!(parser.held() >= 60_000 * size_of::<Bytes>(), "{}", parser.held());
 }
 
 #[test]
@@ -125,6 +136,18 @@ fn a_large_argument_has_memory_exactly_as_long_as_it_is() {
     let kept = parser.args(&bytes[from..]).bytes(2);
     parser.forget();
     assert!(kept.is_unique() && Vec::from(kept).capacity() == large.len());
+}
+
+#[test]
+fn a_length_of_many_zeros_is_refused_alike_however_it_is_cut() {
+    for zeros in [60, 62, 63, 64, 65, 66, 100] {
+        let bytes = [b"*".to_vec(), b"0".repeat(zeros), b"1\r\n$4\r\nPING\r\n".to_vec()].concat();
+        let whole = read(&bytes, 1000, Limits::OPEN);
+        for size in [1, 2, 7, 64, 65, 66, 67, 68] {
+            assert_eq!(read(&bytes, size, Limits::OPEN), whole, "{zeros} zeros, {size} at a time");
+        }
+        assert_eq!(whole.1.is_some(), zeros >= LENGTH_LINE_MAX, "{zeros}");
+    }
 }
 
 fn any_command() -> impl Strategy<Value = Vec<Vec<u8>>> {

@@ -36,6 +36,8 @@ pub struct Peer {
     pub queued: AtomicUsize,
     /// Whether it is told of invalidations.
     pub tracks: AtomicBool,
+    /// It is not connected any more.
+    pub gone: AtomicBool,
     /// Nanoseconds since boot at its last command.
     last: AtomicU64,
     /// Place in the table of its last command, and one.
@@ -160,6 +162,7 @@ impl Peers {
             three: AtomicBool::new(false),
             queued: AtomicUsize::new(0),
             tracks: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
             last: AtomicU64::new(now.as_nanos()),
             command: AtomicUsize::new(0),
             pushes: AtomicUsize::new(0),
@@ -170,6 +173,7 @@ impl Peers {
 
     /// Forgets a connection.
     pub fn leave(&self, peer: &Peer) {
+        peer.gone.store(true, Ordering::Relaxed);
         self.all.lock().remove(&peer.id);
     }
 

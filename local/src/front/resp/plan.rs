@@ -1,13 +1,15 @@
 //! What a command asks of Global as steps of a transaction, and how their outcome is told.
 //!
 //! ```text
-//! plan -> large values stored first -> apply, at one revision -> outcomes -> answer -> values by their hash -> reply
+//! plan -> values hashed, large ones stored first -> apply, at one revision -> outcomes -> answer -> values by their hash -> reply
 //! ```
 //! Invariant: what a plan answers is as of the revision at which it was decided: values are read by their hash, not
 //! by their name.
 
 use super::commands::{failure, replied};
 use super::door::Door;
+use super::draft::Draft;
+use super::gathered::Gathered;
 use super::reply::Reply;
 use bytes::Bytes;
 use dstore_proto::IdSource;
@@ -18,7 +20,7 @@ use dstore_shared::{
 use std::ops::Range;
 
 /// Values of more bytes are hashed where it holds up nobody.
-const HASH_HERE_MAX: usize = 256 << 10;
+pub const HASH_HERE_MAX: usize = 256 << 10;
 /// How often values may be swept between their storing and their binding.
 const ATTEMPTS: usize = 3;
 
@@ -30,7 +32,7 @@ pub struct Plan {
     /// What must hold; of a command alone, a guard that does not hold is told by `aborted`.
     pub guards: Vec<Guard>,
     /// What is done.
-    pub steps: Vec<Step>,
+    pub steps: Vec<Draft>,
     /// Makes the answer of the steps' outcomes.
     pub tell: Tell,
     /// The reply if a guard does not hold.
@@ -60,32 +62,36 @@ pub enum Answer {
 
 impl Plan {
     /// Steps, and how their outcome is told.
-    pub fn new(steps: Vec<Step>, tell: impl FnOnce(&[StepOutcome], u64) -> Answer + Send + 'static) -> Self {
+    pub fn new(
+        steps: Vec<impl Into<Draft>>,
+        tell: impl FnOnce(&[StepOutcome], u64) -> Answer + Send + 'static,
+    ) -> Self {
+        let steps = steps.into_iter().map(Into::into).collect();
         Self { guards: Vec::new(), steps, tell: Box::new(tell), aborted: Reply::Nil }
     }
 
     /// One step, told by a reply.
-    pub fn one(step: Step, tell: impl FnOnce(&StepOutcome) -> Reply + Send + 'static) -> Self {
+    pub fn one(step: impl Into<Draft>, tell: impl FnOnce(&StepOutcome) -> Reply + Send + 'static) -> Self {
         Self::new(vec![step], |done, _| Answer::Reply(first(done, tell)))
     }
 
     /// Runs it by itself.
     pub async fn run(self, door: &Door) -> Reply {
         let Self { guards, steps, tell, aborted } = self;
-        if let ([Step::Get { name }], true) = (&steps[..], guards.is_empty()) {
+        if let ([Draft::Step(Step::Get { name })], true) = (&steps[..], guards.is_empty()) {
             // One read needs no transaction: a Local may answer it.
             return match door.node.stat(Target::Name(name.clone())).await {
                 Ok(stat) => {
-                    tell(&[read(stat)], stat.and_then(|stat| stat.from.journal_ms).unwrap_or(0))
-                        .resolved(door)
-                        .await
+                    let now = stat.as_ref().and_then(|stat| stat.from.journal_ms).unwrap_or(0);
+                    tell(&[read(stat)], now).resolved(&mut Gathered::new(door)).await
                 }
                 Err(e) => failure(&e),
             };
         }
+        let steps = stepped(door, steps).await;
         let decided = apply(door, Transaction { guards, steps }).await;
         match decided {
-            Ok((Decision::Done(done), at_ms)) => tell(&done, at_ms).resolved(door).await,
+            Ok((Decision::Done(done), at_ms)) => tell(&done, at_ms).resolved(&mut Gathered::new(door)).await,
             Ok(_) => aborted,
             Err(e) => failure(&e),
         }
@@ -118,6 +124,18 @@ pub async fn apply(door: &Door, transaction: Transaction) -> Result<(Decision, u
     Err(Error::unavailable("a value was swept meanwhile: try again"))
 }
 
+/// Steps with their values hashed: here if they are small together.
+pub async fn stepped(door: &Door, drafts: Vec<Draft>) -> Vec<Step> {
+    let here = is_quick(&drafts);
+    let hash = move || drafts.into_iter().map(Draft::into_step).collect();
+    if here { hash() } else { door.blocking.run(hash).await }
+}
+
+/// Whether hashing all of them holds up nobody.
+fn is_quick(drafts: &[Draft]) -> bool {
+    drafts.iter().fold(0_usize, |sum, draft| sum.saturating_add(draft.bytes())) <= HASH_HERE_MAX
+}
+
 /// A value as a blob: hashed here if it is small.
 pub async fn hashed(door: &Door, value: Bytes) -> Blob {
     if value.len() <= HASH_HERE_MAX {
@@ -133,24 +151,24 @@ impl Answer {
     }
 
     /// The reply, its values read by their hash.
-    pub async fn resolved(self, door: &Door) -> Reply {
-        replied(self.resolve(door).await)
+    pub async fn resolved(self, gathered: &mut Gathered<'_>) -> Reply {
+        replied(self.resolve(gathered).await)
     }
 
-    async fn resolve(self, door: &Door) -> Result<Reply> {
+    async fn resolve(self, gathered: &mut Gathered<'_>) -> Result<Reply> {
         Ok(match self {
             Self::Reply(reply) => reply,
             Self::Value(None) => Reply::Nil,
-            Self::Value(Some(entry)) => Reply::Bulk(value(door, &entry).await?),
+            Self::Value(Some(entry)) => Reply::Bulk(value(gathered, &entry).await?),
             Self::Part(entry, part) => {
-                let value = value(door, &entry).await?;
+                let value = value(gathered, &entry).await?;
                 Reply::Bulk(value.slice(part.start as usize..part.end as usize))
             }
             Self::Values(entries) => {
                 let mut replies = Vec::with_capacity(entries.len());
                 for entry in entries {
                     replies.push(match entry {
-                        Some(entry) => Reply::Bulk(value(door, &entry).await?),
+                        Some(entry) => Reply::Bulk(value(gathered, &entry).await?),
                         None => Reply::Nil,
                     });
                 }
@@ -158,7 +176,7 @@ impl Answer {
             }
             Self::Encoding(entry) if entry.size > 44 => Reply::word("raw"),
             Self::Encoding(entry) => {
-                let value = value(door, &entry).await?;
+                let value = value(gathered, &entry).await?;
                 let is_number = value.len() <= 20 && super::commands::number(&value).is_some();
                 Reply::word(if is_number { "int" } else { "embstr" })
             }
@@ -167,7 +185,9 @@ impl Answer {
 }
 
 /// The bytes of an entry's blob.
-async fn value(door: &Door, entry: &Entry) -> Result<Bytes> {
+async fn value(gathered: &mut Gathered<'_>, entry: &Entry) -> Result<Bytes> {
+    gathered.value(entry.size)?;
+    let door = gathered.door();
     let found = door.node.get(Target::Hash(entry.hash), Slice::ALL).await?;
     match found {
         Some(found) => door.whole(found).await,
@@ -179,7 +199,7 @@ async fn value(door: &Door, entry: &Entry) -> Result<Bytes> {
 pub fn done(outcome: &StepOutcome, reply: Reply) -> Reply {
     match outcome.result {
         StepResult::Done | StepResult::Unchanged => reply,
-        StepResult::Occupied => match outcome.entry.or(outcome.old) {
+        StepResult::Occupied => match outcome.entry.as_ref().or(outcome.old.as_ref()) {
             Some(entry) => failure(&Error::occupied(entry.hash)),
             None => Reply::error("OCCUPIED Key occupied!"),
         },
@@ -191,10 +211,37 @@ pub fn done(outcome: &StepOutcome, reply: Reply) -> Reply {
         StepResult::WriteOnce => Reply::error(
             "ERR the namespace is write-once, a value in it does not change: SELECT one in replace mode",
         ),
+        StepResult::Damaged => Reply::error("ERR the value is damaged at global: SET it again"),
     }
 }
 
 /// Whether it is done, or was so already.
 pub fn is_done(outcome: &StepOutcome) -> bool {
     matches!(outcome.result, StepResult::Done | StepResult::Unchanged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::RespConfig;
+    use super::super::harness::Harness;
+    use super::*;
+    use dstore_shared::{Expiry, Name, When};
+
+    #[test]
+    fn many_bytes_are_hashed_by_another_thread_and_few_at_once() {
+        let harness = Harness::new(RespConfig::default(), true);
+        for (len, values, at_once) in
+            [(1000, 3, true), (HASH_HERE_MAX + 1, 1, false), (HASH_HERE_MAX / 2, 3, false)]
+        {
+            let value = Bytes::from(vec![7; len]);
+            let name = Name::of("k").expect("valid");
+            let draft = Draft::Set { name, value: value.clone(), when: When::Always, expiry: Expiry::Clear };
+            let drafts = vec![draft; values];
+            assert_eq!(is_quick(&drafts), at_once, "{values} of {len} bytes");
+            let steps = harness.runtime().block_on(stepped(harness.door(), drafts));
+            let wanted = Blob::hash(value).id();
+            let right = |step: &Step| matches!(step, Step::Set { value, .. } if value.hash == wanted);
+            assert!(steps.len() == values && steps.iter().all(right));
+        }
+    }
 }

@@ -98,6 +98,21 @@ impl Reply {
         }
     }
 
+    /// Bytes of memory that it holds and that nobody else has.
+    pub fn held(&self) -> usize {
+        let many = |replies: &[Self]| replies.iter().map(Self::held).sum();
+        size_of::<Self>()
+            + match self {
+                Self::Line(Cow::Owned(text)) | Self::Error(Cow::Owned(text)) | Self::Text(text) => text.len(),
+                Self::Bulk(bytes) if bytes.is_unique() => bytes.len(),
+                Self::Array(replies) | Self::Set(replies) | Self::Push(replies) | Self::Several(replies) => {
+                    many(replies)
+                }
+                Self::Map(pairs) => pairs.iter().map(|(key, value)| key.held() + value.held()).sum(),
+                _ => 0,
+            }
+    }
+
     /// Writes it.
     pub fn write(&self, out: &mut Output, version: Version) {
         let three = version == Version::Three;

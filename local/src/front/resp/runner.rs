@@ -2,10 +2,12 @@
 //!
 //! It must never wait: what is not known at once becomes a future, and its reply a slot.
 
-use super::client::Replies;
+use super::args::Args;
+use super::client::{Client, Replies};
 use super::commands::{self, Call, Done, Run};
-use super::connection::{Connection, Lent, Slot};
-use super::parse::{Args, Limits, Parser, Step, Wrong};
+use super::connection::{Connection, Lent};
+use super::own::OwnChange;
+use super::parse::{Limits, Parser, Step, Wrong};
 use super::reply::{self, Reply, Version};
 use super::table::{self, Class, Spec, flag};
 use std::sync::atomic::Ordering;
@@ -30,7 +32,7 @@ impl Connection {
             }
             at = end;
         }
-        while !self.closing && !self.is_blocked() {
+        while !self.closing && !self.is_blocked(lent.door) {
             let input = &input[at..];
             match parser.next(input) {
                 Ok(Step::Command { from, end }) => {
@@ -95,7 +97,7 @@ impl Connection {
 
     /// Whether a command may run beside what runs.
     fn may_run(&self, class: Class, args: Args<'_>) -> bool {
-        match (self.running, class) {
+        match (self.slots.running(), class) {
             // What runs by itself may change how replies are written: those before it are written first.
             (0, Class::Alone) => self.slots.is_empty(),
             (0, _) => true,
@@ -114,6 +116,7 @@ impl Connection {
             self.reject(commands::unknown_command(args), lent);
             return true;
         };
+        dstore_sys::failpoint!("local::resp::dispatch");
         let class = if self.client.multi.is_some() { Class::Alone } else { spec.class(args.len()) };
         if !self.may_run(class, args) {
             return false;
@@ -124,16 +127,21 @@ impl Connection {
             self.reject(refusal, lent);
             return true;
         }
+        let queued = |client: &Client| client.multi.as_ref().map_or(0, |multi| multi.bytes);
+        let before = queued(&self.client);
         let mut call = Call { door: lent.door, peer: &self.peer, client: &mut self.client, args, spec };
         let done = run_now(&mut call);
-        if spec.name != "client" {
+        // What is queued is looked at when EXEC runs it.
+        if spec.name != "client" && self.client.multi.is_none() {
             self.client.tracking.caching = None;
         }
-        if class == Class::Bind && matches!(done, Done::Later(_)) {
-            let slot = self.first + self.slots.len() as u64;
-            self.binding.push((slot, args.bytes(1)));
+        let is_later = matches!(done, Done::Later(_));
+        if class == Class::Bind && is_later {
+            self.binding.push((self.slots.next(), args.bytes(1)));
         }
-        self.finish(done, class, lent);
+        // EXEC runs what MULTI queued.
+        let held = if is_later { args.held() + before.saturating_sub(queued(&self.client)) } else { 0 };
+        self.finish(done, (class, held), lent);
         true
     }
 
@@ -160,12 +168,13 @@ impl Connection {
     /// Answers a command that was not run; EXEC will be refused too.
     fn reject(&mut self, reply: Reply, lent: &mut Lent<'_>) {
         if let Some(multi) = &mut self.client.multi {
-            multi.refused = true;
+            multi.refuse();
         }
-        self.finish(Done::Now(reply), Class::Read, lent);
+        self.finish(Done::Now(reply), (Class::Read, 0), lent);
     }
 
-    fn finish(&mut self, done: Done, class: Class, lent: &mut Lent<'_>) {
+    /// Answers, now or later: then the command holds so many bytes until it is done.
+    fn finish(&mut self, done: Done, (class, held): (Class, usize), lent: &mut Lent<'_>) {
         let said_nothing = matches!(&done, Done::Now(Reply::Several(none)) if none.is_empty());
         let muted = self.client.replies != Replies::On;
         if self.client.replies == Replies::SkipNext && !said_nothing {
@@ -174,18 +183,17 @@ impl Connection {
         self.closing |= self.client.closing;
         let reply = match done {
             Done::Now(reply) => Some(reply),
-            Done::Later(later) => (lent.begin)(later, self.first + self.slots.len() as u64),
+            Done::Later(later) => (lent.begin)(later, self.slots.next()),
         };
-        let slot = self.first + self.slots.len() as u64;
         let Some(reply) = reply else {
-            self.running += 1;
             self.class = class;
-            self.slots.push_back(Slot { reply: None, muted });
+            self.slots.begin(muted, held);
             return;
         };
         if reply.is_error() {
             lent.door.stats.errors.fetch_add(1, Ordering::Relaxed);
         }
+        let slot = self.slots.next();
         self.binding.retain(|(other, _)| *other != slot);
         if !muted {
             self.answer(reply);
@@ -197,7 +205,7 @@ impl Connection {
         if self.slots.is_empty() {
             reply.write(&mut self.output, self.client.version);
         } else {
-            self.slots.push_back(Slot { reply: Some(reply), muted: false });
+            self.slots.put(reply);
         }
     }
 }
@@ -207,17 +215,20 @@ fn run_now(call: &mut Call<'_>) -> Done {
     if call.client.multi.is_some() && !call.spec.has(flag::NO_QUEUE) {
         return Done::Now(commands::transaction::queue(call));
     }
-    let own =
-        if call.spec.has(flag::WRITE) { call.changes(|| call.names().unwrap_or_default()) } else { None };
+    let own = OwnChange::of(call);
     let done = match call.spec.run {
         Run::Only(run) | Run::Plain(run) | Run::Both(run, _) => run(call),
         Run::Steps(plan) => commands::alone(call, plan),
     };
     match (done.unwrap_or_else(Done::Now), own) {
-        (Done::Later(later), Some(own)) => Done::later(async move {
-            let _own = own;
-            later.await
-        }),
+        (Done::Later(later), Some(own)) => {
+            let door = call.door.clone();
+            Done::later(async move {
+                let reply = later.await;
+                own.end(&door, &reply).await;
+                reply
+            })
+        }
         (done, _) => done,
     }
 }

@@ -102,7 +102,8 @@ impl Spec {
         if self.has(WRITE) {
             return if self.name == "set" && len == 3 { Class::Bind } else { Class::Alone };
         }
-        if self.has(CONNECTION | NO_QUEUE | ADMIN) { Class::Alone } else { Class::Read }
+        // Walks are long, and what they gather is large: one at a time.
+        if self.has(CONNECTION | NO_QUEUE | ADMIN | SLOW) { Class::Alone } else { Class::Read }
     }
 
     /// The places of its keys among `len` words.

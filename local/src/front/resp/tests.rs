@@ -236,3 +236,26 @@ fn http_gets_no_answer_and_a_protocol_error_is_the_last_one() {
     );
     assert!(talk.is_closing());
 }
+
+#[test]
+fn answers_that_ask_nobody_are_bounded_however_often_they_are_asked_for_at_once() {
+    let harness = Harness::new(RespConfig::default(), true);
+    let mut talk = harness.talk();
+    assert_eq!(said(&mut talk, "MULTI"), "+OK\r\n");
+    for _ in 0..1000 {
+        assert_eq!(said(&mut talk, "COMMAND DOCS"), "+QUEUED\r\n");
+    }
+    let replies = said(&mut talk, "EXEC");
+    assert!(replies.starts_with("*1000\r\n*") && replies.len() < 32 << 20, "`{}` bytes", replies.len());
+    assert!(replies.contains("-OOM the replies of this transaction are too large"));
+    let many = " get".repeat(2000);
+    for line in ["COMMAND DOCS", "COMMAND INFO", "CLIENT KILL", "CLIENT LIST ID"] {
+        let reply = said(&mut talk, &format!("{line}{many}"));
+        assert!(reply.starts_with("-ERR at most 1024 "), "{line}: {reply}");
+    }
+    let long = "x".repeat(2000);
+    for line in ["CLIENT SETNAME", "CLIENT SETINFO lib-name", "CLIENT SETINFO lib-ver", "HELLO 3 SETNAME"] {
+        let reply = said(&mut talk, &format!("{line} {long}"));
+        assert!(reply.starts_with("-ERR what a client says of itself"), "{line}: {reply}");
+    }
+}

@@ -33,7 +33,7 @@ impl<S: Store> Session<S> {
             }
         };
         let took = wait.elapsed();
-        let (line, code) = render::copy_line(outcome.result);
+        let (line, code) = render::copy_line(&outcome.result);
         let unchanged = matches!(outcome.result, CopyResult::Unchanged(_));
         match mode {
             Mode::Json => self.json(json::copy(command, (from, to), &outcome)).await?,

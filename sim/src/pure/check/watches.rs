@@ -31,7 +31,7 @@ impl World {
         w: usize,
         name: &Name,
         revision: Revision,
-        happened: Happened,
+        happened: &Happened,
     ) {
         let watcher = &self.watchers[w];
         let prefix = watcher.prefix();
@@ -45,7 +45,7 @@ impl World {
                 Happened::Bound(entry) => b.value == Some(crate::pure::local::value_of(entry.hash)),
                 // What it was is not always known after a restart.
                 Happened::Unbound(was) => {
-                    let was = was.map(|entry| crate::pure::local::value_of(entry.hash));
+                    let was = was.as_ref().map(|entry| crate::pure::local::value_of(entry.hash));
                     b.value.is_none() && (was.is_none() || was == b.was)
                 }
             };

@@ -90,14 +90,22 @@ impl World {
     fn outcome(&self, command: &Command, next: Revision) -> Outcome {
         match command {
             Command::Set { name, hash, size, .. } => Outcome::Set(match self.global.visible.get(name) {
-                None => {
-                    SetOutcome::Stored(Entry { hash: *hash, size: *size, bind_rev: next, expires_at: None })
-                }
-                Some(held) if held.hash == *hash => SetOutcome::Unchanged(*held),
-                Some(_) if self.cfg.replaces => {
-                    SetOutcome::Stored(Entry { hash: *hash, size: *size, bind_rev: next, expires_at: None })
-                }
-                Some(held) => SetOutcome::Occupied(*held),
+                None => SetOutcome::Stored(Entry {
+                    hash: *hash,
+                    size: *size,
+                    bind_rev: next,
+                    expires_at: None,
+                    content_type: None,
+                }),
+                Some(held) if held.hash == *hash => SetOutcome::Unchanged(held.clone()),
+                Some(_) if self.cfg.replaces => SetOutcome::Stored(Entry {
+                    hash: *hash,
+                    size: *size,
+                    bind_rev: next,
+                    expires_at: None,
+                    content_type: None,
+                }),
+                Some(held) => SetOutcome::Occupied(held.clone()),
             }),
             Command::Delete { names, .. } => {
                 let removed: Vec<bool> = names.iter().map(|n| self.global.visible.contains_key(n)).collect();
@@ -119,7 +127,7 @@ impl World {
     fn changes(&self, command: &Command, outcome: &Outcome) -> Option<Vec<(Name, Option<Entry>)>> {
         match (command, outcome) {
             (Command::Set { name, .. }, Outcome::Set(SetOutcome::Stored(e))) => {
-                Some(vec![(name.clone(), Some(*e))])
+                Some(vec![(name.clone(), Some(e.clone()))])
             }
             (Command::Delete { names, .. }, Outcome::Delete(d)) => {
                 let removed = names.iter().zip(&d.removed).filter(|(_, removed)| **removed);
@@ -130,12 +138,14 @@ impl World {
                 let under = self.global.visible.keys().filter(|name| prefix.covers(name));
                 Some(under.map(|name| (name.clone(), None)).collect())
             }
-            (Command::Copy { to, .. }, Outcome::Copy(copy)) => match copy.result {
-                CopyResult::Done(entry) => Some(vec![(to.clone(), Some(entry))]),
+            (Command::Copy { to, .. }, Outcome::Copy(copy)) => match &copy.result {
+                CopyResult::Done(entry) => Some(vec![(to.clone(), Some(entry.clone()))]),
                 _ => None,
             },
-            (Command::Rename { from, to }, Outcome::Rename(copy)) => match copy.result {
-                CopyResult::Done(entry) => Some(vec![(from.clone(), None), (to.clone(), Some(entry))]),
+            (Command::Rename { from, to }, Outcome::Rename(copy)) => match &copy.result {
+                CopyResult::Done(entry) => {
+                    Some(vec![(from.clone(), None), (to.clone(), Some(entry.clone()))])
+                }
                 _ => None,
             },
             _ => None,
@@ -146,12 +156,12 @@ impl World {
         let none = |result| CopyOutcome { result, revision: Revision(next.0 - 1) };
         let Some(source) = self.global.visible.get(from) else { return none(CopyResult::NotFound) };
         match self.global.visible.get(to) {
-            _ if from == to => none(CopyResult::Unchanged(*source)),
-            Some(held) if held.hash != source.hash => none(CopyResult::Occupied(*held)),
-            Some(held) if !unbinds => none(CopyResult::Unchanged(*held)),
-            Some(held) => CopyOutcome { result: CopyResult::Done(*held), revision: next },
+            _ if from == to => none(CopyResult::Unchanged(source.clone())),
+            Some(held) if held.hash != source.hash => none(CopyResult::Occupied(held.clone())),
+            Some(held) if !unbinds => none(CopyResult::Unchanged(held.clone())),
+            Some(held) => CopyOutcome { result: CopyResult::Done(held.clone()), revision: next },
             None => {
-                let entry = Entry { bind_rev: next, ..*source };
+                let entry = Entry { bind_rev: next, ..source.clone() };
                 CopyOutcome { result: CopyResult::Done(entry), revision: next }
             }
         }
@@ -203,14 +213,17 @@ impl World {
             }
         }
         for (name, is, was) in &changes {
-            let value = |entry: &Option<Entry>| entry.map(|entry| value_of(entry.hash));
+            let value = |entry: &Option<Entry>| entry.as_ref().map(|entry| value_of(entry.hash));
             self.note_became(record.rev, name, value(is), value(was));
         }
         if !self.planted(Planted::WatchBeforeVisible) {
             self.feed(record.rev, &changes);
         }
-        let mut changes: Vec<_> =
-            record.changes.iter().map(|(name, e)| (self.key(name), e.map(|e| value_of(e.hash)))).collect();
+        let mut changes: Vec<_> = record
+            .changes
+            .iter()
+            .map(|(name, e)| (self.key(name), e.as_ref().map(|e| value_of(e.hash))))
+            .collect();
         changes.sort_unstable();
         let first = self.history.visible(self.now, record.id, &changes, told(&record.outcome));
         let pieces = self.planted(Planted::PiecemealDelete) || self.planted(Planted::PiecemealPrefix);
@@ -244,15 +257,15 @@ impl World {
 impl Global {
     /// The changes of a record that is about to be applied, each with what its name is bound to.
     fn with_before(&self, record: &Record) -> Vec<(Name, Option<Entry>, Option<Entry>)> {
-        let before = |name: &Name| self.visible.get(name).copied();
-        record.changes.iter().map(|(name, is)| (name.clone(), *is, before(name))).collect()
+        let before = |name: &Name| self.visible.get(name).cloned();
+        record.changes.iter().map(|(name, is)| (name.clone(), is.clone(), before(name))).collect()
     }
 
     fn apply(&mut self, record: &Record) {
         self.head = self.head.max(record.rev);
         for (name, entry) in &record.changes {
             match entry {
-                Some(entry) => _ = self.visible.insert(name.clone(), *entry),
+                Some(entry) => _ = self.visible.insert(name.clone(), entry.clone()),
                 None => _ = self.visible.remove(name),
             }
         }
@@ -266,7 +279,7 @@ pub(in crate::pure) fn told(outcome: &Outcome) -> Told {
         Outcome::Set(SetOutcome::Occupied(e)) => Told::Occupied(value_of(e.hash)),
         Outcome::Set(SetOutcome::NeedBlob) => unreachable!("every value travels along"),
         Outcome::Delete(d) => Told::Removed(d.removed.clone()),
-        Outcome::Copy(copy) | Outcome::Rename(copy) => match copy.result {
+        Outcome::Copy(copy) | Outcome::Rename(copy) => match &copy.result {
             CopyResult::Done(e) => Told::Moved(value_of(e.hash)),
             CopyResult::Unchanged(_) => Told::Unchanged,
             CopyResult::Occupied(e) => Told::Occupied(value_of(e.hash)),

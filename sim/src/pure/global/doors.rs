@@ -175,7 +175,7 @@ impl World {
         let process = self.global.process.as_mut().expect("global is up");
         if let Some(read) = process.reads.get_mut(&no) {
             for asked in &mut read.asked {
-                asked.found = self.global.visible.get(&asked.name).copied();
+                asked.found = self.global.visible.get(&asked.name).cloned();
             }
             read.head = head;
             if self.planted(Planted::PiecemealReads) {
@@ -198,7 +198,7 @@ impl World {
             }
             // The last of many is read later than the others.
             if self.planted(Planted::PiecemealReads) && !resolved.is_empty() {
-                asked.found = self.global.visible.get(&asked.name).copied();
+                asked.found = self.global.visible.get(&asked.name).cloned();
             }
             let found = asked.found.is_some();
             let made = asked.made;
@@ -212,7 +212,7 @@ impl World {
             if found && (self.planted(Planted::AlwaysCacheable) || under()) {
                 cacheable = Some(read.epoch);
             }
-            resolved.push(Resolved { entry: asked.found, carried: None, cacheable, head: read.head });
+            resolved.push(Resolved { entry: asked.found.clone(), carried: None, cacheable, head: read.head });
         }
         let answer = match resolved.pop() {
             Some(one) if !read.is_many => Answer::Resolved(one),

@@ -86,7 +86,9 @@ impl World {
         let told: Vec<Call> =
             riders.extract_if(.., |(flight, _)| *flight == reply.flight).map(|(_, call)| call).collect();
         let answer = match &reply.answer {
-            Answer::Resolved(resolved) => Ok(Told::Got(resolved.entry.map(|entry| value_of(entry.hash)))),
+            Answer::Resolved(resolved) => {
+                Ok(Told::Got(resolved.entry.as_ref().map(|entry| value_of(entry.hash))))
+            }
             _ => Err(Error::unavailable("the flight came to something else")),
         };
         self.tell_all(told, &answer);

@@ -1,9 +1,11 @@
 //! CLIENT: who is there, what this one is called, and how it is told of changes.
 
 use super::{Answered, Call, Done, NOT_INTEGER, Reply, Run, SYNTAX};
+use crate::front::resp::broadcast::{self, Watches};
 use crate::front::resp::client::{Replies, TrackingMode};
 use crate::front::resp::peers::Peer;
 use crate::front::resp::reply::Version;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// CLIENT subcommand ...
@@ -30,7 +32,7 @@ pub const CLIENT: Run = Run::Plain(|call| {
         "tracking" => tracking(call)?,
         "caching" => caching(call)?,
         "getredir" => Reply::Int(redirect(&call.client.tracking)),
-        "trackinginfo" => tracking_info(&call.client.tracking),
+        "trackinginfo" => tracking_info(call),
         _ => call.help(),
     };
     Ok(reply.into())
@@ -40,15 +42,37 @@ fn on_off(call: &Call<'_>, at: usize) -> Option<bool> {
     if call.args.is(at, "on") { Some(true) } else { call.args.is(at, "off").then_some(false) }
 }
 
+/// What a client says of itself may have so many bytes: it is kept, and shown to whoever asks for all clients.
+const NAME_MAX: usize = 1024;
+/// Clients and filters that one command may name.
+const WORDS_MAX: usize = 1024;
+
 /// A name is shown in lines: it may have nothing that ends one, and no blanks.
 pub fn check_name(name: &[u8]) -> Answered<()> {
+    check_length(name)?;
     if name.iter().all(|b| (b'!'..=b'~').contains(b)) {
         return Ok(());
     }
     Err(Reply::err("Client names cannot contain spaces, newlines or special characters."))
 }
 
+fn check_length(word: &[u8]) -> Answered<()> {
+    if word.len() <= NAME_MAX {
+        return Ok(());
+    }
+    Err(Reply::err(format!("what a client says of itself has at most {NAME_MAX} bytes")))
+}
+
+fn check_words(call: &Call<'_>) -> Answered<()> {
+    if call.args.len() <= WORDS_MAX {
+        return Ok(());
+    }
+    Err(Reply::err(format!("at most {WORDS_MAX} words")))
+}
+
 fn set_info(call: &mut Call<'_>) -> Answered<Reply> {
+    check_length(call.args.get(2))?;
+    check_length(call.args.get(3))?;
     let (what, value) = (call.args.get(2).to_ascii_lowercase(), call.args.bytes(3));
     let is_shown = value.iter().all(|b| (b'!'..=b'~').contains(b));
     match what.as_slice() {
@@ -79,7 +103,8 @@ fn list(call: &Call<'_>) -> Answered<Reply> {
             peers.retain(|_| normal);
         }
         4.. if args.is(2, "id") => {
-            let ids: Answered<Vec<i64>> = (3..args.len())
+            check_words(call)?;
+            let ids: Answered<HashSet<i64>> = (3..args.len())
                 .map(|at| call.number(at).map_err(|_| Reply::err("Invalid client ID")))
                 .collect();
             let ids = ids?;
@@ -113,6 +138,7 @@ fn kill(call: &mut Call<'_>) -> Answered<Reply> {
         end(call, &peer);
         return Ok(Reply::OK);
     }
+    check_words(call)?;
     let mut victims = call.door.peers.all();
     let mut skip_me = true;
     for at in (2..call.args.len()).step_by(2) {
@@ -180,10 +206,11 @@ fn tracking(call: &mut Call<'_>) -> Answered<Reply> {
     }
     if !on {
         call.door.end_tracking(call.peer);
-        call.client.tracking = TrackingMode::default();
+        call.client.end_tracking();
         return Ok(Reply::OK);
     }
     check_mode(call, &mode, &prefixes)?;
+    let prefixes = if mode.broadcast { broadcast::check(call, prefixes)? } else { prefixes };
     let instead = match mode.redirect {
         Some(id) => Some(
             call.door
@@ -200,7 +227,7 @@ fn tracking(call: &mut Call<'_>) -> Answered<Reply> {
     };
     call.door.begin_tracking(call.peer, instead);
     if mode.broadcast {
-        super::super::broadcast::begin(call, prefixes)?;
+        broadcast::begin(call, prefixes);
     }
     call.client.tracking = mode;
     Ok(Reply::OK)
@@ -264,7 +291,9 @@ fn redirect(mode: &TrackingMode) -> i64 {
     }
 }
 
-fn tracking_info(mode: &TrackingMode) -> Reply {
+fn tracking_info(call: &Call<'_>) -> Reply {
+    let mode = &call.client.tracking;
+    let is_broken = mode.redirect.is_some_and(|id| call.door.peers.find(id).is_none());
     let mut flags = Vec::new();
     for (name, on) in [
         ("off", !mode.on),
@@ -275,14 +304,16 @@ fn tracking_info(mode: &TrackingMode) -> Reply {
         ("noloop", mode.no_loop),
         ("caching-yes", mode.caching == Some(true)),
         ("caching-no", mode.caching == Some(false)),
+        ("broken_redirect", is_broken),
     ] {
         if on {
             flags.push(Reply::word(name));
         }
     }
+    let prefixes = call.client.watches.as_ref().map_or(&[][..], Watches::prefixes);
     Reply::Map(vec![
         (Reply::word("flags"), Reply::Set(flags)),
         (Reply::word("redirect"), Reply::Int(redirect(mode))),
-        (Reply::word("prefixes"), Reply::Array(Vec::new())),
+        (Reply::word("prefixes"), Reply::Array(prefixes.iter().cloned().map(Reply::Bulk).collect())),
     ])
 }

@@ -1,16 +1,23 @@
 //! COMMAND: what the table tells of itself.
 
-use super::{Answered, Call, Reply, Run, SYNTAX};
-use crate::front::resp::glob;
+use super::{Answered, Call, Reply, Run, SYNTAX, TOO_LONG};
+use crate::front::resp::glob::Pattern;
 use crate::front::resp::table::{self, Spec, Sub, TABLE, find, flag};
 use std::borrow::Cow;
+
+/// Commands that may be asked about at a time.
+const ASKED_MAX: usize = 1024;
 
 /// COMMAND [COUNT | DOCS | INFO | LIST | GETKEYS]
 pub const COMMAND: Run = Run::Plain(|call| {
     if call.args.len() == 1 {
         return Ok(Reply::Array(TABLE.iter().map(info).collect()).into());
     }
-    Ok(match call.sub()?.name {
+    let sub = call.sub()?;
+    if ["info", "docs"].contains(&sub.name) && call.args.len() - 2 > ASKED_MAX {
+        return Err(Reply::err(format!("at most {ASKED_MAX} commands can be asked about at a time")));
+    }
+    Ok(match sub.name {
         "count" => Reply::count(TABLE.len()),
         "info" if call.args.len() == 2 => Reply::Array(TABLE.iter().map(info).collect()),
         "info" => {
@@ -135,8 +142,8 @@ fn list(call: &Call<'_>) -> Answered<Reply> {
     let filter: Box<dyn Fn(&Spec) -> bool> = match args.len() {
         2 => Box::new(|_| true),
         5 if args.is(2, "filterby") && args.is(3, "pattern") => {
-            let pattern = args.get(4).to_ascii_lowercase();
-            Box::new(move |spec| glob::fits(&pattern, spec.name.as_bytes()))
+            let pattern = Pattern::new(&args.get(4).to_ascii_lowercase()).ok_or(TOO_LONG)?;
+            Box::new(move |spec| pattern.fits(spec.name.as_bytes()))
         }
         5 if args.is(2, "filterby") && args.is(3, "aclcat") => {
             let category = String::from_utf8_lossy(args.get(4)).to_lowercase();

@@ -1,6 +1,7 @@
 //! The connection itself: HELLO, AUTH, PING, SELECT and their kin.
 
 use super::{Answered, Call, Reply, Run, SYNTAX, client, wrong_arity};
+use crate::front::resp::broadcast;
 use crate::front::resp::client::Client;
 use crate::front::resp::peers::number_of;
 use crate::front::resp::reply::Version;
@@ -17,11 +18,16 @@ pub const PING: Run = Run::Plain(|call| {
         let message = Reply::Bulk(call.args.bytes(1));
         return Ok(Reply::Array(vec![Reply::word("pong"), message]).into());
     }
-    Ok(if call.args.len() == 2 { Reply::Bulk(call.args.bytes(1)) } else { Reply::Line("PONG".into()) }.into())
+    Ok(if call.args.len() == 2 { echo(call) } else { Reply::Line("PONG".into()) }.into())
 });
 
 /// ECHO message
-pub const ECHO: Run = Run::Plain(|call| Ok(Reply::Bulk(call.args.bytes(1)).into()));
+pub const ECHO: Run = Run::Plain(|call| Ok(echo(call).into()));
+
+/// A copy: what a client is owed is counted by who has it alone.
+fn echo(call: &Call<'_>) -> Reply {
+    Reply::Bulk(Bytes::copy_from_slice(call.args.get(1)))
+}
 
 /// QUIT
 pub const QUIT: Run = Run::Only(|call| {
@@ -53,6 +59,7 @@ pub const SELECT: Run = Run::Plain(|call| {
     let (number, namespace) = database(call, 1)?;
     call.client.select(number, &namespace);
     call.peer.database.store(number, Ordering::Relaxed);
+    broadcast::select(call);
     Ok(Reply::OK.into())
 });
 
@@ -132,6 +139,11 @@ pub const HELLO: Run = Run::Only(|call| {
     }
     if let Some(name) = name {
         call.peer.rename(|names| names.name = name);
+    }
+    if version == Version::Two && call.client.tracking.on && call.client.tracking.redirect.is_none() {
+        // There is no way to tell it any more.
+        call.door.end_tracking(call.peer);
+        call.client.end_tracking();
     }
     call.client.version = version;
     call.peer.three.store(version == Version::Three, Ordering::Relaxed);

@@ -49,12 +49,12 @@ pub const STAT: Run = Run::Only(|call| {
 });
 
 fn told(stat: &Stat) -> Vec<(Reply, Reply)> {
-    let Entry { hash, size, bind_rev, expires_at } = stat.entry;
+    let Entry { hash, size, bind_rev, expires_at, .. } = stat.entry;
     vec![
         (Reply::word("hash"), Reply::text(hash.to_string())),
         (Reply::word("size"), Reply::Int(size as i64)),
         (Reply::word("revision"), Reply::Int(bind_rev.0 as i64)),
-        (Reply::word("expires_at_ms"), expires_at.map_or(Reply::Nil, |at| Reply::Int(at as i64))),
+        (Reply::word("expires_at_ms"), expires_at.map_or(Reply::Nil, |at| Reply::Int(at.get() as i64))),
         (Reply::word("tier"), tier(stat.from.tier)),
         (Reply::word("cached"), Reply::flag(stat.from.cached)),
     ]

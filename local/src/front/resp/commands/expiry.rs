@@ -112,8 +112,8 @@ fn rounded(ms: u64) -> u64 {
 fn told(call: &Call<'_>, tell: fn(u64, u64) -> u64) -> Answered<Plan> {
     let step = Step::Get { name: call.name(1)? };
     Ok(Plan::new(vec![step], move |done, now| {
-        let entry = done.first().and_then(|outcome: &StepOutcome| outcome.entry);
-        let of = |entry: Entry| Reply::Int(entry.expires_at.map_or(-1, |at| tell(at, now) as i64));
+        let entry = done.first().and_then(|outcome: &StepOutcome| outcome.entry.clone());
+        let of = |entry: Entry| Reply::Int(entry.expires_at.map_or(-1, |at| tell(at.get(), now) as i64));
         Answer::of(entry, of, Reply::Int(-2))
     }))
 }

@@ -52,6 +52,7 @@ fn exists_now(call: &mut Call<'_>) -> Answered {
     }
     call.started()?;
     let door = call.door.clone();
+    let tracked = tracked.waits(&door);
     Ok(Done::later(async move {
         let count = async {
             let mut bound = 0;
@@ -116,10 +117,10 @@ pub const OBJECT: Run = Run::Steps(|call| {
     let sub = call.sub()?.name;
     if sub == "help" {
         let help = call.help();
-        return Ok(Plan::new(Vec::new(), |_, _| Answer::Reply(help)));
+        return Ok(Plan::new(Vec::<Step>::new(), |_, _| Answer::Reply(help)));
     }
     let step = Step::Get { name: call.name(2)? };
-    Ok(Plan::new(vec![step], move |done, _| match (done.first().and_then(|o| o.entry), sub) {
+    Ok(Plan::new(vec![step], move |done, _| match (done.first().and_then(|o| o.entry.clone()), sub) {
         (None, _) => Answer::Reply(Reply::Nil),
         (Some(entry), "encoding") => Answer::Encoding(entry),
         (Some(_), "refcount") => Answer::Reply(Reply::Int(1)),

@@ -15,9 +15,9 @@ pub mod server;
 pub mod strings;
 pub mod transaction;
 
+use super::args::Args;
 use super::client::Client;
 use super::door::Door;
-use super::parse::Args;
 use super::peers::Peer;
 pub use super::plan::{Answer, Plan};
 use super::reply::Reply;
@@ -145,6 +145,8 @@ impl Call<'_> {
 
 /// `ERR syntax error`.
 pub const SYNTAX: Reply = Reply::error("ERR syntax error");
+/// A pattern is longer than [`super::glob::PATTERN_MAX`].
+pub const TOO_LONG: Reply = Reply::error("ERR the pattern is too long");
 /// A word that should be a number is none.
 pub const NOT_INTEGER: Reply = Reply::error("ERR value is not an integer or out of range");
 
@@ -216,6 +218,7 @@ pub fn alone(call: &mut Call<'_>, plan: fn(&Call<'_>) -> Answered<Plan>) -> Answ
     let tracked = call.tracks(&names);
     call.started()?;
     let door = call.door.clone();
+    let tracked = tracked.waits(&door);
     Ok(Done::later(async move {
         let reply = plan.run(&door).await;
         tracked.settle(&door, reply)

@@ -1,13 +1,15 @@
 //! Walks over names: KEYS, SCAN, DBSIZE, RANDOMKEY. Global's view, or, if the connection asked for it, this Local's.
 
-use super::{Answered, Call, Done, NOT_INTEGER, Reply, Run, SYNTAX, replied};
+use super::{Answered, Call, Done, NOT_INTEGER, Reply, Run, SYNTAX, TOO_LONG, replied};
 use crate::front::resp::door::Door;
-use crate::front::resp::glob;
+use crate::front::resp::gathered::Gathered;
+use crate::front::resp::glob::{self, Pattern};
 use bytes::Bytes;
 use dstore_proto::store::{ListQuery, Store};
 use dstore_shared::limits::{KEY_BYTES_MAX, LIST_NAMES_MAX};
-use dstore_shared::{Error, Key, Namespace, Result};
+use dstore_shared::{Key, Namespace, Result};
 use std::sync::Arc;
+use std::task::Poll;
 
 /// Bytes of keys that one KEYS may answer, each with what it costs to hold it.
 const KEYS_BYTES_MAX: usize = 64 << 20;
@@ -16,61 +18,88 @@ const KEY_OVERHEAD: usize = 64;
 /// Pages that one SCAN looks at before it answers, also with nothing.
 const SCAN_PAGES: usize = 4;
 
+/// Comparisons of bytes after which the others have a turn: some milliseconds.
+const COST_MAX: usize = 4 << 20;
+
 /// A walk over the keys of a namespace that fit a pattern.
 struct Walk {
     namespace: Namespace,
     prefix: Bytes,
-    pattern: Bytes,
+    pattern: Pattern,
     local: bool,
 }
 
 impl Walk {
-    fn new(call: &Call<'_>, pattern: Bytes) -> std::result::Result<Self, Reply> {
-        if pattern.len() > glob::PATTERN_MAX {
-            return Err(Reply::error("ERR the pattern is too long"));
-        }
-        let mut prefix = glob::prefix(&pattern);
+    fn new(call: &Call<'_>, pattern: &[u8]) -> std::result::Result<Self, Reply> {
+        let read = Pattern::new(pattern).ok_or(TOO_LONG)?;
+        let mut prefix = glob::prefix(pattern);
         prefix.truncate(KEY_BYTES_MAX);
         let namespace = call.client.namespace.clone();
-        Ok(Self { namespace, prefix: prefix.into(), pattern, local: call.client.local_view })
+        Ok(Self { namespace, prefix: prefix.into(), pattern: read, local: call.client.local_view })
     }
 
     /// A page: the keys that fit, and after which to go on; `None` = that was the end.
     async fn page(&self, door: &Door, after: Option<Key>, limit: usize) -> Result<(Vec<Bytes>, Option<Key>)> {
         let limit = limit.clamp(1, LIST_NAMES_MAX);
         if self.local {
+            if after.is_some() {
+                let_others().await;
+            }
             let (keys, next) = door.node.held_keys(&self.namespace, after.as_ref());
             let keys = keys.into_iter().map(Key::into_bytes);
-            return Ok((keys.filter(|key| self.fits(key)).collect(), next));
+            return Ok((self.fitting(keys).await, next));
         }
         let query =
             ListQuery { namespace: self.namespace.clone(), prefix: self.prefix.clone(), after, limit };
         let listing = door.node.list(query).await?;
         let keys = listing.names.into_iter().map(|(key, _)| key.into_bytes());
-        Ok((keys.filter(|key| self.fits(key)).collect(), listing.next))
+        Ok((self.fitting(keys).await, listing.next))
     }
 
-    fn fits(&self, key: &[u8]) -> bool {
-        key.starts_with(&self.prefix) && glob::fits(&self.pattern, key)
+    /// Those that fit; the loop's other connections have a turn now and then.
+    async fn fitting(&self, keys: impl Iterator<Item = Bytes>) -> Vec<Bytes> {
+        let (mut fitting, mut cost) = (Vec::new(), 0_usize);
+        for key in keys {
+            cost += self.pattern.cost(key.len());
+            if key.starts_with(&self.prefix) && self.pattern.fits(&key) {
+                fitting.push(key);
+            }
+            if cost > COST_MAX {
+                cost = 0;
+                let_others().await;
+            }
+        }
+        fitting
     }
+}
+
+/// Lets the other connections of the loop have a turn: what this Local holds is walked without waiting for anybody.
+async fn let_others() {
+    let mut had = false;
+    let turn = std::future::poll_fn(|context| {
+        if std::mem::replace(&mut had, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    });
+    turn.await;
 }
 
 /// KEYS pattern
 pub const KEYS: Run = Run::Only(|call| {
     call.started()?;
-    let walk = Walk::new(call, call.args.bytes(1))?;
+    let walk = Walk::new(call, call.args.get(1))?;
     let door = call.door.clone();
     Ok(Done::later(async move { replied(all(&door, &walk).await) }))
 });
 
 async fn all(door: &Door, walk: &Walk) -> Result<Reply> {
-    let (mut keys, mut bytes, mut after) = (Vec::new(), 0, None);
+    let (mut keys, mut gathered, mut after) = (Vec::new(), Gathered::new(door), None);
     loop {
         let (page, next) = walk.page(door, after, LIST_NAMES_MAX).await?;
-        bytes += page.iter().map(|key| key.len() + KEY_OVERHEAD).sum::<usize>();
-        if bytes > KEYS_BYTES_MAX {
-            return Err(Error::too_large("the pattern fits too many keys for one reply: use SCAN"));
-        }
+        let bytes = page.iter().map(|key| key.len() + KEY_OVERHEAD).sum();
+        gathered.take(bytes, KEYS_BYTES_MAX, "use SCAN")?;
         keys.extend(page.into_iter().map(Reply::Bulk));
         match next {
             Some(next) => after = Some(next),
@@ -84,13 +113,13 @@ pub const SCAN: Run = Run::Only(|call| {
     call.started()?;
     let cursor = std::str::from_utf8(call.args.get(1)).ok().and_then(|text| text.parse::<u64>().ok());
     let cursor = cursor.ok_or(Reply::error("ERR invalid cursor"))?;
-    let (mut pattern, mut limit, mut strings) = (Bytes::from_static(b"*"), 10, true);
+    let (mut pattern, mut limit, mut strings) = (&b"*"[..], 10, true);
     for at in (2..call.args.len()).step_by(2) {
         if at + 1 == call.args.len() {
             return Err(SYNTAX);
         }
         match () {
-            () if call.args.is(at, "match") => pattern = call.args.bytes(at + 1),
+            () if call.args.is(at, "match") => pattern = call.args.get(at + 1),
             () if call.args.is(at, "count") => {
                 limit = usize::try_from(call.number(at + 1)?).map_err(|_| SYNTAX)?;
                 if limit == 0 {
@@ -134,7 +163,7 @@ async fn some(
 /// DBSIZE
 pub const DBSIZE: Run = Run::Only(|call| {
     call.started()?;
-    let walk = Walk::new(call, Bytes::from_static(b"*"))?;
+    let walk = Walk::new(call, b"*")?;
     let door = call.door.clone();
     Ok(Done::later(async move { replied(count(&door, &walk).await) }))
 });
@@ -154,7 +183,7 @@ async fn count(door: &Arc<Door>, walk: &Walk) -> Result<Reply> {
 /// RANDOMKEY
 pub const RANDOMKEY: Run = Run::Only(|call| {
     call.started()?;
-    let walk = Walk::new(call, Bytes::from_static(b"*"))?;
+    let walk = Walk::new(call, b"*")?;
     let door = call.door.clone();
     Ok(Done::later(async move { replied(any(&door, &walk).await) }))
 });
@@ -176,4 +205,33 @@ async fn any(door: &Door, walk: &Walk) -> Result<Reply> {
 /// A word that is a count.
 pub fn count_of(call: &Call<'_>, at: usize) -> Answered<usize> {
     usize::try_from(call.number(at)?).map_err(|_| NOT_INTEGER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::{Context, Waker};
+
+    #[test]
+    fn keys_that_are_long_to_compare_let_the_others_have_turns() {
+        let pattern = Pattern::new(&b"*a".repeat(500)).expect("short enough");
+        let namespace = Namespace::new("default").expect("valid");
+        let walk = Walk { namespace, prefix: Bytes::new(), pattern, local: false };
+        let key = Bytes::from(vec![b'b'; 1000]);
+        let mut fitting = std::pin::pin!(walk.fitting(std::iter::repeat_n(key, 50)));
+        let mut context = Context::from_waker(Waker::noop());
+        let mut turns = 0;
+        while fitting.as_mut().poll(&mut context).is_pending() {
+            turns += 1;
+        }
+        assert!((5..50).contains(&turns), "{turns}");
+    }
+
+    #[test]
+    fn a_walk_lets_the_others_have_a_turn_and_goes_on() {
+        let mut turn = std::pin::pin!(let_others());
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(turn.as_mut().poll(&mut context).is_pending());
+        assert!(turn.as_mut().poll(&mut context).is_ready());
+    }
 }

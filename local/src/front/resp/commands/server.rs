@@ -1,8 +1,8 @@
 //! The server as a whole: INFO, CONFIG, TIME and what else operators and libraries ask for.
 
-use super::{Answer, Answered, Call, Plan, Reply, Run, SYNTAX};
+use super::{Answer, Answered, Call, Plan, Reply, Run, SYNTAX, TOO_LONG};
 use crate::front::resp::door::Door;
-use crate::front::resp::glob;
+use crate::front::resp::glob::Pattern;
 use crate::front::resp::parse::Limits;
 use crate::front::resp::table::TABLE;
 use dstore_shared::Step;
@@ -29,7 +29,7 @@ pub const WAIT: Run = Run::Plain(|call| {
 pub const MEMORY: Run = Run::Steps(|call| {
     if call.sub()?.name == "help" {
         let help = call.help();
-        return Ok(Plan::new(Vec::new(), |_, _| Answer::Reply(help)));
+        return Ok(Plan::new(Vec::<Step>::new(), |_, _| Answer::Reply(help)));
     }
     match call.args.len() {
         3 => {}
@@ -39,7 +39,7 @@ pub const MEMORY: Run = Run::Steps(|call| {
     let name = call.name(2)?;
     let names = name.as_bytes().len() as u64;
     Ok(Plan::new(vec![Step::Get { name }], move |done, _| {
-        let entry = done.first().and_then(|outcome| outcome.entry);
+        let entry = done.first().and_then(|outcome| outcome.entry.clone());
         Answer::of(
             entry,
             |entry| Reply::Int((crate::cache::overhead() + names + entry.size) as i64),
@@ -149,18 +149,27 @@ fn sections(door: &Door) -> Vec<Section> {
                 ("cache_bytes_max", cache.bytes_max.to_string()),
                 ("request_bytes", door.request_bytes.load(Ordering::Relaxed).to_string()),
                 ("threads", door.config.threads.to_string()),
+                ("thread_panics", count(&door.stats.panics)),
             ],
         ),
         ("keyspace", door.config.databases.iter().take(0).map(|_| ("", String::new())).collect()),
     ]
 }
 
+/// Patterns of one CONFIG GET.
+const PATTERNS_MAX: usize = 64;
+
 /// CONFIG GET | SET | RESETSTAT | REWRITE
 pub const CONFIG: Run = Run::Plain(|call| {
     Ok(match call.sub()?.name {
         "get" => {
-            let fits =
-                |name: &str| call.args.from(2).any(|p| glob::fits(&p.to_ascii_lowercase(), name.as_bytes()));
+            if call.args.len() - 2 > PATTERNS_MAX {
+                return Err(Reply::err(format!("at most {PATTERNS_MAX} patterns")));
+            }
+            let patterns: Option<Vec<Pattern>> =
+                call.args.from(2).map(|word| Pattern::new(&word.to_ascii_lowercase())).collect();
+            let patterns = patterns.ok_or(TOO_LONG)?;
+            let fits = |name: &str| patterns.iter().any(|pattern| pattern.fits(name.as_bytes()));
             let found = settings(call.door).into_iter().filter(|(name, _)| fits(name));
             Reply::Map(found.map(|(name, value)| (Reply::word(name), Reply::text(value))).collect())
         }

@@ -2,13 +2,15 @@
 
 use super::{Answer, Answered, Call, Done, Plan, Reply, Run, SYNTAX, expiry, replied};
 use crate::front::resp::door::Door;
+use crate::front::resp::draft::Draft;
+use crate::front::resp::gathered::{Gathered, REPLY_MAX};
 use crate::front::resp::plan::{done, hashed, is_done};
 use bytes::Bytes;
 use dstore_proto::IdSource;
 use dstore_proto::store::{Body, Slice, Store, Target};
 use dstore_shared::limits::GET_MANY_NAMES_MAX;
 use dstore_shared::{
-    Blob, Entry, Error, ExpireWhen, Expiry, Guard, Name, Payload, Result, SetOutcome, Step, StepResult, When,
+    Entry, Error, ExpireWhen, Expiry, Guard, Name, Result, SetOutcome, Step, StepResult, When,
 };
 
 /// GET key
@@ -17,7 +19,7 @@ pub const GET: Run = Run::Both(get_now, |call| {
 });
 
 fn entry(done: &[dstore_shared::StepOutcome]) -> Option<Entry> {
-    done.first().and_then(|outcome| outcome.entry)
+    done.first().and_then(|outcome| outcome.entry.clone())
 }
 
 fn get_now(call: &mut Call<'_>) -> Answered {
@@ -28,6 +30,7 @@ fn get_now(call: &mut Call<'_>) -> Answered {
     }
     call.started()?;
     let door = call.door.clone();
+    let tracked = tracked.waits(&door);
     Ok(Done::later(async move {
         let reply = replied(value_of(&door, name).await.map(Reply::maybe));
         tracked.settle(&door, reply)
@@ -45,17 +48,25 @@ pub async fn value_of(door: &Door, name: Name) -> Result<Option<Bytes>> {
 /// MGET key [key ...]
 pub const MGET: Run = Run::Both(mget_now, |call| {
     let steps = call.names()?.into_iter().map(|name| Step::Get { name }).collect();
-    Ok(Plan::new(steps, |done, _| Answer::Values(done.iter().map(|outcome| outcome.entry).collect())))
+    Ok(Plan::new(steps, |done, _| Answer::Values(done.iter().map(|outcome| outcome.entry.clone()).collect())))
 });
 
 fn mget_now(call: &mut Call<'_>) -> Answered {
     let names = call.names()?;
     let tracked = call.tracks(&names);
     if let Some(values) = call.door.hits(&names) {
+        let bytes = values.iter().fold(0_usize, |sum, value| sum.saturating_add(value.len()));
+        // Nobody copies them, but they stay in memory until they are sent.
+        if bytes > REPLY_MAX {
+            return Err(Reply::err(format!(
+                "more than `{REPLY_MAX}` bytes for one reply: ask for fewer values at a time"
+            )));
+        }
         return Ok(Reply::Array(values.into_iter().map(Reply::Bulk).collect()).into());
     }
     call.started()?;
     let door = call.door.clone();
+    let tracked = tracked.waits(&door);
     Ok(Done::later(async move {
         let reply = replied(values_of(&door, names).await);
         tracked.settle(&door, reply)
@@ -64,11 +75,14 @@ fn mget_now(call: &mut Call<'_>) -> Answered {
 
 /// As of one moment for as many names as one call takes; more are read one call after another.
 async fn values_of(door: &Door, names: Vec<Name>) -> Result<Reply> {
-    let mut replies = Vec::with_capacity(names.len());
+    let (mut replies, mut gathered) = (Vec::with_capacity(names.len()), Gathered::new(door));
     for names in names.chunks(GET_MANY_NAMES_MAX) {
         for found in door.node.get_many(names.to_vec()).await?.found {
             replies.push(match found {
-                Some(found) => Reply::Bulk(door.whole(found).await?),
+                Some(found) => {
+                    gathered.value(found.entry.size)?;
+                    Reply::Bulk(door.whole(found).await?)
+                }
                 None => Reply::Nil,
             });
         }
@@ -88,7 +102,10 @@ pub const STRLEN: Run = Run::Steps(|call| {
 pub const GETRANGE: Run = Run::Both(getrange_now, |call| {
     let (from, to) = (call.number(2)?, call.number(3)?);
     Ok(Plan::new(vec![Step::Get { name: call.name(1)? }], move |done, _| match entry(done) {
-        Some(entry) => Answer::Part(entry, part(entry.size, from, to)),
+        Some(entry) => {
+            let part = part(entry.size, from, to);
+            Answer::Part(entry, part)
+        }
         None => Answer::Reply(Reply::word("")),
     }))
 });
@@ -105,6 +122,7 @@ fn getrange_now(call: &mut Call<'_>) -> Answered {
     }
     call.started()?;
     let door = call.door.clone();
+    let tracked = tracked.waits(&door);
     Ok(Done::later(async move {
         let value = value_of(&door, name).await;
         let reply = replied(value.map(|value| Reply::Bulk(value.as_ref().map(cut).unwrap_or_default())));
@@ -180,15 +198,14 @@ fn set_steps(call: &Call<'_>) -> Answered<Plan> {
         let Some(outcome) = steps.first() else { return Answer::Value(None) };
         match outcome.result {
             StepResult::Occupied => Answer::Reply(done(outcome, Reply::OK)),
-            _ if how.old => Answer::Value(outcome.old),
+            _ if how.old => Answer::Value(outcome.old.clone()),
             _ => Answer::Reply(done(outcome, Reply::OK)),
         }
     }))
 }
 
-fn set_step(call: &Call<'_>, key: usize, value: usize, when: When, expiry: Expiry) -> Answered<Step> {
-    let value = Payload::carrying(Blob::hash(call.args.bytes(value)));
-    Ok(Step::Set { name: call.name(key)?, value, when, expiry })
+fn set_step(call: &Call<'_>, key: usize, value: usize, when: When, expiry: Expiry) -> Answered<Draft> {
+    Ok(Draft::Set { name: call.name(key)?, value: call.args.bytes(value), when, expiry })
 }
 
 /// SETNX key value
@@ -211,7 +228,7 @@ fn set_expiring(call: &Call<'_>, unit: i64) -> Answered<Plan> {
 pub const GETSET: Run = Run::Steps(|call| {
     let step = set_step(call, 1, 2, When::Always, Expiry::Clear)?;
     Ok(Plan::new(vec![step], |steps, _| match steps.first() {
-        Some(outcome) if is_done(outcome) => Answer::Value(outcome.old),
+        Some(outcome) if is_done(outcome) => Answer::Value(outcome.old.clone()),
         Some(outcome) => Answer::Reply(done(outcome, Reply::Nil)),
         None => Answer::Value(None),
     }))
@@ -220,7 +237,7 @@ pub const GETSET: Run = Run::Steps(|call| {
 /// GETDEL key
 pub const GETDEL: Run = Run::Steps(|call| {
     let step = Step::Delete { name: call.name(1)? };
-    Ok(Plan::new(vec![step], |steps, _| Answer::Value(steps.first().and_then(|outcome| outcome.old))))
+    Ok(Plan::new(vec![step], |steps, _| Answer::Value(steps.first().and_then(|outcome| outcome.old.clone()))))
 });
 
 /// GETEX key [EX s | PX ms | EXAT s | PXAT ms | PERSIST]
@@ -258,7 +275,7 @@ pub const MSETNX: Run = Run::Only(|call| {
 });
 
 /// The SETs of a command with pairs. Of a key that comes more than once the last value counts.
-fn pairs(call: &Call<'_>) -> Answered<Vec<Step>> {
+fn pairs(call: &Call<'_>) -> Answered<Vec<Draft>> {
     if call.args.len().is_multiple_of(2) {
         return Err(super::wrong_arity(call.spec.name));
     }
@@ -294,7 +311,7 @@ fn add(call: &Call<'_>, by: i64) -> Answered<Plan> {
 pub const APPEND: Run = Run::Steps(|call| {
     let step = Step::Append { name: call.name(1)?, bytes: call.args.bytes(2) };
     Ok(Plan::one(step, |outcome| {
-        done(outcome, Reply::Int(outcome.entry.map_or(0, |entry| entry.size as i64)))
+        done(outcome, Reply::Int(outcome.entry.as_ref().map_or(0, |entry| entry.size as i64)))
     }))
 });
 
