@@ -1,10 +1,13 @@
 //! What the daemon does with an arena: make it, keep it, and let workers attach.
 
-use crate::core::{Binding, Core, Evicted, Hash, Held, Hoarder, Listed, OVERSIZE_PART, Page, Stats, Terms};
+use crate::core::{
+    Alive, Binding, Core, Evicted, Hash, Held, Hoarder, Listed, OVERSIZE_PART, Obstacle, Page, Stats, Terms,
+};
 use crate::error::{Error, Refusal};
 use crate::files::{self, Segments, Writers};
 use crate::layout::{DATA_BYTES_MAX, PAGE_BYTES, WORD, header, worker};
 use crate::map::{Access, Mapped};
+use crate::memory::Memory;
 use rustix::fd::OwnedFd;
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::sync::Arc;
@@ -78,6 +81,30 @@ pub struct Descriptors {
     pub segments: Vec<OwnedFd>,
 }
 
+/// Bytes of the arena that the daemon itself uses, in place.
+pub struct Kept {
+    at: usize,
+    len: usize,
+    mapped: Arc<Mapped>,
+    _alive: Alive,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: the bytes of a row are written once, before it has a hash by which it can be kept; its place is not given
+        // to another as long as `_alive` lives. The daemon is the only one that can write to it.
+        #[allow(unsafe_code)]
+        let bytes = unsafe { self.mapped.slice(self.at, self.len) };
+        bytes.unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Kept({} B)", self.len)
+    }
+}
+
 impl Arena {
     /// Makes an empty arena, without a lease: nothing is served from it until [`Arena::set_valid_until`].
     ///
@@ -125,6 +152,51 @@ impl Arena {
         let (file, header) = files::create("dstore-header", bytes, Writers::Present, map)?;
         let data = Segments::new(terms.data_bytes as usize, terms.segment_bytes as usize, huge)?;
         Ok(Self { core: Core::begin(header, data, terms)?, header: file, workers_made: 0 })
+    }
+
+    /// The same, and nothing leaves but by [`Arena::expel`] and [`Arena::remove`]: an insertion that finds no room is
+    /// `Full`. To be called before anything is inserted.
+    #[must_use]
+    pub fn without_eviction(mut self) -> Self {
+        self.core.leave_eviction();
+        self
+    }
+
+    /// Memory that was never used is used only until [`Arena::resident`] has come to so many bytes.
+    pub fn limit(&mut self, bytes: u64) {
+        self.core.limit(bytes.saturating_sub(self.header_bytes()));
+    }
+
+    /// Bytes of memory that was ever used and may be resident.
+    pub fn resident(&self) -> u64 {
+        self.core.stats().resident
+    }
+
+    /// The bytes with this hash, in place: they stay as they are until what is given is dropped, even if they leave.
+    pub fn keep(&mut self, hash: &Hash) -> Option<Kept> {
+        let (at, len, alive) = self.core.keep(hash)?;
+        Some(Kept { at, len, mapped: self.core.data.mapped(), _alive: alive })
+    }
+
+    /// Takes in what workers used.
+    pub fn listen(&mut self) {
+        self.core.listen();
+    }
+
+    /// How often workers asked for the value with this hash since this was asked last, as far as it is known: at most
+    /// three. See [`Arena::listen`].
+    pub fn take_uses(&mut self, hash: &Hash) -> u64 {
+        self.core.take_uses(hash)
+    }
+
+    /// What has to go so that a value of `bytes`, with its key, fits in one piece; `None`: in each piece something is read.
+    pub fn obstacles(&mut self, bytes: u64) -> Option<Vec<Obstacle>> {
+        self.core.obstacles(bytes)
+    }
+
+    fn header_bytes(&self) -> u64 {
+        let stats = self.core.stats();
+        stats.bytes_max - self.core.terms.data_bytes
     }
 
     /// Tells this start of the daemon from every other.

@@ -11,7 +11,7 @@ use crate::memory::{Extend, Memory};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};
 use rustix::io::Errno;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::Ordering;
 
 /// Who may write to a file.
@@ -88,7 +88,7 @@ pub(crate) fn size(file: BorrowedFd<'_>) -> Result<u64, Error> {
 /// The daemon's data: a segment more when it needs one.
 #[derive(Debug)]
 pub(crate) struct Segments {
-    mapped: Mapped,
+    mapped: Arc<Mapped>,
     files: Mutex<Vec<OwnedFd>>,
     segment_bytes: usize,
     bytes: usize,
@@ -96,8 +96,13 @@ pub(crate) struct Segments {
 
 impl Segments {
     pub(crate) fn new(bytes: usize, segment_bytes: usize, huge: bool) -> Result<Self, Error> {
-        let mapped = Mapped::reserve(bytes, Access::Write, huge)?;
+        let mapped = Arc::new(Mapped::reserve(bytes, Access::Write, huge)?);
         Ok(Self { mapped, files: Mutex::default(), segment_bytes, bytes })
+    }
+
+    /// What is mapped, for whoever keeps a part of it beyond the arena.
+    pub(crate) fn mapped(&self) -> Arc<Mapped> {
+        Arc::clone(&self.mapped)
     }
 
     /// The segments' files from number `from` on.

@@ -78,6 +78,8 @@ pub(crate) struct Space {
     /// What each page is, as far as pages were ever used.
     pages: Vec<u32>,
     pages_max: u32,
+    /// Pages never used before are not used beyond this many.
+    pages_limit: u32,
     /// Lengths of runs in use.
     runs: HashMap<u32, u32>,
     free: BTreeMap<u32, u32>,
@@ -100,6 +102,7 @@ impl Space {
         Self {
             pages: vec![INSIDE],
             pages_max,
+            pages_limit: pages_max,
             runs: HashMap::new(),
             free: BTreeMap::new(),
             free_by_len: BTreeSet::new(),
@@ -120,6 +123,11 @@ impl Space {
     /// Pages that were ever used, each of which may be resident.
     pub(crate) fn pages_used(&self) -> u32 {
         self.pages.len() as u32
+    }
+
+    /// Pages never used before are used up to so many only, until this is called again.
+    pub(crate) fn limit(&mut self, pages: u32) {
+        self.pages_limit = pages;
     }
 
     /// What a row of so many bytes takes.
@@ -362,7 +370,7 @@ impl Space {
         let last = self.free.last_key_value().map(|(page, len)| (*page, *len));
         let joined = last.filter(|(page, len)| page + len == end);
         let page = joined.map_or(end, |(page, _)| page);
-        if pages > self.pages_max.saturating_sub(page) {
+        if pages > self.pages_max.min(self.pages_limit).saturating_sub(page) {
             return None;
         }
         if let Some((page, len)) = joined {

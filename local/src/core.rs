@@ -436,11 +436,13 @@ impl Core {
             match action {
                 Action::ValidUntil(at) => {
                     self.published.valid_until.store(at.as_nanos(), Ordering::Release);
+                    self.cache.publish_valid_until(at);
                     self.lapses.lease_until(at, self.sys.clock.now());
                     self.lease_moved.notify_waiters();
                 }
                 Action::Era(era) => {
                     self.published.era.store(era, Ordering::Release);
+                    self.cache.publish_era(era);
                     self.lapses.era(era, self.sys.clock.now());
                 }
                 Action::Send(frame) => {

@@ -42,6 +42,15 @@ impl<M: Memory, D: Extend> Core<M, D> {
                     Refusal::Full
                 });
             }
+            if self.queues.is_idle() {
+                // Whoever decides what leaves has dropped what it kept of it since.
+                let limbo = self.limbo.len();
+                self.sweep_limbo();
+                if self.limbo.len() == limbo {
+                    return Err(Refusal::Full);
+                }
+                continue;
+            }
             if !is_drained {
                 self.drain_touches();
                 is_drained = true;
@@ -144,6 +153,10 @@ impl<M: Memory, D: Extend> Core<M, D> {
 
     /// A row that no name and no hash leads to: its place is used again as soon as nobody reads it.
     fn give_up(&mut self, unit: u32) {
+        if self.is_kept(unit) {
+            self.limbo.push(unit);
+            return;
+        }
         if self.may_be_pinned(unit) {
             // Behind the unlinking: see `pins.rs`.
             if self.workers.is_pinned(unit) {
@@ -165,7 +178,7 @@ impl<M: Memory, D: Extend> Core<M, D> {
         }
         let pinned = self.workers.all_pinned();
         for unit in std::mem::take(&mut self.limbo) {
-            if pinned.contains(&unit) {
+            if pinned.contains(&unit) || self.is_kept(unit) {
                 self.limbo.push(unit);
             } else {
                 self.space.give_back(unit);

@@ -12,6 +12,7 @@
 
 mod evict;
 mod insert;
+mod kept;
 mod names;
 mod workers;
 
@@ -28,7 +29,10 @@ use crate::memory::{Extend, Memory};
 use crate::space::Space;
 use hashbrown::HashTable;
 use std::collections::HashMap;
+use std::sync::Weak;
 use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
+pub(crate) use kept::Alive;
+pub use kept::Obstacle;
 pub use workers::Hoarder;
 pub(crate) use workers::Page;
 
@@ -185,6 +189,8 @@ pub(crate) struct Core<M, D> {
     /// Of rows that have any: the aliases that lead to them.
     aliases: HashMap<u32, Vec<u32>>,
     limbo: Vec<u32>,
+    /// Rows whose bytes the daemon itself keeps, for as long as what was given for them lives.
+    kept: HashMap<u32, Weak<()>>,
     workers: workers::Workers<M>,
     stats: Stats,
 }
@@ -215,6 +221,7 @@ impl<M: Memory, D: Extend> Core<M, D> {
             by_hash,
             aliases,
             limbo,
+            kept: HashMap::new(),
             workers,
             stats,
         })

@@ -64,6 +64,11 @@ impl<M: Memory, D: Extend> Core<M, D> {
     }
 
     /// Takes in what readers said that they used.
+    pub(crate) fn listen(&mut self) {
+        self.drain_touches();
+    }
+
+    /// As [`Self::listen`].
     pub(super) fn drain_touches(&mut self) {
         let Self { workers, data, space, .. } = self;
         let seen = Seen { data: &*data, space };

@@ -19,15 +19,18 @@ mod check;
 mod eviction;
 mod gone;
 mod names;
+mod shelves;
 mod table;
 
-use blobs::{Blobs, Resident};
+use blobs::{Blobs, Home, Resident};
 use dstore_shared::{Blob, BlobHash, Entry, Moment, Name, Prefix, RegSeq, Revision};
 use eviction::{Evictable, Eviction, Uses};
 pub use gone::Left;
 pub use names::Cursor;
 use names::{Comparison, Held, Names, Slots};
 use parking_lot::Mutex;
+pub use shelves::NotShelved;
+use shelves::{Bound, Shelves};
 use slab::Slab;
 use std::fmt;
 use std::sync::Arc;
@@ -118,8 +121,10 @@ pub struct CacheStats {
     pub blobs: u64,
     /// Bytes charged to names = sum over names held of (packed length + overhead).
     pub name_bytes: u64,
-    /// Bytes charged to blobs = sum over blobs held of (size + overhead).
+    /// Bytes charged to blobs = sum over blobs held of (size + overhead); of one in shared memory only the overhead.
     pub blob_bytes: u64,
+    /// Bytes of shared memory that were ever used and may be resident: blobs that workers can reach, and their index.
+    pub shared_bytes: u64,
     /// The budget; `bytes() <= bytes_max`.
     pub bytes_max: u64,
     /// Names that came to be held, rebound ones included, renewed ones not.
@@ -137,9 +142,9 @@ pub struct CacheStats {
 }
 
 impl CacheStats {
-    /// Bytes in use = `name_bytes + blob_bytes`.
+    /// Bytes in use = `name_bytes + blob_bytes + shared_bytes`.
     pub fn bytes(&self) -> u64 {
-        self.name_bytes + self.blob_bytes
+        self.name_bytes + self.blob_bytes + self.shared_bytes
     }
 }
 
@@ -160,6 +165,9 @@ struct Ledger {
     numbers: Slab<Arc<Resident>>,
     eviction: Eviction<Resident>,
     stats: CacheStats,
+    shelves: Shelves,
+    /// Bytes of all blobs that ever left.
+    discarded: u64,
     /// Chooses among the names of a victim that has many.
     dice: usize,
 }
@@ -173,6 +181,8 @@ impl Cache {
             numbers: Slab::new(),
             eviction: Eviction::new(Arc::clone(&uses)),
             stats: CacheStats { bytes_max: config.bytes, ..CacheStats::default() },
+            shelves: Shelves::default(),
+            discarded: 0,
             dice: 0,
         };
         let (names, blobs) = (Names::new(), Blobs::new());
@@ -241,7 +251,10 @@ impl Cache {
         }
         match self.names.compare(name, (&entry, until), reg_seq, era) {
             Comparison::Older(held) => return ledger.refuse(Refusal::Older(held)),
-            Comparison::Same => return Admission::Installed { evicted: Evicted::new() },
+            Comparison::Same => {
+                self.republish(&mut ledger, name);
+                return Admission::Installed { evicted: Evicted::new() };
+            }
             Comparison::Newer => self.remove(&mut ledger, name, |_| true),
         };
         let charge = names::charge(name, entry.content_type.as_ref());
@@ -249,9 +262,12 @@ impl Cache {
             return ledger.refuse(Refusal::Oversize);
         }
         let mut evicted = Evicted::new();
-        let resident = self.lodge(&mut ledger, kept, charge, &mut evicted);
+        let bound = Bound { name, entry: &entry, until, reg_seq, era };
+        let home = self.publish(&mut ledger, &bound, &kept, charge, &mut evicted);
+        let home = home.unwrap_or(Home { blob: kept, is_shared: false });
+        let resident = self.lodge(&mut ledger, home, charge, &mut evicted);
         let held = Held {
-            blob: resident.blob().clone(),
+            blob: resident.blob(),
             bind_rev: entry.bind_rev,
             expires_at: entry.expires_at,
             content_type: entry.content_type,
@@ -273,7 +289,7 @@ impl Cache {
             return ledger.refuse(Refusal::Oversize);
         }
         let mut evicted = Evicted::new();
-        self.lodge(&mut ledger, kept, 0, &mut evicted);
+        self.lodge(&mut ledger, Home { blob: kept, is_shared: false }, 0, &mut evicted);
         Admission::Installed { evicted }
     }
 
@@ -306,8 +322,12 @@ impl Cache {
 
     /// Makes the name servable in `era` under a new registration, if it still has the binding of `bind_rev`.
     pub fn validate(&self, name: &Name, bind_rev: Revision, reg_seq: RegSeq, era: u64) -> bool {
-        let _exact = self.ledger.lock();
-        self.names.validate(name, bind_rev, reg_seq, era)
+        let mut ledger = self.ledger.lock();
+        let is_valid = self.names.validate(name, bind_rev, reg_seq, era);
+        if is_valid {
+            ledger.shelves.renew(name, bind_rev, reg_seq, era);
+        }
+        is_valid
     }
 
     /// Removes a name that Global refused to validate, unless it came to be held anew in `era` meanwhile (rule 19).
@@ -318,6 +338,8 @@ impl Cache {
     /// Removes all names; the blobs stay (rule 31). Takes time in proportion to their number.
     pub fn drop_all_names(&self) {
         let mut ledger = self.ledger.lock();
+        let Ledger { slots, shelves, .. } = &mut *ledger;
+        slots.all().for_each(|name| shelves.remove(name));
         self.names.clear();
         self.blobs.detach_all();
         ledger.stats.names_removed += ledger.slots.len() as u64;
@@ -366,7 +388,8 @@ impl Cache {
     /// What the cache holds and did.
     pub fn stats(&self) -> CacheStats {
         let ledger = self.ledger.lock();
-        CacheStats { names: ledger.slots.len() as u64, blobs: self.blobs.len() as u64, ..ledger.stats }
+        let (names, blobs) = (ledger.slots.len() as u64, self.blobs.len() as u64);
+        CacheStats { names, blobs, shared_bytes: ledger.shelves.resident(), ..ledger.stats }
     }
 
     #[inline]
@@ -380,27 +403,37 @@ impl Cache {
     }
 
     fn fits(&self, ledger: &Ledger, bytes: u64) -> bool {
-        ledger.stats.bytes() + bytes <= self.bytes_max
+        self.in_use(ledger) + bytes <= self.bytes_max
     }
 
-    /// Sees to it that `blob` is resident and that `extra` bytes beside it are free: room is made first, so
+    #[expect(clippy::unused_self, reason = "as its neighbours")]
+    fn in_use(&self, ledger: &Ledger) -> u64 {
+        ledger.stats.bytes() + ledger.shelves.resident()
+    }
+
+    /// Sees to it that the blob of `home` is resident and that `extra` bytes beside it are free: room is made first, so
     /// the budget is kept even while a value comes in. An eviction may hit the blob's present copy; then it
-    /// comes anew.
-    fn lodge(&self, ledger: &mut Ledger, blob: Blob, extra: u64, evicted: &mut Evicted) -> Arc<Resident> {
+    /// comes anew. A copy whose bytes are in shared memory by now has its home there.
+    fn lodge(&self, ledger: &mut Ledger, home: Home, extra: u64, evicted: &mut Evicted) -> Arc<Resident> {
         loop {
-            let resident = self.blobs.get(&blob.id());
-            let need = if resident.is_some() { extra } else { extra + blobs::charge(&blob) };
-            if self.fits(ledger, need) || !self.evict(ledger, evicted) {
-                return resident.unwrap_or_else(|| self.insert(ledger, blob));
+            let resident = self.blobs.get(&home.blob.id());
+            let need = if resident.is_some() { extra } else { extra + home.charge() };
+            if !self.fits(ledger, need) && self.evict(ledger, evicted) {
+                continue;
             }
+            let Some(resident) = resident else { return self.insert(ledger, home) };
+            if home.is_shared {
+                self.rehome(ledger, &resident, home);
+            }
+            return resident;
         }
     }
 
-    fn insert(&self, ledger: &mut Ledger, blob: Blob) -> Arc<Resident> {
-        ledger.stats.blob_bytes += blobs::charge(&blob);
+    fn insert(&self, ledger: &mut Ledger, home: Home) -> Arc<Resident> {
+        ledger.stats.blob_bytes += home.charge();
         ledger.stats.blobs_admitted += 1;
         let place = ledger.numbers.vacant_entry();
-        let resident = self.blobs.insert(blob, place.key());
+        let resident = self.blobs.insert(home, place.key());
         place.insert(Arc::clone(&resident));
         ledger.eviction.admit(Arc::clone(&resident));
         resident
@@ -429,30 +462,48 @@ impl Cache {
             ledger.slots.set_place(moved, place);
         }
         ledger.stats.name_bytes -= names::charge(name, held.content_type.as_ref());
+        ledger.shelves.remove(name);
         self.gone.note(name);
     }
 
     /// Removes one blob with the names that hold it, or, if very many do, some of those. `false`: the cache
     /// is empty.
     fn evict(&self, ledger: &mut Ledger, evicted: &mut Evicted) -> bool {
-        let Some(victim) = ledger.eviction.victim() else { return false };
+        let Ledger { eviction, shelves, .. } = ledger;
+        let heard = |one: &Resident| if one.is_shared() { shelves.take_uses(&one.hash()) } else { 0 };
+        let Some(victim) = eviction.victim(heard) else { return false };
         for _ in 0..SHED_MAX {
             ledger.dice = ledger.dice.wrapping_add(0x9E37_79B1);
             let Some(slot) = self.blobs.any_holder(&victim.hash(), ledger.dice) else {
-                self.blobs.remove(&victim.hash());
-                ledger.numbers.remove(victim.number());
-                ledger.stats.blob_bytes -= victim.charge();
-                ledger.stats.blobs_evicted += 1;
+                self.discard(ledger, victim);
                 return true;
             };
             let name = ledger.slots.name(slot).clone();
-            let held = self.names.remove_if(&name, |_| true).expect("a name with a slot is held");
-            self.release(ledger, &name, &held);
-            ledger.stats.names_evicted += 1;
-            evicted.push((name, held.reg_seq));
+            self.evict_name(ledger, &name, evicted);
         }
         ledger.eviction.spare(victim);
         true
+    }
+
+    /// Removes a copy that no name holds and that is in no queue any more.
+    fn discard(&self, ledger: &mut Ledger, copy: Arc<Resident>) {
+        let hash = copy.hash();
+        self.blobs.remove(&hash);
+        ledger.numbers.remove(copy.number());
+        ledger.stats.blob_bytes -= copy.held_bytes();
+        ledger.stats.blobs_evicted += 1;
+        ledger.discarded += copy.charge();
+        // Its bytes may be in an arena, which has their place free if nobody keeps them.
+        drop(copy);
+        ledger.shelves.expel(&hash);
+    }
+
+    /// Removes a name, if it is held, for want of room.
+    fn evict_name(&self, ledger: &mut Ledger, name: &Name, evicted: &mut Evicted) {
+        let Some(held) = self.names.remove_if(name, |_| true) else { return };
+        self.release(ledger, name, &held);
+        ledger.stats.names_evicted += 1;
+        evicted.push((name.clone(), held.reg_seq));
     }
 }
 

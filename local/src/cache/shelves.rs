@@ -1,0 +1,326 @@
+//! Owns what workers of this machine find in shared memory: an arena for each namespace that one of them attached to.
+//!
+//! ```text
+//! bind     arena first: bytes and name -> the copy's home is there -> then the table     (`Cache::publish`)
+//! release  table, then arena: behind this no worker begins to find the name, and only then is anybody told
+//! ```
+//! Invariants, all under the ledger's lock: a name that is in an arena is held by the cache, with the same binding,
+//! registration, era and end; a hash that leaves the cache leaves every arena. The cache alone decides what leaves.
+//! `valid_until` and `era` are stored into every arena in the order in which they come, and into a new one before anybody
+//! can have it.
+//! What finds no place in an arena is kept outside: workers then ask for it over a socket.
+
+use super::blobs::Home;
+use super::{Cache, Cursor, Evicted, Ledger, blobs};
+use bytes::Bytes;
+use dstore_arena::{Arena, Binding, Config, Descriptors, Error, Expiry, Hoarder, Obstacle, Refusal, Worker};
+use dstore_shared::{Blob, BlobHash, Entry, Moment, Name, Namespace, RegSeq, Revision};
+use std::collections::HashMap;
+
+/// Namespaces that may have an arena at a time: each reserves addresses as if it had the whole budget.
+const SHELVES_MAX: usize = 16;
+/// Of the budget all arenas together may have all but one part in this many: names and what is outside need some.
+const OUTSIDE_PART: u64 = 8;
+/// Times that room in one piece is made for one value.
+const CLEARINGS_MAX: usize = 4;
+/// What a place in an arena is given beyond the bytes of key and value when room is made for them.
+const PLACE_SLACK: u64 = 64 << 10;
+/// Names of one blob that are led to a new home of its bytes; those of a blob with more stay with the old one.
+const MOVED_MAX: usize = 1024;
+/// Slots looked at, and bytes moved, in one step of [`Cache::shelve`].
+const SHELVE_MAX: (usize, u64) = (256, 1 << 20);
+
+/// Why a worker cannot attach.
+#[derive(Debug, thiserror::Error)]
+pub enum NotShelved {
+    /// So many namespaces have workers already.
+    #[error("workers are attached to `{SHELVES_MAX}` namespaces already: values of this one are read over the socket")]
+    TooMany,
+    /// This system has no such memory, or not enough of it.
+    #[error(transparent)]
+    Arena(#[from] Error),
+}
+
+/// A name about to be held.
+pub(super) struct Bound<'a> {
+    pub name: &'a Name,
+    pub entry: &'a Entry,
+    pub until: Moment,
+    pub reg_seq: RegSeq,
+    pub era: u64,
+}
+
+impl Bound<'_> {
+    fn binding(&self) -> Binding {
+        let expires_at = self.entry.expires_at.map(dstore_shared::End::get);
+        let expires = expires_at.is_some() || self.until != Moment::MAX;
+        Binding {
+            hash: *self.entry.hash.as_bytes(),
+            bind_rev: self.entry.bind_rev.0,
+            registration: self.reg_seq.0,
+            era: self.era,
+            expiry: expires
+                .then(|| Expiry { until: self.until.as_nanos(), expires_at: expires_at.unwrap_or_default() }),
+        }
+    }
+}
+
+/// The arenas.
+#[derive(Debug, Default)]
+pub(super) struct Shelves {
+    all: HashMap<Namespace, Arena, foldhash::fast::RandomState>,
+    valid_until: Moment,
+    era: u64,
+}
+
+impl Shelves {
+    fn of(&mut self, name: &Name) -> Option<&mut Arena> {
+        if self.all.is_empty() { None } else { self.all.get_mut(&name.namespace()) }
+    }
+
+    /// Bytes of memory that the arenas have used, and have still.
+    pub(super) fn resident(&self) -> u64 {
+        self.all.values().map(Arena::resident).sum()
+    }
+
+    /// No worker begins to find the name any more when this returns.
+    pub(super) fn remove(&mut self, name: &Name) {
+        if let Some(arena) = self.of(name) {
+            arena.remove(name.key().as_bytes());
+        }
+    }
+
+    /// The name is served in `era`, if it is there.
+    pub(super) fn renew(&mut self, name: &Name, bind_rev: Revision, reg_seq: RegSeq, era: u64) {
+        if let Some(arena) = self.of(name) {
+            arena.renew(name.key().as_bytes(), bind_rev.0, reg_seq.0, era);
+        }
+    }
+
+    /// Bytes that left the cache leave all arenas.
+    pub(super) fn expel(&mut self, hash: &BlobHash) {
+        for arena in self.all.values_mut() {
+            // No name leads there any more: those of the cache were removed before, and others there are none.
+            arena.expel(hash.as_bytes(), &mut Vec::new());
+        }
+    }
+
+    /// How often workers asked for these bytes since this was asked last.
+    pub(super) fn take_uses(&mut self, hash: &BlobHash) -> u8 {
+        let uses = self.all.values_mut().map(|arena| arena.take_uses(hash.as_bytes()));
+        u8::try_from(uses.sum::<u64>()).unwrap_or(u8::MAX)
+    }
+}
+
+impl Cache {
+    /// Names are served to workers before this moment only.
+    pub fn publish_valid_until(&self, at: Moment) {
+        let shelves = &mut self.ledger.lock().shelves;
+        shelves.valid_until = at;
+        shelves.all.values().for_each(|arena| arena.set_valid_until(at.as_nanos()));
+    }
+
+    /// Names of an earlier era are not served to workers any more. To be called before the lease that follows is published.
+    pub fn publish_era(&self, era: u64) {
+        let shelves = &mut self.ledger.lock().shelves;
+        shelves.era = era;
+        shelves.all.values().for_each(|arena| arena.set_era(era));
+    }
+
+    /// Attaches a worker to a namespace. It counts for as long as what is given first lives. The names that are held
+    /// already are brought there by [`Cache::shelve`].
+    ///
+    /// # Errors
+    /// Why it has to read over the socket instead.
+    pub fn attach(&self, namespace: &Namespace) -> Result<(Worker, Descriptors), NotShelved> {
+        if !self.ledger.lock().shelves.all.contains_key(namespace) {
+            // Outside the lock: it takes system calls.
+            let arena = Arena::create(self.shelf_config())?.without_eviction();
+            let shelves = &mut self.ledger.lock().shelves;
+            if shelves.all.len() >= SHELVES_MAX {
+                return Err(NotShelved::TooMany);
+            }
+            // In this order: see `Published`.
+            arena.set_era(shelves.era);
+            arena.set_valid_until(shelves.valid_until.as_nanos());
+            shelves.all.entry(namespace.clone()).or_insert(arena);
+        }
+        let shelves = &mut self.ledger.lock().shelves;
+        let arena = shelves.all.get_mut(namespace).ok_or(NotShelved::TooMany)?;
+        Ok(arena.attach()?)
+    }
+
+    /// The segments of a namespace's arena from number `from` on.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub fn segments(&self, namespace: &Namespace, from: usize) -> Result<Vec<std::os::fd::OwnedFd>, Error> {
+        let shelves = &self.ledger.lock().shelves;
+        shelves.all.get(namespace).map_or(Ok(Vec::new()), |arena| arena.segments_from(from))
+    }
+
+    /// Brings names of `namespace` that are held into its arena: those of the next slots from `from` on. Gives what had to
+    /// go, and where to go on.
+    pub fn shelve(&self, namespace: &Namespace, from: Cursor) -> (Evicted, Option<Cursor>) {
+        let mut evicted = Evicted::new();
+        let mut ledger = self.ledger.lock();
+        let mut moved = 0;
+        for at in from.place()..from.place().saturating_add(SHELVE_MAX.0) {
+            if at >= ledger.slots.capacity() {
+                return (evicted, None);
+            }
+            if moved > SHELVE_MAX.1 {
+                return (evicted, Some(Cursor::at(at)));
+            }
+            let Some(name) = ledger.slots.get(at).filter(|name| name.namespace() == *namespace).cloned() else {
+                continue;
+            };
+            moved += self.shelve_one(&mut ledger, &name, &mut evicted);
+        }
+        (evicted, Some(Cursor::at(from.place().saturating_add(SHELVE_MAX.0))))
+    }
+
+    fn shelve_one(&self, ledger: &mut Ledger, name: &Name, evicted: &mut Evicted) -> u64 {
+        let is_there =
+            ledger.shelves.of(name).is_none_or(|arena| arena.get(name.key().as_bytes()).is_some());
+        let held = |held: &super::Held| (held.entry(), held.blob.clone(), held.until, held.reg_seq, held.era);
+        let Some((entry, blob, until, reg_seq, era)) =
+            self.names.view(name.as_bytes(), held).filter(|_| !is_there)
+        else {
+            return 0;
+        };
+        let bound = Bound { name, entry: &entry, until, reg_seq, era };
+        let home = self.publish(ledger, &bound, &blob, 0, evicted);
+        // Room was made for it perhaps by what it is itself about.
+        if self.names.view(name.as_bytes(), |held| held.bind_rev) != Some(entry.bind_rev) {
+            ledger.shelves.remove(name);
+            return 0;
+        }
+        if let (Some(home), Some(resident)) = (home, self.blobs.get(&entry.hash)) {
+            self.rehome(ledger, &resident, home);
+        }
+        entry.size
+    }
+
+    /// Takes in what workers used and frees what they read no more; to be called a few times a second while there are any.
+    /// Gives the workers that hold more than they may. An arena that nobody uses any more goes.
+    pub fn sweep(&self) -> Vec<(Namespace, Hoarder)> {
+        let shelves = &mut self.ledger.lock().shelves;
+        let mut found = Vec::new();
+        shelves.all.retain(|namespace, arena| {
+            found.extend(arena.sweep().into_iter().map(|hoarder| (namespace.clone(), hoarder)));
+            let stats = arena.stats();
+            stats.workers + stats.rows + stats.limbo > 0
+        });
+        found
+    }
+
+    /// Puts a name and its bytes into the arena of its namespace, if that has one and room can be made. Gives the bytes'
+    /// home there. `extra` bytes beside it stay free.
+    pub(super) fn publish(
+        &self,
+        ledger: &mut Ledger,
+        bound: &Bound<'_>,
+        blob: &Blob,
+        extra: u64,
+        evicted: &mut Evicted,
+    ) -> Option<Home> {
+        ledger.shelves.of(bound.name)?;
+        let extra = extra + blobs::shared_charge();
+        while !self.fits(ledger, extra) {
+            if !self.evict(ledger, evicted) {
+                return None;
+            }
+        }
+        let key = bound.name.key();
+        let place = blob.size() + key.as_bytes().len() as u64 + PLACE_SLACK;
+        let (binding, mut from, mut clearings) = (bound.binding(), ledger.discarded, 0);
+        loop {
+            let limit = self.limit(ledger, bound.name, extra);
+            let arena = ledger.shelves.of(bound.name)?;
+            arena.limit(limit);
+            match arena.insert(key.as_bytes(), &binding, blob.bytes(), &mut Vec::new()) {
+                Ok(()) => {
+                    let kept = arena.keep(blob.id().as_bytes())?;
+                    let blob = blob.moved(Bytes::from_owner(kept));
+                    debug_assert!(blob.is_some(), "what was inserted is there");
+                    return blob.map(|blob| Home { blob, is_shared: true });
+                }
+                Err(Refusal::Full) => {}
+                Err(_) => return None,
+            }
+            // Twice what is needed has gone, and elsewhere, or not in one piece: the cheapest piece goes as a whole.
+            if ledger.discarded - from > 2 * place || !self.evict(ledger, evicted) {
+                if clearings == CLEARINGS_MAX || !self.clear(ledger, bound.name, place, evicted) {
+                    return None;
+                }
+                (from, clearings) = (ledger.discarded, clearings + 1);
+            }
+        }
+    }
+
+    /// Empties the piece of an arena that costs the least and in which `bytes` have room.
+    fn clear(&self, ledger: &mut Ledger, name: &Name, bytes: u64, evicted: &mut Evicted) -> bool {
+        let namespace = name.namespace();
+        let Some(obstacles) = ledger.shelves.of(name).and_then(|arena| arena.obstacles(bytes)) else {
+            return false;
+        };
+        for obstacle in obstacles {
+            match obstacle {
+                Obstacle::Value(hash) => self.expel_from(ledger, &BlobHash::from_bytes(hash), evicted),
+                Obstacle::Name(key) => {
+                    let name = dstore_shared::Key::new(Bytes::from(key));
+                    let Ok(name) = name.map(|key| Name::new(&namespace, &key)) else { continue };
+                    self.evict_name(ledger, &name, evicted);
+                }
+            }
+        }
+        true
+    }
+
+    /// Up to how many bytes the arena of the name's namespace may grow if `extra` more are to stay free.
+    fn limit(&self, ledger: &mut Ledger, name: &Name, extra: u64) -> u64 {
+        let (all, in_use) = (ledger.shelves.resident(), self.in_use(ledger) + extra);
+        let free = self.bytes_max.saturating_sub(in_use);
+        let free = free.min(self.shelves_bytes_max().saturating_sub(all));
+        ledger.shelves.of(name).map_or(0, |arena| arena.resident()) + free
+    }
+
+    fn shelves_bytes_max(&self) -> u64 {
+        self.bytes_max - self.bytes_max / OUTSIDE_PART
+    }
+
+    fn shelf_config(&self) -> Config {
+        let budget = self.shelves_bytes_max().min(dstore_arena::layout::DATA_BYTES_MAX);
+        let default = Config::default();
+        Config { budget, pin_bytes_max: default.pin_bytes_max.max(budget / 4), ..default }
+    }
+
+    /// The name's binding is the same, and its registration, era or end are others.
+    pub(super) fn republish(&self, ledger: &mut Ledger, name: &Name) {
+        let key = name.key();
+        let Some(arena) = ledger.shelves.of(name) else { return };
+        if arena.get(key.as_bytes()).is_none() {
+            return;
+        }
+        let held = |held: &super::Held| (held.entry(), held.blob.clone(), held.until, held.reg_seq, held.era);
+        let Some((entry, blob, until, reg_seq, era)) = self.names.view(name.as_bytes(), held) else { return };
+        let binding = Bound { name, entry: &entry, until, reg_seq, era }.binding();
+        if arena.insert(key.as_bytes(), &binding, blob.bytes(), &mut Vec::new()).is_err() {
+            arena.remove(key.as_bytes());
+        }
+    }
+
+    /// The bytes of a copy are in shared memory now: those of before go.
+    pub(super) fn rehome(&self, ledger: &mut Ledger, resident: &blobs::Resident, home: Home) {
+        if resident.is_shared() {
+            return;
+        }
+        let Some(holders) = self.blobs.holders(&resident.hash(), MOVED_MAX) else { return };
+        for slot in holders {
+            self.names.move_to(ledger.slots.name(slot), &home.blob);
+        }
+        let (before, after) = resident.move_to(home);
+        ledger.stats.blob_bytes = ledger.stats.blob_bytes - before + after;
+    }
+}
