@@ -13,6 +13,7 @@ mod fetch;
 mod lapses;
 mod many;
 mod waiting;
+mod workers;
 
 use crate::blob_flight::{BlobFlights, FlightLimits};
 use crate::cache::{Admission, Cache, CacheConfig, Evicted, Hit, Left};
@@ -26,6 +27,7 @@ use dstore_shared::{
     Result, Revision, SetOutcome,
 };
 use dstore_sys::Sys;
+use dstore_sys::net::Address;
 use dstore_sys::tasks::Tasks;
 use lapses::Lapses;
 pub(crate) use many::ReadMany;
@@ -38,6 +40,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use waiting::Waiting;
 pub(crate) use waiting::{Changed, Looked};
+pub(crate) use workers::Shown;
 
 /// Session frames that wait to be sent; more means that Global does not read, and the stream is closed.
 const SESSION_QUEUE: usize = 8192;
@@ -82,6 +85,8 @@ pub(crate) struct Core {
     refusal: watch::Sender<Option<Error>>,
     /// Who is told of names that left the cache.
     pub gone_to: OnceLock<Arc<dyn Fn(Left) + Send + Sync>>,
+    /// Where workers attach, and how many are.
+    shm: OnceLock<(Address, Arc<Shown>)>,
     myself: Weak<Core>,
 }
 
@@ -119,6 +124,7 @@ impl Core {
             leaving: CancellationToken::new(),
             refusal: watch::Sender::new(None),
             gone_to: OnceLock::new(),
+            shm: OnceLock::new(),
             myself: myself.clone(),
         })
     }

@@ -20,5 +20,6 @@ mod upstream;
 
 pub use config::{Listen, LocalConfig};
 pub use front::resp::{Database, RespConfig};
+pub use front::shm::ShmConfig;
 pub use local::Local;
 pub use node::Node;

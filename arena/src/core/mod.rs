@@ -28,11 +28,11 @@ use crate::layout::{self, PAGE_BYTES, PAGE_WORDS, Shape, bucket, header, row};
 use crate::memory::{Extend, Memory};
 use crate::space::Space;
 use hashbrown::HashTable;
+pub(crate) use kept::Alive;
+pub use kept::Obstacle;
 use std::collections::HashMap;
 use std::sync::Weak;
 use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
-pub(crate) use kept::Alive;
-pub use kept::Obstacle;
 pub use workers::Hoarder;
 pub(crate) use workers::Page;
 

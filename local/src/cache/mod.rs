@@ -29,7 +29,7 @@ pub use gone::Left;
 pub use names::Cursor;
 use names::{Comparison, Held, Names, Slots};
 use parking_lot::Mutex;
-pub use shelves::NotShelved;
+pub use shelves::{Attached, NotShelved};
 use shelves::{Bound, Shelves};
 use slab::Slab;
 use std::fmt;

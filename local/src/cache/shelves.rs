@@ -16,6 +16,7 @@ use bytes::Bytes;
 use dstore_arena::{Arena, Binding, Config, Descriptors, Error, Expiry, Hoarder, Obstacle, Refusal, Worker};
 use dstore_shared::{Blob, BlobHash, Entry, Moment, Name, Namespace, RegSeq, Revision};
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 
 /// Namespaces that may have an arena at a time: each reserves addresses as if it had the whole budget.
 const SHELVES_MAX: usize = 16;
@@ -34,7 +35,9 @@ const SHELVE_MAX: (usize, u64) = (256, 1 << 20);
 #[derive(Debug, thiserror::Error)]
 pub enum NotShelved {
     /// So many namespaces have workers already.
-    #[error("workers are attached to `{SHELVES_MAX}` namespaces already: values of this one are read over the socket")]
+    #[error(
+        "workers are attached to `{SHELVES_MAX}` namespaces already: values of this one are read over the socket"
+    )]
     TooMany,
     /// This system has no such memory, or not enough of it.
     #[error(transparent)]
@@ -65,22 +68,44 @@ impl Bound<'_> {
     }
 }
 
+/// A namespace's arena and who reads it. A worker is kept here, and not by the door, so that its pins count until somebody
+/// has seen that it reads no more, whatever becomes of the door.
+#[derive(Debug)]
+struct Shelf {
+    arena: Arena,
+    workers: HashMap<u64, Worker>,
+}
+
+/// A worker that was attached.
+#[derive(Debug)]
+pub struct Attached {
+    /// Its number among those of its namespace.
+    pub worker: u64,
+    /// What it needs.
+    pub descriptors: Descriptors,
+    /// It is the first: what is held of the namespace is still to be brought there, by [`Cache::shelve`].
+    pub is_first: bool,
+}
+
 /// The arenas.
 #[derive(Debug, Default)]
 pub(super) struct Shelves {
-    all: HashMap<Namespace, Arena, foldhash::fast::RandomState>,
+    all: HashMap<Namespace, Shelf, foldhash::fast::RandomState>,
     valid_until: Moment,
     era: u64,
 }
 
 impl Shelves {
     fn of(&mut self, name: &Name) -> Option<&mut Arena> {
-        if self.all.is_empty() { None } else { self.all.get_mut(&name.namespace()) }
+        if self.all.is_empty() {
+            return None;
+        }
+        self.all.get_mut(&name.namespace()).map(|shelf| &mut shelf.arena)
     }
 
     /// Bytes of memory that the arenas have used, and have still.
     pub(super) fn resident(&self) -> u64 {
-        self.all.values().map(Arena::resident).sum()
+        self.all.values().map(|shelf| shelf.arena.resident()).sum()
     }
 
     /// No worker begins to find the name any more when this returns.
@@ -99,7 +124,7 @@ impl Shelves {
 
     /// Bytes that left the cache leave all arenas.
     pub(super) fn expel(&mut self, hash: &BlobHash) {
-        for arena in self.all.values_mut() {
+        for Shelf { arena, .. } in self.all.values_mut() {
             // No name leads there any more: those of the cache were removed before, and others there are none.
             arena.expel(hash.as_bytes(), &mut Vec::new());
         }
@@ -107,7 +132,7 @@ impl Shelves {
 
     /// How often workers asked for these bytes since this was asked last.
     pub(super) fn take_uses(&mut self, hash: &BlobHash) -> u8 {
-        let uses = self.all.values_mut().map(|arena| arena.take_uses(hash.as_bytes()));
+        let uses = self.all.values_mut().map(|shelf| shelf.arena.take_uses(hash.as_bytes()));
         u8::try_from(uses.sum::<u64>()).unwrap_or(u8::MAX)
     }
 }
@@ -117,22 +142,22 @@ impl Cache {
     pub fn publish_valid_until(&self, at: Moment) {
         let shelves = &mut self.ledger.lock().shelves;
         shelves.valid_until = at;
-        shelves.all.values().for_each(|arena| arena.set_valid_until(at.as_nanos()));
+        shelves.all.values().for_each(|shelf| shelf.arena.set_valid_until(at.as_nanos()));
     }
 
     /// Names of an earlier era are not served to workers any more. To be called before the lease that follows is published.
     pub fn publish_era(&self, era: u64) {
         let shelves = &mut self.ledger.lock().shelves;
         shelves.era = era;
-        shelves.all.values().for_each(|arena| arena.set_era(era));
+        shelves.all.values().for_each(|shelf| shelf.arena.set_era(era));
     }
 
-    /// Attaches a worker to a namespace. It counts for as long as what is given first lives. The names that are held
-    /// already are brought there by [`Cache::shelve`].
+    /// Attaches a worker to a namespace, until [`Cache::detach`].
     ///
     /// # Errors
     /// Why it has to read over the socket instead.
-    pub fn attach(&self, namespace: &Namespace) -> Result<(Worker, Descriptors), NotShelved> {
+    pub fn attach(&self, namespace: &Namespace) -> Result<Attached, NotShelved> {
+        let mut is_first = false;
         if !self.ledger.lock().shelves.all.contains_key(namespace) {
             // Outside the lock: it takes system calls.
             let arena = Arena::create(self.shelf_config())?.without_eviction();
@@ -143,20 +168,33 @@ impl Cache {
             // In this order: see `Published`.
             arena.set_era(shelves.era);
             arena.set_valid_until(shelves.valid_until.as_nanos());
-            shelves.all.entry(namespace.clone()).or_insert(arena);
+            shelves.all.entry(namespace.clone()).or_insert_with(|| {
+                is_first = true;
+                Shelf { arena, workers: HashMap::new() }
+            });
         }
         let shelves = &mut self.ledger.lock().shelves;
-        let arena = shelves.all.get_mut(namespace).ok_or(NotShelved::TooMany)?;
-        Ok(arena.attach()?)
+        let shelf = shelves.all.get_mut(namespace).ok_or(NotShelved::TooMany)?;
+        let (worker, descriptors) = shelf.arena.attach()?;
+        let id = worker.id();
+        shelf.workers.insert(id, worker);
+        Ok(Attached { worker: id, descriptors, is_first })
+    }
+
+    /// A worker reads no more: its process has ended, or has closed its socket.
+    pub fn detach(&self, namespace: &Namespace, worker: u64) {
+        if let Some(shelf) = self.ledger.lock().shelves.all.get_mut(namespace) {
+            shelf.workers.remove(&worker);
+        }
     }
 
     /// The segments of a namespace's arena from number `from` on.
     ///
     /// # Errors
     /// When the process is out of descriptors.
-    pub fn segments(&self, namespace: &Namespace, from: usize) -> Result<Vec<std::os::fd::OwnedFd>, Error> {
+    pub fn segments(&self, namespace: &Namespace, from: usize) -> Result<Vec<OwnedFd>, Error> {
         let shelves = &self.ledger.lock().shelves;
-        shelves.all.get(namespace).map_or(Ok(Vec::new()), |arena| arena.segments_from(from))
+        shelves.all.get(namespace).map_or(Ok(Vec::new()), |shelf| shelf.arena.segments_from(from))
     }
 
     /// Brings names of `namespace` that are held into its arena: those of the next slots from `from` on. Gives what had to
@@ -172,7 +210,8 @@ impl Cache {
             if moved > SHELVE_MAX.1 {
                 return (evicted, Some(Cursor::at(at)));
             }
-            let Some(name) = ledger.slots.get(at).filter(|name| name.namespace() == *namespace).cloned() else {
+            let Some(name) = ledger.slots.get(at).filter(|name| name.namespace() == *namespace).cloned()
+            else {
                 continue;
             };
             moved += self.shelve_one(&mut ledger, &name, &mut evicted);
@@ -181,8 +220,7 @@ impl Cache {
     }
 
     fn shelve_one(&self, ledger: &mut Ledger, name: &Name, evicted: &mut Evicted) -> u64 {
-        let is_there =
-            ledger.shelves.of(name).is_none_or(|arena| arena.get(name.key().as_bytes()).is_some());
+        let is_there = ledger.shelves.of(name).is_none_or(|arena| arena.get(name.key().as_bytes()).is_some());
         let held = |held: &super::Held| (held.entry(), held.blob.clone(), held.until, held.reg_seq, held.era);
         let Some((entry, blob, until, reg_seq, era)) =
             self.names.view(name.as_bytes(), held).filter(|_| !is_there)
@@ -207,10 +245,10 @@ impl Cache {
     pub fn sweep(&self) -> Vec<(Namespace, Hoarder)> {
         let shelves = &mut self.ledger.lock().shelves;
         let mut found = Vec::new();
-        shelves.all.retain(|namespace, arena| {
+        shelves.all.retain(|namespace, Shelf { arena, workers }| {
             found.extend(arena.sweep().into_iter().map(|hoarder| (namespace.clone(), hoarder)));
             let stats = arena.stats();
-            stats.workers + stats.rows + stats.limbo > 0
+            !workers.is_empty() || stats.rows + stats.limbo > 0
         });
         found
     }

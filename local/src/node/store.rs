@@ -13,6 +13,7 @@ use dstore_shared::{
     NamespaceOutcome, NamespaceSpec, Outcome, Prefix, PrefixOutcome, RequestId, Result, Revision, SetOutcome,
     Transaction, TransactionOutcome,
 };
+use dstore_sys::net::Address;
 use futures_util::StreamExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -222,6 +223,16 @@ impl Store for Node {
             fact("corrupt", corrupt.to_string()),
             fact("corrupt_arrivals", arrivals.to_string()),
         ];
+        if let Some((address, workers)) = self.core.workers() {
+            let at = if let Address::Unix(path) = address {
+                path.display().to_string()
+            } else {
+                address.to_string()
+            };
+            facts.push(fact("shm", at));
+            facts.push(fact("shm_workers", workers.to_string()));
+            facts.push(fact("shm_bytes", stats.shared_bytes.to_string()));
+        }
         if let Some(loss) = self.core.loss() {
             let ms = loss.as_millis();
             facts.push(fact(
