@@ -150,6 +150,11 @@ impl Reader {
         (self.0.view.held(), self.0.view.terms.pin_bytes_max)
     }
 
+    /// Whether the daemon took this worker for one that hoards: it can pin nothing more until it attaches anew.
+    pub fn is_revoked(&self) -> bool {
+        crate::pins::is_revoked(&self.0.view.page)
+    }
+
     /// Whether this is still the process that attached.
     #[inline]
     pub fn is_mine(&self) -> bool {

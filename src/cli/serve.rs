@@ -8,7 +8,7 @@ use super::sys;
 use crate::config::{GlobalSettings, LocalSettings, Node, RespSettings, ScriptSettings, check_folder};
 use dstore_global::{Global, GlobalConfig};
 use dstore_local::repl::{Mode, exit};
-use dstore_local::{Listen, Local, LocalConfig, RespConfig};
+use dstore_local::{Listen, Local, LocalConfig, RespConfig, ShmConfig};
 use dstore_shared::{Error, Kind};
 use dstore_sys::Sys;
 use dstore_sys::net::{Address, MemoryNet};
@@ -70,6 +70,9 @@ pub async fn local(settings: LocalSettings, repl: bool, mode: Mode) -> u8 {
         if let Some(address) = local.http_address() {
             screen::tell(&format!("Dstore HTTP listening on {}", url(address)));
         }
+        if let Some(address) = local.shm_address() {
+            screen::tell(&format!("Dstore SHM listening on {address}"));
+        }
         tokio::select! {
             () = ended => exit::OK,
             why = local.refused() => refused_start(&why),
@@ -99,6 +102,7 @@ pub async fn solo(
     }
     // Somebody else may have been quicker in a folder that all can write to.
     local.socket = local.socket.filter(|socket| is_usable(socket));
+    local.shm = local.shm.filter(|shm| !shm.is_default || local.socket.is_some());
     let drain_timeout = global.drain_timeout;
     let global = match Global::start(sys.clone(), global_config(global)).await {
         Ok(global) => global,
@@ -166,6 +170,7 @@ fn local_config(settings: LocalSettings) -> LocalConfig {
         negatives: settings.negatives,
         label: format!("process {}", std::process::id()),
         resp: resp_config(settings.resp),
+        shm: settings.shm.map(|shm| ShmConfig { is_default: shm.is_default, ..ShmConfig::new(shm.socket) }),
         ..LocalConfig::new(settings.global)
     }
 }

@@ -25,6 +25,7 @@ const KNOWN: [(&str, &[&str]); 3] = [
             "resp-password",
             "resp-server",
             "resp-version",
+            "shm",
         ],
     ),
     ("repl", &["node"]),

@@ -5,6 +5,7 @@
 mod file;
 mod resolve;
 mod resp;
+mod shm;
 mod socket;
 mod units;
 
@@ -152,6 +153,17 @@ pub struct LocalSettings {
     pub negatives: bool,
     /// How it serves Redis clients.
     pub resp: RespSettings,
+    /// Where workers get at shared memory, if anywhere.
+    pub shm: Option<ShmSettings>,
+}
+
+/// Where workers get at shared memory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ShmSettings {
+    /// The Unix socket.
+    pub socket: PathBuf,
+    /// Nobody asked for it.
+    pub is_default: bool,
 }
 
 /// How a node serves Redis clients.
@@ -203,6 +215,7 @@ impl Default for LocalSettings {
             http_hosts: Vec::new(),
             negatives: false,
             resp: RespSettings::default(),
+            shm: None,              // beside the socket, if there is one
             cache_bytes: 256 << 20, // enough to matter, too little to hurt a small machine
             scrub_per_mille: 1,     // unnoticed, and through a full cache in minutes
         }

@@ -36,6 +36,7 @@ mod resp_tracking;
 mod restart;
 mod resume;
 mod rig;
+mod shm;
 mod sizes;
 mod slow;
 mod start;
