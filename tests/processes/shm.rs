@@ -2,9 +2,7 @@
 //! are made of it.
 
 use crate::rig::{Global, Local, name, noise, until};
-use dstore_client::Address;
 use dstore_client::worker::{Attach, SharedMemory, Worker, WorkerConfig};
-use dstore_shared::Namespace;
 use dstore_sys::Sys;
 
 /// A Local at which workers attach.

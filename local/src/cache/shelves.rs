@@ -362,3 +362,7 @@ impl Cache {
         ledger.stats.blob_bytes = ledger.stats.blob_bytes - before + after;
     }
 }
+
+#[cfg(test)]
+#[path = "shelves_tests.rs"]
+mod tests;
