@@ -1,10 +1,13 @@
 //! What the daemon does with an arena: make it, keep it, and let workers attach.
 
-use crate::core::{Binding, Core, Evicted, Hash, Held, Hoarder, Listed, OVERSIZE_PART, Page, Stats, Terms};
+use crate::core::{
+    Alive, Binding, Core, Evicted, Hash, Held, Hoarder, Listed, OVERSIZE_PART, Obstacle, Page, Stats, Terms,
+};
 use crate::error::{Error, Miss, Refusal};
 use crate::files::{self, Segments, Writers};
 use crate::layout::{DATA_BYTES_MAX, PAGE_BYTES, WORD, header, worker};
 use crate::map::{Access, Mapped};
+use crate::memory::Memory;
 use crate::reader::{Reader, Value};
 use rustix::fd::OwnedFd;
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -22,7 +25,8 @@ pub(crate) const WORKER_BYTES: usize = (worker::WORDS * WORD).next_multiple_of(P
 pub struct Config {
     /// Bytes of all of it: header, index, values and what is lost between them. Never more is ever resident.
     pub budget: u64,
-    /// Bytes that are added at a time, and reserved then. The index has segments of its own, small ones at first.
+    /// Bytes of addresses that are added at a time; their memory is reserved as it is needed. The index has segments of its
+    /// own, small ones at first.
     pub segment_bytes: u64,
     /// Values up to so many bytes are copied out by readers, larger ones are pinned.
     pub copy_max: u64,
@@ -36,8 +40,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             budget: 256 << 20,
-            // A descriptor for each is passed to each worker; the memory of each is taken at once.
-            segment_bytes: 16 << 20,
+            // A descriptor for each is passed to each worker.
+            segment_bytes: 64 << 20,
             // A pin costs 105 ns whatever the length, a copy of 512 bytes 116 and of 1 KiB 160; but pins are few (256 a
             // worker), and what cannot be pinned can be evicted without looking for pins.
             copy_max: 512,
@@ -77,6 +81,30 @@ pub struct Descriptors {
     pub page: OwnedFd,
     /// The segments, in their order, as far as there are any.
     pub segments: Vec<OwnedFd>,
+}
+
+/// Bytes of the arena that the daemon itself uses, in place.
+pub struct Kept {
+    at: usize,
+    len: usize,
+    mapped: Arc<Mapped>,
+    _alive: Alive,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: the bytes of a row are written once, before it has a hash by which it can be kept; its place is not given
+        // to another as long as `_alive` lives. The daemon is the only one that can write to it.
+        #[allow(unsafe_code)]
+        let bytes = unsafe { self.mapped.slice(self.at, self.len) };
+        bytes.unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Kept({} B)", self.len)
+    }
 }
 
 impl Arena {
@@ -129,6 +157,47 @@ impl Arena {
         let (data_bytes, segment_bytes) = (terms.data_bytes as usize, terms.segment_bytes as usize);
         let data = Segments::new(terms.incarnation, data_bytes, segment_bytes, huge)?;
         Ok(Self { core: Core::begin(Arc::new(header), data, terms)?, header: file, workers_made: 0 })
+    }
+
+    /// The same, and nothing leaves but by [`Arena::expel`] and [`Arena::remove`]: an insertion that finds no room is
+    /// `Full`. To be called before anything is inserted.
+    #[must_use]
+    pub fn without_eviction(mut self) -> Self {
+        self.core.leave_eviction();
+        self
+    }
+
+    /// Memory that was never used is used only until [`Arena::resident`] has come to so many bytes.
+    pub fn limit(&mut self, bytes: u64) {
+        self.core.limit(bytes);
+    }
+
+    /// Bytes of memory that it has.
+    pub fn resident(&self) -> u64 {
+        self.core.resident()
+    }
+
+    /// The bytes with this hash, in place: they stay as they are until what is given is dropped, even if they leave.
+    pub fn keep(&mut self, hash: &Hash) -> Option<Kept> {
+        let (at, len, alive) = self.core.keep(hash)?;
+        Some(Kept { at, len, mapped: self.core.data.mapped(), _alive: alive })
+    }
+
+    /// Takes in what workers used.
+    pub fn listen(&mut self) {
+        self.core.listen();
+    }
+
+    /// How often workers asked for the value with this hash since this was asked last, as far as it is known: at most
+    /// three. See [`Arena::listen`].
+    pub fn take_uses(&mut self, hash: &Hash) -> u64 {
+        self.core.take_uses(hash)
+    }
+
+    /// What has to go so that a value of `bytes`, with its key, fits in one piece, or first of all the index where that has
+    /// no room left; `None`: in each piece something is read.
+    pub fn obstacles(&mut self, bytes: u64) -> Option<Vec<Obstacle>> {
+        self.core.obstacles(bytes)
     }
 
     /// Tells this start of the daemon from every other.
@@ -267,7 +336,7 @@ impl Arena {
         self.core.value_bytes_max()
     }
 
-    /// Removes the value with this hash and every name that leads to it: its bytes are damaged. Looks at all values.
+    /// Removes the value with this hash and every name that leads to it: its bytes are damaged, or not wanted any more.
     pub fn expel(&mut self, hash: &Hash, evicted: &mut Vec<Evicted>) -> bool {
         self.core.expel_hash(hash, evicted)
     }

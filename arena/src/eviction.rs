@@ -44,11 +44,26 @@ pub(crate) struct Eviction {
     small: Queue,
     main: Queue,
     ghosts: Ghosts,
+    /// Somebody else decides what leaves: nobody stands in line.
+    is_idle: bool,
 }
 
 impl Eviction {
+    /// Queues that keep nothing: somebody else decides what leaves.
+    pub(crate) fn idle() -> Self {
+        Self { is_idle: true, ..Self::default() }
+    }
+
+    /// Whether somebody else decides what leaves.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.is_idle
+    }
+
     /// Takes a newcomer.
     pub(crate) fn admit(&mut self, unit: u32, rows: &impl Rows) {
+        if self.is_idle {
+            return rows.note(unit, 0, false);
+        }
         let known = self.ghosts.recall(rows.fingerprint(unit));
         rows.note(unit, 0, known);
         let queue = if known { &mut self.main } else { &mut self.small };
@@ -85,6 +100,9 @@ impl Eviction {
 
     /// Forgets a row that leaves out of its turn.
     pub(crate) fn withdraw(&mut self, unit: u32, rows: &impl Rows) {
+        if self.is_idle {
+            return;
+        }
         let queue = if rows.is_main(unit) { &mut self.main } else { &mut self.small };
         queue.withdraw(unit, rows.charge(unit));
     }

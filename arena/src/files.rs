@@ -4,7 +4,8 @@
 //! data   | segment 0 | segment 2 | ...  not there yet ... | segment 3 | segment 1 |
 //!          rows grow from here ->                           <- the index from here
 //! ```
-//! Invariants: all memory of a file is there before anything is written to it. A file is sealed before anybody else has its descriptor. Header and segments: nobody can shrink or grow
+//! Invariants: memory of a file is reserved before anything is written to it, so that a machine that has no more says so
+//! then, and not by a signal. A file is sealed before anybody else has its descriptor. Header and segments: nobody can shrink or grow
 //! them, and nobody but the daemon, whose mapping is older than the seal, can write to them, by whatever way. A worker's
 //! page: nobody can shrink or grow it.
 
@@ -18,7 +19,8 @@ use rustix::fs::{
     memfd_create,
 };
 use rustix::io::{Errno, pread, pwrite};
-use std::sync::atomic::Ordering;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Who may write to a file.
@@ -51,6 +53,7 @@ pub(crate) fn create(
     map: impl FnOnce(BorrowedFd<'_>) -> Result<Mapped, Error>,
 ) -> Result<(OwnedFd, Mapped), Error> {
     let file = unsealed(name, bytes)?;
+    reserve(&file, 0, bytes)?;
     let mapped = map(file.as_fd())?;
     seal(&file, writers)?;
     Ok((file, mapped))
@@ -59,16 +62,19 @@ pub(crate) fn create(
 /// Times that a signal may interrupt the reservation of memory.
 const INTERRUPTIONS_MAX: usize = 64;
 
-/// A file of `bytes` whose memory is reserved: where there is none left this fails, and not the first write.
 fn unsealed(name: &str, bytes: usize) -> Result<OwnedFd, Error> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let file = memfd_create(name, flags).map_err(unsupported("memfd_create"))?;
     ftruncate(&file, bytes as u64).map_err(failed("ftruncate"))?;
-    let reserve = || fallocate(&file, FallocateFlags::empty(), 0, bytes as u64);
+    Ok(file)
+}
+
+/// Has the memory of a part of a file: also of one that is sealed, which nobody can shrink.
+fn reserve(file: &OwnedFd, from: usize, bytes: usize) -> Result<(), Error> {
+    let reserve = || fallocate(file, FallocateFlags::empty(), from as u64, bytes as u64);
     let mut tries = std::iter::repeat_with(reserve).take(INTERRUPTIONS_MAX);
     let reserved = tries.find(|tried| *tried != Err(Errno::INTR)).unwrap_or(Err(Errno::INTR));
-    reserved.map_err(failed("reserving memory"))?;
-    Ok(file)
+    reserved.map_err(failed("reserving memory"))
 }
 
 fn seal(file: &OwnedFd, writers: Writers) -> Result<(), Error> {
@@ -169,13 +175,26 @@ pub(crate) fn segments_max(bytes: u64, segment_bytes: u64) -> u64 {
     if bytes <= segment_bytes { 1 } else { bytes / segment_bytes + 2 + u64::from(FIRST_PART.ilog2()) }
 }
 
+/// Bytes that are reserved at a time.
+const RESERVED_STEP: usize = 1 << 20;
+
 /// The daemon's data: a segment more, at one end or the other, when it needs one.
 #[derive(Debug)]
 pub(crate) struct Segments {
     mapped: Arc<Mapped>,
-    files: Mutex<Vec<OwnedFd>>,
+    all: Mutex<Vec<Segment>>,
     incarnation: [u64; 2],
     segment_bytes: usize,
+    /// Bytes reserved at the beginning, and from where on they are at the end.
+    low: AtomicUsize,
+    high: AtomicUsize,
+}
+
+/// One segment: its file, and where its data begins and ends.
+#[derive(Debug)]
+struct Segment {
+    file: OwnedFd,
+    place: Range<usize>,
 }
 
 impl Segments {
@@ -186,13 +205,14 @@ impl Segments {
         huge: bool,
     ) -> Result<Self, Error> {
         let mapped = Arc::new(Mapped::reserve(bytes, Access::Write, huge)?);
-        Ok(Self { mapped, files: Mutex::default(), incarnation, segment_bytes })
+        let (low, high) = (AtomicUsize::new(0), AtomicUsize::new(bytes));
+        Ok(Self { mapped, all: Mutex::default(), incarnation, segment_bytes, low, high })
     }
 
     /// The segments' files from number `from` on.
     pub(crate) fn files_from(&self, from: usize) -> Result<Vec<OwnedFd>, Error> {
-        let files = self.files();
-        let copies = files.iter().skip(from).map(OwnedFd::try_clone);
+        let all = self.all();
+        let copies = all.iter().skip(from).map(|segment| segment.file.try_clone());
         copies.collect::<Result<_, _>>().map_err(|source| Error::System { what: "dup", source })
     }
 
@@ -201,41 +221,39 @@ impl Segments {
         Arc::clone(&self.mapped)
     }
 
-    fn files(&self) -> MutexGuard<'_, Vec<OwnedFd>> {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    fn all(&self) -> MutexGuard<'_, Vec<Segment>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next segment at the beginning: where it begins, and its bytes.
-    fn next_low(&self) -> (usize, usize) {
+    /// The next segment at the beginning.
+    fn next_low(&self) -> Range<usize> {
         let Extent { low, high, .. } = self.mapped.extent();
-        (low * WORD, self.segment_bytes.min((high - low) * WORD))
+        let (low, high) = (low * WORD, high * WORD);
+        low..low.saturating_add(self.segment_bytes).min(high)
     }
 
     /// The next segment at the end.
-    fn next_high(&self) -> (usize, usize) {
+    fn next_high(&self) -> Range<usize> {
         let Extent { low, high, end } = self.mapped.extent();
         let first = (self.segment_bytes / FIRST_PART).max(HUGE_BYTES).min(self.segment_bytes);
         let bytes = ((end - high) * WORD).clamp(first, self.segment_bytes);
         let from = (high * WORD).saturating_sub(bytes) / HUGE_BYTES * HUGE_BYTES;
-        let from = from.max(low * WORD);
-        (from, high * WORD - from)
+        from.max(low * WORD)..high * WORD
     }
 
-    fn add(&self, files: &mut Vec<OwnedFd>, (at, bytes): (usize, usize)) -> Result<(), Error> {
-        let file = unsealed("dstore-segment", bytes + PAGE_BYTES)?;
+    fn add(&self, all: &mut Vec<Segment>, place: Range<usize>) -> Result<(), Error> {
+        let file = unsealed("dstore-segment", place.len() + PAGE_BYTES)?;
         let page = |bytes: usize| (bytes / PAGE_BYTES) as u64;
-        let (first_page, pages) = (page(at), page(bytes));
-        let stamp = Stamp { incarnation: self.incarnation, number: files.len() as u64, first_page, pages };
+        let (first_page, pages) = (page(place.start), page(place.len()));
+        let stamp = Stamp { incarnation: self.incarnation, number: all.len() as u64, first_page, pages };
         stamp.write(file.as_fd())?;
-        self.mapped.add(file.as_fd(), at, bytes, || seal(&file, Writers::Present))?;
-        files.push(file);
+        self.mapped.add(file.as_fd(), place.start, place.len(), || seal(&file, Writers::Present))?;
+        all.push(Segment { file, place });
         Ok(())
     }
-}
 
-impl Extend for Segments {
-    fn extend(&self, low: usize, high: usize) -> Result<(), Error> {
-        let mut files = self.files();
+    /// Maps what is wanted.
+    fn map(&self, all: &mut Vec<Segment>, low: usize, high: usize) -> Result<(), Error> {
         loop {
             let there = self.mapped.extent();
             let is_whole = there.low >= there.high;
@@ -243,12 +261,61 @@ impl Extend for Segments {
                 return Ok(());
             }
             let next = if there.low < low { self.next_low() } else { self.next_high() };
-            self.add(&mut files, next)?;
+            self.add(all, next)?;
         }
+    }
+}
+
+/// Has the memory of these bytes of the data, all of which is mapped.
+fn reserve_in(all: &[Segment], part: &Range<usize>) -> Result<(), Error> {
+    for Segment { file, place } in all {
+        let (from, to) = (part.start.max(place.start), part.end.min(place.end));
+        if from < to {
+            reserve(file, from - place.start, to - from)?;
+        }
+    }
+    Ok(())
+}
+
+impl Extend for Segments {
+    fn extend(&self, low: usize, high: usize, words_max: usize) -> Result<bool, Error> {
+        let mut all = self.all();
+        // Under the lock; others only look.
+        let (has_low, has_high) = (self.low.load(Ordering::Relaxed), self.high.load(Ordering::Relaxed));
+        self.map(&mut all, low, high)?;
+        // What was reserved from the other end counts too.
+        let (low, high) = ((low * WORD).min(has_high), (high * WORD).max(has_low));
+        let needed = low.saturating_sub(has_low) + has_high.saturating_sub(high);
+        let Some(mut spare) = (words_max * WORD).checked_sub(self.reserved() * WORD + needed) else {
+            return Ok(false);
+        };
+        // A whole step at each end that grows, if it is mapped and neither meets the other nor is too much.
+        let extent = self.mapped.extent();
+        if low > has_low {
+            let to = low.next_multiple_of(RESERVED_STEP).min(extent.low * WORD).min(has_high.min(high));
+            let to = to.max(low).min(low.saturating_add(spare));
+            spare -= to - low;
+            reserve_in(&all, &(has_low..to))?;
+            self.low.store(to, Ordering::Relaxed);
+        }
+        if high < has_high {
+            let mapped_from = if extent.low >= extent.high { 0 } else { extent.high * WORD };
+            let from = high / RESERVED_STEP * RESERVED_STEP;
+            let from = from.max(mapped_from).max(self.low.load(Ordering::Relaxed));
+            let from = from.min(high).max(high - spare.min(high));
+            reserve_in(&all, &(from..has_high))?;
+            self.high.store(from, Ordering::Relaxed);
+        }
+        Ok(true)
     }
 
     fn segments(&self) -> u64 {
-        self.files().len() as u64
+        self.all().len() as u64
+    }
+
+    fn reserved(&self) -> usize {
+        let (low, high) = (self.low.load(Ordering::Relaxed), self.high.load(Ordering::Relaxed));
+        (low + (self.mapped.extent().end * WORD).saturating_sub(high)) / WORD
     }
 }
 

@@ -27,8 +27,8 @@ mod view;
 #[cfg(all(test, not(miri)))]
 mod loom_tests;
 
-pub use crate::core::{Binding, Evicted, Expiry, Hash, Held, Hoarder, Listed, Stats};
-pub use daemon::{Arena, Config, Descriptors, Worker};
+pub use crate::core::{Binding, Evicted, Expiry, Hash, Held, Hoarder, Listed, Obstacle, Stats};
+pub use daemon::{Arena, Config, Descriptors, Kept, Worker};
 pub use error::{Error, Miss, Refusal};
 pub use layout::{KEY_BYTES_MAX, NOTE_BYTES_MAX};
 pub use reader::{Reader, Value, now};

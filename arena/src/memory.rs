@@ -41,6 +41,7 @@ impl Extent {
     }
 
     /// How many words are there.
+    #[cfg(test)]
     pub(crate) fn words(self) -> usize {
         if self.low >= self.high { self.end } else { self.low + (self.end - self.high) }
     }
@@ -219,14 +220,17 @@ impl<D: Memory> Memory for Within<'_, D> {
 /// Memory that can have more words when they are needed.
 pub(crate) trait Extend: Memory {
     /// Sees to it that the words before `low` and those from `high` on are there and cannot be taken away. If that fails,
-    /// what was added until then stays.
+    /// what was added until then stays. `false`: it would take more than `words_max` in all.
     ///
     /// # Errors
     /// `System`, if the operating system has no more.
-    fn extend(&self, low: usize, high: usize) -> Result<(), crate::Error>;
+    fn extend(&self, low: usize, high: usize, words_max: usize) -> Result<bool, crate::Error>;
 
     /// In how many segments they are.
     fn segments(&self) -> u64;
+
+    /// Words that cannot be taken away.
+    fn reserved(&self) -> usize;
 }
 
 #[cfg(test)]
@@ -323,12 +327,15 @@ mod heap {
     }
 
     impl Extend for Heap {
-        fn extend(&self, low: usize, high: usize) -> Result<(), Error> {
+        fn extend(&self, low: usize, high: usize, words_max: usize) -> Result<bool, Error> {
             loop {
                 let Extent { low: below, high: above, end } = self.extent();
                 let step = self.grown.step.min(above.saturating_sub(below));
                 if step == 0 || (below >= low && above <= high) {
-                    return Ok(());
+                    return Ok(true);
+                }
+                if self.reserved() + step > words_max {
+                    return Ok(false);
                 }
                 if self.grown.refuses.load(Ordering::Relaxed) {
                     return Err(Error::Foreign("a test says that there is no more"));
@@ -342,6 +349,10 @@ mod heap {
                     self.grown.high.store(above - step, Ordering::Release);
                 }
             }
+        }
+
+        fn reserved(&self) -> usize {
+            self.extent().words()
         }
 
         fn segments(&self) -> u64 {

@@ -88,25 +88,29 @@ impl<M: Memory, D: Extend> Core<M, D> {
         self.give_up_orphan(target);
     }
 
-    /// A row to which neither a name leads nor its hash could never be found again.
+    /// A row that no name leads to and whose bytes another one has is of no use.
     fn give_up_orphan(&mut self, unit: u32) {
-        let is_found =
-            self.shape(unit).is_linked() || self.aliases.contains_key(&unit) || self.is_under_its_hash(unit);
-        if !is_found {
+        let is_used = self.shape(unit).is_linked() || self.aliases.contains_key(&unit);
+        if !is_used && self.twins.has(unit) && !self.is_kept(unit) {
             self.withdraw(unit);
             self.give_up(unit);
         }
     }
 
-    fn is_under_its_hash(&self, unit: u32) -> bool {
-        self.by_hash.find(super::prefix(&self.hash_of(unit)), |one| *one == unit).is_some()
-    }
-
     /// A row that no name leads to: its place is used again as soon as nobody reads it.
     fn give_up(&mut self, unit: u32) {
-        let hash = self.hash_of(unit);
-        if let Ok(entry) = self.by_hash.find_entry(super::prefix(&hash), |one| *one == unit) {
-            entry.remove();
+        self.rows_held -= 1;
+        let other = self.twins.leave(unit);
+        let prefix = super::prefix(&self.hash_of(unit));
+        if let Ok(mut entry) = self.by_hash.find_entry(prefix, |one| *one == unit) {
+            match other {
+                Some(other) => *entry.get_mut() = other,
+                None => _ = entry.remove(),
+            }
+        }
+        if self.is_kept(unit) {
+            self.limbo.push(unit);
+            return;
         }
         if self.may_be_pinned(unit) {
             // Behind the unlinking: see `pins.rs`.
@@ -129,7 +133,7 @@ impl<M: Memory, D: Extend> Core<M, D> {
         }
         let pinned = self.workers.all_pinned();
         for unit in std::mem::take(&mut self.limbo) {
-            if pinned.contains(&unit) {
+            if pinned.contains(&unit) || self.is_kept(unit) {
                 self.limbo.push(unit);
             } else {
                 self.space.give_back(unit);
@@ -137,19 +141,16 @@ impl<M: Memory, D: Extend> Core<M, D> {
         }
     }
 
-    /// Removes the rows with this hash with every name that leads to them: their bytes are damaged. Looks at all rows.
+    /// Removes the rows with this hash with every name that leads to them: their bytes are damaged, or not wanted.
     pub(crate) fn expel_hash(&mut self, hash: &super::Hash, evicted: &mut Vec<Evicted>) -> bool {
-        let all = self
-            .space
-            .rows_in(1, self.terms.pages())
-            .filter(|unit| !self.shape(*unit).is_alias() && self.data.same(word_of(*unit) + row::HASH, hash));
-        let all: Vec<u32> = all.filter(|unit| !self.limbo.contains(unit)).collect();
-        for unit in &all {
-            self.withdraw(*unit);
-            self.expel(*unit, evicted);
+        let Some(first) = self.row_with(hash) else { return false };
+        let all: Vec<u32> = self.twins.ring(first).collect();
+        for unit in all {
+            self.withdraw(unit);
+            self.expel(unit, evicted);
         }
         self.header.fence(SeqCst);
         self.show();
-        !all.is_empty()
+        true
     }
 }

@@ -79,6 +79,9 @@ impl<M: Memory, D: Extend> Core<M, D> {
             return Err(Refusal::Mismatch);
         }
         self.grow_index(evicted);
+        if self.is_index_short() {
+            return Err(Refusal::Full);
+        }
         let unit = match self.place_of(&name, bytes.len())? {
             Found::Here(unit) => unit,
             Found::Beside => match self.alias(&name, evicted)? {
@@ -180,17 +183,20 @@ impl<M: Memory, D: Extend> Core<M, D> {
         Ok(unit)
     }
 
-    /// Has further names of a hash share this row, unless another one is there for that and has room.
+    /// Counts a row, beside those that have the same bytes if there are any. Further names share it if the one that they
+    /// shared until now has no room.
     fn note_hash(&mut self, hash: &Hash, unit: u32) {
-        let (data, aliases) = (&self.data, &self.aliases);
-        let same = |one: &u32| data.same(word_of(*one) + row::HASH, hash);
-        match self.by_hash.find_mut(prefix(hash), same) {
-            Some(one) if aliases.get(one).is_some_and(|all| all.len() >= row::ALIASES_MAX) => *one = unit,
-            Some(_) => {}
-            None => {
-                let prefix_of = |unit: &u32| data.load(word_of(*unit) + row::HASH, Relaxed);
-                self.by_hash.insert_unique(prefix(hash), unit, prefix_of);
-            }
+        self.rows_held += 1;
+        let data = &self.data;
+        let Some(one) = self.by_hash.find_mut(prefix(hash), |one| data.same(word_of(*one) + row::HASH, hash))
+        else {
+            let prefix_of = |unit: &u32| data.load(word_of(*unit) + row::HASH, Relaxed);
+            self.by_hash.insert_unique(prefix(hash), unit, prefix_of);
+            return;
+        };
+        self.twins.join(*one, unit);
+        if self.aliases.get(one).is_some_and(|all| all.len() >= row::ALIASES_MAX) {
+            *one = unit;
         }
     }
 

@@ -5,17 +5,19 @@
 //! remove   name unlinked -> fence: from here on no reader begins to find it -> the caller acknowledges
 //! evict    names unlinked -> fence -> pinned? wait in limbo : place used again
 //! ```
-//! Invariants: every row and every alias but those in limbo is in exactly one queue. A row that no name leads to is under
-//! its hash, and no two rows are under one; a row has at most one name of its own and 255 aliases, which are unlinked
-//! before it leaves. What is read by others is written before the
+//! Invariants: every row and every alias but those in limbo is in exactly one queue, unless somebody else decides what
+//! leaves. Of each hash one row is under it, from which all others are found; a row has at most one name of its own and
+//! 255 aliases, which are unlinked before it leaves. What is read by others is written before the
 //! link that leads there, and written over only after the link is gone. All of it is one writer's: `&mut self`.
 //! It must never believe what a worker wrote.
 
 mod evict;
 mod insert;
+mod kept;
 mod look;
 mod names;
 mod room;
+mod twins;
 mod workers;
 
 #[cfg(all(test, not(miri)))]
@@ -31,7 +33,10 @@ use crate::layout::{self, PAGE_BYTES, PAGE_WORDS, Shape, bucket, header, row};
 use crate::memory::{Extend, Memory};
 use crate::space::{Need, Space};
 use hashbrown::HashTable;
+pub(crate) use kept::Alive;
+pub use kept::Obstacle;
 use std::collections::HashMap;
+use std::sync::Weak;
 use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 pub use workers::Hoarder;
 pub(crate) use workers::Page;
@@ -146,10 +151,10 @@ impl Terms {
         (header::DIRECTORY as u64 + self.directory_words) * layout::WORD as u64
     }
 
-    /// Most bytes that all of it takes: the header, the data, and a page for each segment.
-    fn bytes_max(&self) -> u64 {
+    /// Bytes of the header, and of a page for each segment that there may be.
+    pub(crate) fn beside(&self) -> u64 {
         let segments = files::segments_max(self.data_bytes, self.segment_bytes);
-        self.header_bytes() + self.data_bytes + segments * PAGE_BYTES as u64
+        self.header_bytes() + segments * PAGE_BYTES as u64
     }
 
     fn write(&self, to: &impl Memory) {
@@ -208,6 +213,14 @@ pub(crate) struct Core<M, D> {
     aliases: HashMap<u32, Vec<u32>>,
     /// All of these.
     aliases_held: usize,
+    /// All rows with bytes, but for those in limbo.
+    rows_held: usize,
+    /// Of rows whose bytes others have too: which.
+    twins: twins::Twins,
+    /// Rows whose bytes the daemon itself keeps, for as long as what was given for them lives.
+    kept: HashMap<u32, Weak<()>>,
+    /// Words of data that there may be.
+    words_max: usize,
     /// There was no memory to be had; until the next sweep it is not asked for again.
     is_out_of_memory: bool,
     limbo: Vec<u32>,
@@ -223,12 +236,12 @@ impl<M: Memory, D: Extend> Core<M, D> {
         let too_small = Error::Config { budget: terms.data_bytes, why };
         let mut space = Space::new(terms.pages());
         let Some(left) = space.fresh_without(Need::Chunk) else { return Err(too_small) };
-        data.extend(PAGE_WORDS, left.end as usize * PAGE_WORDS)?;
+        data.extend(PAGE_WORDS, left.end as usize * PAGE_WORDS, usize::MAX / layout::WORD)?;
         header.store(header::SEGMENTS, data.segments(), Release);
         space.break_in(left);
         let Some(chunk) = space.take(Need::Chunk) else { return Err(too_small) };
         let index = index::Writer::begin(&header, (word_of(chunk) / PAGE_WORDS) as u32);
-        let stats = Stats { bytes_max: terms.bytes_max(), ..Stats::default() };
+        let stats = Stats { bytes_max: terms.beside() + terms.data_bytes, ..Stats::default() };
         let (queues, by_hash, spare_buckets) = (Eviction::default(), HashTable::new(), Vec::new());
         let (aliases, limbo, workers) = (HashMap::new(), Vec::new(), workers::Workers::default());
         Ok(Self {
@@ -242,6 +255,10 @@ impl<M: Memory, D: Extend> Core<M, D> {
             by_hash,
             aliases,
             aliases_held: 0,
+            rows_held: 0,
+            twins: twins::Twins::default(),
+            kept: HashMap::new(),
+            words_max: usize::MAX / layout::WORD,
             is_out_of_memory: false,
             limbo,
             workers,
@@ -263,21 +280,26 @@ impl<M: Memory, D: Extend> Core<M, D> {
 
     /// What it holds and did.
     pub(crate) fn stats(&self) -> Stats {
-        let of_segments = self.terms.header_bytes() + self.data.segments() * PAGE_BYTES as u64;
         let by_hash = self.by_hash.allocation_size() as u64;
         // An entry for each row that has aliases, and a number for each alias.
-        let aliases = (self.aliases.capacity() * 40 + self.aliases_held * 8) as u64;
+        let aliases =
+            (self.aliases.capacity() * 40 + self.aliases_held * 8) as u64 + self.twins.private_bytes();
         Stats {
             names: self.index.names(),
-            rows: (self.queues.len() - self.aliases_held) as u64,
+            rows: self.rows_held as u64,
             aliases: self.aliases_held as u64,
-            bytes: self.space.bytes() + of_segments,
-            resident: (self.data.extent().words() * layout::WORD) as u64 + of_segments,
+            bytes: self.space.bytes() + self.terms.beside(),
+            resident: self.resident(),
             private: by_hash + aliases + self.space.private_bytes() + self.queues.private_bytes(),
             limbo: self.limbo.len() as u64,
             workers: self.workers.len() as u64,
             ..self.stats
         }
+    }
+
+    /// Bytes of memory that it has.
+    pub(crate) fn resident(&self) -> u64 {
+        (self.data.reserved() * layout::WORD) as u64 + self.terms.beside()
     }
 
     /// Shows the counters to whoever looks.

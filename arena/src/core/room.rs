@@ -38,6 +38,15 @@ impl<M: Memory, D: Extend> Core<M, D> {
             if self.grow(need) {
                 continue;
             }
+            if self.queues.is_idle() {
+                // Whoever decides what leaves has perhaps dropped what it kept of it since.
+                let limbo = self.limbo.len();
+                self.sweep_limbo();
+                if self.limbo.len() == limbo {
+                    return Err(Refusal::Full);
+                }
+                continue;
+            }
             if !is_drained {
                 self.drain_touches();
                 is_drained = true;
@@ -62,14 +71,21 @@ impl<M: Memory, D: Extend> Core<M, D> {
             return false;
         };
         let (low, high) = (left.start as usize * PAGE_WORDS, left.end as usize * PAGE_WORDS);
-        let extended = self.data.extend(low, high);
+        let extended = self.data.extend(low, high, self.words_max);
         // Also if it failed: some of them may be there.
         self.header.store(header::SEGMENTS, self.data.segments(), Release);
         self.is_out_of_memory = extended.is_err();
-        if extended.is_ok() {
+        let is_there = extended.unwrap_or(false);
+        if is_there {
             self.space.break_in(left);
         }
-        extended.is_ok()
+        is_there
+    }
+
+    /// Memory that was never used is used only until there are so many bytes in all.
+    pub(crate) fn limit(&mut self, bytes: u64) {
+        let words = bytes.saturating_sub(self.terms.beside()) / WORD as u64;
+        self.words_max = usize::try_from(words).unwrap_or(usize::MAX / WORD);
     }
 
     /// Does a part of what the insertion of a value of `bytes` would have to do: at most `victims_max` rows leave. Whether
