@@ -3,11 +3,12 @@
 use crate::core::{
     Alive, Binding, Core, Evicted, Hash, Held, Hoarder, Listed, OVERSIZE_PART, Obstacle, Page, Stats, Terms,
 };
-use crate::error::{Error, Refusal};
+use crate::error::{Error, Miss, Refusal};
 use crate::files::{self, Segments, Writers};
 use crate::layout::{DATA_BYTES_MAX, PAGE_BYTES, WORD, header, worker};
 use crate::map::{Access, Mapped};
 use crate::memory::Memory;
+use crate::reader::{Reader, Value};
 use rustix::fd::OwnedFd;
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::sync::Arc;
@@ -24,7 +25,8 @@ pub(crate) const WORKER_BYTES: usize = (worker::WORDS * WORD).next_multiple_of(P
 pub struct Config {
     /// Bytes of all of it: header, index, values and what is lost between them. Never more is ever resident.
     pub budget: u64,
-    /// Bytes that are added at a time.
+    /// Bytes of addresses that are added at a time; their memory is reserved as it is needed. The index has segments of its
+    /// own, small ones at first.
     pub segment_bytes: u64,
     /// Values up to so many bytes are copied out by readers, larger ones are pinned.
     pub copy_max: u64,
@@ -53,7 +55,7 @@ impl Default for Config {
 /// An arena, as the daemon has it.
 #[derive(Debug)]
 pub struct Arena {
-    core: Core<Mapped, Segments>,
+    core: Core<Arc<Mapped>, Segments>,
     header: OwnedFd,
     workers_made: u64,
 }
@@ -61,7 +63,7 @@ pub struct Arena {
 /// A worker, attached for as long as this lives: to be dropped when nothing of it can read any more, which is when its
 /// process has ended, or has been seen to close its socket in good order.
 #[derive(Debug)]
-pub struct Worker(Arc<Page<Mapped>>);
+pub struct Worker(Arc<Page<Arc<Mapped>>>);
 
 impl Worker {
     /// Its number.
@@ -118,7 +120,9 @@ impl Arena {
         }
         let directory_words = Terms::directory_words(config.budget);
         let header_bytes = (header::DIRECTORY as u64 + directory_words) * WORD as u64;
-        let data_bytes = config.budget.saturating_sub(header_bytes) / page * page;
+        let segment_bytes = config.segment_bytes.next_multiple_of(2 << 20).max(2 << 20);
+        let of_segments = files::segments_max(config.budget, segment_bytes) * page;
+        let data_bytes = config.budget.saturating_sub(header_bytes + of_segments) / page * page;
         if data_bytes > DATA_BYTES_MAX {
             return Err(refused("64 GiB is the most: use several namespaces"));
         }
@@ -138,7 +142,7 @@ impl Arena {
             incarnation: [u64::from_le_bytes(*first), u64::from_le_bytes(*second)],
             seed: u64::from_le_bytes(*seed),
             data_bytes,
-            segment_bytes: config.segment_bytes.next_multiple_of(2 << 20).max(2 << 20),
+            segment_bytes,
             copy_max: config.copy_max,
             directory_words,
             pin_bytes_max: config.pin_bytes_max,
@@ -150,8 +154,9 @@ impl Arena {
         let bytes = (header::DIRECTORY + terms.directory_words as usize) * WORD;
         let map = |file: rustix::fd::BorrowedFd<'_>| Mapped::whole(file, bytes, Access::Write);
         let (file, header) = files::create("dstore-header", bytes, Writers::Present, map)?;
-        let data = Segments::new(terms.data_bytes as usize, terms.segment_bytes as usize, huge)?;
-        Ok(Self { core: Core::begin(header, data, terms)?, header: file, workers_made: 0 })
+        let (data_bytes, segment_bytes) = (terms.data_bytes as usize, terms.segment_bytes as usize);
+        let data = Segments::new(terms.incarnation, data_bytes, segment_bytes, huge)?;
+        Ok(Self { core: Core::begin(Arc::new(header), data, terms)?, header: file, workers_made: 0 })
     }
 
     /// The same, and nothing leaves but by [`Arena::expel`] and [`Arena::remove`]: an insertion that finds no room is
@@ -164,12 +169,12 @@ impl Arena {
 
     /// Memory that was never used is used only until [`Arena::resident`] has come to so many bytes.
     pub fn limit(&mut self, bytes: u64) {
-        self.core.limit(bytes.saturating_sub(self.header_bytes()));
+        self.core.limit(bytes);
     }
 
-    /// Bytes of memory that was ever used and may be resident.
+    /// Bytes of memory that it has.
     pub fn resident(&self) -> u64 {
-        self.core.stats().resident
+        self.core.resident()
     }
 
     /// The bytes with this hash, in place: they stay as they are until what is given is dropped, even if they leave.
@@ -189,14 +194,10 @@ impl Arena {
         self.core.take_uses(hash)
     }
 
-    /// What has to go so that a value of `bytes`, with its key, fits in one piece; `None`: in each piece something is read.
+    /// What has to go so that a value of `bytes`, with its key, fits in one piece, or first of all the index where that has
+    /// no room left; `None`: in each piece something is read.
     pub fn obstacles(&mut self, bytes: u64) -> Option<Vec<Obstacle>> {
         self.core.obstacles(bytes)
-    }
-
-    fn header_bytes(&self) -> u64 {
-        let stats = self.core.stats();
-        stats.bytes_max - self.core.terms.data_bytes
     }
 
     /// Tells this start of the daemon from every other.
@@ -226,7 +227,21 @@ impl Arena {
         bytes: &[u8],
         evicted: &mut Vec<Evicted>,
     ) -> Result<(), Refusal> {
-        self.core.insert(key, binding, bytes, evicted)
+        self.core.insert(key, (binding, &[]), bytes, evicted)
+    }
+
+    /// As [`Arena::insert`], with a note that goes with the name: up to 255 bytes, of whatever meaning.
+    ///
+    /// # Errors
+    /// As [`Arena::insert`]; `Note`.
+    pub fn insert_noted(
+        &mut self,
+        key: &[u8],
+        (binding, note): (&Binding, &[u8]),
+        bytes: &[u8],
+        evicted: &mut Vec<Evicted>,
+    ) -> Result<(), Refusal> {
+        self.core.insert(key, (binding, note), bytes, evicted)
     }
 
     /// Holds `bytes`, which have `hash`, without a name.
@@ -240,6 +255,36 @@ impl Arena {
     /// What the key is bound to, whatever the lease and the era.
     pub fn get(&self, key: &[u8]) -> Option<Held> {
         self.core.get(key)
+    }
+
+    /// The note of a name that is held.
+    pub fn note(&self, key: &[u8]) -> Option<Box<[u8]>> {
+        self.core.note(key)
+    }
+
+    /// The value with this hash, if it is held, as a reader of this arena has it.
+    ///
+    /// # Errors
+    /// `PinBudget`; `Unmapped`: also of a reader of another arena.
+    pub fn blob(&self, hash: &Hash, reader: &Reader) -> Result<Option<Value>, Miss> {
+        self.core.unit_with(hash).map(|unit| self.value(unit, reader)).transpose()
+    }
+
+    /// Values held, from place `from` on, of about `bytes_max` bytes together, and the place to go on from; 0 behind the
+    /// last. One that is held throughout a round is in it once. What cannot be pinned is left out.
+    ///
+    /// # Errors
+    /// `Unmapped`: the reader is of another arena.
+    pub fn sample(&self, from: u64, bytes_max: u64, reader: &Reader) -> Result<(Vec<Value>, u64), Miss> {
+        let (rows, next) = self.core.sample(from, bytes_max);
+        let values = rows.into_iter().map(|unit| self.value(unit, reader));
+        let values = values.filter(|value| !matches!(value, Err(Miss::PinBudget { .. })));
+        Ok((values.collect::<Result<_, _>>()?, next))
+    }
+
+    /// Nothing changes while this is borrowed, so what is pinned meanwhile is what was meant.
+    fn value(&self, unit: u32, reader: &Reader) -> Result<Value, Miss> {
+        if reader.incarnation() == self.incarnation() { reader.row(unit) } else { Err(Miss::Unmapped) }
     }
 
     /// Bytes of the value with this hash, if it is held.
@@ -258,6 +303,11 @@ impl Arena {
         self.core.remove_if(key, doomed)
     }
 
+    /// Removes all names, and gives how many; their bytes stay. Takes time in proportion to their number.
+    pub fn remove_all(&mut self) -> u64 {
+        self.core.remove_all()
+    }
+
     /// Makes a name servable in `era` under a new registration, if it still has the binding of `bind_rev`.
     pub fn renew(&mut self, key: &[u8], bind_rev: u64, registration: u64, era: u64) -> bool {
         self.core.renew(key, bind_rev, registration, era)
@@ -274,7 +324,19 @@ impl Arena {
         self.core.evict_next(evicted)
     }
 
-    /// Removes the value with this hash and every name that leads to it: its bytes are damaged.
+    /// Lets at most `victims_max` values and names leave so that a value of `bytes` finds room; `true`: there is more to
+    /// do. Whoever is about to insert a large value calls it again and again with pauses, so that the insertion itself
+    /// has little to do.
+    pub fn make_room(&mut self, bytes: u64, victims_max: usize, evicted: &mut Vec<Evicted>) -> bool {
+        self.core.make_room(bytes, victims_max, evicted)
+    }
+
+    /// Bytes of the largest value that is held under a key of any length.
+    pub fn value_bytes_max(&self) -> u64 {
+        self.core.value_bytes_max()
+    }
+
+    /// Removes the value with this hash and every name that leads to it: its bytes are damaged, or not wanted any more.
     pub fn expel(&mut self, hash: &Hash, evicted: &mut Vec<Evicted>) -> bool {
         self.core.expel_hash(hash, evicted)
     }
@@ -290,14 +352,32 @@ impl Arena {
     /// # Errors
     /// `System`, `Unsupported`.
     pub fn attach(&mut self) -> Result<(Worker, Descriptors), Error> {
-        let map = |file: rustix::fd::BorrowedFd<'_>| Mapped::whole(file, WORKER_BYTES, Access::Write);
-        let (page, memory) = files::create("dstore-worker", WORKER_BYTES, Writers::All, map)?;
         let header = self.header.try_clone().map_err(|source| Error::System { what: "dup", source })?;
         let segments = self.segments_from(0)?;
+        let (worker, page) = self.attached(false)?;
+        Ok((worker, Descriptors { header, page, segments }))
+    }
+
+    /// Attaches a reader of the daemon's own process: it reads where the daemon writes, so nothing is mapped twice, and no
+    /// segment is ever lacking. It may pin `pin_bytes_max` bytes, whatever other workers may. 256 values at a time, like
+    /// every other: who needs more attaches several.
+    ///
+    /// # Errors
+    /// `System`, `Unsupported`.
+    pub fn attach_own(&mut self, pin_bytes_max: u64) -> Result<(Worker, Reader), Error> {
+        let (worker, _) = self.attached(true)?;
+        let terms = Terms { pin_bytes_max, ..self.core.terms };
+        let reader = Reader::own(Arc::clone(&self.core.header), &self.core.data, &worker.0, terms)?;
+        Ok((worker, reader))
+    }
+
+    fn attached(&mut self, is_own: bool) -> Result<(Worker, OwnedFd), Error> {
+        let map = |file: rustix::fd::BorrowedFd<'_>| Mapped::whole(file, WORKER_BYTES, Access::Write);
+        let (file, memory) = files::create("dstore-worker", WORKER_BYTES, Writers::All, map)?;
         self.workers_made += 1;
-        let attached = Arc::new(Page { id: self.workers_made, memory });
-        self.core.attach(&attached);
-        Ok((Worker(attached), Descriptors { header, page, segments }))
+        let page = Arc::new(Page { id: self.workers_made, memory: Arc::new(memory) });
+        self.core.attach(&page, is_own);
+        Ok((Worker(page), file))
     }
 
     /// The descriptors of the segments from number `from` on: what a reader lacks that has mapped so many.

@@ -36,6 +36,11 @@ pub enum Error {
         /// This reader's.
         known: u32,
     },
+    /// Daemon and worker do not read the same clock, so the worker cannot tell when a lease is over.
+    #[error(
+        "the daemon's clock is not this process's ({0}): give both the same time namespace, until then values are read over the socket"
+    )]
+    Clock(&'static str),
     /// The sizes asked for do not fit together.
     #[error("an arena of {budget} bytes is not possible: {why}")]
     Config {
@@ -51,6 +56,8 @@ pub enum Error {
 pub enum Refusal {
     /// The key is empty or longer than [`crate::KEY_BYTES_MAX`].
     Key,
+    /// The note is longer than [`crate::NOTE_BYTES_MAX`].
+    Note,
     /// The value takes more than a quarter of the arena: it would empty it for the sake of one value.
     Oversize,
     /// There is no room for it: what could leave is pinned.

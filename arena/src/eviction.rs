@@ -5,7 +5,8 @@
 //! set. Source: Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023.
 //!
 //! Invariants: every admitted row is in exactly one queue; there are at most half as many ghosts again as rows. How often a row was asked
-//! for stands in the row; readers tell it through their rings and never write there.
+//! for stands in the row; readers tell it through their rings and never write there. A row that leaves out of its turn
+//! leaves its place in the line empty; there are never more empty places than others, but for a few.
 //! This file never looks into the memory itself.
 
 use hashbrown::HashTable;
@@ -78,8 +79,8 @@ impl Eviction {
     /// Gives up the row that should leave now; `None` if there is none.
     pub(crate) fn victim(&mut self, rows: &impl Rows) -> Option<u32> {
         for chances_left in (0..CHANCES_MAX).rev() {
-            let small = self.main.line.is_empty() || self.small_is_over();
-            let unit = if small { self.small.line.pop_front()? } else { self.main.line.pop_front()? };
+            let small = self.main.len() == 0 || self.small_is_over();
+            let unit = if small { self.small.pop()? } else { self.main.pop()? };
             let (charge, uses) = (rows.charge(unit), rows.uses(unit));
             let queue = if small { &mut self.small } else { &mut self.main };
             queue.bytes -= charge;
@@ -97,36 +98,46 @@ impl Eviction {
         None
     }
 
-    /// Forgets a row that leaves out of its turn. Looks through its queue.
+    /// Forgets a row that leaves out of its turn.
     pub(crate) fn withdraw(&mut self, unit: u32, rows: &impl Rows) {
         if self.is_idle {
             return;
         }
         let queue = if rows.is_main(unit) { &mut self.main } else { &mut self.small };
-        if let Some(at) = queue.line.iter().position(|one| *one == unit) {
-            queue.line.remove(at);
-            queue.bytes -= rows.charge(unit);
-        }
+        queue.withdraw(unit, rows.charge(unit));
     }
 
     /// Rows held.
     pub(crate) fn len(&self) -> usize {
-        self.small.line.len() + self.main.line.len()
+        self.small.len() + self.main.len()
     }
 
     /// Bytes of this process that the queues take.
     pub(crate) fn private_bytes(&self) -> u64 {
         let lines = self.small.line.capacity() + self.main.line.capacity() + self.ghosts.line.capacity();
-        (lines * 4 + self.ghosts.set.allocation_size()) as u64
+        let tables = self.ghosts.set.allocation_size()
+            + self.small.left.allocation_size()
+            + self.main.left.allocation_size();
+        (lines * 4 + tables) as u64
     }
 
     /// The bytes of both queues, each counted anew.
     #[cfg(test)]
     pub(crate) fn check(&self, rows: &impl Rows) -> u64 {
-        for queue in [&self.small, &self.main] {
-            assert_eq!(queue.bytes, queue.line.iter().map(|unit| rows.charge(*unit)).sum::<u64>());
+        for (queue, is_main) in [(&self.small, false), (&self.main, true)] {
+            let mut anew = queue.clone();
+            anew.close_up();
+            assert_eq!((anew.line.len(), anew.empty), (queue.len(), 0));
+            assert_eq!(queue.bytes, anew.line.iter().map(|unit| rows.charge(*unit)).sum::<u64>());
+            assert!(anew.line.iter().all(|unit| rows.is_main(*unit) == is_main));
         }
         self.small.bytes + self.main.bytes
+    }
+
+    /// Places in lines that were looked at, ever.
+    #[cfg(test)]
+    pub(crate) fn looks(&self) -> u64 {
+        self.small.looks + self.main.looks
     }
 
     fn small_is_over(&self) -> bool {
@@ -134,17 +145,82 @@ impl Eviction {
     }
 }
 
+/// Empty places that a line may have however short it is.
+const EMPTY_MIN: usize = 64;
+
 /// First in, first out, with its bytes.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Queue {
     line: VecDeque<u32>,
     bytes: u64,
+    /// Rows that left out of their turn, and how many places of the line each has left empty. They are the foremost ones
+    /// with its number: a row that came to lie where it did stands behind them.
+    left: HashTable<(u32, u32)>,
+    /// All empty places.
+    empty: usize,
+    #[cfg(test)]
+    looks: u64,
 }
 
 impl Queue {
+    fn len(&self) -> usize {
+        self.line.len() - self.empty
+    }
+
     fn push(&mut self, unit: u32, charge: u64) {
         self.bytes += charge;
         self.line.push_back(unit);
+    }
+
+    fn pop(&mut self) -> Option<u32> {
+        loop {
+            let unit = self.line.pop_front()?;
+            if !self.is_empty_place(unit) {
+                return Some(unit);
+            }
+        }
+    }
+
+    /// Whether the foremost place with this number is empty, and is so no more.
+    fn is_empty_place(&mut self, unit: u32) -> bool {
+        #[cfg(test)]
+        {
+            self.looks += 1;
+        }
+        if self.empty == 0 {
+            return false;
+        }
+        let Ok(mut entry) = self.left.find_entry(spread(unit), |(one, _)| *one == unit) else { return false };
+        entry.get_mut().1 -= 1;
+        if entry.get().1 == 0 {
+            entry.remove();
+        }
+        self.empty -= 1;
+        true
+    }
+
+    fn withdraw(&mut self, unit: u32, charge: u64) {
+        self.bytes -= charge;
+        self.empty += 1;
+        match self.left.find_mut(spread(unit), |(one, _)| *one == unit) {
+            Some((_, times)) => *times += 1,
+            None => _ = self.left.insert_unique(spread(unit), (unit, 1), |(one, _)| spread(*one)),
+        }
+        // As many have left since the last time as are looked at now.
+        if self.empty > self.line.len() / 2 + EMPTY_MIN {
+            self.close_up();
+        }
+    }
+
+    /// Takes the empty places out of the line.
+    fn close_up(&mut self) {
+        for _ in 0..self.line.len() {
+            let Some(unit) = self.line.pop_front() else { return };
+            if !self.is_empty_place(unit) {
+                self.line.push_back(unit);
+            }
+        }
+        self.left.shrink_to(0, |(one, _)| spread(*one));
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) enum Looked<T> {
 }
 
 /// The chain in which a row was found, to be checked after its reading.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Chain {
     first: usize,
     state: u64,
@@ -111,7 +111,7 @@ pub(crate) fn look<D: Memory, T>(
         let Some(first) = first_of(header, bucket::of(hash as u32, buckets)) else { return Looked::Busy };
         // Another thread may map more meanwhile: what is beyond this is neither read nor taken for zeros.
         let there = Within::new(data);
-        if first >= there.words() {
+        if !there.extent().has(first) {
             return Looked::Unmapped;
         }
         let Some(state) = seqlock::begin_read(&there, first) else {
@@ -284,6 +284,21 @@ impl Writer {
         seqlock::begin_change(data, place.first);
         change();
         seqlock::end_change(data, place.first, seqlock::next_of(data, place.first));
+    }
+
+    /// Takes out all names of one bucket, and gives their rows.
+    pub(crate) fn unlink_all(&mut self, header: &impl Memory, data: &impl Memory, at: u64) -> Vec<u32> {
+        let rows = rows_of(header, data, at);
+        if rows.is_empty() {
+            return rows;
+        }
+        let first = self.first(header, at);
+        let chain: Vec<usize> = buckets_of(data, first).collect();
+        seqlock::begin_change(data, first);
+        chain.iter().flat_map(|at| at + 1..at + bucket::WORDS).for_each(|slot| data.store(slot, 0, Relaxed));
+        seqlock::end_change(data, first, seqlock::next_of(data, first));
+        self.names = self.names.saturating_sub(rows.len() as u64);
+        rows
     }
 
     /// Whether a split is due.

@@ -9,7 +9,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"dstArena");
 /// The first word of a worker's page.
 pub const WORKER_MAGIC: u64 = u64::from_le_bytes(*b"dstWorkr");
 /// Version of everything in this file.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Bytes of a word.
 pub const WORD: usize = 8;
@@ -25,8 +25,30 @@ pub const UNIT_BYTES: usize = UNIT_WORDS * WORD;
 pub const DATA_BYTES_MAX: u64 = (u32::MAX as u64 + 1) * UNIT_BYTES as u64;
 /// Longest key.
 pub const KEY_BYTES_MAX: usize = (1 << KEY_BITS) - 1;
+/// Longest note that a name carries.
+pub const NOTE_BYTES_MAX: usize = (1 << NOTE_BITS) - 1;
 /// Longest value.
 pub const VALUE_BYTES_MAX: u64 = u32::MAX as u64;
+
+/// Words of the page behind a segment's data, in its file only: it tells where the data belongs.
+pub mod segment {
+    /// The first word of the page.
+    pub const MAGIC_WORD: u64 = u64::from_le_bytes(*b"dstSegmt");
+    /// [`MAGIC_WORD`].
+    pub const MAGIC: usize = 0;
+    /// [`super::VERSION`].
+    pub const LAYOUT: usize = 1;
+    /// The arena's incarnation: two words.
+    pub const INCARNATION: usize = 2;
+    /// Its number: segments before it were made before it.
+    pub const NUMBER: usize = 4;
+    /// Where in the data it begins.
+    pub const FIRST_PAGE: usize = 5;
+    /// Pages of data in it.
+    pub const PAGES: usize = 6;
+    /// Words that say something.
+    pub const WORDS: usize = 7;
+}
 
 /// Words of the header, and of its directory of index chunks behind them.
 pub mod header {
@@ -137,6 +159,10 @@ pub mod row {
     pub const EXPIRY: usize = 2;
     /// Values from so many bytes on begin on a cache line.
     pub const ALIGNED_FROM: u32 = 4096;
+    /// Values of more bytes are held once for several names; of shorter ones each name has a copy.
+    pub const SHARED_ABOVE: u32 = 512;
+    /// Aliases that a row may have: bounds what leaves at once.
+    pub const ALIASES_MAX: usize = 255;
 }
 
 const KEY_BITS: u32 = 11;
@@ -145,11 +171,14 @@ const EXPIRES: u64 = 1 << 44;
 const USES_AT: u32 = 48;
 const LINKED: u64 = 1 << 50;
 const MAIN: u64 = 1 << 51;
+const NOTE_AT: u32 = 52;
+const NOTE_BITS: u32 = 8;
 /// How often a row may pass by its turn without having been asked for again.
 pub const USES_MAX: u64 = 3;
 
 /// The first word of a row: bits 0..32 bytes of the value, 32..43 bytes of the key, 43 alias, 44 expires,
-/// 48..50 uses, 50 linked, 51 main queue. The last three are the daemon's and change at any time.
+/// 48..50 uses, 50 linked, 51 main queue, 52..60 bytes of the name's note. Uses, linked and main queue are the daemon's
+/// and change at any time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Shape(pub u64);
 
@@ -159,6 +188,18 @@ impl Shape {
         debug_assert!(key <= KEY_BYTES_MAX);
         let kind = (u64::from(alias) * ALIAS) | (u64::from(expires) * EXPIRES);
         Self(u64::from(value) | (key as u64) << 32 | kind)
+    }
+
+    /// The same with room for a note of so many bytes.
+    #[must_use]
+    pub fn noted(self, note: usize) -> Self {
+        debug_assert!(note <= NOTE_BYTES_MAX);
+        Self((self.0 & !((NOTE_BYTES_MAX as u64) << NOTE_AT)) | (note as u64) << NOTE_AT)
+    }
+
+    /// Bytes of the name's note.
+    pub fn note_len(self) -> usize {
+        (self.0 >> NOTE_AT) as usize & NOTE_BYTES_MAX
     }
 
     /// Bytes of the value.
@@ -225,16 +266,21 @@ impl Shape {
         if self.is_alias() { row::ALIAS_HEAD } else { row::HEAD }
     }
 
+    /// Words from the row's start to the name's note.
+    pub fn note_at(self) -> usize {
+        self.key_at() + self.key_len().div_ceil(WORD)
+    }
+
     /// Words from the row's start to its value.
     pub fn value_at(self) -> usize {
-        let behind = self.key_at() + self.key_len().div_ceil(WORD);
+        let behind = self.note_at() + self.note_len().div_ceil(WORD);
         if self.value_len() < row::ALIGNED_FROM { behind } else { behind.next_multiple_of(8) }
     }
 
     /// Bytes of the whole row.
     pub fn bytes(self) -> u64 {
         if self.is_alias() {
-            return ((self.key_at() + self.key_len().div_ceil(WORD)) * WORD) as u64;
+            return ((self.note_at() + self.note_len().div_ceil(WORD)) * WORD) as u64;
         }
         (self.value_at() * WORD) as u64 + u64::from(self.value_len()).next_multiple_of(WORD as u64)
     }
@@ -301,6 +347,9 @@ mod tests {
             assert_eq!((shape.key_len(), shape.value_len()), (key, value));
             assert_eq!((shape.is_alias(), shape.expires()), (alias, expires));
             assert_eq!((shape.uses(), shape.is_linked(), shape.is_main()), (3, true, true));
+            let noted = shape.noted(255);
+            assert_eq!((noted.note_len(), noted.noted(0)), (255, shape));
+            assert_eq!(noted.value_at(), Shape::new(key, value, alias, expires).noted(249).value_at());
             let back = shape.used(0).linked(false).main(false);
             assert_eq!(back, Shape::new(key, value, alias, expires));
         }

@@ -7,7 +7,7 @@
 
 use crate::index::{self, Looked, Room, Writer, word_of};
 use crate::layout::{Shape, bucket, header, row, worker};
-use crate::memory::Memory;
+use crate::memory::{Extent, Memory};
 use crate::{Miss, pins, seqlock};
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicU64, Ordering, fence};
@@ -31,8 +31,8 @@ impl Memory for Words {
     // Trying again and again would be explored again and again.
     const TRIES: usize = 2;
 
-    fn words(&self) -> usize {
-        usize::MAX / 16
+    fn extent(&self) -> Extent {
+        Extent::whole(usize::MAX / 16)
     }
 
     fn load(&self, at: usize, order: Ordering) -> u64 {
@@ -247,6 +247,26 @@ fn a_pin_that_is_used_again_keeps_the_order_of_its_users() {
         }
         reads.join().unwrap();
         pins_again.join().unwrap();
+    });
+}
+
+/// A worker that was taken for a hoarder: pins that were there when it was told so hold, and no others.
+#[test]
+fn a_pin_that_the_revoker_did_not_see_protects_nothing_and_nobody_reads_under_it() {
+    explore(|| {
+        let data = Words::new(&[(STATE, 0), (SLOT, u64::from(ROW))], &fixed_row());
+        let place = find(&data);
+        let page = Words::new(&[(worker::PINS, 0), (worker::REVOKED, 0)], &[]);
+        let bytes = Arc::new(Bytes(UnsafeCell::new(1)));
+        let reader = (data.clone(), page.clone(), Arc::clone(&bytes));
+        let reads = thread::spawn(move || read_pinned(&reader.0, &reader.1, &reader.2));
+        let held = pins::revoke(&page);
+        Writer::begin(&header(), 1).unlink(&data, place);
+        // The daemon does not look at the page again: what it holds now it holds until it is gone.
+        if !held.contains(&ROW) {
+            bytes.write(2);
+        }
+        reads.join().unwrap();
     });
 }
 

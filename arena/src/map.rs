@@ -1,7 +1,7 @@
 //! Owns mapped memory: the only file of this crate, beside the seam it implements, with `unsafe` (see `UNSAFE.md`).
 //!
-//! Invariants: `base..base + 8 * words` is mapped from the moment `words` says so until the mapping is dropped; all
-//! words in it are accessed atomically, but for slices, whose safety is their caller's. Files are sealed against
+//! Invariants: the words that `low` and `high` say are there are mapped from that moment until the mapping is dropped; all
+//! of them are accessed atomically, but for slices, whose safety is their caller's. Files are sealed against
 //! shrinking before they are mapped, so that no access meets a page that is not there.
 //! It must never hand out a pointer.
 
@@ -9,7 +9,7 @@
 
 use crate::error::Error;
 use crate::layout::WORD;
-use crate::memory::Memory;
+use crate::memory::{Extent, Memory};
 use rustix::fd::BorrowedFd;
 use rustix::mm::{self, Advice, MapFlags, ProtFlags};
 use std::ptr;
@@ -25,7 +25,7 @@ pub(crate) enum Access {
 /// Addresses on which a huge page may begin.
 const HUGE_BYTES: usize = 2 << 20;
 
-/// Addresses reserved, of which the first are mapped.
+/// Addresses reserved, of which the first and the last are mapped.
 #[derive(Debug)]
 pub(crate) struct Mapped {
     /// Where the reservation begins, and its bytes: those of `base` and what its alignment took.
@@ -33,7 +33,8 @@ pub(crate) struct Mapped {
     reserved_bytes: usize,
     base: *mut u64,
     bytes: usize,
-    words: AtomicUsize,
+    low: AtomicUsize,
+    high: AtomicUsize,
     is_writable: bool,
     is_huge: bool,
     /// Its addresses are not its own any more: see [`Mapped::forget`].
@@ -71,7 +72,8 @@ impl Mapped {
             reserved_bytes,
             base: base.cast(),
             bytes,
-            words: AtomicUsize::new(0),
+            low: AtomicUsize::new(0),
+            high: AtomicUsize::new(bytes / WORD),
             is_writable: access == Access::Write,
             is_huge: huge,
             is_forgotten: false,
@@ -84,32 +86,55 @@ impl Mapped {
     /// `System`.
     pub(crate) fn whole(file: BorrowedFd<'_>, bytes: usize, access: Access) -> Result<Self, Error> {
         let mapped = Self::reserve(bytes, access, false)?;
-        mapped.append(file, bytes)?;
+        mapped.add(file, 0, bytes, || Ok(()))?;
         Ok(mapped)
     }
 
-    /// Maps the first `bytes` of a file, a whole number of pages, behind what is mapped already. One caller at a time.
+    /// Maps the first `bytes` of a file, a whole number of pages, `at` so many bytes in: behind what is mapped at the
+    /// beginning or before what is mapped at the end. It counts as mapped once `last` has been done; if that fails it is
+    /// given up. One caller at a time.
     ///
     /// # Errors
-    /// `System`; `Foreign` if it is more than was reserved.
-    pub(crate) fn append(&self, file: BorrowedFd<'_>, bytes: usize) -> Result<(), Error> {
-        let from = self.words() * WORD;
-        if bytes > self.bytes - from {
-            return Err(Error::Foreign("its segments are larger than it says"));
-        }
+    /// `System`; `Foreign` if it does not belong there; what `last` says.
+    pub(crate) fn add(
+        &self,
+        file: BorrowedFd<'_>,
+        at: usize,
+        bytes: usize,
+        last: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let Extent { low, high, end } = self.extent();
+        let (low, high) = (low * WORD, high * WORD);
+        let behind = at.checked_add(bytes).filter(|behind| at >= low && *behind <= high);
+        let Some(behind) = behind.filter(|behind| bytes > 0 && (at == low || *behind == high)) else {
+            return Err(Error::Foreign("its segments do not lie beside one another"));
+        };
+        // SAFETY: `at` is within the reservation.
+        let start = unsafe { self.base.add(at / WORD) };
         let access = if self.is_writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
         let flags = MapFlags::SHARED | MapFlags::FIXED;
-        // SAFETY: `from` is within the reservation.
-        let at = unsafe { self.base.add(from / WORD) };
-        // SAFETY: `at..at + bytes` is within the reservation and behind what is mapped, so the only thing that is replaced
-        // is reserved addresses that nothing refers to.
-        let mapped = unsafe { mm::mmap(at.cast(), bytes, access, flags, file, 0) };
+        // SAFETY: `at..behind` is within the reservation and nothing of it is mapped, so the only thing that is replaced is
+        // reserved addresses that nothing refers to.
+        let mapped = unsafe { mm::mmap(start.cast(), bytes, access, flags, file, 0) };
         mapped.map_err(failed("mapping shared memory"))?;
         if self.is_huge {
             // SAFETY: the range was mapped just now; the advice does not change what its addresses hold.
-            let _ = unsafe { mm::madvise(at.cast(), bytes, Advice::LinuxHugepage) };
+            let _ = unsafe { mm::madvise(start.cast(), bytes, Advice::LinuxHugepage) };
         }
-        self.words.store((from + bytes) / WORD, Ordering::Release);
+        if let Err(why) = last() {
+            let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
+            // SAFETY: what is replaced was mapped just now, and nothing was told of it. It is reserved again.
+            let given_up = unsafe { mm::mmap_anonymous(start.cast(), bytes, ProtFlags::empty(), flags) };
+            debug_assert!(given_up.is_ok(), "what was reserved can be reserved");
+            return Err(why);
+        }
+        if behind == high {
+            // In this order: whoever sees the middle one sees a memory that ends earlier, and nothing that is not there.
+            self.high.store(at / WORD, Ordering::Release);
+        }
+        if at == low {
+            self.low.store(if behind == high { end } else { behind / WORD }, Ordering::Release);
+        }
         Ok(())
     }
 
@@ -126,13 +151,15 @@ impl Mapped {
     /// Says that this is a child, which the mapping was left out of: there, something else may lie at its addresses by now,
     /// so nothing is unmapped.
     pub(crate) fn forget(&mut self) {
-        self.words = AtomicUsize::new(0);
+        self.low = AtomicUsize::new(0);
+        self.high = AtomicUsize::new(self.bytes / WORD);
         self.is_forgotten = true;
     }
 
     #[inline]
     fn word(&self, at: usize) -> Option<&AtomicU64> {
-        if at >= self.words() {
+        // The one that is asked for more often first.
+        if at >= self.low.load(Ordering::Acquire) && !self.extent().has(at) {
             return None;
         }
         // SAFETY: word `at` lies within the mapping.
@@ -157,8 +184,9 @@ impl Drop for Mapped {
 
 impl Memory for Mapped {
     #[inline]
-    fn words(&self) -> usize {
-        self.words.load(Ordering::Acquire)
+    fn extent(&self) -> Extent {
+        let (low, high) = (self.low.load(Ordering::Acquire), self.high.load(Ordering::Acquire));
+        Extent { low, high, end: self.bytes / WORD }
     }
 
     #[inline]
@@ -194,8 +222,7 @@ impl Memory for Mapped {
 
     #[inline]
     unsafe fn slice(&self, at: usize, len: usize) -> Option<&[u8]> {
-        let end = at.checked_add(len.div_ceil(WORD))?;
-        if end > self.words() {
+        if !self.extent().has_all(at, len.div_ceil(WORD)) {
             return None;
         }
         // SAFETY: word `at` lies within the mapping.
@@ -253,5 +280,61 @@ impl Drop for Canary {
         // SAFETY: the page is this canary's own; `&mut self` says that no reference into it is left.
         let unmapped = unsafe { mm::munmap(self.0.cast(), CANARY_BYTES) };
         debug_assert!(unmapped.is_ok(), "what was mapped can be unmapped");
+    }
+}
+
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use super::*;
+    use rustix::fd::AsFd;
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+
+    const PAGE: usize = crate::layout::PAGE_BYTES;
+
+    fn mapped_files(name: &str) -> usize {
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("this system has it");
+        maps.lines().filter(|line| line.contains(name)).count()
+    }
+
+    #[test]
+    fn a_segment_that_could_not_be_sealed_is_neither_there_nor_mapped_and_another_takes_its_place() {
+        let name = "dstore-test-unsealed";
+        let file = memfd_create(name, MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&file, (2 * PAGE) as u64).unwrap();
+        let mapped = Mapped::reserve(4 * PAGE, Access::Write, false).unwrap();
+        let why = mapped.add(file.as_fd(), 0, 2 * PAGE, || {
+            assert_eq!(mapped_files(name), 1);
+            Err(Error::Foreign("not sealed"))
+        });
+        assert!(matches!(why, Err(Error::Foreign("not sealed"))));
+        assert_eq!((mapped.extent().words(), mapped_files(name)), (0, 0));
+        mapped.store(0, 7, Ordering::Relaxed);
+        assert_eq!(mapped.load(0, Ordering::Relaxed), 0);
+        mapped.add(file.as_fd(), 0, 2 * PAGE, || Ok(())).unwrap();
+        mapped.store(0, 7, Ordering::Relaxed);
+        assert_eq!(mapped.load(0, Ordering::Relaxed), 7);
+    }
+
+    #[test]
+    fn memory_grows_from_both_ends_until_they_meet_and_nowhere_else() {
+        let file = memfd_create("dstore-test-ends", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&file, (2 * PAGE) as u64).unwrap();
+        let mapped = Mapped::reserve(8 * PAGE, Access::Write, false).unwrap();
+        let add = |page: usize, pages: usize| mapped.add(file.as_fd(), page * PAGE, pages * PAGE, || Ok(()));
+        let has = |page: usize| mapped.extent().has(page * PAGE / WORD);
+        for (page, pages) in [(1, 2), (3, 2), (7, 2), (5, usize::MAX / PAGE), (0, 0)] {
+            assert!(add(page, pages).is_err(), "{pages} pages at {page}");
+        }
+        add(6, 2).unwrap();
+        assert!((0..6).all(|page| !has(page)) && has(6) && has(7) && !has(8));
+        add(0, 2).unwrap();
+        assert!(has(1) && !has(2) && !has(5));
+        assert!(mapped.extent().has_all(6 * PAGE / WORD, 2 * PAGE / WORD));
+        assert!(!mapped.extent().has_all(PAGE / WORD, 2 * PAGE / WORD), "two pages of which one is there");
+        assert!(add(2, 5).is_err(), "over what is there");
+        add(4, 2).unwrap();
+        add(2, 2).unwrap();
+        assert_eq!(mapped.extent().words(), 8 * PAGE / WORD);
+        assert!(mapped.extent().has_all(0, 8 * PAGE / WORD) && !has(8));
     }
 }

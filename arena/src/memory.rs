@@ -9,13 +9,51 @@ use crate::layout::WORD;
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
+/// Which words of a memory are there: the first ones and the last ones. It grows from both ends until they meet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Extent {
+    /// The words before this one are there.
+    pub low: usize,
+    /// So are those from this one on.
+    pub high: usize,
+    /// So many it will be.
+    pub end: usize,
+}
+
+impl Extent {
+    /// All of so many words.
+    #[cfg(test)]
+    pub(crate) const fn whole(words: usize) -> Self {
+        Self { low: words, high: words, end: words }
+    }
+
+    /// Whether word `at` is there.
+    #[inline]
+    pub(crate) fn has(self, at: usize) -> bool {
+        at < self.low || (at >= self.high && at < self.end)
+    }
+
+    /// Whether `words` words from `at` on are there.
+    #[inline]
+    pub(crate) fn has_all(self, at: usize, words: usize) -> bool {
+        let end = at.saturating_add(words);
+        end <= self.low || (at >= self.high && end <= self.end)
+    }
+
+    /// How many words are there.
+    #[cfg(test)]
+    pub(crate) fn words(self) -> usize {
+        if self.low >= self.high { self.end } else { self.low + (self.end - self.high) }
+    }
+}
+
 /// Words that several processes share.
 pub(crate) trait Memory {
     /// How often a lookup that met a change begins anew before it gives up.
     const TRIES: usize = 4096;
 
-    /// How many words there are.
-    fn words(&self) -> usize;
+    /// Which words there are.
+    fn extent(&self) -> Extent;
 
     /// The word at `at`.
     fn load(&self, at: usize, order: Ordering) -> u64;
@@ -74,6 +112,41 @@ pub(crate) trait Memory {
     }
 }
 
+impl<T: Memory> Memory for std::sync::Arc<T> {
+    const TRIES: usize = T::TRIES;
+
+    #[inline]
+    fn extent(&self) -> Extent {
+        (**self).extent()
+    }
+
+    #[inline]
+    fn load(&self, at: usize, order: Ordering) -> u64 {
+        (**self).load(at, order)
+    }
+
+    #[inline]
+    fn store(&self, at: usize, word: u64, order: Ordering) {
+        (**self).store(at, word, order);
+    }
+
+    #[inline]
+    fn claim(&self, at: usize, word: u64) -> bool {
+        (**self).claim(at, word)
+    }
+
+    #[inline]
+    fn fence(&self, order: Ordering) {
+        (**self).fence(order);
+    }
+
+    #[allow(unsafe_code)]
+    unsafe fn slice(&self, at: usize, len: usize) -> Option<&[u8]> {
+        // SAFETY: the caller's promise is handed on.
+        unsafe { (**self).slice(at, len) }
+    }
+}
+
 /// Fewer bytes than a word has, as a word.
 #[inline]
 fn padded(bytes: &[u8]) -> u64 {
@@ -84,14 +157,14 @@ fn padded(bytes: &[u8]) -> u64 {
 /// what was read may not fit together.
 pub(crate) struct Within<'a, D> {
     data: &'a D,
-    words: usize,
+    extent: Extent,
     was_left: Cell<bool>,
 }
 
 impl<'a, D: Memory> Within<'a, D> {
     #[inline]
     pub(crate) fn new(data: &'a D) -> Self {
-        Self { data, words: data.words(), was_left: Cell::new(false) }
+        Self { data, extent: data.extent(), was_left: Cell::new(false) }
     }
 
     /// Whether a word was asked for that was not there.
@@ -102,7 +175,7 @@ impl<'a, D: Memory> Within<'a, D> {
 
     /// Whether the memory has more words by now.
     pub(crate) fn has_grown(&self) -> bool {
-        self.data.words() != self.words
+        self.data.extent() != self.extent
     }
 }
 
@@ -110,13 +183,13 @@ impl<D: Memory> Memory for Within<'_, D> {
     const TRIES: usize = D::TRIES;
 
     #[inline]
-    fn words(&self) -> usize {
-        self.words
+    fn extent(&self) -> Extent {
+        self.extent
     }
 
     #[inline]
     fn load(&self, at: usize, order: Ordering) -> u64 {
-        if at < self.words {
+        if self.extent.has(at) {
             self.data.load(at, order)
         } else {
             self.was_left.set(true);
@@ -146,11 +219,18 @@ impl<D: Memory> Memory for Within<'_, D> {
 
 /// Memory that can have more words when they are needed.
 pub(crate) trait Extend: Memory {
-    /// Sees to it that there are `words` words, if that is possible, and gives the number of segments that there are.
+    /// Sees to it that the words before `low` and those from `high` on are there and cannot be taken away. If that fails,
+    /// what was added until then stays. `false`: it would take more than `words_max` in all.
     ///
     /// # Errors
     /// `System`, if the operating system has no more.
-    fn extend(&self, words: usize) -> Result<u64, crate::Error>;
+    fn extend(&self, low: usize, high: usize, words_max: usize) -> Result<bool, crate::Error>;
+
+    /// In how many segments they are.
+    fn segments(&self) -> u64;
+
+    /// Words that cannot be taken away.
+    fn reserved(&self) -> usize;
 }
 
 #[cfg(test)]
@@ -158,38 +238,79 @@ pub(crate) use heap::Heap;
 
 #[cfg(test)]
 mod heap {
-    use super::{Extend, Memory, Ordering};
+    use super::{Extend, Extent, Memory, Ordering};
+    use crate::Error;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicU64, fence};
+    use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, fence};
 
-    /// Memory of this process only, for tests and for Miri.
+    /// Memory of this process only, for tests and for Miri. What was not asked for yet is there all the same, but does
+    /// not count.
     #[derive(Clone, Debug)]
-    pub(crate) struct Heap(Arc<[AtomicU64]>);
+    pub(crate) struct Heap {
+        words: Arc<[AtomicU64]>,
+        grown: Arc<Grown>,
+    }
+
+    /// How far it has grown from both ends, by `step` words at a time.
+    #[derive(Debug)]
+    struct Grown {
+        low: AtomicUsize,
+        high: AtomicUsize,
+        segments: AtomicU64,
+        step: usize,
+        refuses: AtomicBool,
+    }
 
     impl Heap {
         pub(crate) fn new(words: usize) -> Self {
-            Self((0..words).map(|_| AtomicU64::new(0)).collect())
+            Self::stepwise(words, words)
+        }
+
+        /// Memory of which nothing is there yet.
+        pub(crate) fn growing(words: usize, step: usize) -> Self {
+            let heap = Self::stepwise(words, step);
+            heap.grown.low.store(0, Ordering::Relaxed);
+            heap.grown.segments.store(0, Ordering::Relaxed);
+            heap
+        }
+
+        fn stepwise(words: usize, step: usize) -> Self {
+            let (low, high) = (AtomicUsize::new(words), AtomicUsize::new(words));
+            let (segments, refuses) = (AtomicU64::new(1), AtomicBool::new(false));
+            let grown = Arc::new(Grown { low, high, segments, step, refuses });
+            Self { words: (0..words).map(|_| AtomicU64::new(0)).collect(), grown }
+        }
+
+        /// From now on there is no more, or there is again.
+        pub(crate) fn refuse(&self, refuses: bool) {
+            self.grown.refuses.store(refuses, Ordering::Relaxed);
         }
     }
 
     impl Memory for Heap {
-        fn words(&self) -> usize {
-            self.0.len()
+        fn extent(&self) -> Extent {
+            let (low, high) = (&self.grown.low, &self.grown.high);
+            Extent {
+                low: low.load(Ordering::Acquire),
+                high: high.load(Ordering::Acquire),
+                end: self.words.len(),
+            }
         }
 
         fn load(&self, at: usize, order: Ordering) -> u64 {
-            self.0.get(at).map_or(0, |word| word.load(order))
+            self.words.get(at).map_or(0, |word| word.load(order))
         }
 
         fn store(&self, at: usize, word: u64, order: Ordering) {
-            if let Some(place) = self.0.get(at) {
+            if let Some(place) = self.words.get(at) {
+                assert!(self.extent().has(at), "word {at} is written before it is there");
                 place.store(word, order);
             }
         }
 
         fn claim(&self, at: usize, word: u64) -> bool {
             let (taken, not) = (Ordering::Acquire, Ordering::Relaxed);
-            self.0.get(at).is_some_and(|place| place.compare_exchange(0, word, taken, not).is_ok())
+            self.words.get(at).is_some_and(|place| place.compare_exchange(0, word, taken, not).is_ok())
         }
 
         fn fence(&self, order: Ordering) {
@@ -198,7 +319,7 @@ mod heap {
 
         #[allow(unsafe_code)]
         unsafe fn slice(&self, at: usize, len: usize) -> Option<&[u8]> {
-            let words = self.0.get(at..at + len.div_ceil(8))?;
+            let words = self.words.get(at..at + len.div_ceil(8))?;
             // SAFETY: the words are there, and the caller sees to it that nobody writes them; so they may be read as
             // bytes, which have no alignment.
             Some(unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), len) })
@@ -206,8 +327,36 @@ mod heap {
     }
 
     impl Extend for Heap {
-        fn extend(&self, _: usize) -> Result<u64, crate::Error> {
-            Ok(1)
+        fn extend(&self, low: usize, high: usize, words_max: usize) -> Result<bool, Error> {
+            loop {
+                let Extent { low: below, high: above, end } = self.extent();
+                let step = self.grown.step.min(above.saturating_sub(below));
+                if step == 0 || (below >= low && above <= high) {
+                    return Ok(true);
+                }
+                if self.reserved() + step > words_max {
+                    return Ok(false);
+                }
+                if self.grown.refuses.load(Ordering::Relaxed) {
+                    return Err(Error::Foreign("a test says that there is no more"));
+                }
+                self.grown.segments.fetch_add(1, Ordering::Relaxed);
+                if below + step == above {
+                    self.grown.low.store(end, Ordering::Release);
+                } else if below < low {
+                    self.grown.low.store(below + step, Ordering::Release);
+                } else {
+                    self.grown.high.store(above - step, Ordering::Release);
+                }
+            }
+        }
+
+        fn reserved(&self) -> usize {
+            self.extent().words()
+        }
+
+        fn segments(&self) -> u64 {
+            self.grown.segments.load(Ordering::Relaxed)
         }
     }
 

@@ -3,10 +3,10 @@
 //! Invariant: a [`Value`] that is pinned keeps its reader, its mappings and its pin alive; nothing that was read is
 //! handed out before it was found to hold.
 
-use crate::core::Terms;
+use crate::core::{Page, Terms};
 use crate::daemon::{Descriptors, WORKER_BYTES};
 use crate::error::{Error, Miss};
-use crate::files::{self, Writers};
+use crate::files::{self, Segments, Stamp, Writers};
 use crate::layout::{PAGE_BYTES, VERSION, WORD, WORKER_MAGIC, header, worker};
 use crate::map::{Access, Canary, Mapped};
 use crate::memory::Memory;
@@ -31,8 +31,10 @@ const COPIES_MAX: usize = 8;
 pub struct Reader(Arc<Attached>);
 
 struct Attached {
-    view: View<Mapped, Mapped>,
+    view: View<Arc<Mapped>, Arc<Mapped>>,
     canary: Canary,
+    /// It is the daemon's own, and reads where that writes: nothing is mapped twice, and everything at once.
+    is_own: bool,
     /// How many segments are mapped; locked while more are.
     segments: Mutex<usize>,
     /// By its end the daemon knows that nothing of this reads any more: fields are dropped in order, so it is the last.
@@ -42,8 +44,10 @@ struct Attached {
 impl Drop for Attached {
     fn drop(&mut self) {
         if !self.canary.is_mine() {
-            // The page was left out of this child, whose own mappings may lie there by now.
-            self.view.page.forget();
+            // The page was left out of this child, whose own mappings may lie there by now. The daemon's own was not.
+            if let Some(page) = Arc::get_mut(&mut self.view.page) {
+                page.forget();
+            }
         }
     }
 }
@@ -60,9 +64,19 @@ impl Reader {
     /// clones and all values that it gave are dropped; then, and when the process ends, the daemon sees its end.
     ///
     /// # Errors
-    /// `Layout`: daemon and worker are of different versions; `Foreign`, `System`.
+    /// `Layout`: daemon and worker are of different versions; `Clock`: they are in different time namespaces; `Foreign`,
+    /// `System`.
     pub fn attach(socket: OwnedFd) -> Result<Self, Error> {
-        let descriptors = crate::pass::receive(&socket)?;
+        Self::attach_since(socket, 0)
+    }
+
+    /// As [`Reader::attach`], for who read the clock, [`now`], before it asked for an arena: a daemon that read its own
+    /// clock before that reads another one.
+    ///
+    /// # Errors
+    /// As [`Reader::attach`].
+    pub fn attach_since(socket: OwnedFd, asked: u64) -> Result<Self, Error> {
+        let descriptors = crate::pass::receive_since(&socket, asked)?;
         Self::mapped(descriptors, Some(socket))
     }
 
@@ -96,34 +110,58 @@ impl Reader {
         // A child has no pins of its own, and no way to those of its parent.
         page.dont_fork()?;
         let data = Mapped::reserve(terms.data_bytes as usize, Access::Read, true)?;
-        let view = View::new(header, data, page, terms);
-        let (canary, segments_mapped) = (Canary::new()?, Mutex::new(0));
-        let reader = Self(Arc::new(Attached { view, canary, segments: segments_mapped, _socket: socket }));
+        let view = View::new(Arc::new(header), Arc::new(data), Arc::new(page), terms);
+        let (canary, mapped) = (Canary::new()?, Mutex::new(0));
+        let reader =
+            Self(Arc::new(Attached { view, canary, is_own: false, segments: mapped, _socket: socket }));
         reader.extend(0, segments)?;
         Ok(reader)
     }
 
-    /// Maps further segments, of which the first is number `from`. Those that another thread mapped meanwhile are passed
-    /// over, so threads may ask for the same ones.
+    /// The daemon's own reader: of what the daemon has mapped.
+    pub(crate) fn own(
+        header: Arc<Mapped>,
+        data: &Segments,
+        page: &Page<Arc<Mapped>>,
+        terms: Terms,
+    ) -> Result<Self, Error> {
+        let view = View::new(header, data.mapped(), Arc::clone(&page.memory), terms);
+        let (canary, segments) = (Canary::new()?, Mutex::new(0));
+        Ok(Self(Arc::new(Attached { view, canary, is_own: true, segments, _socket: None })))
+    }
+
+    /// Maps further segments, of which the first is number `from`. Each says itself which it is; those that another thread
+    /// mapped meanwhile are passed over, so threads may ask for the same ones.
     ///
     /// # Errors
-    /// `Foreign`: also if segments before `from` are not mapped; `System`.
+    /// `Foreign`: also if one is not the one that it is said to be, is of another arena, or does not follow those that are
+    /// mapped; `Layout`, `System`.
     pub fn extend(&self, from: usize, segments: Vec<OwnedFd>) -> Result<(), Error> {
         let attached = &*self.0;
-        let mut mapped = attached.segments.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let terms = &attached.view.terms;
-        if from > *mapped {
-            return Err(Error::Foreign("its segments do not follow those that are mapped"));
+        if attached.is_own {
+            return Ok(());
         }
-        let known = *mapped - from;
-        for segment in segments.into_iter().skip(known) {
-            let left = terms.data_bytes - (attached.view.data.words() * WORD) as u64;
-            let bytes = terms.segment_bytes.min(left);
-            if bytes == 0 {
-                return Err(Error::Foreign("it has more segments than it says"));
+        let mut mapped = attached.segments.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for (i, segment) in segments.into_iter().enumerate() {
+            files::check(segment.as_fd(), PAGE_BYTES as u64, Writers::Present)?;
+            let stamp = Stamp::read(segment.as_fd())?;
+            if stamp.incarnation != attached.view.terms.incarnation {
+                return Err(Error::Foreign("a segment is of another start of the daemon"));
             }
-            files::check(segment.as_fd(), bytes, Writers::Present)?;
-            attached.view.data.append(segment.as_fd(), bytes as usize)?;
+            if stamp.number != (from + i) as u64 {
+                return Err(Error::Foreign("a segment is not the one that it is said to be"));
+            }
+            if stamp.number < *mapped as u64 {
+                continue;
+            }
+            if stamp.number > *mapped as u64 {
+                return Err(Error::Foreign("its segments do not follow those that are mapped"));
+            }
+            let bytes = |pages: u64| usize::try_from(pages.saturating_mul(PAGE_BYTES as u64)).ok();
+            let (Some(at), Some(len)) = (bytes(stamp.first_page), bytes(stamp.pages)) else {
+                return Err(Error::Foreign("a segment is larger than this machine's addresses"));
+            };
+            attached.view.data.add(segment.as_fd(), at, len, || Ok(()))?;
             *mapped += 1;
         }
         Ok(())
@@ -131,8 +169,9 @@ impl Reader {
 
     /// How many segments are mapped, and how many the daemon has.
     pub fn segments(&self) -> (usize, usize) {
+        let there = self.0.view.header.load(header::SEGMENTS, Acquire) as usize;
         let mapped = *self.0.segments.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        (mapped, self.0.view.header.load(header::SEGMENTS, Acquire) as usize)
+        (if self.0.is_own { there } else { mapped }, there)
     }
 
     /// Tells one start of the daemon from every other.
@@ -170,8 +209,30 @@ impl Reader {
         if !self.is_mine() {
             return Err(Miss::Forked);
         }
-        let mut value = Value { meta: Meta::default(), body: Body::Inline([0; INLINE_MAX]) };
+        let mut value = Value::new();
         self.0.view.serve(key, |candidate| self.take(candidate, &mut value), now)?;
+        Ok(value)
+    }
+
+    /// What `key` was bound to when the node heard of it last: whatever the lease, the era and the name's end. Only for who
+    /// checks those itself, or says that its answers may be stale.
+    ///
+    /// # Errors
+    /// As [`Reader::get`], but never `Lapsed`.
+    #[inline]
+    pub fn get_stale(&self, key: &[u8]) -> Result<Value, Miss> {
+        if !self.is_mine() {
+            return Err(Miss::Forked);
+        }
+        let mut value = Value::new();
+        self.0.view.serve_stale(key, |candidate| self.take(candidate, &mut value))?;
+        Ok(value)
+    }
+
+    /// The value of the row at `unit`, which nobody changes meanwhile.
+    pub(crate) fn row(&self, unit: u32) -> Result<Value, Miss> {
+        let mut value = Value::new();
+        self.take(&self.0.view.row(unit), &mut value)?;
         Ok(value)
     }
 
@@ -243,6 +304,7 @@ impl Reader {
             return Err(Miss::Unmapped);
         }
         value.meta = candidate.meta;
+        value.note = self.note(candidate);
         let size = candidate.meta.size as usize;
         if size <= INLINE_MAX {
             if !matches!(value.body, Body::Inline(_)) {
@@ -263,6 +325,16 @@ impl Reader {
         Ok(())
     }
 
+    #[inline]
+    fn note(&self, candidate: &Candidate) -> Option<Box<[u8]>> {
+        let (at, len) = candidate.note;
+        (len > 0).then(|| {
+            let mut note = vec![0; len].into_boxed_slice();
+            self.0.view.data.read(at, &mut note);
+            note
+        })
+    }
+
     fn pin(&self, candidate: &Candidate) -> Result<Body, Miss> {
         let pin = self.0.view.pin(candidate)?;
         Ok(Body::Pinned(Pinned { reader: Arc::clone(&self.0), pin, at: candidate.at }))
@@ -278,6 +350,7 @@ impl fmt::Debug for Reader {
 /// A value, in place if it is large. Its bytes stay where they are, whatever becomes of the name, until this is dropped.
 pub struct Value {
     meta: Meta,
+    note: Option<Box<[u8]>>,
     body: Body,
 }
 
@@ -303,6 +376,16 @@ impl Drop for Pinned {
 }
 
 impl Value {
+    #[inline]
+    fn new() -> Self {
+        Self { meta: Meta::default(), note: None, body: Body::Inline([0; INLINE_MAX]) }
+    }
+
+    /// What goes with its name; empty if nothing does.
+    pub fn note(&self) -> &[u8] {
+        self.note.as_deref().unwrap_or_default()
+    }
+
     /// What is known of it beside its bytes.
     pub fn meta(&self) -> &Meta {
         &self.meta

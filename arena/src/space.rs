@@ -2,15 +2,22 @@
 //! is small.
 //!
 //! ```text
-//! data: | page 0: none | run ... | slab of 64 KiB: place place place ... | run ... | free run | never used ...
+//! data: | page 0: none | run ... | slab of 64 KiB: place place ... | free run |  fresh  | slab of buckets | chunk | chunk |
+//!        rows, from here on ->                                                                 <- the index, from here on
 //! ```
-//! Invariants: runs in use, free runs and pages never used cover the data and do not overlap; two free runs are never
+//! The index stays for ever, and everything else can be made to go: so the index lies at the end, where it parts no run.
+//!
+//! Invariants: runs in use, free runs and fresh pages cover the data and do not overlap; two free runs are never
 //! neighbours; a place is free or handed out once. Classes are an eighth of a power of two apart, so that at most an
-//! eighth of a place is lost. Pages never used before are touched only when nothing else fits.
+//! eighth of a place is lost. Fresh pages were never handed out: whoever asks for some sees to it first that they are
+//! there, so what could not be had is not missed.
 //! It must never touch the data: it is arithmetic.
+
+mod pieces;
 
 use crate::layout::{PAGE_BYTES, PAGE_WORDS, UNIT_BYTES, UNIT_WORDS, bucket};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 
 /// Smallest place.
 const PLACE_MIN: usize = 32;
@@ -53,12 +60,15 @@ struct Slab {
     live: u32,
 }
 
-/// A run, a slab, or pages that are free.
-struct Block {
-    pages: u32,
-    /// Bytes in use; `None`: it cannot go.
-    cost: Option<u64>,
-    rows: Vec<u32>,
+/// What space is needed for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Need {
+    /// A row of so many bytes.
+    Row(u64),
+    /// A bucket of the index.
+    Bucket,
+    /// A chunk of the index.
+    Chunk,
 }
 
 /// What lies at a place.
@@ -75,11 +85,12 @@ pub(crate) enum Kind {
 /// The space of an arena.
 #[derive(Debug)]
 pub(crate) struct Space {
-    /// What each page is, as far as pages were ever used.
+    /// What each page is. Pages that were never used take no memory here either.
     pages: Vec<u32>,
-    pages_max: u32,
-    /// Pages never used before are not used beyond this many.
-    pages_limit: u32,
+    /// Pages that were never used.
+    fresh: Range<u32>,
+    /// The index takes free pages from here on.
+    top: u32,
     /// Lengths of runs in use.
     runs: HashMap<u32, u32>,
     free: BTreeMap<u32, u32>,
@@ -91,18 +102,24 @@ pub(crate) struct Space {
     /// Of each class the slabs with free places; the last class is the index's buckets.
     open: Vec<BTreeSet<(u32, u32)>>,
     bytes: u64,
+    #[cfg(test)]
+    pub(crate) looks: std::cell::Cell<u64>,
 }
 
 impl Space {
-    /// The space of so many pages, all free but the first.
+    /// The space of so many pages, all fresh but the first.
     pub(crate) fn new(pages_max: u32) -> Self {
         let slab_pages = (pages_max / 64).clamp(4, 16);
         let classes = Classes::up_to(slab_pages as usize * PAGE_BYTES / 8);
         let open = vec![BTreeSet::new(); classes.0.len() + 1];
+        let mut pages = vec![FREE; pages_max as usize];
+        if let Some(first) = pages.first_mut() {
+            *first = INSIDE;
+        }
         Self {
-            pages: vec![INSIDE],
-            pages_max,
-            pages_limit: pages_max,
+            pages,
+            fresh: 1..pages_max.max(1),
+            top: pages_max,
             runs: HashMap::new(),
             free: BTreeMap::new(),
             free_by_len: BTreeSet::new(),
@@ -112,6 +129,8 @@ impl Space {
             classes,
             open,
             bytes: PAGE_BYTES as u64,
+            #[cfg(test)]
+            looks: std::cell::Cell::new(0),
         }
     }
 
@@ -120,47 +139,110 @@ impl Space {
         self.bytes
     }
 
-    /// Pages that were ever used, each of which may be resident.
-    pub(crate) fn pages_used(&self) -> u32 {
-        self.pages.len() as u32
+    /// Bytes of this process that it takes.
+    pub(crate) fn private_bytes(&self) -> u64 {
+        (self.pages.len() - self.fresh.len()) as u64 * 4
     }
 
-    /// Pages never used before are used up to so many only, until this is called again.
-    pub(crate) fn limit(&mut self, pages: u32) {
-        self.pages_limit = pages;
+    /// Pages that were never used.
+    #[cfg(test)]
+    pub(crate) fn fresh(&self) -> Range<u32> {
+        self.fresh.clone()
     }
 
     /// What a row of so many bytes takes.
     pub(crate) fn charge(&self, bytes: u64) -> u64 {
-        let class = usize::try_from(bytes).ok().and_then(|bytes| self.classes.of(bytes));
-        class.map_or_else(|| bytes.next_multiple_of(PAGE_BYTES as u64), |class| self.classes.0[class] as u64)
+        match self.class(bytes) {
+            Some(class) => self.classes.0[class] as u64,
+            None => bytes.next_multiple_of(PAGE_BYTES as u64),
+        }
     }
 
-    /// Space for `bytes`; `None`: there is none in one piece.
-    pub(crate) fn take(&mut self, bytes: u64) -> Option<u32> {
-        let class = usize::try_from(bytes).ok().and_then(|bytes| self.classes.of(bytes));
-        let unit = if let Some(class) = class {
-            self.take_place(class)?
-        } else {
-            let pages = u32::try_from(bytes.div_ceil(PAGE_BYTES as u64)).ok()?;
-            self.take_run(pages, RUN)? * PAGE_UNITS
-        };
-        self.bytes += self.charge(bytes);
-        Some(unit)
+    fn class(&self, bytes: u64) -> Option<usize> {
+        usize::try_from(bytes).ok().and_then(|bytes| self.classes.of(bytes))
     }
 
-    /// Space for a bucket.
-    pub(crate) fn take_bucket(&mut self) -> Option<u32> {
-        let unit = self.take_place(self.classes.0.len())?;
-        self.bytes += (bucket::WORDS * 8) as u64;
-        Some(unit)
+    /// Pages in one piece that are needed where no place is free.
+    pub(crate) fn pages_for(&self, need: Need) -> u32 {
+        match need {
+            Need::Row(bytes) if self.class(bytes).is_none() => {
+                u32::try_from(bytes.div_ceil(PAGE_BYTES as u64)).unwrap_or(u32::MAX)
+            }
+            Need::Row(_) | Need::Bucket => self.slab_pages,
+            Need::Chunk => bucket::CHUNK_PAGES as u32,
+        }
     }
 
-    /// The first page of space for a chunk of the index.
-    pub(crate) fn take_chunk(&mut self) -> Option<u32> {
-        let page = self.take_run(bucket::CHUNK_PAGES as u32, CHUNK)?;
-        self.bytes += (bucket::CHUNK_PAGES * PAGE_BYTES) as u64;
-        Some(page)
+    /// Whether a row of `bytes` takes a run of its own.
+    pub(crate) fn is_run(&self, bytes: u64) -> bool {
+        self.class(bytes).is_none()
+    }
+
+    /// Whether there is space for a row of `bytes` that is not fresh.
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        let is_open = self.class(bytes).is_some_and(|class| !self.open[class].is_empty());
+        let pages = self.pages_for(Need::Row(bytes));
+        is_open || self.free_by_len.range((pages, 0)..).next().is_some()
+    }
+
+    /// Space for what is needed, of what is not fresh; `None`: there is none in one piece.
+    pub(crate) fn take(&mut self, need: Need) -> Option<u32> {
+        match need {
+            Need::Row(bytes) => {
+                let unit = match self.class(bytes) {
+                    Some(class) => self.take_place(class)?,
+                    None => self.take_run(self.pages_for(need))? * PAGE_UNITS,
+                };
+                self.bytes += self.charge(bytes);
+                Some(unit)
+            }
+            Need::Bucket => {
+                let unit = self.take_place(self.classes.0.len())?;
+                self.bytes += (bucket::WORDS * 8) as u64;
+                Some(unit)
+            }
+            Need::Chunk => {
+                let page = self.take_top(bucket::CHUNK_PAGES as u32)?;
+                self.mark(page, bucket::CHUNK_PAGES as u32, CHUNK);
+                self.runs.insert(page, bucket::CHUNK_PAGES as u32);
+                self.bytes += (bucket::CHUNK_PAGES * PAGE_BYTES) as u64;
+                Some(page * PAGE_UNITS)
+            }
+        }
+    }
+
+    /// What would be fresh still if what is needed were taken from there; `None`: nothing is fresh. If all of it would not
+    /// do, all of it goes to the rows.
+    pub(crate) fn fresh_without(&self, need: Need) -> Option<Range<u32>> {
+        let Range { start, end } = self.fresh.clone();
+        let pages = self.pages_for(need);
+        if start >= end {
+            return None;
+        }
+        if !matches!(need, Need::Row(_)) {
+            return Some(if pages <= end - start { start..end - pages } else { end..end });
+        }
+        // A free run that ends where the fresh pages begin is a part of it.
+        let last = self.free.range(..start).next_back().filter(|(page, len)| *page + *len == start);
+        let from = last.map_or(start, |(page, _)| *page);
+        Some(from.saturating_add(pages).clamp(start, end)..end)
+    }
+
+    /// Takes fresh pages for free ones: `left` is fresh still.
+    pub(crate) fn break_in(&mut self, left: Range<u32>) {
+        let Range { start, end } = std::mem::replace(&mut self.fresh, left.clone());
+        if left.start > start {
+            self.free_run(start, left.start - start);
+        }
+        if left.end < end {
+            self.top = self.top.min(left.end);
+            self.free_run(left.end, end - left.end);
+        }
+    }
+
+    /// The index may take free pages from `page` on from now on.
+    pub(crate) fn lower_top(&mut self, page: u32) {
+        self.top = self.top.min(page);
     }
 
     /// What begins at `unit`, whatever number that is.
@@ -205,84 +287,6 @@ impl Space {
         }
     }
 
-    /// The pages, from and to, in which a row of `bytes` would fit if everything in them went, and in which the least
-    /// would have to go. Nothing of the index goes, nor what is `held`. Looks at all pages.
-    pub(crate) fn cheapest(&self, bytes: u64, held: impl Fn(u32) -> bool) -> Option<(u32, u32)> {
-        let need = match usize::try_from(bytes).ok().and_then(|bytes| self.classes.of(bytes)) {
-            Some(_) => self.slab_pages,
-            None => u32::try_from(bytes.div_ceil(PAGE_BYTES as u64)).ok()?,
-        };
-        let mut best: Option<(u64, u32, u32)> = None;
-        // Blocks in a row that can go: first page, pages, bytes in use.
-        let mut window: std::collections::VecDeque<(u32, u32, u64)> = std::collections::VecDeque::new();
-        let (mut pages, mut cost, mut at) = (0, 0, 1);
-        while at < self.pages_max {
-            let block = self.block(at, &held);
-            at += block.pages;
-            let Some(bytes) = block.cost else {
-                window.clear();
-                (pages, cost) = (0, 0);
-                continue;
-            };
-            window.push_back((at - block.pages, block.pages, bytes));
-            (pages, cost) = (pages + block.pages, cost + bytes);
-            while let Some((first, len, bytes)) = window.front().copied().filter(|_| pages >= need) {
-                if best.is_none_or(|(least, ..)| cost < least) {
-                    best = Some((cost, first, at));
-                }
-                window.pop_front();
-                (pages, cost) = (pages - len, cost - bytes);
-            }
-        }
-        best.map(|(_, from, to)| (from, to))
-    }
-
-    /// The rows that begin in pages `from` to `to`.
-    pub(crate) fn rows_in(&self, from: u32, to: u32) -> Vec<u32> {
-        let (mut rows, mut at) = (Vec::new(), from);
-        while at < to {
-            let block = self.block(at, &|_| false);
-            rows.extend(block.rows);
-            at += block.pages;
-        }
-        rows
-    }
-
-    /// What begins at `page`, where something does.
-    fn block(&self, page: u32, held: &impl Fn(u32) -> bool) -> Block {
-        let Some(code) = self.pages.get(page as usize).copied() else {
-            return Block { pages: self.pages_max - page, cost: Some(0), rows: Vec::new() };
-        };
-        match code {
-            FREE => {
-                Block { pages: self.free.get(&page).copied().unwrap_or(1), cost: Some(0), rows: Vec::new() }
-            }
-            INSIDE | RUN | CHUNK => {
-                let pages = self.runs.get(&page).copied().unwrap_or(1);
-                let movable = code == RUN && !held(page * PAGE_UNITS);
-                let cost = movable.then_some(u64::from(pages) * PAGE_BYTES as u64);
-                Block { pages, cost, rows: if code == RUN { vec![page * PAGE_UNITS] } else { Vec::new() } }
-            }
-            slab => self.slab_block(slab - SLAB, held),
-        }
-    }
-
-    fn slab_block(&self, number: u32, held: &impl Fn(u32) -> bool) -> Block {
-        let pages = self.slab_pages;
-        let Some(slab) = self.slabs.get(number as usize).and_then(Option::as_ref) else {
-            return Block { pages: 1, cost: None, rows: Vec::new() };
-        };
-        if slab.class == self.classes.0.len() {
-            return Block { pages, cost: None, rows: Vec::new() };
-        }
-        let size = self.size(slab.class) / UNIT_BYTES as u32;
-        let used = |place: &u32| slab.used[*place as usize / 64] >> (place % 64) & 1 == 1;
-        let unit = |place| slab.page * PAGE_UNITS + place * size;
-        let rows: Vec<u32> = (0..slab.places).filter(used).map(unit).collect();
-        let cost = u64::from(slab.live) * u64::from(self.size(slab.class));
-        Block { pages, cost: (!rows.iter().any(|unit| held(*unit))).then_some(cost), rows }
-    }
-
     fn size(&self, class: usize) -> u32 {
         self.classes.0.get(class).map_or((bucket::WORDS * 8) as u32, |size| *size as u32)
     }
@@ -308,8 +312,8 @@ impl Space {
     }
 
     fn new_slab(&mut self, class: usize) -> Option<()> {
-        let page = self.take_run(self.slab_pages, RUN)?;
-        self.runs.remove(&page);
+        let is_index = class == self.classes.0.len();
+        let page = if is_index { self.take_top(self.slab_pages) } else { self.take_free(self.slab_pages) }?;
         let places = self.slab_pages * PAGE_BYTES as u32 / self.size(class);
         let mut used = vec![0; (places as usize).div_ceil(64)].into_boxed_slice();
         // Bits behind the last place count as used.
@@ -345,39 +349,48 @@ impl Space {
         self.free_run(page, self.slab_pages);
     }
 
-    fn take_run(&mut self, pages: u32, code: u32) -> Option<u32> {
-        let best = self.free_by_len.range((pages, 0)..).next().copied();
-        let page = if let Some((len, page)) = best {
-            self.forget_free(page, len);
-            if len > pages {
-                self.note_free(page + pages, len - pages);
-            }
-            page
-        } else {
-            self.take_fresh(pages)?
-        };
-        for one in page..page + pages {
-            self.pages[one as usize] = INSIDE;
-        }
-        self.pages[page as usize] = code;
+    fn take_run(&mut self, pages: u32) -> Option<u32> {
+        let page = self.take_free(pages)?;
+        self.mark(page, pages, RUN);
         self.runs.insert(page, pages);
         Some(page)
     }
 
-    /// Pages never used before, behind a free run if the last one is.
-    fn take_fresh(&mut self, pages: u32) -> Option<u32> {
-        let end = self.pages.len() as u32;
-        let last = self.free.last_key_value().map(|(page, len)| (*page, *len));
-        let joined = last.filter(|(page, len)| page + len == end);
-        let page = joined.map_or(end, |(page, _)| page);
-        if pages > self.pages_max.min(self.pages_limit).saturating_sub(page) {
-            return None;
+    /// The smallest free run that does, and of those the first.
+    fn take_free(&mut self, pages: u32) -> Option<u32> {
+        let (_, page) = self.free_by_len.range((pages, 0)..).next().copied()?;
+        self.carve(page, pages)
+    }
+
+    /// The last free pages that do, from the index's part on.
+    fn take_top(&mut self, pages: u32) -> Option<u32> {
+        let (page, len) = self
+            .free
+            .iter()
+            .rev()
+            .map(|(page, len)| (*page, *len))
+            .take_while(|(page, len)| page + len > self.top)
+            .find(|(page, len)| page + len - self.top.max(*page) >= pages)?;
+        self.carve(page + len - pages, pages)
+    }
+
+    /// Takes these pages, which are in one free run.
+    fn carve(&mut self, page: u32, pages: u32) -> Option<u32> {
+        let (first, len) = self.free.range(..=page).next_back().map(|(first, len)| (*first, *len))?;
+        let end = (first + len).checked_sub(page + pages)?;
+        self.forget_free(first, len);
+        if page > first {
+            self.note_free(first, page - first);
         }
-        if let Some((page, len)) = joined {
-            self.forget_free(page, len);
+        if end > 0 {
+            self.note_free(page + pages, end);
         }
-        self.pages.resize((page + pages) as usize, FREE);
         Some(page)
+    }
+
+    fn mark(&mut self, page: u32, pages: u32, code: u32) {
+        self.pages[page as usize..(page + pages) as usize].fill(INSIDE);
+        self.pages[page as usize] = code;
     }
 
     fn free_run(&mut self, mut page: u32, mut pages: u32) {
@@ -410,7 +423,7 @@ impl Space {
     /// Counts everything anew.
     #[cfg(test)]
     pub(crate) fn check(&self) {
-        let free: u64 = self.free.values().map(|len| u64::from(*len)).sum();
+        let free: u64 = self.free.values().map(|len| u64::from(*len)).sum::<u64>() + self.fresh.len() as u64;
         let marked = self.pages.iter().filter(|code| **code == FREE).count() as u64;
         assert_eq!(free, marked, "free runs are what the pages say");
         assert_eq!(self.free.len(), self.free_by_len.len());
@@ -423,7 +436,9 @@ impl Space {
         let places = self.slabs.iter().flatten();
         let places: u64 = places.map(|slab| u64::from(slab.live) * u64::from(self.size(slab.class))).sum();
         assert_eq!(self.bytes, runs + places + PAGE_BYTES as u64);
-        assert!(self.pages.len() <= self.pages_max as usize);
+        assert!(
+            self.free.iter().all(|(page, len)| page + len <= self.fresh.start || *page >= self.fresh.end)
+        );
     }
 }
 

@@ -8,7 +8,7 @@
 //! written but to this worker's own page, and on a hit of a hot value not even there.
 //! It must never trust a length or a place before the state behind it was checked, beyond what cannot hurt.
 
-use crate::core::{Hash, Terms};
+use crate::core::{Expiry, Hash, Terms};
 use crate::error::Miss;
 use crate::index::{self, Chain, Looked, word_of};
 use crate::layout::{self, Shape, USES_MAX, header, row};
@@ -26,6 +26,10 @@ pub struct Meta {
     pub size: u64,
     /// Revision of the name's binding.
     pub bind_rev: u64,
+    /// Era of the name's binding.
+    pub era: u64,
+    /// If the name expires.
+    pub expiry: Option<Expiry>,
 }
 
 /// A row under a state that is still to be checked: all numbers may be anything.
@@ -33,12 +37,14 @@ pub struct Meta {
 pub(crate) struct Candidate {
     pub chain: Chain,
     pub meta: Meta,
-    pub era: u64,
-    pub until: u64,
+    /// The row with the bytes.
     pub unit: u32,
     /// First word of the value.
     pub at: usize,
-    pub is_hot: bool,
+    /// The name's note: its first word, and its bytes.
+    pub note: (usize, usize),
+    /// What is to be told of a use: the name's own row; 0 if nothing is.
+    pub to_touch: u32,
 }
 
 /// What a reader has mapped.
@@ -75,32 +81,14 @@ impl<M: Memory, D: Memory> View<M, D> {
     pub(crate) fn serve(
         &self,
         key: &[u8],
-        mut take: impl FnMut(&Candidate) -> Result<(), Miss>,
+        take: impl FnMut(&Candidate) -> Result<(), Miss>,
         now: impl FnOnce() -> u64,
     ) -> Result<(), Miss> {
         // In this order: an era is published before the LEASE that follows it, so whoever sees the new `valid_until`
         // sees the new era, and whoever sees the old one is held by the old lease.
         let valid_until = self.header.load(header::VALID_UNTIL, Acquire);
         let era = self.header.load(header::ERA, Acquire);
-        let hash = layout::hash(key, self.terms.seed);
-        let (mut end, mut to_touch) = (valid_until, 0);
-        let looked = index::look(&self.header, &self.data, (hash, key), |unit, chain| {
-            let there = Within::new(&self.data);
-            let candidate = Self::candidate(&there, unit, chain);
-            // Of an alias the row with the bytes may be elsewhere.
-            if there.was_left() {
-                return Err(Miss::Unmapped);
-            }
-            end = candidate.until;
-            to_touch = if candidate.is_hot { 0 } else { candidate.unit };
-            if candidate.era < era { Err(Miss::Absent) } else { take(&candidate) }
-        });
-        match looked {
-            Looked::Found(taken) => taken?,
-            Looked::Absent => return Err(Miss::Absent),
-            Looked::Busy => return Err(Miss::Busy),
-            Looked::Unmapped => return Err(Miss::Unmapped),
-        }
+        let (end, to_touch) = self.find(key, era, take)?;
         let now = now();
         if now >= valid_until {
             return Err(Miss::Lapsed);
@@ -114,12 +102,62 @@ impl<M: Memory, D: Memory> View<M, D> {
         Ok(())
     }
 
+    /// As [`Self::serve`], whatever the lease, the era and the name's end.
+    pub(crate) fn serve_stale(
+        &self,
+        key: &[u8],
+        take: impl FnMut(&Candidate) -> Result<(), Miss>,
+    ) -> Result<(), Miss> {
+        let (_, to_touch) = self.find(key, 0, take)?;
+        if to_touch != 0 {
+            pins::touch(&self.page, to_touch);
+        }
+        Ok(())
+    }
+
+    /// Has the value of `key` taken if its name is of `era` or a later one. Gives its end, and what is to be touched.
+    #[inline]
+    fn find(
+        &self,
+        key: &[u8],
+        era: u64,
+        mut take: impl FnMut(&Candidate) -> Result<(), Miss>,
+    ) -> Result<(u64, u32), Miss> {
+        let hash = layout::hash(key, self.terms.seed);
+        let (mut end, mut to_touch) = (u64::MAX, 0);
+        let looked = index::look(&self.header, &self.data, (hash, key), |unit, chain| {
+            let there = Within::new(&self.data);
+            let candidate = Self::candidate(&there, unit, chain);
+            // Of an alias the row with the bytes may be elsewhere.
+            if there.was_left() {
+                return Err(Miss::Unmapped);
+            }
+            end = candidate.meta.expiry.map_or(u64::MAX, |expiry| expiry.until);
+            to_touch = candidate.to_touch;
+            if candidate.meta.era < era { Err(Miss::Absent) } else { take(&candidate) }
+        });
+        match looked {
+            Looked::Found(taken) => taken.map(|()| (end, to_touch)),
+            Looked::Absent => Err(Miss::Absent),
+            Looked::Busy => Err(Miss::Busy),
+            Looked::Unmapped => Err(Miss::Unmapped),
+        }
+    }
+
+    /// The row at `unit`, where one is that nobody changes meanwhile.
+    pub(crate) fn row(&self, unit: u32) -> Candidate {
+        Self::candidate(&Within::new(&self.data), unit, Chain::default())
+    }
+
     #[inline]
     fn candidate(there: &Within<'_, D>, unit: u32, chain: Chain) -> Candidate {
         let word = |at| there.load(at, Relaxed);
         let at = word_of(unit);
         let name = Shape(word(at + row::SHAPE));
-        let until = if name.expires() { word(at + name.expiry_at()) } else { u64::MAX };
+        let expiry = name.expires().then(|| {
+            let expiry_at = at + name.expiry_at();
+            Expiry { until: word(expiry_at), expires_at: word(expiry_at + 1) }
+        });
         let (target, shape) = if name.is_alias() {
             let target = word(at + row::TARGET) as u32;
             (target, Shape(word(word_of(target) + row::SHAPE)))
@@ -129,22 +167,30 @@ impl<M: Memory, D: Memory> View<M, D> {
         let value = word_of(target);
         let mut hash = [0; 32];
         there.read(value + row::HASH, &mut hash);
-        let meta = Meta { hash, size: u64::from(shape.value_len()), bind_rev: word(at + row::BIND_REV) };
+        let meta = Meta {
+            hash,
+            size: u64::from(shape.value_len()),
+            bind_rev: word(at + row::BIND_REV),
+            era: word(at + row::ERA),
+            // A name that does not expire may be in a row with room for it.
+            expiry: expiry.filter(|expiry| expiry.until != u64::MAX),
+        };
         Candidate {
             chain,
             meta,
-            era: word(at + row::ERA),
-            until,
             unit: target,
             at: value + shape.value_at(),
-            is_hot: shape.uses() == USES_MAX,
+            note: (at + name.note_at(), name.note_len()),
+            to_touch: if name.uses() == USES_MAX { 0 } else { unit },
         }
     }
 
-    /// Whether the candidate's bytes are mapped here.
+    /// Whether the candidate's bytes and note are mapped here.
     #[inline]
     pub(crate) fn is_mapped(&self, candidate: &Candidate) -> bool {
-        candidate.at + (candidate.meta.size as usize).div_ceil(layout::WORD) <= self.data.words()
+        let (extent, (note_at, note)) = (self.data.extent(), candidate.note);
+        let words = (candidate.meta.size as usize).div_ceil(layout::WORD);
+        extent.has_all(candidate.at, words) && extent.has_all(note_at, note.div_ceil(layout::WORD))
     }
 
     /// Pins the candidate, whose chain the caller then checks.

@@ -12,7 +12,7 @@ use std::fmt::Write;
 /// All words that are not 0, a line each: the byte where it begins, the word.
 fn words(title: &str, memory: &Heap, out: &mut String) {
     writeln!(out, "{title}").unwrap();
-    for at in 0..memory.words() {
+    for at in 0..memory.extent().words() {
         let word = memory.load(at, Relaxed);
         if word != 0 {
             writeln!(out, "{:08x} {word:016x}", at * layout::WORD).unwrap();
@@ -45,13 +45,16 @@ fn an_empty_arena_lies_in_memory_as_the_golden_file_says() {
 fn a_small_arena_lies_in_memory_as_the_golden_file_says() {
     let mut daemon = daemon_of(64, 512);
     let (page, view) = attach(&mut daemon);
-    set(&mut daemon, b"first", &bytes(0x41, 20), 3).unwrap();
-    set(&mut daemon, b"an alias of it", &bytes(0x41, 20), 4).unwrap();
+    set(&mut daemon, b"first", &bytes(0x41, 520), 3).unwrap();
+    set(&mut daemon, b"an alias of it", &bytes(0x41, 520), 4).unwrap();
+    set(&mut daemon, b"short", &bytes(0x44, 20), 7).unwrap();
+    let short = super::tests::binding(&bytes(0x44, 20), 8);
+    daemon.insert(b"as short", (&short, b"a note"), &bytes(0x44, 20), &mut Vec::new()).unwrap();
     set(&mut daemon, b"pinned", &bytes(0x42, 600), 5).unwrap();
     let expiry = Some(Expiry { until: 77, expires_at: 99 });
     let value = bytes(0x43, 8);
     let binding = Binding { expiry, ..super::tests::binding(&value, 6) };
-    daemon.insert(b"mortal", &binding, &value, &mut Vec::new()).unwrap();
+    daemon.insert(b"mortal", (&binding, &[]), &value, &mut Vec::new()).unwrap();
     super::tests::pin(&view, b"pinned").unwrap();
     // Which pin and which ring a thread uses is its own affair; what they hold is not.
     let pinned: Vec<u64> = crate::pins::pinned(&page.memory).collect();

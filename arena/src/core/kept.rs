@@ -1,15 +1,18 @@
 //! What whoever decides by itself what leaves the arena asks for: bytes that it keeps, uses, and what stands in the way.
 
-use super::{Core, Hash};
+use super::{Core, Hash, SPARE_BUCKETS};
 use crate::eviction::Eviction;
 use crate::index::word_of;
 use crate::memory::{Extend, Memory};
-use std::collections::HashSet;
+use crate::space::Need;
 use std::sync::atomic::Ordering::Acquire;
 use std::sync::{Arc, Weak};
 
 /// For as long as one of these lives the bytes of its row stay as they are.
 pub(crate) type Alive = Arc<()>;
+
+/// Rows of one hash whose uses are asked for together.
+const TWINS_ASKED: usize = 64;
 
 /// What has to go so that something fits in one piece.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,32 +51,45 @@ impl<M: Memory, D: Extend> Core<M, D> {
     /// How often workers asked for the value since this was asked last, as far as it is known: at most three.
     pub(crate) fn take_uses(&mut self, hash: &Hash) -> u64 {
         let Some(unit) = self.row_with(hash) else { return 0 };
-        let shape = self.shape(unit);
-        if shape.uses() > 0 {
-            self.set_shape(unit, shape.used(0));
+        let rows: Vec<u32> = self.twins.ring(unit).take(TWINS_ASKED).collect();
+        let mut most = 0;
+        for row in rows {
+            let aliases = self.aliases.get(&row).into_iter().flatten().copied();
+            for unit in std::iter::once(row).chain(aliases) {
+                let shape = self.shape(unit);
+                if shape.uses() > 0 {
+                    self.set_shape(unit, shape.used(0));
+                }
+                most = most.max(shape.uses());
+            }
         }
-        shape.uses()
+        most
     }
 
-    /// What has to go so that a value of `bytes` fits: all that lies in the piece of data that costs the least. `None`: in
-    /// each piece something is pinned.
+    /// Whether there is no space for a chain of the index to grow: the next insertion is `Full`.
+    pub(super) fn is_index_short(&self) -> bool {
+        self.queues.is_idle() && self.spare_buckets.len() < SPARE_BUCKETS / 2
+    }
+
+    /// What has to go so that a row of `bytes` fits, or first of all the index: all that lies in the piece of data that
+    /// costs the least. `None`: in each piece something is pinned.
     pub(crate) fn obstacles(&mut self, bytes: u64) -> Option<Vec<Obstacle>> {
         self.sweep_limbo();
+        let need = if self.is_index_short() { Need::Bucket } else { Need::Row(bytes) };
         let pinned = self.workers.all_pinned();
-        let limbo: HashSet<u32> = self.limbo.iter().copied().collect();
-        let (from, to) =
-            self.space.cheapest(bytes, |unit| pinned.contains(&unit) || limbo.contains(&unit))?;
-        let rows = self.space.rows_in(from, to).into_iter();
-        Some(
-            rows.map(|unit| {
-                if self.shape(unit).is_alias() {
-                    Obstacle::Name(self.key_of(unit))
-                } else {
-                    Obstacle::Value(self.hash_of(unit))
-                }
-            })
-            .collect(),
-        )
+        let (from, to) = self.space.piece_for(need, pinned.iter().chain(&self.limbo).copied())?;
+        if need == Need::Bucket {
+            self.space.lower_top(to - self.space.pages_for(need));
+        }
+        let obstacle = |unit| {
+            let is_name_only = self.twins.has(unit) && !self.aliases.contains_key(&unit);
+            if self.shape(unit).is_alias() || is_name_only {
+                Obstacle::Name(self.key_of(unit))
+            } else {
+                Obstacle::Value(self.hash_of(unit))
+            }
+        };
+        Some(self.space.rows_in(from, to).map(obstacle).collect())
     }
 
     /// From now on somebody else decides what leaves.
@@ -81,9 +97,8 @@ impl<M: Memory, D: Extend> Core<M, D> {
         self.queues = Eviction::idle();
     }
 
-    /// Memory that was never used is used only up to so many bytes.
-    pub(crate) fn limit(&mut self, bytes: u64) {
-        let pages = bytes / crate::layout::PAGE_BYTES as u64;
-        self.space.limit(u32::try_from(pages).unwrap_or(u32::MAX));
+    /// Takes in what workers used.
+    pub(crate) fn listen(&mut self) {
+        self.drain_touches();
     }
 }

@@ -5,15 +5,19 @@
 //! remove   name unlinked -> fence: from here on no reader begins to find it -> the caller acknowledges
 //! evict    names unlinked -> fence -> pinned? wait in limbo : place used again
 //! ```
-//! Invariants: every row but those in limbo is in exactly one queue and under its hash; a row has at most one name of
-//! its own and any number of aliases, which are unlinked before it leaves. What is read by others is written before the
+//! Invariants: every row and every alias but those in limbo is in exactly one queue, unless somebody else decides what
+//! leaves. Of each hash one row is under it, from which all others are found; a row has at most one name of its own and
+//! 255 aliases, which are unlinked before it leaves. What is read by others is written before the
 //! link that leads there, and written over only after the link is gone. All of it is one writer's: `&mut self`.
 //! It must never believe what a worker wrote.
 
 mod evict;
 mod insert;
 mod kept;
+mod look;
 mod names;
+mod room;
+mod twins;
 mod workers;
 
 #[cfg(all(test, not(miri)))]
@@ -23,10 +27,11 @@ mod tests;
 
 use crate::error::{Error, Refusal};
 use crate::eviction::{Eviction, Rows};
+use crate::files;
 use crate::index::{self, word_of};
 use crate::layout::{self, PAGE_BYTES, PAGE_WORDS, Shape, bucket, header, row};
 use crate::memory::{Extend, Memory};
-use crate::space::Space;
+use crate::space::{Need, Space};
 use hashbrown::HashTable;
 pub(crate) use kept::Alive;
 pub use kept::Obstacle;
@@ -94,11 +99,13 @@ pub type Listed = (Box<[u8]>, Held);
 pub struct Stats {
     /// Names held.
     pub names: u64,
-    /// Rows with bytes held, whether a name leads to them or not.
+    /// Rows with bytes held, whether a name leads to them or not: short bytes may be in several.
     pub rows: u64,
+    /// Names of these whose bytes are in another name's row.
+    pub aliases: u64,
     /// Bytes of data in use, the index and what is lost at the ends of places included; `<= bytes_max`.
     pub bytes: u64,
-    /// Bytes of memory that was ever used and may be resident; `<= bytes_max`.
+    /// Bytes of memory that the arena has, all of it reserved; `<= bytes_max`.
     pub resident: u64,
     /// The budget.
     pub bytes_max: u64,
@@ -133,6 +140,21 @@ impl Terms {
     pub(crate) fn directory_words(data_bytes: u64) -> u64 {
         let chunk = (bucket::CHUNK * bucket::WORDS * layout::WORD) as u64;
         (data_bytes / chunk / 4 + 8).next_multiple_of(PAGE_WORDS as u64)
+    }
+
+    /// Pages of data.
+    fn pages(&self) -> u32 {
+        u32::try_from(self.data_bytes / PAGE_BYTES as u64).unwrap_or(u32::MAX)
+    }
+
+    fn header_bytes(&self) -> u64 {
+        (header::DIRECTORY as u64 + self.directory_words) * layout::WORD as u64
+    }
+
+    /// Bytes of the header, and of a page for each segment that there may be.
+    pub(crate) fn beside(&self) -> u64 {
+        let segments = files::segments_max(self.data_bytes, self.segment_bytes);
+        self.header_bytes() + segments * PAGE_BYTES as u64
     }
 
     fn write(&self, to: &impl Memory) {
@@ -185,12 +207,23 @@ pub(crate) struct Core<M, D> {
     space: Space,
     spare_buckets: Vec<u32>,
     queues: Eviction,
+    /// One row of each hash that there is.
     by_hash: HashTable<u32>,
     /// Of rows that have any: the aliases that lead to them.
     aliases: HashMap<u32, Vec<u32>>,
-    limbo: Vec<u32>,
+    /// All of these.
+    aliases_held: usize,
+    /// All rows with bytes, but for those in limbo.
+    rows_held: usize,
+    /// Of rows whose bytes others have too: which.
+    twins: twins::Twins,
     /// Rows whose bytes the daemon itself keeps, for as long as what was given for them lives.
     kept: HashMap<u32, Weak<()>>,
+    /// Words of data that there may be.
+    words_max: usize,
+    /// There was no memory to be had; until the next sweep it is not asked for again.
+    is_out_of_memory: bool,
+    limbo: Vec<u32>,
     workers: workers::Workers<M>,
     stats: Stats,
 }
@@ -199,15 +232,16 @@ impl<M: Memory, D: Extend> Core<M, D> {
     /// Begins an arena in memory that is all zeros.
     pub(crate) fn begin(header: M, data: D, terms: Terms) -> Result<Self, Error> {
         terms.write(&header);
-        let pages = u32::try_from(terms.data_bytes / PAGE_BYTES as u64).unwrap_or(u32::MAX);
-        let mut space = Space::new(pages);
         let why = "it has no room for an index";
-        let chunk = space.take_chunk().ok_or(Error::Config { budget: terms.data_bytes, why })?;
-        let segments = data.extend(space.pages_used() as usize * PAGE_WORDS)?;
-        header.store(header::SEGMENTS, segments, Release);
-        let index = index::Writer::begin(&header, chunk);
-        let header_bytes = (header::DIRECTORY as u64 + terms.directory_words) * layout::WORD as u64;
-        let stats = Stats { bytes_max: terms.data_bytes + header_bytes, ..Stats::default() };
+        let too_small = Error::Config { budget: terms.data_bytes, why };
+        let mut space = Space::new(terms.pages());
+        let Some(left) = space.fresh_without(Need::Chunk) else { return Err(too_small) };
+        data.extend(PAGE_WORDS, left.end as usize * PAGE_WORDS, usize::MAX / layout::WORD)?;
+        header.store(header::SEGMENTS, data.segments(), Release);
+        space.break_in(left);
+        let Some(chunk) = space.take(Need::Chunk) else { return Err(too_small) };
+        let index = index::Writer::begin(&header, (word_of(chunk) / PAGE_WORDS) as u32);
+        let stats = Stats { bytes_max: terms.beside() + terms.data_bytes, ..Stats::default() };
         let (queues, by_hash, spare_buckets) = (Eviction::default(), HashTable::new(), Vec::new());
         let (aliases, limbo, workers) = (HashMap::new(), Vec::new(), workers::Workers::default());
         Ok(Self {
@@ -220,8 +254,13 @@ impl<M: Memory, D: Extend> Core<M, D> {
             queues,
             by_hash,
             aliases,
-            limbo,
+            aliases_held: 0,
+            rows_held: 0,
+            twins: twins::Twins::default(),
             kept: HashMap::new(),
+            words_max: usize::MAX / layout::WORD,
+            is_out_of_memory: false,
+            limbo,
             workers,
             stats,
         })
@@ -241,19 +280,26 @@ impl<M: Memory, D: Extend> Core<M, D> {
 
     /// What it holds and did.
     pub(crate) fn stats(&self) -> Stats {
-        let header_bytes = self.stats.bytes_max - self.terms.data_bytes;
         let by_hash = self.by_hash.allocation_size() as u64;
-        let pages = u64::from(self.space.pages_used()) * 4;
+        // An entry for each row that has aliases, and a number for each alias.
+        let aliases =
+            (self.aliases.capacity() * 40 + self.aliases_held * 8) as u64 + self.twins.private_bytes();
         Stats {
             names: self.index.names(),
-            rows: self.by_hash.len() as u64,
-            bytes: self.space.bytes() + header_bytes,
-            resident: u64::from(self.space.pages_used()) * PAGE_BYTES as u64 + header_bytes,
-            private: by_hash + pages + self.queues.private_bytes(),
+            rows: self.rows_held as u64,
+            aliases: self.aliases_held as u64,
+            bytes: self.space.bytes() + self.terms.beside(),
+            resident: self.resident(),
+            private: by_hash + aliases + self.space.private_bytes() + self.queues.private_bytes(),
             limbo: self.limbo.len() as u64,
             workers: self.workers.len() as u64,
             ..self.stats
         }
+    }
+
+    /// Bytes of memory that it has.
+    pub(crate) fn resident(&self) -> u64 {
+        (self.data.reserved() * layout::WORD) as u64 + self.terms.beside()
     }
 
     /// Shows the counters to whoever looks.
@@ -288,6 +334,11 @@ impl<M: Memory, D: Extend> Core<M, D> {
         let mut key = vec![0; shape.key_len()].into_boxed_slice();
         self.data.read(word_of(unit) + shape.key_at(), &mut key);
         key
+    }
+
+    #[cfg(test)]
+    fn seen(&self) -> Seen<'_, D> {
+        Seen { data: &self.data, space: &self.space, seed: self.terms.seed }
     }
 
     /// The row that has the bytes of a row or alias.
@@ -334,6 +385,7 @@ fn prefix(hash: &Hash) -> u64 {
 struct Seen<'a, D> {
     data: &'a D,
     space: &'a Space,
+    seed: u64,
 }
 
 impl<D: Memory> Seen<'_, D> {
@@ -348,6 +400,12 @@ impl<D: Memory> Rows for Seen<'_, D> {
     }
 
     fn fingerprint(&self, unit: u32) -> u32 {
+        let shape = self.shape(unit);
+        if shape.is_alias() {
+            let mut key = vec![0; shape.key_len()];
+            self.data.read(word_of(unit) + shape.key_at(), &mut key);
+            return layout::hash(&key, self.seed) as u32;
+        }
         self.data.load(word_of(unit) + row::HASH, Relaxed) as u32
     }
 

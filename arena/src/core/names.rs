@@ -5,6 +5,7 @@ use crate::eviction::Rows;
 use crate::index::{Writer, rows_of, word_of};
 use crate::layout::row;
 use crate::memory::{Extend, Memory};
+use crate::space::Kind;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 impl<M: Memory, D: Extend> Core<M, D> {
@@ -36,6 +37,20 @@ impl<M: Memory, D: Extend> Core<M, D> {
         Some(held)
     }
 
+    /// Removes all names; their bytes stay. Takes time in proportion to their number; readers go on meanwhile.
+    pub(crate) fn remove_all(&mut self) -> u64 {
+        let mut removed = 0;
+        for at in 0..self.index.buckets() {
+            let rows = self.index.unlink_all(&self.header, &self.data, at);
+            removed += rows.len() as u64;
+            rows.into_iter().for_each(|unit| self.unbound(unit));
+        }
+        self.stats.removed += removed;
+        self.header.fence(SeqCst);
+        self.show();
+        removed
+    }
+
     /// Makes a name servable in `era` under a registration, if it still has the binding of `bind_rev`. The later of
     /// two registrations and of two eras counts.
     pub(crate) fn renew(&mut self, key: &[u8], bind_rev: u64, registration: u64, era: u64) -> bool {
@@ -64,18 +79,23 @@ impl<M: Memory, D: Extend> Core<M, D> {
     }
 
     /// Takes in what readers said that they used.
-    pub(crate) fn listen(&mut self) {
-        self.drain_touches();
-    }
-
-    /// As [`Self::listen`].
     pub(super) fn drain_touches(&mut self) {
-        let Self { workers, data, space, .. } = self;
-        let seen = Seen { data: &*data, space };
+        let Self { workers, data, space, terms, .. } = self;
+        let seen = Seen { data: &*data, space, seed: terms.seed };
+        let is_row = |unit| space.kind(unit) == Kind::Row;
+        let note = |unit| seen.note(unit, seen.uses(unit) + 1, seen.is_main(unit));
         workers.touched(|unit| {
             // Whatever number this is: only a row that begins there is noted, and of that only its uses.
-            if space.kind(unit) == crate::space::Kind::Row && !seen.shape(unit).is_alias() {
-                seen.note(unit, seen.uses(unit) + 1, seen.is_main(unit));
+            if !is_row(unit) {
+                return;
+            }
+            note(unit);
+            // Whoever asks for a name asks for its bytes.
+            if seen.shape(unit).is_alias() {
+                let target = data.load(word_of(unit) + row::TARGET, Relaxed) as u32;
+                if is_row(target) {
+                    note(target);
+                }
             }
         });
     }

@@ -4,7 +4,7 @@ use super::*;
 use crate::error::Miss;
 use crate::index::word_of;
 use crate::layout::worker;
-use crate::memory::Heap;
+use crate::memory::{Extent, Heap};
 use crate::view::{Candidate, Pin, View};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ fn daemon() -> Daemon {
 
 pub(super) fn attach(daemon: &mut Daemon) -> (Arc<Page<Heap>>, Worker) {
     let page = Arc::new(Page { id: 7, memory: Heap::new(worker::WORDS) });
-    daemon.attach(&page);
+    daemon.attach(&page, false);
     let view = View::new(daemon.header.clone(), daemon.data.clone(), page.memory.clone(), daemon.terms);
     (page, view)
 }
@@ -61,7 +61,7 @@ pub(super) fn bytes(seed: u64, len: usize) -> Vec<u8> {
 
 pub(super) fn set(daemon: &mut Daemon, key: &[u8], value: &[u8], rev: u64) -> Result<Vec<Evicted>, Refusal> {
     let mut evicted = Vec::new();
-    daemon.insert(key, &binding(value, rev), value, &mut evicted).map(|()| evicted)
+    daemon.insert(key, (&binding(value, rev), &[]), value, &mut evicted).map(|()| evicted)
 }
 
 fn read(view: &Worker, key: &[u8]) -> Result<Vec<u8>, Miss> {
@@ -94,14 +94,28 @@ pub(super) fn pin(view: &Worker, key: &[u8]) -> Result<(Pin, usize), Miss> {
 
 fn check(daemon: &Daemon) {
     daemon.space.check();
-    let seen = Seen { data: &daemon.data, space: &daemon.space };
+    let seen = daemon.seen();
     let queued = daemon.queues.check(&seen);
-    let aliases: u64 = daemon.aliases.values().flatten().map(|unit| seen.charge(*unit)).sum();
     let limbo: u64 = daemon.limbo.iter().map(|unit| seen.charge(*unit)).sum();
     let stats = daemon.stats();
     assert!(stats.bytes <= stats.bytes_max && stats.resident <= stats.bytes_max, "{stats:?}");
-    assert!(queued + aliases + limbo <= daemon.space.bytes());
-    assert_eq!(daemon.queues.len(), daemon.by_hash.len());
+    assert!(queued + limbo <= daemon.space.bytes());
+    let aliases: Vec<u32> = daemon.aliases.values().flatten().copied().collect();
+    assert_eq!(aliases.len(), daemon.aliases_held);
+    assert!(daemon.aliases.values().all(|all| !all.is_empty() && all.len() <= row::ALIASES_MAX));
+    // Every row and alias is where rows begin, and in a queue or in limbo; every row can be found.
+    let rows: Vec<u32> = daemon.space.rows_in(1, daemon.terms.pages()).collect();
+    assert_eq!(rows.len(), daemon.rows_held + daemon.aliases_held + daemon.limbo.len());
+    if !daemon.queues.is_idle() {
+        assert_eq!(daemon.rows_held + daemon.aliases_held, daemon.queues.len());
+    }
+    for unit in rows.iter().filter(|unit| !daemon.limbo.contains(unit)) {
+        let first = daemon.row_with(&daemon.hash_of(daemon.target(*unit))).unwrap();
+        assert!(rows.contains(&first));
+        assert!(daemon.twins.ring(first).any(|one| one == daemon.target(*unit)), "a row that nobody finds");
+    }
+    assert_eq!(daemon.by_hash.len(), daemon.by_hash.iter().filter(|unit| rows.contains(unit)).count());
+    assert!(!rows.contains(&0) && daemon.limbo.iter().all(|unit| !daemon.twins.has(*unit)));
 }
 
 #[test]
@@ -143,7 +157,7 @@ fn nothing_is_served_without_a_lease_in_another_era_or_after_its_time() {
     let (_page, view) = attach(&mut daemon);
     let expiry = Some(Expiry { until: 50, expires_at: 7 });
     let mut evicted = Vec::new();
-    daemon.insert(b"mortal", &Binding { expiry, ..binding(b"m", 1) }, b"m", &mut evicted).unwrap();
+    daemon.insert(b"mortal", (&Binding { expiry, ..binding(b"m", 1) }, &[]), b"m", &mut evicted).unwrap();
     set(&mut daemon, b"a", b"value", 1).unwrap();
     daemon.set_valid_until(100);
     assert_eq!(read_at(&view, b"a", 99).unwrap(), b"value");
@@ -227,7 +241,10 @@ fn a_mismatch_an_oversize_value_and_a_full_arena_are_refused() {
     let mut daemon = daemon();
     set(&mut daemon, b"a", b"value", 1).unwrap();
     let mut evicted = Vec::new();
-    assert_eq!(daemon.insert(b"b", &binding(b"value", 1), b"longer", &mut evicted), Err(Refusal::Mismatch));
+    assert_eq!(
+        daemon.insert(b"b", (&binding(b"value", 1), &[]), b"longer", &mut evicted),
+        Err(Refusal::Mismatch)
+    );
     let large = vec![0; (PAGES as usize * PAGE_BYTES) / 4];
     assert_eq!(set(&mut daemon, b"c", &large, 1), Err(Refusal::Oversize));
     assert!(daemon.get(b"b").is_none() && daemon.get(b"c").is_none());
@@ -449,7 +466,7 @@ fn who_holds_the_most_is_told_of_when_all_together_hold_half_and_nothing_else_fi
     let mut daemon = daemon();
     let (_small_page, small) = attach(&mut daemon);
     let large_page = Arc::new(Page { id: 8, memory: Heap::new(worker::WORDS) });
-    daemon.attach(&large_page);
+    daemon.attach(&large_page, false);
     let memory = large_page.memory.clone();
     let large = View::new(daemon.header.clone(), daemon.data.clone(), memory, daemon.terms);
     let mut last = 0;
@@ -555,9 +572,9 @@ fn any_sequence_of_changes_leaves_what_it_says() {
 #[test]
 fn another_layout_and_another_beginning_are_refused_clearly() {
     let daemon = daemon();
-    daemon.header.store(header::LAYOUT, 2, Relaxed);
+    daemon.header.store(header::LAYOUT, 3, Relaxed);
     let why = Terms::read(&daemon.header).unwrap_err().to_string();
-    assert!(why.contains("layout version 2, this reader knows 1"), "{why}");
+    assert!(why.contains("layout version 3, this reader knows 2"), "{why}");
     daemon.header.store(header::MAGIC, 0, Relaxed);
     assert!(matches!(Terms::read(&daemon.header), Err(Error::Foreign(_))));
 }
@@ -640,22 +657,24 @@ fn readers_in_threads_see_only_whole_values_while_everything_changes() {
     check(&daemon);
 }
 
-/// Memory of which a part is mapped at first, and all of it from some look at its words on.
+/// Memory of which its beginning and its end are mapped at first, and all of it from some look at its words on.
 struct Partly {
     all: Heap,
     first: usize,
+    last: usize,
     looks_left: std::cell::Cell<usize>,
 }
 
 impl Memory for Partly {
-    fn words(&self) -> usize {
+    fn extent(&self) -> Extent {
         let left = self.looks_left.get();
         self.looks_left.set(left.saturating_sub(1));
-        if left > 0 { self.first } else { self.all.words() }
+        let all = self.all.extent();
+        if left > 0 { Extent { low: self.first, high: self.last, end: all.end } } else { all }
     }
 
     fn load(&self, at: usize, order: std::sync::atomic::Ordering) -> u64 {
-        if at < self.words() { self.all.load(at, order) } else { 0 }
+        if self.extent().has(at) { self.all.load(at, order) } else { 0 }
     }
 
     fn store(&self, _: usize, _: u64, _: std::sync::atomic::Ordering) {}
@@ -685,11 +704,15 @@ fn a_segment_that_is_mapped_during_a_lookup_gives_the_value_or_unmapped_and_noth
         |key: &[u8]| daemon.index.find(&daemon.header, &daemon.data, daemon.hash(key), key).unwrap().unit;
     let (row, alias) = (word_of(unit(b"first")), word_of(unit(b"alias")));
     let (mut served, mut unmapped) = (0, 0);
-    let edges = (row..row + 110).chain(alias..alias + 8).chain([512, 1024]);
-    for first in edges.step_by(if cfg!(miri) { 9 } else { 1 }) {
+    // The index, at the end, is there in all of these but the last two.
+    let end = daemon.data.extent().end;
+    let index = end - bucket::CHUNK_PAGES * PAGE_WORDS;
+    let edges = (row..row + 110).chain(alias..alias + 8).chain([512, 1024]).map(|first| (first, index));
+    let edges = edges.chain([(end / 2, end), (end / 2, index + 8 * 500)]);
+    for (first, last) in edges.step_by(if cfg!(miri) { 9 } else { 1 }) {
         for looks in 0..if cfg!(miri) { 20 } else { 260 } {
             for key in [&b"first"[..], b"alias"] {
-                let data = Partly { all: daemon.data.clone(), first, looks_left: looks.into() };
+                let data = Partly { all: daemon.data.clone(), first, last, looks_left: looks.into() };
                 let view = View::new(daemon.header.clone(), data, daemon.header.clone(), daemon.terms);
                 let mut read = Vec::new();
                 let copy = |candidate: &Candidate| {

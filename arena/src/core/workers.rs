@@ -23,6 +23,8 @@ struct Attached<M> {
     tails: [u64; worker::RINGS],
     /// The rows pinned at the last sweep.
     pins: HashSet<u32>,
+    /// It reads in the daemon's own process: by the library, and so no more than it may.
+    is_own: bool,
     /// It has taken more than it may: its pins do not count any more, but for those that it had when it was told so. They
     /// hold until it is gone, so that even a worker that was accused wrongly reads nothing wrong.
     frozen: Option<HashSet<u32>>,
@@ -38,8 +40,9 @@ impl<M: Memory> Attached<M> {
         }
     }
 
-    fn is_trusted(&self) -> bool {
-        self.frozen.is_none() && self.page.strong_count() > 0
+    /// Whether it is to be watched.
+    fn may_hoard(&self) -> bool {
+        self.frozen.is_none() && !self.is_own && self.page.strong_count() > 0
     }
 
     fn revoke(&mut self) -> Option<u64> {
@@ -104,10 +107,11 @@ impl<M: Memory> Workers<M> {
 
 impl<M: Memory, D: Extend> Core<M, D> {
     /// Counts the pins and touches of a fresh page from now on.
-    pub(crate) fn attach(&mut self, page: &Arc<Page<M>>) {
+    pub(crate) fn attach(&mut self, page: &Arc<Page<M>>, is_own: bool) {
         pins::begin(&page.memory, page.id);
         let tails = [0; worker::RINGS];
-        let attached = Attached { page: Arc::downgrade(page), tails, pins: HashSet::new(), frozen: None };
+        let attached =
+            Attached { page: Arc::downgrade(page), tails, pins: HashSet::new(), is_own, frozen: None };
         self.workers.all.push(attached);
     }
 
@@ -119,7 +123,7 @@ impl<M: Memory, D: Extend> Core<M, D> {
     pub(crate) fn sweep(&mut self) -> Vec<Hoarder> {
         self.drain_touches();
         let mut workers = std::mem::take(&mut self.workers);
-        for one in workers.all.iter_mut().filter(|one| one.is_trusted()) {
+        for one in workers.all.iter_mut().filter(|one| one.may_hoard()) {
             let now = one.pinned();
             let both = self.bytes_of(now.iter().filter(|unit| one.pins.contains(unit)));
             let all = self.bytes_of(&now);
@@ -134,6 +138,7 @@ impl<M: Memory, D: Extend> Core<M, D> {
         let found = std::mem::take(&mut workers.found);
         self.workers = workers;
         self.sweep_limbo();
+        self.is_out_of_memory = false;
         self.show();
         found
     }
@@ -141,8 +146,8 @@ impl<M: Memory, D: Extend> Core<M, D> {
     /// Something could not be held for want of room: if workers together hold more than their part, whoever holds the most
     /// is told of at the next sweep, and can pin no more.
     pub(super) fn relieve(&mut self) {
-        let trusted = || self.workers.all.iter().enumerate().filter(|(_, one)| one.is_trusted());
-        let pinned: Vec<(usize, HashSet<u32>)> = trusted().map(|(at, one)| (at, one.pinned())).collect();
+        let watched = || self.workers.all.iter().enumerate().filter(|(_, one)| one.may_hoard());
+        let pinned: Vec<(usize, HashSet<u32>)> = watched().map(|(at, one)| (at, one.pinned())).collect();
         let together: HashSet<u32> = pinned.iter().flat_map(|(_, units)| units).copied().collect();
         if self.bytes_of(&together) <= self.terms.data_bytes / PINNED_PART {
             return;
