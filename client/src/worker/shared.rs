@@ -279,7 +279,7 @@ fn attach(sys: &Sys, path: &std::path::Path, namespace: Namespace) -> Result<Att
     }
     let foreign = |e: dstore_arena::Error| Error::unavailable(e.to_string()).caused_by(e);
     let more = socket.try_clone().map_err(failed)?;
-    let reader = Reader::attach(socket.into()).map_err(foreign)?;
+    let reader = Reader::attach_since(socket.into(), before.as_nanos()).map_err(foreign)?;
     Ok(Attachment { reader, socket: Arc::new(Mutex::new(more)) })
 }
 

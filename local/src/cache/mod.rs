@@ -168,6 +168,8 @@ struct Ledger {
     shelves: Shelves,
     /// Bytes of all blobs that ever left.
     discarded: u64,
+    /// What had to go for something that was not kept after all: told of with the next that is.
+    owed: Evicted,
     /// Chooses among the names of a victim that has many.
     dice: usize,
 }
@@ -183,6 +185,7 @@ impl Cache {
             stats: CacheStats { bytes_max: config.bytes, ..CacheStats::default() },
             shelves: Shelves::default(),
             discarded: 0,
+            owed: Evicted::new(),
             dice: 0,
         };
         let (names, blobs) = (Names::new(), Blobs::new());
@@ -261,10 +264,16 @@ impl Cache {
         if self.is_oversize(blobs::charge(blob) + charge) {
             return ledger.refuse(Refusal::Oversize);
         }
-        let mut evicted = Evicted::new();
+        let mut evicted = std::mem::take(&mut ledger.owed);
         let bound = Bound { name, entry: &entry, until, reg_seq, era };
-        let home = self.publish(&mut ledger, &bound, &kept, charge, &mut evicted);
-        let home = home.unwrap_or(Home { blob: kept, is_shared: false });
+        let home = match self.publish(&mut ledger, &bound, &kept, charge, &mut evicted) {
+            Some(home) => home,
+            None if self.is_oversize_outside(&ledger, blobs::charge(&kept) + charge) => {
+                ledger.owed = evicted;
+                return ledger.refuse(Refusal::Oversize);
+            }
+            None => Home { blob: kept, is_shared: false },
+        };
         let resident = self.lodge(&mut ledger, home, charge, &mut evicted);
         let held = Held {
             blob: resident.blob(),
@@ -285,10 +294,12 @@ impl Cache {
     pub fn admit(&self, blob: &Blob) -> Admission {
         let kept = blobs::compact(blob);
         let mut ledger = self.ledger.lock();
-        if self.is_oversize(blobs::charge(blob)) {
+        let charge = blobs::charge(blob);
+        let is_held = self.blobs.get(&blob.id()).is_some();
+        if self.is_oversize(charge) || !is_held && self.is_oversize_outside(&ledger, charge) {
             return ledger.refuse(Refusal::Oversize);
         }
-        let mut evicted = Evicted::new();
+        let mut evicted = std::mem::take(&mut ledger.owed);
         self.lodge(&mut ledger, Home { blob: kept, is_shared: false }, 0, &mut evicted);
         Admission::Installed { evicted }
     }
@@ -400,6 +411,11 @@ impl Cache {
 
     fn is_oversize(&self, charge: u64) -> bool {
         charge > self.bytes_max / OVERSIZE_PART
+    }
+
+    /// The same of what is not in shared memory, if there is any: that memory does not come back.
+    fn is_oversize_outside(&self, ledger: &Ledger, charge: u64) -> bool {
+        charge > self.bytes_max.saturating_sub(ledger.shelves.resident()) / OVERSIZE_PART
     }
 
     fn fits(&self, ledger: &Ledger, bytes: u64) -> bool {

@@ -22,6 +22,11 @@ use std::os::fd::OwnedFd;
 const SHELVES_MAX: usize = 16;
 /// Of the budget all arenas together may have all but one part in this many: names and what is outside need some.
 const OUTSIDE_PART: u64 = 8;
+/// And all but one part in this many as long as each has its least: memory that was ever used does not come back, and
+/// another namespace may come.
+const GROWN_PART: u64 = 4;
+/// An arena's least is one part in this many of the budget.
+const LEAST_PART: u64 = 16;
 /// Times that room in one piece is made for one value.
 const CLEARINGS_MAX: usize = 4;
 /// What a place in an arena is given beyond the bytes of key and value when room is made for them.
@@ -39,6 +44,11 @@ pub enum NotShelved {
         "workers are attached to `{SHELVES_MAX}` namespaces already: values of this one are read over the socket"
     )]
     TooMany,
+    /// The others have it all.
+    #[error(
+        "there is no room for another namespace in shared memory: values of this one are read over the socket"
+    )]
+    NoRoom,
     /// This system has no such memory, or not enough of it.
     #[error(transparent)]
     Arena(#[from] Error),
@@ -83,6 +93,8 @@ pub struct Attached {
     pub worker: u64,
     /// What it needs.
     pub descriptors: Descriptors,
+    /// What had to go for it.
+    pub evicted: Evicted,
     /// It is the first: what is held of the namespace is still to be brought there, by [`Cache::shelve`].
     pub is_first: bool,
 }
@@ -157,28 +169,43 @@ impl Cache {
     /// # Errors
     /// Why it has to read over the socket instead.
     pub fn attach(&self, namespace: &Namespace) -> Result<Attached, NotShelved> {
-        let mut is_first = false;
-        if !self.ledger.lock().shelves.all.contains_key(namespace) {
-            // Outside the lock: it takes system calls.
-            let arena = Arena::create(self.shelf_config())?.without_eviction();
-            let shelves = &mut self.ledger.lock().shelves;
-            if shelves.all.len() >= SHELVES_MAX {
-                return Err(NotShelved::TooMany);
-            }
-            // In this order: see `Published`.
-            arena.set_era(shelves.era);
-            arena.set_valid_until(shelves.valid_until.as_nanos());
-            shelves.all.entry(namespace.clone()).or_insert_with(|| {
-                is_first = true;
-                Shelf { arena, workers: HashMap::new() }
-            });
+        let is_new = !self.ledger.lock().shelves.all.contains_key(namespace);
+        // Outside the lock: it takes system calls.
+        let arena = is_new.then(|| Arena::create(self.shelf_config())).transpose()?;
+        let mut ledger = self.ledger.lock();
+        let (mut is_first, mut evicted) = (false, Evicted::new());
+        if let Some(arena) = arena
+            && !ledger.shelves.all.contains_key(namespace)
+        {
+            self.open_shelf(&mut ledger, namespace, arena.without_eviction(), &mut evicted)?;
+            is_first = true;
         }
-        let shelves = &mut self.ledger.lock().shelves;
-        let shelf = shelves.all.get_mut(namespace).ok_or(NotShelved::TooMany)?;
+        let shelf = ledger.shelves.all.get_mut(namespace).ok_or(NotShelved::NoRoom)?;
         let (worker, descriptors) = shelf.arena.attach()?;
         let id = worker.id();
         shelf.workers.insert(id, worker);
-        Ok(Attached { worker: id, descriptors, is_first })
+        Ok(Attached { worker: id, descriptors, evicted, is_first })
+    }
+
+    fn open_shelf(
+        &self,
+        ledger: &mut Ledger,
+        namespace: &Namespace,
+        arena: Arena,
+        evicted: &mut Evicted,
+    ) -> Result<(), NotShelved> {
+        if ledger.shelves.all.len() >= SHELVES_MAX {
+            return Err(NotShelved::TooMany);
+        }
+        if ledger.shelves.resident() + arena.resident() > self.shelves_bytes_max() {
+            return Err(NotShelved::NoRoom);
+        }
+        while !self.fits(ledger, arena.resident()) && self.evict(ledger, evicted) {}
+        // In this order: see `Published`.
+        arena.set_era(ledger.shelves.era);
+        arena.set_valid_until(ledger.shelves.valid_until.as_nanos());
+        ledger.shelves.all.insert(namespace.clone(), Shelf { arena, workers: HashMap::new() });
+        Ok(())
     }
 
     /// A worker reads no more: its process has ended, or has closed its socket.
@@ -320,8 +347,10 @@ impl Cache {
     fn limit(&self, ledger: &mut Ledger, name: &Name, extra: u64) -> u64 {
         let (all, in_use) = (ledger.shelves.resident(), self.in_use(ledger) + extra);
         let free = self.bytes_max.saturating_sub(in_use);
-        let free = free.min(self.shelves_bytes_max().saturating_sub(all));
-        ledger.shelves.of(name).map_or(0, |arena| arena.resident()) + free
+        let own = ledger.shelves.of(name).map_or(0, |arena| arena.resident());
+        let common = (self.bytes_max - self.bytes_max / GROWN_PART).saturating_sub(all);
+        let least = (self.bytes_max / LEAST_PART).saturating_sub(own);
+        own + free.min(common.max(least.min(self.shelves_bytes_max().saturating_sub(all))))
     }
 
     fn shelves_bytes_max(&self) -> u64 {
@@ -337,10 +366,12 @@ impl Cache {
     /// The name's binding is the same, and its registration, era or end are others.
     pub(super) fn republish(&self, ledger: &mut Ledger, name: &Name) {
         let key = name.key();
-        let Some(arena) = ledger.shelves.of(name) else { return };
-        if arena.get(key.as_bytes()).is_none() {
+        if ledger.shelves.of(name).is_none_or(|arena| arena.get(key.as_bytes()).is_none()) {
             return;
         }
+        let limit = self.limit(ledger, name, 0);
+        let Some(arena) = ledger.shelves.of(name) else { return };
+        arena.limit(limit);
         let held = |held: &super::Held| (held.entry(), held.blob.clone(), held.until, held.reg_seq, held.era);
         let Some((entry, blob, until, reg_seq, era)) = self.names.view(name.as_bytes(), held) else { return };
         let binding = Bound { name, entry: &entry, until, reg_seq, era }.binding();

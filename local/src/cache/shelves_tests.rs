@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Enough for an arena, and soon full.
 const SMALL: CacheConfig = CacheConfig { bytes: 2 << 20 };
+/// Enough for several.
+const ROOMY: CacheConfig = CacheConfig { bytes: 12 << 20 };
 
 fn namespace(name: &str) -> Namespace {
     Namespace::new(name.to_owned()).unwrap()
@@ -127,7 +129,7 @@ fn a_name_is_found_by_workers_from_its_installation_to_its_removal_and_its_bytes
 
 #[test]
 fn era_lease_and_end_of_a_name_are_those_of_the_cache() {
-    let cache = Cache::new(SMALL);
+    let cache = Cache::new(ROOMY);
     cache.publish_era(1);
     let (reader, _) = worker(&cache, "x");
     let (key, value) = (name("x", "k"), blob(1, 2_000));
@@ -165,7 +167,7 @@ fn era_lease_and_end_of_a_name_are_those_of_the_cache() {
 
 #[test]
 fn a_worker_gets_its_namespace_and_what_was_held_before_it_came() {
-    let cache = Cache::new(SMALL);
+    let cache = Cache::new(ROOMY);
     let same = blob(1, 3_000);
     for space in ["x", "y"] {
         put(&cache, &name(space, "same"), &same, 1, 0);
@@ -200,29 +202,37 @@ fn a_worker_gets_its_namespace_and_what_was_held_before_it_came() {
 
 #[test]
 fn bytes_that_somebody_reads_stay_and_what_finds_no_place_is_kept_outside() {
-    let cache = Cache::new(SMALL);
-    let (reader, _) = worker(&cache, "x");
-    let value = blob(1, 300_000);
+    let cache = Cache::new(ROOMY);
+    let (reader, number) = worker(&cache, "x");
+    let value = blob(1, 1_800_000);
     put(&cache, &name("x", "read"), &value, 1, 0);
     let pinned = reader.get(b"read").unwrap();
     let served = cache.hit(name("x", "read").as_bytes(), 0).unwrap().blob;
     assert!(pinned.is_in_place());
     for n in 2..200 {
-        put(&cache, &name("x", &format!("k{n}")), &blob(n, 30_000), n, 0);
+        put(&cache, &name("x", &format!("k{n}")), &blob(n, 180_000), n, 0);
         audit(&cache);
     }
     assert!(cache.hit(name("x", "read").as_bytes(), 0).is_none(), "it left");
     assert_eq!((&*pinned, served.bytes()), (&value.bytes()[..], value.bytes()));
-    // More than a quarter of the arena, less than a quarter of the cache.
-    let large = blob(500, 480_000);
-    put(&cache, &name("x", "large"), &large, 500, 0);
-    assert!(cache.hit(name("x", "large").as_bytes(), 0).is_some());
-    assert_eq!(get(&reader, "large"), Err(Miss::Absent));
-    drop((pinned, served));
-    cache.sweep();
-    let last = blob(600, 400_000);
-    put(&cache, &name("x", "last"), &last, 600, 0);
-    assert_eq!(get(&reader, "last").unwrap(), last.bytes()[..]);
+    // All that lies there is read: a value finds no place, and is kept outside; one that is too large for that is not.
+    let all: Vec<_> = (2..200).filter_map(|n| reader.get(format!("k{n}").as_bytes()).ok()).collect();
+    assert!(all.len() > 20, "{}", all.len());
+    let outside = blob(500, 600_000);
+    put(&cache, &name("x", "outside"), &outside, 500, 0);
+    assert_eq!(cache.hit(name("x", "outside").as_bytes(), 0).unwrap().blob.bytes(), outside.bytes());
+    assert_eq!(get(&reader, "outside"), Err(Miss::Absent));
+    audit(&cache);
+    let too_large = blob(501, 2_000_000);
+    let refused = cache.install(&name("x", "large"), entry(&too_large, 501), &too_large, RegSeq(501), 0);
+    assert_eq!(refused, Admission::Refused(crate::cache::Refusal::Oversize));
+    audit(&cache);
+    drop((pinned, served, all, reader));
+    assert!(!cache.sweep().is_empty(), "it held more than half");
+    cache.detach(&namespace("x"), number);
+    let (reader, _) = worker(&cache, "x");
+    put(&cache, &name("x", "large"), &too_large, 600, 0);
+    assert_eq!(get(&reader, "large").unwrap(), too_large.bytes()[..]);
     audit(&cache);
 }
 
@@ -252,13 +262,29 @@ fn what_workers_use_is_what_stays() {
 fn a_cache_too_small_for_an_arena_says_so_and_namespaces_are_bounded() {
     let e = Cache::new(CacheConfig { bytes: 1 << 20 }).attach(&namespace("x")).unwrap_err();
     assert!(e.to_string().contains("1 MiB is the least"), "{e}");
-    let cache = Cache::new(SMALL);
+    let cache = Cache::new(CacheConfig { bytes: 256 << 20 });
     for n in 0..SHELVES_MAX {
         assert!(cache.attach(&namespace(&format!("n{n}"))).unwrap().is_first);
     }
     assert!(!cache.attach(&namespace("n0")).unwrap().is_first);
     let e = cache.attach(&namespace("more")).unwrap_err();
     assert!(matches!(e, NotShelved::TooMany), "{e}");
+}
+
+#[test]
+fn a_namespace_that_was_first_leaves_room_for_another() {
+    let cache = Cache::new(CacheConfig { bytes: 64 << 20 });
+    let (first, _) = worker(&cache, "x");
+    for n in 0..200 {
+        put(&cache, &name("x", &format!("k{n}")), &blob(n, 500_000), n, 0);
+    }
+    let (second, _) = worker(&cache, "y");
+    let value = blob(1_000, 1_000_000);
+    put(&cache, &name("y", "k"), &value, 1_000, 0);
+    assert_eq!(get(&second, "k").unwrap(), value.bytes()[..]);
+    let held = (0..200).filter(|n| get(&first, &format!("k{n}")).is_ok()).count();
+    assert!(held > 70, "{held} are still there");
+    audit(&cache);
 }
 
 /// Steps of a generator that needs no more.
@@ -269,15 +295,15 @@ fn next(seed: &mut u64) -> u64 {
 
 #[test]
 fn after_any_changes_workers_find_names_that_the_cache_holds_and_no_others() {
-    for seed in 1..=6 {
+    for seed in 1..=2 {
         let mut dice = seed;
-        let cache = Cache::new(SMALL);
+        let cache = Cache::new(ROOMY);
         let mut workers = Vec::new();
         let mut published = 0;
-        for step in 1..=1_500_u64 {
+        for step in 1..=500_u64 {
             let space = ["x", "y", "z"][next(&mut dice) as usize % 3];
             let key = name(space, &format!("k{}", next(&mut dice) % 40));
-            let size = [10, 400, 600, 5_000, 60_000, 300_000][next(&mut dice) as usize % 6];
+            let size = [10, 400, 600, 5_000, 300_000, 1_200_000][next(&mut dice) as usize % 6];
             let value = blob(next(&mut dice) % 60, size);
             match next(&mut dice) % 16 {
                 0 => _ = cache.remove_upto(&key, Revision(step)),
@@ -291,7 +317,11 @@ fn after_any_changes_workers_find_names_that_the_cache_holds_and_no_others() {
                         .remove_prefix_upto(&Prefix::new(&namespace(space), b"k1").unwrap(), Revision(step))
                 }
                 7 => _ = cache.forget(&key),
-                8 if workers.len() < 12 => workers.push((space, worker(&cache, space))),
+                8 if workers.len() < 12 => {
+                    if let Ok(attached) = cache.attach(&namespace(space)) {
+                        workers.push((space, (Reader::map(attached.descriptors).unwrap(), attached.worker)));
+                    }
+                }
                 9 => shelve(&cache, space),
                 10 => _ = cache.sweep(),
                 11 => _ = cache.make_room(value.size(), 5),
@@ -300,11 +330,14 @@ fn after_any_changes_workers_find_names_that_the_cache_holds_and_no_others() {
                     drop(reader);
                     cache.detach(&namespace(space), id);
                 }
-                _ => _ = put(&cache, &key, &value, step, step / 100),
+                _ => {
+                    let (reg_seq, era) = (RegSeq(step), step / 100);
+                    let _ = cache.install(&key, entry(&value, step), &value, reg_seq, era);
+                }
             }
             published += audit(&cache);
         }
-        assert!(published > 1_000, "seed {seed}: {published}");
+        assert!(published > 400, "seed {seed}: {published}");
     }
 }
 
@@ -315,7 +348,7 @@ fn workers_never_see_bytes_of_another_name_nor_a_binding_removed_before_they_beg
     let (reader, _) = worker(&cache, "x");
     let sized = |key: u64, rev: u64| {
         let mut bytes = [key.to_le_bytes(), rev.to_le_bytes()].concat();
-        bytes.resize(16 + (rev % 90) as usize * 700, rev as u8);
+        bytes.resize(16 + (rev % 60) as usize * 700, rev as u8);
         Blob::hash(bytes)
     };
     let removed: Vec<AtomicU64> = (0..KEYS).map(|_| AtomicU64::new(0)).collect();
@@ -340,7 +373,7 @@ fn workers_never_see_bytes_of_another_name_nor_a_binding_removed_before_they_beg
                 }
             });
         }
-        for round in 1..=6_000_u64 {
+        for round in 1..=2_000_u64 {
             let key = (round * 7 + round / 64) % KEYS;
             put(&cache, &name("x", &format!("k{key}")), &sized(key, round), round, 0);
             if round % 3 == 0 {
@@ -355,5 +388,5 @@ fn workers_never_see_bytes_of_another_name_nor_a_binding_removed_before_they_beg
     });
     audit(&cache);
     let (stats, hits) = (cache.stats(), hits.into_inner());
-    assert!(hits > 100 && stats.names_evicted > 100, "{hits} hits, {stats:?}");
+    assert!(hits > 100 && stats.names_evicted > 50, "{hits} hits, {stats:?}");
 }

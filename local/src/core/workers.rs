@@ -32,7 +32,9 @@ impl Core {
     /// # Errors
     /// Why it has to read over the socket.
     pub fn attach(&self, namespace: &Namespace) -> Result<Attached, NotShelved> {
-        let attached = self.cache.attach(namespace)?;
+        let mut attached = self.cache.attach(namespace)?;
+        let evicted = std::mem::take(&mut attached.evicted);
+        self.event(|c, _| c.dropped(evicted));
         if attached.is_first
             && let Some(core) = self.myself.upgrade()
         {

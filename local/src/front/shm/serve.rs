@@ -255,6 +255,6 @@ fn judge(frame: &[u8; HELLO_BYTES], now: Moment) -> Result<Namespace, (Verdict, 
 fn verdict_of(why: &NotShelved) -> Verdict {
     match why {
         NotShelved::Arena(Error::Unsupported { .. } | Error::Config { .. }) => Verdict::Unsupported,
-        NotShelved::TooMany | NotShelved::Arena(_) => Verdict::Exhausted,
+        NotShelved::TooMany | NotShelved::NoRoom | NotShelved::Arena(_) => Verdict::Exhausted,
     }
 }
