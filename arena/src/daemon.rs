@@ -12,6 +12,7 @@ use crate::reader::{Reader, Value};
 use rustix::fd::OwnedFd;
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Least bytes of an arena.
 const BUDGET_MIN: u64 = 1 << 20;
@@ -88,13 +89,14 @@ pub struct Kept {
     at: usize,
     len: usize,
     mapped: Arc<Mapped>,
-    _alive: Alive,
+    alive: Alive,
 }
 
 impl AsRef<[u8]> for Kept {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: the bytes of a row are written once, before it has a hash by which it can be kept; its place is not given
-        // to another as long as `_alive` lives. The daemon is the only one that can write to it.
+        // SAFETY: the bytes of a row are written once, before it has a hash by which it can be kept, or by a draft, which
+        // whoever has written it has no more; its place is not given
+        // to another as long as `alive` lives. The daemon is the only one that can write to it.
         #[allow(unsafe_code)]
         let bytes = unsafe { self.mapped.slice(self.at, self.len) };
         bytes.unwrap_or_default()
@@ -104,6 +106,37 @@ impl AsRef<[u8]> for Kept {
 impl std::fmt::Debug for Kept {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Kept({} B)", self.len)
+    }
+}
+
+/// A place for a value, to be written without the arena. Given up when it is dropped.
+#[derive(Debug)]
+pub struct Draft {
+    unit: u32,
+    incarnation: [u64; 2],
+    place: Kept,
+}
+
+/// A draft that is written.
+#[derive(Debug)]
+pub struct Filled(Draft);
+
+impl Draft {
+    /// Writes the value: as many bytes as it was made for, and zeros if there are fewer.
+    pub fn fill(self, bytes: &[u8]) -> Filled {
+        let Kept { at, len, mapped, .. } = &self.place;
+        let (written, words) = (bytes.len().min(*len), len.div_ceil(WORD));
+        mapped.write(*at, &bytes[..written]);
+        (written.div_ceil(WORD)..words).for_each(|word| mapped.store(at + word, 0, Relaxed));
+        Filled(self)
+    }
+}
+
+impl Filled {
+    /// The bytes that were written, in place: they stay as they are until what is given is dropped.
+    pub fn bytes(&self) -> Kept {
+        let Kept { at, len, mapped, alive } = &self.0.place;
+        Kept { at: *at, len: *len, mapped: Arc::clone(mapped), alive: Arc::clone(alive) }
     }
 }
 
@@ -180,7 +213,24 @@ impl Arena {
     /// The bytes with this hash, in place: they stay as they are until what is given is dropped, even if they leave.
     pub fn keep(&mut self, hash: &Hash) -> Option<Kept> {
         let (at, len, alive) = self.core.keep(hash)?;
-        Some(Kept { at, len, mapped: self.core.data.mapped(), _alive: alive })
+        Some(Kept { at, len, mapped: self.core.data.mapped(), alive })
+    }
+
+    /// A place for a value of so many bytes, which is written outside: whoever shares the arena is not kept waiting by the
+    /// copying. It is not used otherwise, nor found by anybody, until it is adopted or dropped.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn draft(&mut self, len: usize) -> Result<Draft, Refusal> {
+        let (unit, at, alive) = self.core.draft(len)?;
+        let place = Kept { at, len, mapped: self.core.data.mapped(), alive };
+        Ok(Draft { unit, incarnation: self.incarnation(), place })
+    }
+
+    /// Holds the bytes of a draft, which have `hash`, without a name. `false`: they are held already, or the draft is of
+    /// another arena.
+    pub fn adopt(&mut self, filled: &Filled, hash: &Hash) -> bool {
+        filled.0.incarnation == self.incarnation() && self.core.adopt(filled.0.unit, hash)
     }
 
     /// Takes in what workers used.

@@ -28,7 +28,7 @@ mod view;
 mod loom_tests;
 
 pub use crate::core::{Binding, Evicted, Expiry, Hash, Held, Hoarder, Listed, Obstacle, Stats};
-pub use daemon::{Arena, Config, Descriptors, Kept, Worker};
+pub use daemon::{Arena, Config, Descriptors, Draft, Filled, Kept, Worker};
 pub use error::{Error, Miss, Refusal};
 pub use layout::{KEY_BYTES_MAX, NOTE_BYTES_MAX};
 pub use reader::{Reader, Value, now};

@@ -349,6 +349,10 @@ impl Core {
             Err(error) => self.give_up(flight, &error),
             Ok((outcome, cacheable, stale)) => {
                 dstore_sys::failpoint!("local::change::before_install");
+                let staged = match &outcome {
+                    Outcome::Set(SetOutcome::Stored(_)) => self.stage_own(flight),
+                    _ => None,
+                };
                 let (waiters, cached) = self.event(|c, _| {
                     let mut evicted = Evicted::new();
                     let until = match &outcome {
@@ -356,6 +360,7 @@ impl Core {
                         _ => Moment::ZERO,
                     };
                     let done = c.changed(flight, &outcome, cacheable, |name, entry, blob, reg_seq, era| {
+                        let blob = staged.as_ref().unwrap_or(blob);
                         self.install(name, (entry.clone(), until), blob, (reg_seq, era), &mut evicted)
                     });
                     c.dropped(evicted);

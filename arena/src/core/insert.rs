@@ -119,7 +119,7 @@ impl<M: Memory, D: Extend> Core<M, D> {
         }
     }
 
-    fn check(&self, key: usize, note: usize, value: usize) -> Result<(), Refusal> {
+    pub(super) fn check(&self, key: usize, note: usize, value: usize) -> Result<(), Refusal> {
         if key > KEY_BYTES_MAX {
             return Err(Refusal::Key);
         }
@@ -178,9 +178,14 @@ impl<M: Memory, D: Extend> Core<M, D> {
         self.data.write(at + shape.note_at(), name.note);
         self.data.write(at + shape.value_at(), bytes);
         self.set_shape(unit, shape);
-        self.note_hash(&name.binding.hash, unit);
-        self.queues.admit(unit, &Seen { data: &self.data, space: &self.space, seed: self.terms.seed });
+        self.hold(&name.binding.hash, unit);
         Ok(unit)
+    }
+
+    /// A row that is written is held from now on.
+    pub(super) fn hold(&mut self, hash: &Hash, unit: u32) {
+        self.note_hash(hash, unit);
+        self.queues.admit(unit, &Seen { data: &self.data, space: &self.space, seed: self.terms.seed });
     }
 
     /// Counts a row, beside those that have the same bytes if there are any. Further names share it if the one that they

@@ -1,8 +1,9 @@
 //! What whoever decides by itself what leaves the arena asks for: bytes that it keeps, uses, and what stands in the way.
 
-use super::{Core, Hash, SPARE_BUCKETS};
+use super::{Binding, Core, Hash, Refusal, SPARE_BUCKETS};
 use crate::eviction::Eviction;
 use crate::index::word_of;
+use crate::layout::{Shape, row};
 use crate::memory::{Extend, Memory};
 use crate::space::Need;
 use std::sync::atomic::Ordering::Acquire;
@@ -32,6 +33,38 @@ impl<M: Memory, D: Extend> Core<M, D> {
         let alive = self.kept.get(&unit).and_then(Weak::upgrade).unwrap_or_default();
         self.kept.insert(unit, Arc::downgrade(&alive));
         Some((word_of(unit) + shape.value_at(), shape.value_len() as usize, alive))
+    }
+
+    /// A place for a value of so many bytes: its number, the first word of the bytes, and what keeps it from being used
+    /// otherwise. It waits in limbo, where nobody finds it, until it is adopted or given up.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(crate) fn draft(&mut self, len: usize) -> Result<(u32, usize, Alive), Refusal> {
+        self.check(0, 0, len)?;
+        let shape = Shape::new(0, len as u32, false, false);
+        let unit = self.obtain(Need::Row(shape.bytes()), &mut Vec::new())?;
+        self.set_shape(unit, shape);
+        let alive = Alive::default();
+        self.kept.insert(unit, Arc::downgrade(&alive));
+        self.limbo.push(unit);
+        Ok((unit, word_of(unit) + shape.value_at(), alive))
+    }
+
+    /// What was written to a draft that is still kept has this hash: it is held, without a name. `false`: bytes with this
+    /// hash are held already.
+    pub(crate) fn adopt(&mut self, unit: u32, hash: &Hash) -> bool {
+        let Some(at) = self.limbo.iter().position(|one| *one == unit) else { return false };
+        if self.row_with(hash).is_some() {
+            return false;
+        }
+        self.limbo.swap_remove(at);
+        self.data.write(word_of(unit) + row::HASH, hash);
+        let binding = Binding { hash: *hash, bind_rev: 0, registration: 0, era: 0, expiry: None };
+        self.stamp(unit, &binding);
+        self.hold(hash, unit);
+        self.show();
+        true
     }
 
     /// Whether the daemon itself still reads the row at `unit`.

@@ -13,7 +13,9 @@
 use super::blobs::Home;
 use super::{Cache, Cursor, Evicted, Ledger, blobs};
 use bytes::Bytes;
-use dstore_arena::{Arena, Binding, Config, Descriptors, Error, Expiry, Hoarder, Obstacle, Refusal, Worker};
+use dstore_arena::{
+    Arena, Binding, Config, Descriptors, Draft, Error, Expiry, Hoarder, Obstacle, Refusal, Worker,
+};
 use dstore_shared::{Blob, BlobHash, Entry, Moment, Name, Namespace, RegSeq, Revision};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -33,6 +35,8 @@ const CLEARINGS_MAX: usize = 4;
 const PLACE_SLACK: u64 = 64 << 10;
 /// Names of one blob that are led to a new home of its bytes; those of a blob with more stay with the old one.
 const MOVED_MAX: usize = 1024;
+/// Values of more bytes are copied without the lock.
+const COPIED_UNDER_LOCK: u64 = 64 << 10;
 /// Slots looked at, and bytes moved, in one step of [`Cache::shelve`].
 const SHELVE_MAX: (usize, u64) = (256, 1 << 20);
 
@@ -228,22 +232,34 @@ impl Cache {
     /// go, and where to go on.
     pub fn shelve(&self, namespace: &Namespace, from: Cursor) -> (Evicted, Option<Cursor>) {
         let mut evicted = Evicted::new();
+        let (mut moved, mut large) = (0, None);
         let mut ledger = self.ledger.lock();
-        let mut moved = 0;
-        for at in from.place()..from.place().saturating_add(SHELVE_MAX.0) {
-            if at >= ledger.slots.capacity() {
-                return (evicted, None);
+        let mut at = from.place();
+        let end = at.saturating_add(SHELVE_MAX.0).min(ledger.slots.capacity());
+        while at < end && moved <= SHELVE_MAX.1 && large.is_none() {
+            if let Some(name) = ledger.slots.get(at).filter(|name| name.namespace() == *namespace).cloned() {
+                moved += self.shelve_one(&mut ledger, &name, &mut evicted);
+                large = self.large_outside(&mut ledger, &name);
             }
-            if moved > SHELVE_MAX.1 {
-                return (evicted, Some(Cursor::at(at)));
-            }
-            let Some(name) = ledger.slots.get(at).filter(|name| name.namespace() == *namespace).cloned()
-            else {
-                continue;
-            };
-            moved += self.shelve_one(&mut ledger, &name, &mut evicted);
+            at += 1;
         }
-        (evicted, Some(Cursor::at(from.place().saturating_add(SHELVE_MAX.0))))
+        let next = (at < ledger.slots.capacity()).then_some(Cursor::at(at));
+        drop(ledger);
+        if let Some((name, blob)) = large {
+            let (staged, gone) = self.stage(&name, &blob);
+            evicted.extend(gone);
+            if staged.is_some() {
+                self.shelve_one(&mut self.ledger.lock(), &name, &mut evicted);
+            }
+        }
+        (evicted, next)
+    }
+
+    /// The name and its blob, if that is large and not in the arena.
+    fn large_outside(&self, ledger: &mut Ledger, name: &Name) -> Option<(Name, Blob)> {
+        let blob = self.names.view(name.as_bytes(), |held| held.blob.clone())?;
+        let is_outside = ledger.shelves.of(name)?.have(blob.id().as_bytes()).is_none();
+        (is_outside && blob.size() > COPIED_UNDER_LOCK).then(|| (name.clone(), blob))
     }
 
     fn shelve_one(&self, ledger: &mut Ledger, name: &Name, evicted: &mut Evicted) -> u64 {
@@ -280,8 +296,37 @@ impl Cache {
         found
     }
 
+    /// Copies a large value to where a name is about to be held, without holding anybody up meanwhile: the installation that
+    /// follows then has nothing to copy. Gives the same blob there, and what had to go for it; nothing if it is small, there
+    /// already, or has no place.
+    pub fn stage(&self, name: &Name, blob: &Blob) -> (Option<Blob>, Evicted) {
+        let mut evicted = Evicted::new();
+        if blob.size() <= COPIED_UNDER_LOCK || self.is_oversize(blobs::charge(blob)) {
+            return (None, evicted);
+        }
+        let Some(draft) = self.draft(name, blob, &mut evicted) else { return (None, evicted) };
+        let filled = draft.fill(blob.bytes());
+        let Some(blob) = blob.moved(Bytes::from_owner(filled.bytes())) else { return (None, evicted) };
+        let mut ledger = self.ledger.lock();
+        if !ledger.shelves.of(name).is_some_and(|arena| arena.adopt(&filled, blob.id().as_bytes())) {
+            return (None, evicted);
+        }
+        self.lodge(&mut ledger, Home { blob: blob.clone(), is_shared: true }, 0, &mut evicted);
+        (Some(blob), evicted)
+    }
+
+    fn draft(&self, name: &Name, blob: &Blob, evicted: &mut Evicted) -> Option<Draft> {
+        let mut ledger = self.ledger.lock();
+        let ledger = &mut *ledger;
+        if ledger.shelves.of(name)?.have(blob.id().as_bytes()).is_some() {
+            return None;
+        }
+        let place = blob.size() + PLACE_SLACK;
+        self.in_arena(ledger, name, place, 0, evicted, |arena| arena.draft(blob.size() as usize))
+    }
+
     /// Puts a name and its bytes into the arena of its namespace, if that has one and room can be made. Gives the bytes'
-    /// home there. `extra` bytes beside it stay free.
+    /// home there. `extra` bytes beside it stay free. What is large must be there already.
     pub(super) fn publish(
         &self,
         ledger: &mut Ledger,
@@ -290,33 +335,53 @@ impl Cache {
         extra: u64,
         evicted: &mut Evicted,
     ) -> Option<Home> {
-        ledger.shelves.of(bound.name)?;
+        let (key, hash) = (bound.name.key(), blob.id());
+        let arena = ledger.shelves.of(bound.name)?;
+        if blob.size() > COPIED_UNDER_LOCK && arena.have(hash.as_bytes()).is_none() {
+            return None;
+        }
+        let place = blob.size() + key.as_bytes().len() as u64 + PLACE_SLACK;
+        let binding = bound.binding();
+        let insert = |arena: &mut Arena| {
+            arena.insert(key.as_bytes(), &binding, blob.bytes(), &mut Vec::new())?;
+            Ok(arena.keep(hash.as_bytes()))
+        };
+        let kept = self.in_arena(ledger, bound.name, place, extra, evicted, insert)??;
+        let blob = blob.moved(Bytes::from_owner(kept));
+        debug_assert!(blob.is_some(), "what was inserted is there");
+        blob.map(|blob| Home { blob, is_shared: true })
+    }
+
+    /// Does something in the arena of the name's namespace that needs a place of so many bytes, as soon as it finds one;
+    /// others leave for it. `None`: there is no such arena, or no room to be made. `extra` bytes stay free.
+    fn in_arena<T>(
+        &self,
+        ledger: &mut Ledger,
+        name: &Name,
+        place: u64,
+        extra: u64,
+        evicted: &mut Evicted,
+        mut act: impl FnMut(&mut Arena) -> Result<T, Refusal>,
+    ) -> Option<T> {
         let extra = extra + blobs::shared_charge();
         while !self.fits(ledger, extra) {
             if !self.evict(ledger, evicted) {
                 return None;
             }
         }
-        let key = bound.name.key();
-        let place = blob.size() + key.as_bytes().len() as u64 + PLACE_SLACK;
-        let (binding, mut from, mut clearings) = (bound.binding(), ledger.discarded, 0);
+        let (mut from, mut clearings) = (ledger.discarded, 0);
         loop {
-            let limit = self.limit(ledger, bound.name, extra);
-            let arena = ledger.shelves.of(bound.name)?;
+            let limit = self.limit(ledger, name, extra);
+            let arena = ledger.shelves.of(name)?;
             arena.limit(limit);
-            match arena.insert(key.as_bytes(), &binding, blob.bytes(), &mut Vec::new()) {
-                Ok(()) => {
-                    let kept = arena.keep(blob.id().as_bytes())?;
-                    let blob = blob.moved(Bytes::from_owner(kept));
-                    debug_assert!(blob.is_some(), "what was inserted is there");
-                    return blob.map(|blob| Home { blob, is_shared: true });
-                }
+            match act(arena) {
+                Ok(done) => return Some(done),
                 Err(Refusal::Full) => {}
                 Err(_) => return None,
             }
             // Twice what is needed has gone, and elsewhere, or not in one piece: the cheapest piece goes as a whole.
             if ledger.discarded - from > 2 * place || !self.evict(ledger, evicted) {
-                if clearings == CLEARINGS_MAX || !self.clear(ledger, bound.name, place, evicted) {
+                if clearings == CLEARINGS_MAX || !self.clear(ledger, name, place, evicted) {
                     return None;
                 }
                 (from, clearings) = (ledger.discarded, clearings + 1);

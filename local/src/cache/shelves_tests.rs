@@ -32,8 +32,12 @@ fn entry(blob: &Blob, rev: u64) -> Entry {
 }
 
 fn put(cache: &Cache, name: &Name, blob: &Blob, rev: u64, era: u64) -> Evicted {
-    match cache.install(name, entry(blob, rev), blob, RegSeq(rev), era) {
-        Admission::Installed { evicted } => evicted,
+    let (staged, mut gone) = cache.stage(name, blob);
+    match cache.install(name, entry(blob, rev), staged.as_ref().unwrap_or(blob), RegSeq(rev), era) {
+        Admission::Installed { evicted } => {
+            gone.extend(evicted);
+            gone
+        }
         Admission::Refused(why) => panic!("refused: {why:?}"),
     }
 }
@@ -224,6 +228,7 @@ fn bytes_that_somebody_reads_stay_and_what_finds_no_place_is_kept_outside() {
     assert_eq!(get(&reader, "outside"), Err(Miss::Absent));
     audit(&cache);
     let too_large = blob(501, 2_000_000);
+    assert!(cache.stage(&name("x", "large"), &too_large).0.is_none());
     let refused = cache.install(&name("x", "large"), entry(&too_large, 501), &too_large, RegSeq(501), 0);
     assert_eq!(refused, Admission::Refused(crate::cache::Refusal::Oversize));
     audit(&cache);
@@ -233,6 +238,31 @@ fn bytes_that_somebody_reads_stay_and_what_finds_no_place_is_kept_outside() {
     let (reader, _) = worker(&cache, "x");
     put(&cache, &name("x", "large"), &too_large, 600, 0);
     assert_eq!(get(&reader, "large").unwrap(), too_large.bytes()[..]);
+    audit(&cache);
+}
+
+#[test]
+fn a_large_value_is_copied_before_the_lock_is_taken_and_never_under_it() {
+    let cache = Cache::new(ROOMY);
+    let (reader, _) = worker(&cache, "x");
+    let value = blob(1, 1_000_000);
+    let put_unstaged = |key: &str, rev| {
+        let _ = cache.install(&name("x", key), entry(&value, rev), &value, RegSeq(rev), 0);
+        get(&reader, key).is_ok()
+    };
+    assert!(!put_unstaged("outside", 1), "it is held, and outside");
+    assert!(cache.hit(name("x", "outside").as_bytes(), 0).is_some());
+    let before = cache.stats();
+    let (staged, evicted) = cache.stage(&name("x", "k"), &value);
+    let staged = staged.unwrap();
+    assert_eq!((staged.bytes(), staged.id(), evicted.len()), (value.bytes(), value.id(), 0));
+    assert!(cache.stats().blob_bytes < before.blob_bytes - 900_000, "it has its home there now");
+    assert!(put_unstaged("k", 2), "its bytes are there");
+    shelve(&cache, "x");
+    assert!(get(&reader, "outside").is_ok(), "so are those of whoever was outside");
+    assert!(cache.stage(&name("x", "k"), &value).0.is_none(), "there is nothing to do");
+    assert!(cache.stage(&name("y", "k"), &blob(2, 1_000_000)).0.is_none(), "nobody attached to that one");
+    assert!(cache.stage(&name("x", "small"), &blob(3, 1_000)).0.is_none());
     audit(&cache);
 }
 
@@ -330,8 +360,10 @@ fn after_any_changes_workers_find_names_that_the_cache_holds_and_no_others() {
                     drop(reader);
                     cache.detach(&namespace(space), id);
                 }
-                _ => {
+                die => {
                     let (reg_seq, era) = (RegSeq(step), step / 100);
+                    let staged = (die > 13).then(|| cache.stage(&key, &value).0).flatten();
+                    let value = staged.unwrap_or(value);
                     let _ = cache.install(&key, entry(&value, step), &value, reg_seq, era);
                 }
             }

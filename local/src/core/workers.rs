@@ -2,7 +2,7 @@
 
 use super::Core;
 use crate::cache::{Attached, Cursor, NotShelved};
-use dstore_shared::{Moment, Namespace};
+use dstore_shared::{Blob, FlightId, Moment, Name, Namespace};
 use dstore_sys::net::Address;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -50,6 +50,21 @@ impl Core {
             });
         }
         Ok(attached)
+    }
+
+    /// Copies a large value to where workers will find it, before the machine's lock is taken to install it.
+    pub fn stage(&self, name: &Name, blob: &Blob) -> Option<Blob> {
+        let (staged, evicted) = self.cache.stage(name, blob);
+        if !evicted.is_empty() {
+            self.event(|c, _| c.dropped(evicted));
+        }
+        staged
+    }
+
+    /// The same of what a SET binds.
+    pub(super) fn stage_own(&self, flight: FlightId) -> Option<Blob> {
+        let own = self.machine.lock().coherence.own_of(flight);
+        own.and_then(|(name, blob)| self.stage(&name, &blob))
     }
 
     /// From now on status tells of the door to shared memory.
