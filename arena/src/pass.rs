@@ -198,3 +198,52 @@ fn receive_files(socket: impl AsFd) -> Result<Vec<OwnedFd>, Error> {
     }
     Err(Error::Foreign("the daemon sent more descriptors than an arena can have"))
 }
+
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+
+    fn answer(greeting: Greeting, asked: u64) -> Error {
+        let (daemons, workers) = UnixStream::pair().expect("sockets are to be had");
+        greet(&daemons, greeting).expect("it is listened to");
+        drop(daemons);
+        receive_since(&workers, asked).expect_err("no descriptors were sent")
+    }
+
+    #[test]
+    fn a_daemon_in_another_time_namespace_or_with_another_clock_is_refused() {
+        let here = Greeting::of_this_process();
+        let [device, inode] = here.namespace;
+        let hour = 3_600_000_000_000;
+        for (greeting, asked, why) in [
+            (Greeting { namespace: [device, inode ^ 1], ..here }, 0, "different time namespaces"),
+            (Greeting { now: here.now + hour, ..here }, 0, "the daemon's is ahead"),
+            (Greeting { now: here.now + hour, namespace: [0, 0] }, 0, "the daemon's is ahead"),
+            (Greeting { now: here.now - 1, ..here }, here.now, "the daemon's is behind"),
+        ] {
+            // It is not told of a namespace where there are none.
+            if device == 0 && why.contains("namespaces") {
+                continue;
+            }
+            let refused = answer(greeting, asked);
+            assert!(matches!(refused, Error::Clock(_)) && refused.to_string().contains(why), "{refused}");
+            assert!(refused.to_string().contains("read over the socket"), "{refused}");
+        }
+        // The clocks agree: what is missing now is the descriptors.
+        for greeting in [here, Greeting { namespace: [0, 0], ..here }] {
+            assert!(matches!(answer(greeting, here.now), Error::Foreign(_)));
+        }
+    }
+
+    #[test]
+    fn who_does_not_greet_has_nothing_to_give() {
+        for said in [&b"HTTP/1.1 400 Bad Request\r\n\r\n    "[..], b"dstGreet", b""] {
+            let (daemons, workers) = UnixStream::pair().unwrap();
+            rustix::net::send(&daemons, said, SendFlags::NOSIGNAL).unwrap();
+            drop(daemons);
+            let why = receive(&workers).unwrap_err();
+            assert!(matches!(why, Error::Foreign(_)), "{why}");
+        }
+    }
+}

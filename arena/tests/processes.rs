@@ -146,6 +146,180 @@ fn a_process_that_reads() {
     }
 }
 
+/// The role is played here, by a process that loses its right to more descriptors.
+#[test]
+#[ignore = "a part of another test"]
+fn a_process_that_can_open_nothing_more() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    if std::env::var(ROLE).as_deref() != Ok("poor") {
+        return;
+    }
+    let mut arena = arena_of(32 << 20, 2 << 20);
+    for key in 0..20 {
+        assert_eq!(set(&mut arena, key, &value(key, 1, 40_000)).unwrap(), []);
+    }
+    let begun = arena.stats();
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limit }).unwrap();
+    let mut evicted = 0;
+    for key in 20..200 {
+        evicted += set(&mut arena, key, &value(key, 1, 40_000)).unwrap().len();
+    }
+    let stats = arena.stats();
+    assert!(evicted > 100 && stats.names > 20, "{stats:?}");
+    assert!(stats.resident < begun.bytes_max / 4 && stats.bytes <= stats.resident, "{stats:?}");
+    setrlimit(Resource::Nofile, limit).unwrap();
+    arena.sweep();
+    assert_eq!(set(&mut arena, 200, &value(200, 1, 400_000)).unwrap(), [], "there is more again");
+    assert!(arena.stats().resident > stats.resident);
+    // Readers find all of it.
+    let (_worker, reader) = arena.attach_own(1 << 30).unwrap();
+    let read = (0..201_u64).filter_map(|key| Some((key, reader.get(&key.to_le_bytes()).ok()?)));
+    let rounds: Vec<u64> = read.map(|(key, value)| round_of(key, &value)).collect();
+    assert_eq!(rounds.len() as u64, arena.stats().names);
+}
+
+#[test]
+fn where_a_segment_cannot_be_had_something_leaves_for_what_comes() {
+    let ended = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_process_that_can_open_nothing_more", "--ignored", "--nocapture"])
+        .env(ROLE, "poor")
+        .output()
+        .unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    assert!(String::from_utf8_lossy(&ended.stdout).contains("1 passed"));
+}
+
+#[test]
+fn memory_is_reserved_before_it_is_written_and_no_more_than_is_said() {
+    let blocks = |arena: &mut Arena| {
+        let (_worker, all) = arena.attach().unwrap();
+        let files = all.segments.iter().chain([&all.header]);
+        files.map(|file| rustix::fs::fstat(file).unwrap().st_blocks.cast_unsigned() * 512).sum::<u64>()
+    };
+    let mut arena = arena_of(64 << 20, 16 << 20);
+    let mut shown = 0;
+    for key in 0..500 {
+        set(&mut arena, key, &value(key, 1, 40_000)).unwrap();
+        if key % 100 == 0 {
+            let (has, says) = (blocks(&mut arena), arena.stats().resident);
+            let most = 16 * 4096;
+            assert!(has <= says && has + most >= says, "{has} bytes of files, {says} said");
+            assert!(says > shown, "it grows");
+            shown = says;
+        }
+        assert!(arena.stats().bytes <= arena.stats().resident);
+    }
+    // All of it, and a value that lies on both sides of where the two ends met.
+    for key in 1_000..1_030 {
+        set(&mut arena, key, &value(key, 1, [100, 300_000, 14 << 20][key as usize % 3])).unwrap();
+    }
+    let stats = arena.stats();
+    assert!(stats.resident <= stats.bytes_max && stats.bytes_max <= 64 << 20, "{stats:?}");
+    let has = blocks(&mut arena);
+    assert!(has <= stats.resident && has + 16 * 4096 >= stats.resident, "{has} {stats:?}");
+}
+
+#[test]
+fn a_segment_is_mapped_only_where_it_says_itself_that_it_belongs() {
+    let mut arena = arena(16 << 20);
+    for key in 0..200 {
+        set(&mut arena, key, &value(key, 1, 40_000)).unwrap();
+    }
+    let (_worker, descriptors) = arena.attach().unwrap();
+    let there = descriptors.segments.len();
+    assert!(there > 3, "{there}");
+    let reader = Reader::map(dstore_arena::Descriptors { segments: Vec::new(), ..descriptors }).unwrap();
+    let refused =
+        |from: usize, segments: Vec<OwnedFd>| reader.extend(from, segments).unwrap_err().to_string();
+    // The caller is mistaken about where they begin.
+    let why = refused(0, arena.segments_from(1).unwrap());
+    assert!(why.contains("not the one that it is said to be") && reader.segments().0 == 0, "{why}");
+    let why = refused(1, arena.segments_from(1).unwrap());
+    assert!(why.contains("do not follow") && reader.segments().0 == 0, "{why}");
+    // They come in another order.
+    let mut swapped = arena.segments_from(0).unwrap();
+    swapped.swap(1, 2);
+    let why = refused(0, swapped);
+    assert!(why.contains("not the one") && reader.segments().0 == 1, "{why}");
+    // They are of another arena.
+    let mut other = arena_of(16 << 20, 2 << 20);
+    for key in 0..200 {
+        set(&mut other, key, &value(key, 2, 40_000)).unwrap();
+    }
+    let why = refused(1, other.segments_from(1).unwrap());
+    assert!(why.contains("another start of the daemon") && reader.segments().0 == 1, "{why}");
+    reader.extend(0, arena.segments_from(0).unwrap()).unwrap();
+    assert_eq!(reader.segments(), (there, there));
+    for key in 0..200_u64 {
+        assert_eq!(round_of(key, &reader.get(&key.to_le_bytes()).unwrap()), 1);
+    }
+}
+
+#[test]
+fn the_daemon_reads_by_a_reader_of_its_own_and_never_hoards() {
+    let mut arena = arena(16 << 20);
+    let (_worker, reader) = arena.attach_own(12 << 20).unwrap();
+    let binding = |bytes: &[u8]| Binding {
+        hash: hash(bytes),
+        bind_rev: 7,
+        registration: 1,
+        era: 3,
+        expiry: Some(dstore_arena::Expiry { until: u64::MAX - 1, expires_at: 55 }),
+    };
+    let mut held = Vec::new();
+    for key in 0..200_u64 {
+        let bytes = value(key, 1, 40_000);
+        let noted = (&binding(&bytes), &b"text/plain"[..]);
+        arena.insert_noted(&key.to_le_bytes(), noted, &bytes, &mut Vec::new()).unwrap();
+        // Nothing of what comes is ever lacking.
+        held.push(reader.get(&key.to_le_bytes()).unwrap());
+    }
+    assert!(held.iter().all(Value::is_in_place) && reader.pinned().0 == 200 * 40_016);
+    for _ in 0..3 {
+        assert_eq!(arena.sweep(), [], "more than a worker may hold, and it may");
+    }
+    let meta = held[9].meta();
+    assert_eq!((meta.bind_rev, meta.era, meta.expiry.unwrap().expires_at), (7, 3, 55));
+    assert_eq!(
+        (held[9].note(), arena.note(&9_u64.to_le_bytes()).as_deref()),
+        (&b"text/plain"[..], Some(&b"text/plain"[..]))
+    );
+    assert_eq!(reader.segments().0, reader.segments().1);
+    // Without a lease, in another era: only for who asks for what may be stale.
+    arena.set_valid_until(0);
+    arena.set_era(4);
+    assert_eq!(reader.get(&9_u64.to_le_bytes()).unwrap_err(), Miss::Absent);
+    assert_eq!(round_of(9, &reader.get_stale(&9_u64.to_le_bytes()).unwrap()), 1);
+    // By its hash, also without a name.
+    let bytes = value(9, 1, 40_000);
+    arena.remove(&9_u64.to_le_bytes()).unwrap();
+    let found = arena.blob(&hash(&bytes), &reader).unwrap().unwrap();
+    assert!(*found == *bytes && found.is_in_place());
+    assert!(arena.blob(&[9; 32], &reader).unwrap().is_none());
+    let (mut place, mut sampled) = (0, 0);
+    loop {
+        let (values, next) = arena.sample(place, 100_000, &reader).unwrap();
+        assert!(values.iter().all(|value| hash(value) == value.meta().hash));
+        (place, sampled) = (next, sampled + values.len());
+        if next == 0 {
+            break;
+        }
+    }
+    assert!(sampled > 40, "as many as may be pinned beside the others: {sampled}");
+    let (_other, others) = arena_of(4 << 20, 2 << 20).attach_own(1 << 20).unwrap();
+    assert_eq!(arena.blob(&hash(&bytes), &others).unwrap_err(), Miss::Unmapped);
+    // The bytes that the daemon keeps stay where they are when they leave.
+    let kept = arena.keep(&hash(&bytes)).unwrap();
+    arena.expel(&hash(&bytes), &mut Vec::new());
+    drop((held, found));
+    while arena.evict(&mut Vec::new()) {}
+    arena.sweep();
+    assert_eq!((arena.stats().limbo, kept.as_ref() == bytes), (1, true));
+    drop(arena);
+    assert!(kept.as_ref() == bytes, "even when the arena is gone");
+}
+
 /// Maps what it lacks.
 fn extend(reader: &Reader, mut socket: &UnixStream) {
     let from = reader.segments().0;

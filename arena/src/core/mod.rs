@@ -23,6 +23,8 @@ mod workers;
 #[cfg(all(test, not(miri)))]
 mod golden_tests;
 #[cfg(test)]
+mod room_tests;
+#[cfg(test)]
 mod tests;
 
 use crate::error::{Error, Refusal};

@@ -6,7 +6,7 @@ use crate::index::word_of;
 use crate::layout::worker;
 use crate::memory::{Extent, Heap};
 use crate::view::{Candidate, Pin, View};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 pub(super) type Daemon = Core<Heap, Heap>;
@@ -15,6 +15,10 @@ pub(super) type Worker = View<Heap, Heap>;
 const PAGES: u64 = if cfg!(miri) { 128 } else { 512 };
 
 pub(super) fn daemon_of(pages: u64, copy_max: u64) -> Daemon {
+    daemon_in(Heap::new(pages as usize * PAGE_WORDS), pages, copy_max)
+}
+
+pub(super) fn daemon_in(data: Heap, pages: u64, copy_max: u64) -> Daemon {
     let data_bytes = pages * PAGE_BYTES as u64;
     let terms = Terms {
         incarnation: [1, 2],
@@ -26,12 +30,12 @@ pub(super) fn daemon_of(pages: u64, copy_max: u64) -> Daemon {
         pin_bytes_max: data_bytes,
     };
     let header = Heap::new(header::DIRECTORY + terms.directory_words as usize);
-    let daemon = Core::begin(header, Heap::new(data_bytes as usize / 8), terms).unwrap();
+    let daemon = Core::begin(header, data, terms).unwrap();
     daemon.set_valid_until(u64::MAX);
     daemon
 }
 
-fn daemon() -> Daemon {
+pub(super) fn daemon() -> Daemon {
     daemon_of(PAGES, 1024)
 }
 
@@ -42,7 +46,7 @@ pub(super) fn attach(daemon: &mut Daemon) -> (Arc<Page<Heap>>, Worker) {
     (page, view)
 }
 
-fn hash(bytes: &[u8]) -> Hash {
+pub(super) fn hash(bytes: &[u8]) -> Hash {
     let mut hash = [0; 32];
     for (i, part) in hash.chunks_exact_mut(8).enumerate() {
         part.copy_from_slice(&xxhash_rust::xxh3::xxh3_64_with_seed(bytes, i as u64).to_le_bytes());
@@ -64,7 +68,7 @@ pub(super) fn set(daemon: &mut Daemon, key: &[u8], value: &[u8], rev: u64) -> Re
     daemon.insert(key, (&binding(value, rev), &[]), value, &mut evicted).map(|()| evicted)
 }
 
-fn read(view: &Worker, key: &[u8]) -> Result<Vec<u8>, Miss> {
+pub(super) fn read(view: &Worker, key: &[u8]) -> Result<Vec<u8>, Miss> {
     read_at(view, key, 0)
 }
 
@@ -92,7 +96,7 @@ pub(super) fn pin(view: &Worker, key: &[u8]) -> Result<(Pin, usize), Miss> {
     Ok(pinned.unwrap())
 }
 
-fn check(daemon: &Daemon) {
+pub(super) fn check(daemon: &Daemon) {
     daemon.space.check();
     let seen = daemon.seen();
     let queued = daemon.queues.check(&seen);
@@ -104,7 +108,7 @@ fn check(daemon: &Daemon) {
     assert_eq!(aliases.len(), daemon.aliases_held);
     assert!(daemon.aliases.values().all(|all| !all.is_empty() && all.len() <= row::ALIASES_MAX));
     // Every row and alias is where rows begin, and in a queue or in limbo; every row can be found.
-    let rows: Vec<u32> = daemon.space.rows_in(1, daemon.terms.pages()).collect();
+    let rows: HashSet<u32> = daemon.space.rows_in(1, daemon.terms.pages()).collect();
     assert_eq!(rows.len(), daemon.rows_held + daemon.aliases_held + daemon.limbo.len());
     if !daemon.queues.is_idle() {
         assert_eq!(daemon.rows_held + daemon.aliases_held, daemon.queues.len());
@@ -112,7 +116,8 @@ fn check(daemon: &Daemon) {
     for unit in rows.iter().filter(|unit| !daemon.limbo.contains(unit)) {
         let first = daemon.row_with(&daemon.hash_of(daemon.target(*unit))).unwrap();
         assert!(rows.contains(&first));
-        assert!(daemon.twins.ring(first).any(|one| one == daemon.target(*unit)), "a row that nobody finds");
+        let mut ring = daemon.twins.ring(first);
+        assert!(ring.any(|one| one == daemon.target(*unit)), "a row that nobody finds");
     }
     assert_eq!(daemon.by_hash.len(), daemon.by_hash.iter().filter(|unit| rows.contains(unit)).count());
     assert!(!rows.contains(&0) && daemon.limbo.iter().all(|unit| !daemon.twins.has(*unit)));
