@@ -27,7 +27,6 @@ use dstore_shared::{
     Result, Revision, SetOutcome,
 };
 use dstore_sys::Sys;
-use dstore_sys::net::Address;
 use dstore_sys::tasks::Tasks;
 use lapses::Lapses;
 pub(crate) use many::ReadMany;
@@ -86,7 +85,7 @@ pub(crate) struct Core {
     /// Who is told of names that left the cache.
     pub gone_to: OnceLock<Arc<dyn Fn(Left) + Send + Sync>>,
     /// Where workers attach, and how many are.
-    shm: OnceLock<(Address, Arc<Shown>)>,
+    shm: OnceLock<(String, Arc<Shown>)>,
     myself: Weak<Core>,
 }
 

@@ -103,7 +103,7 @@ impl Local {
         });
         let shm = shm.transpose().inspect_err(|_| tasks.cancel())?;
         if let Some(door) = &shm {
-            node.core().shows(door.address(), door.shown());
+            node.core().shows(door.path(), door.shown());
         }
         let (last, goodbye) = oneshot::channel();
         let sessions = upstream::keep_session(core.clone(), config.back_off);

@@ -37,8 +37,6 @@ const SHARED_OVERHEAD: u64 = 48 + 16 + 2 * 16 + 2 * 24 + 32;
 /// A copy in the cache.
 #[derive(Debug)]
 pub(super) struct Resident {
-    hash: BlobHash,
-    size: u64,
     number: usize,
     home: Mutex<Home>,
 }
@@ -64,7 +62,7 @@ impl Resident {
     }
 
     pub(super) fn hash(&self) -> BlobHash {
-        self.hash
+        self.home.lock().blob.id()
     }
 
     pub(super) fn is_shared(&self) -> bool {
@@ -87,11 +85,12 @@ impl Resident {
 impl Evictable for Resident {
     /// The same wherever the bytes are, so that moving them changes nothing in the queues.
     fn charge(&self) -> u64 {
-        BLOB_OVERHEAD + self.size
+        charge(&self.home.lock().blob)
     }
 
     fn fingerprint(&self) -> u64 {
-        let (first, _) = self.hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
+        let hash = self.hash();
+        let (first, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
         u64::from_le_bytes(*first)
     }
 
@@ -144,8 +143,7 @@ impl Blobs {
 
     /// Takes a blob that is not there yet.
     pub(super) fn insert(&self, home: Home, number: usize) -> Arc<Resident> {
-        let (hash, size) = (home.blob.id(), home.blob.size());
-        let resident = Arc::new(Resident { hash, size, number, home: Mutex::new(home) });
+        let resident = Arc::new(Resident { number, home: Mutex::new(home) });
         let row = Row { resident: Arc::clone(&resident), holders: Vec::new() };
         self.0.insert(resident.hash(), row);
         resident

@@ -3,7 +3,6 @@
 use super::Core;
 use crate::cache::{Attached, Cursor, NotShelved};
 use dstore_shared::{Blob, FlightId, Moment, Name, Namespace};
-use dstore_sys::net::Address;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -68,14 +67,14 @@ impl Core {
     }
 
     /// From now on status tells of the door to shared memory.
-    pub fn shows(&self, address: &Address, shown: &Arc<Shown>) {
+    pub fn shows(&self, at: String, shown: &Arc<Shown>) {
         // There is one such door in a Local's life.
-        let _ = self.shm.set((address.clone(), shown.clone()));
+        let _ = self.shm.set((at, shown.clone()));
     }
 
     /// Where workers attach, and how many are.
-    pub fn workers(&self) -> Option<(&Address, usize)> {
-        self.shm.get().map(|(address, shown)| (address, shown.workers.load(Ordering::Relaxed)))
+    pub fn workers(&self) -> Option<(&str, usize)> {
+        self.shm.get().map(|(at, shown)| (at.as_str(), shown.workers.load(Ordering::Relaxed)))
     }
 
     /// Takes in what workers said, and tells who holds more than it may.

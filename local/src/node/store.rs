@@ -13,7 +13,6 @@ use dstore_shared::{
     NamespaceOutcome, NamespaceSpec, Outcome, Prefix, PrefixOutcome, RequestId, Result, Revision, SetOutcome,
     Transaction, TransactionOutcome,
 };
-use dstore_sys::net::Address;
 use futures_util::StreamExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -223,13 +222,8 @@ impl Store for Node {
             fact("corrupt", corrupt.to_string()),
             fact("corrupt_arrivals", arrivals.to_string()),
         ];
-        if let Some((address, workers)) = self.core.workers() {
-            let at = if let Address::Unix(path) = address {
-                path.display().to_string()
-            } else {
-                address.to_string()
-            };
-            facts.push(fact("shm", at));
+        if let Some((at, workers)) = self.core.workers() {
+            facts.push(fact("shm", at.to_owned()));
             facts.push(fact("shm_workers", workers.to_string()));
             facts.push(fact("shm_bytes", stats.shared_bytes.to_string()));
         }

@@ -99,6 +99,14 @@ impl ShmDoor {
         Ok(Self { address, shown, waker, thread: Some(thread) })
     }
 
+    /// The path of its socket.
+    pub fn path(&self) -> String {
+        match &self.address {
+            Address::Unix(path) => path.display().to_string(),
+            other => other.to_string(),
+        }
+    }
+
     /// Where it listens.
     pub fn address(&self) -> &Address {
         &self.address
