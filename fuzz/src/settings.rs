@@ -1,6 +1,6 @@
 //! The configuration: command line, environment and file.
 
-use crate::cli::args::{CommandLine, HttpFlags, NodeFlag, RespFlags, Solo, StoreFlags, Verb};
+use crate::cli::args::{CommandLine, HttpFlags, NodeFlag, RespFlags, ShmFlags, Solo, StoreFlags, Verb};
 use crate::config::{Surroundings, resolve};
 use clap::Parser;
 use dstore_shared::Result;
@@ -25,6 +25,7 @@ pub fn config_file(bytes: &[u8]) -> Result<()> {
             scrub: None,
             negatives: false,
             resp: RespFlags::default(),
+            shm: ShmFlags::default(),
             insecure: false,
             repl: false,
         }),

@@ -343,8 +343,8 @@ fn after_any_changes_workers_find_names_that_the_cache_holds_and_no_others() {
                 4 => _ = cache.expel(&value.id()),
                 5 if step % 7 == 0 => cache.drop_all_names(),
                 6 => {
-                    _ = cache
-                        .remove_prefix_upto(&Prefix::new(&namespace(space), b"k1").unwrap(), Revision(step))
+                    let prefix = Prefix::new(&namespace(space), b"k1").unwrap();
+                    cache.remove_prefix_upto(&prefix, Revision(step));
                 }
                 7 => _ = cache.forget(&key),
                 8 if workers.len() < 12 => {
