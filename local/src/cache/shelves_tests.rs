@@ -242,6 +242,27 @@ fn bytes_that_somebody_reads_stay_and_what_finds_no_place_is_kept_outside() {
 }
 
 #[test]
+fn bytes_that_a_door_is_still_sending_stay_though_no_worker_has_pinned_them() {
+    let cache = Cache::new(SMALL);
+    let (_reader, _) = worker(&cache, "x");
+    let (mut sending, mut sent) = (Vec::new(), Vec::new());
+    for n in 0..600 {
+        let value = blob(n, if n % 2 == 0 { 100 } else { 9_000 });
+        put(&cache, &name("x", &format!("k{n}")), &value, n + 1, 0);
+        if n % 20 < 2 {
+            sending.push(cache.hit(name("x", &format!("k{n}")).as_bytes(), 0).unwrap().blob);
+            sent.push(value);
+        }
+    }
+    let gone = sending.iter().filter(|blob| cache.have(&blob.id()).is_none()).count();
+    assert!(gone > 20, "{gone} left the cache");
+    for (blob, value) in sending.iter().zip(&sent) {
+        assert_eq!(blob.bytes(), value.bytes());
+    }
+    audit(&cache);
+}
+
+#[test]
 fn a_large_value_is_copied_before_the_lock_is_taken_and_never_under_it() {
     let cache = Cache::new(ROOMY);
     let (reader, _) = worker(&cache, "x");
