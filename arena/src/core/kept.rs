@@ -3,7 +3,6 @@
 use super::{Core, Hash, SPARE_BUCKETS};
 use crate::eviction::Eviction;
 use crate::index::word_of;
-use crate::layout::header;
 use crate::memory::{Extend, Memory};
 use crate::space::Need;
 use std::sync::atomic::Ordering::Acquire;
@@ -74,7 +73,7 @@ impl<M: Memory, D: Extend> Core<M, D> {
 
     /// Whether the next chunk of the index is missing and may be had.
     fn may_have_chunk(&self) -> bool {
-        let end = header::DIRECTORY + self.terms.directory_words as usize;
+        let end = crate::layout::header::DIRECTORY + self.terms.directory_words as usize;
         self.index.missing_chunk(&self.header).is_some_and(|entry| entry < end)
     }
 
