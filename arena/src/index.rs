@@ -63,10 +63,9 @@ pub(crate) fn first_of(header: &impl Memory, at: u64) -> Option<usize> {
 fn scan(data: &impl Memory, mut at: usize, mut state: u64, tag: u32, key: &[u8]) -> Option<u32> {
     for _ in 0..bucket::CHAIN_MAX {
         // All slots first and without a branch: which of them it is cannot be foretold, and one wrong guess costs more.
-        let mut slots = [0; bucket::SLOTS];
+        let slots = data.several::<{ bucket::SLOTS }>(at + 1)?;
         let mut alike = 0_u32;
-        for (i, slot) in slots.iter_mut().enumerate() {
-            *slot = data.load(at + 1 + i, Relaxed);
+        for (i, slot) in slots.iter().enumerate() {
             alike |= u32::from(bucket::tag(*slot) == tag) << i;
         }
         while alike != 0 {
@@ -109,12 +108,13 @@ pub(crate) fn look<D: Memory, T>(
             return Looked::Absent;
         }
         let Some(first) = first_of(header, bucket::of(hash as u32, buckets)) else { return Looked::Busy };
-        // Another thread may map more meanwhile: what is beyond this is neither read nor taken for zeros.
+        // What is not there is never taken for zeros. Another thread may map more meanwhile.
         let there = Within::new(data);
-        if !there.extent().has(first) {
+        let state = seqlock::begin_read(&there, first);
+        if there.was_left() {
             return Looked::Unmapped;
         }
-        let Some(state) = seqlock::begin_read(&there, first) else {
+        let Some(state) = state else {
             std::hint::spin_loop();
             continue;
         };
@@ -125,7 +125,7 @@ pub(crate) fn look<D: Memory, T>(
                 return Looked::Found(result);
             }
         } else if there.was_left() {
-            if chain.holds(data) && !there.has_grown() {
+            if chain.holds(data) {
                 return Looked::Unmapped;
             }
         } else if chain.holds(data) && header.load(header::BUCKETS, Relaxed) == buckets {
@@ -304,6 +304,11 @@ impl Writer {
     /// Whether a split is due.
     pub(crate) fn is_full(&self) -> bool {
         self.names * 100 > self.buckets * bucket::SLOTS as u64 * FILL
+    }
+
+    /// Whether splits have been due for long: chains are half as long again as they should be.
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.names * 100 > self.buckets * bucket::SLOTS as u64 * FILL / 2 * 3
     }
 
     /// The word of the directory that must be there before the next split, if it is not.

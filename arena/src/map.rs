@@ -9,7 +9,7 @@
 
 use crate::error::Error;
 use crate::layout::WORD;
-use crate::memory::{Extent, Memory};
+use crate::memory::{Extent, Memory, padded};
 use rustix::fd::BorrowedFd;
 use rustix::mm::{self, Advice, MapFlags, ProtFlags};
 use std::ptr;
@@ -168,6 +168,18 @@ impl Mapped {
         // access to it, in this process and in others, is atomic but for reads of what nobody writes.
         Some(unsafe { AtomicU64::from_ptr(word) })
     }
+
+    /// As [`Mapped::word`], of `count` words.
+    #[inline]
+    fn words(&self, at: usize, count: usize) -> Option<&[AtomicU64]> {
+        if !self.extent().has_all(at, count) {
+            return None;
+        }
+        // SAFETY: word `at` lies within the mapping.
+        let start = unsafe { self.base.add(at) };
+        // SAFETY: as for one word; all of them lie within the mapping, and an `AtomicU64` is laid out as its word.
+        Some(unsafe { std::slice::from_raw_parts(start.cast(), count) })
+    }
 }
 
 impl Drop for Mapped {
@@ -191,12 +203,48 @@ impl Memory for Mapped {
 
     #[inline]
     fn load(&self, at: usize, order: Ordering) -> u64 {
-        let word = self.word(at).map_or(0, |word| word.load(Ordering::Relaxed));
+        self.try_load(at, order).unwrap_or(0)
+    }
+
+    #[inline]
+    fn try_load(&self, at: usize, order: Ordering) -> Option<u64> {
+        let word = self.word(at)?.load(Ordering::Relaxed);
         // Of memory that is mapped read-only only relaxed loads are promised not to write.
         if order == Ordering::Acquire {
             fence(Ordering::Acquire);
         }
-        word
+        Some(word)
+    }
+
+    #[inline]
+    fn several<const N: usize>(&self, at: usize) -> Option<[u64; N]> {
+        let words = self.words(at, N)?.first_chunk::<N>()?;
+        Some(std::array::from_fn(|i| words[i].load(Ordering::Relaxed)))
+    }
+
+    #[inline]
+    fn read(&self, at: usize, to: &mut [u8]) {
+        let Some(words) = self.words(at, to.len().div_ceil(WORD)) else { return to.fill(0) };
+        let (whole, rest) = to.as_chunks_mut::<WORD>();
+        for (word, bytes) in words.iter().zip(&mut *whole) {
+            *bytes = word.load(Ordering::Relaxed).to_le_bytes();
+        }
+        if let (false, Some(last)) = (rest.is_empty(), words.last()) {
+            let word = last.load(Ordering::Relaxed).to_le_bytes();
+            rest.copy_from_slice(&word[..rest.len()]);
+        }
+    }
+
+    #[inline]
+    fn same(&self, at: usize, bytes: &[u8]) -> bool {
+        let Some(words) = self.words(at, bytes.len().div_ceil(WORD)) else { return false };
+        let (whole, rest) = bytes.as_chunks::<WORD>();
+        let is_same = |(word, bytes): (&AtomicU64, &[u8; WORD])| {
+            word.load(Ordering::Relaxed) == u64::from_le_bytes(*bytes)
+        };
+        words.iter().zip(whole).all(is_same)
+            && (rest.is_empty()
+                || words.last().is_some_and(|last| last.load(Ordering::Relaxed) == padded(rest)))
     }
 
     #[inline]

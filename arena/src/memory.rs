@@ -55,8 +55,14 @@ pub(crate) trait Memory {
     /// Which words there are.
     fn extent(&self) -> Extent;
 
-    /// The word at `at`.
+    /// The word at `at`; 0 if it is not there.
     fn load(&self, at: usize, order: Ordering) -> u64;
+
+    /// The word at `at`; `None`: it is not there.
+    #[inline]
+    fn try_load(&self, at: usize, order: Ordering) -> Option<u64> {
+        self.extent().has(at).then(|| self.load(at, order))
+    }
 
     /// Changes the word at `at`.
     fn store(&self, at: usize, word: u64, order: Ordering);
@@ -73,6 +79,13 @@ pub(crate) trait Memory {
     /// For as long as the slice lives nobody writes these words, and the memory is not given up.
     #[allow(unsafe_code)]
     unsafe fn slice(&self, at: usize, len: usize) -> Option<&[u8]>;
+
+    /// The `N` words from `at` on; `None`: not all of them are there.
+    #[inline]
+    fn several<const N: usize>(&self, at: usize) -> Option<[u64; N]> {
+        let is_there = self.extent().has_all(at, N);
+        is_there.then(|| std::array::from_fn(|i| self.load(at + i, Ordering::Relaxed)))
+    }
 
     /// Copies bytes from word `at` on.
     #[inline]
@@ -140,6 +153,31 @@ impl<T: Memory> Memory for std::sync::Arc<T> {
         (**self).fence(order);
     }
 
+    #[inline]
+    fn try_load(&self, at: usize, order: Ordering) -> Option<u64> {
+        (**self).try_load(at, order)
+    }
+
+    #[inline]
+    fn several<const N: usize>(&self, at: usize) -> Option<[u64; N]> {
+        (**self).several(at)
+    }
+
+    #[inline]
+    fn read(&self, at: usize, to: &mut [u8]) {
+        (**self).read(at, to);
+    }
+
+    #[inline]
+    fn write(&self, at: usize, from: &[u8]) {
+        (**self).write(at, from);
+    }
+
+    #[inline]
+    fn same(&self, at: usize, bytes: &[u8]) -> bool {
+        (**self).same(at, bytes)
+    }
+
     #[allow(unsafe_code)]
     unsafe fn slice(&self, at: usize, len: usize) -> Option<&[u8]> {
         // SAFETY: the caller's promise is handed on.
@@ -149,33 +187,27 @@ impl<T: Memory> Memory for std::sync::Arc<T> {
 
 /// Fewer bytes than a word has, as a word.
 #[inline]
-fn padded(bytes: &[u8]) -> u64 {
+pub(crate) fn padded(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
-/// A memory as it was at one moment, and whether something was looked for beyond that: it may have more words by now, so
-/// what was read may not fit together.
+/// A memory in which it is noted whether something was looked for that was not there: then what was read may not fit
+/// together.
 pub(crate) struct Within<'a, D> {
     data: &'a D,
-    extent: Extent,
     was_left: Cell<bool>,
 }
 
 impl<'a, D: Memory> Within<'a, D> {
     #[inline]
     pub(crate) fn new(data: &'a D) -> Self {
-        Self { data, extent: data.extent(), was_left: Cell::new(false) }
+        Self { data, was_left: Cell::new(false) }
     }
 
     /// Whether a word was asked for that was not there.
     #[inline]
     pub(crate) fn was_left(&self) -> bool {
         self.was_left.get()
-    }
-
-    /// Whether the memory has more words by now.
-    pub(crate) fn has_grown(&self) -> bool {
-        self.data.extent() != self.extent
     }
 }
 
@@ -184,17 +216,20 @@ impl<D: Memory> Memory for Within<'_, D> {
 
     #[inline]
     fn extent(&self) -> Extent {
-        self.extent
+        self.data.extent()
     }
 
     #[inline]
     fn load(&self, at: usize, order: Ordering) -> u64 {
-        if self.extent.has(at) {
-            self.data.load(at, order)
-        } else {
+        self.data.try_load(at, order).unwrap_or_else(|| {
             self.was_left.set(true);
             0
-        }
+        })
+    }
+
+    #[inline]
+    fn try_load(&self, at: usize, order: Ordering) -> Option<u64> {
+        Some(self.load(at, order))
     }
 
     fn store(&self, _: usize, _: u64, _: Ordering) {
@@ -208,6 +243,23 @@ impl<D: Memory> Memory for Within<'_, D> {
     #[inline]
     fn fence(&self, order: Ordering) {
         self.data.fence(order);
+    }
+
+    #[inline]
+    fn several<const N: usize>(&self, at: usize) -> Option<[u64; N]> {
+        let words = self.data.several(at);
+        self.was_left.set(self.was_left.get() || words.is_none());
+        words
+    }
+
+    #[inline]
+    fn same(&self, at: usize, bytes: &[u8]) -> bool {
+        let words = bytes.len().div_ceil(WORD);
+        if !self.data.extent().has_all(at, words) {
+            self.was_left.set(true);
+            return false;
+        }
+        self.data.same(at, bytes)
     }
 
     #[allow(unsafe_code)]

@@ -158,20 +158,23 @@ impl<M: Memory, D: Memory> View<M, D> {
             let expiry_at = at + name.expiry_at();
             Expiry { until: word(expiry_at), expires_at: word(expiry_at + 1) }
         });
-        let (target, shape) = if name.is_alias() {
-            let target = word(at + row::TARGET) as u32;
-            (target, Shape(word(word_of(target) + row::SHAPE)))
-        } else {
-            (unit, name)
-        };
-        let value = word_of(target);
-        let mut hash = [0; 32];
-        there.read(value + row::HASH, &mut hash);
+        let target = if name.is_alias() { word(at + row::TARGET) as u32 } else { unit };
+        // What is not there was noted.
+        let [shape, mut bind_rev, _, mut era, hash @ ..] =
+            there.several::<{ row::HEAD }>(word_of(target)).unwrap_or_default();
+        if target != unit {
+            (bind_rev, era) = (word(at + row::BIND_REV), word(at + row::ERA));
+        }
+        let shape = Shape(shape);
+        let mut bytes = [0; 32];
+        for (to, word) in bytes.as_chunks_mut::<{ layout::WORD }>().0.iter_mut().zip(hash) {
+            *to = word.to_le_bytes();
+        }
         let meta = Meta {
-            hash,
+            hash: bytes,
             size: u64::from(shape.value_len()),
-            bind_rev: word(at + row::BIND_REV),
-            era: word(at + row::ERA),
+            bind_rev,
+            era,
             // A name that does not expire may be in a row with room for it.
             expiry: expiry.filter(|expiry| expiry.until != u64::MAX),
         };
@@ -179,7 +182,7 @@ impl<M: Memory, D: Memory> View<M, D> {
             chain,
             meta,
             unit: target,
-            at: value + shape.value_at(),
+            at: word_of(target) + shape.value_at(),
             note: (at + name.note_at(), name.note_len()),
             to_touch: if name.uses() == USES_MAX { 0 } else { unit },
         }

@@ -6,7 +6,7 @@
 #![allow(unsafe_code, reason = "fork and _exit are the C library's")]
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
-use dstore_arena::{Arena, Binding, Config, Evicted, Miss, Reader, Refusal, Value, Worker, now, pass};
+use dstore_arena::{Arena, Binding, Config, Error, Evicted, Miss, Reader, Refusal, Value, Worker, now, pass};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -25,9 +25,13 @@ struct Process {
 
 impl Process {
     fn start(arena: &mut Arena, role: &str) -> Self {
+        Self::start_as(arena, role, Command::new(std::env::current_exe().unwrap()))
+    }
+
+    fn start_as(arena: &mut Arena, role: &str, mut command: Command) -> Self {
         let (mut socket, theirs) = UnixStream::pair().unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        let child = Command::new(std::env::current_exe().unwrap())
+        let child = command
             .args(["--exact", "a_process_that_reads", "--ignored", "--nocapture", "--test-threads=1"])
             .env(ROLE, role)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -135,7 +139,12 @@ fn len_of(key: u64, round: u64) -> usize {
 #[ignore = "a part of other tests"]
 fn a_process_that_reads() {
     let Ok(role) = std::env::var(ROLE) else { return };
-    let socket = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned().unwrap());
+    let mut socket = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned().unwrap());
+    if role == "elsewhere" {
+        let why = pass::receive(&socket).unwrap_err();
+        assert!(matches!(why, Error::Clock(_)), "{why}");
+        return socket.write_all(b"r").unwrap();
+    }
     let reader = Reader::map(pass::receive(&socket).unwrap()).unwrap();
     match role.as_str() {
         "stress" => stress(&reader, socket),
@@ -318,6 +327,17 @@ fn the_daemon_reads_by_a_reader_of_its_own_and_never_hoards() {
     assert_eq!((arena.stats().limbo, kept.as_ref() == bytes), (1, true));
     drop(arena);
     assert!(kept.as_ref() == bytes, "even when the arena is gone");
+}
+
+#[test]
+#[ignore = "needs the right to make time namespaces, and util-linux's unshare"]
+fn a_worker_in_another_time_namespace_is_refused() {
+    let mut arena = arena(4 << 20);
+    for offset in ["86400", "-3600", "0"] {
+        let mut command = Command::new("unshare");
+        command.args(["--fork", "--time", "--boottime", offset]).arg(std::env::current_exe().unwrap());
+        Process::start_as(&mut arena, "elsewhere", command).ends_well();
+    }
 }
 
 /// Maps what it lacks.

@@ -104,14 +104,26 @@ impl<M: Memory, D: Extend> Core<M, D> {
         self.queues.is_idle() && self.spare_buckets.len() < SPARE_BUCKETS / 2
     }
 
+    /// Whether the next chunk of the index is missing and may be had.
+    fn may_have_chunk(&self) -> bool {
+        let end = crate::layout::header::DIRECTORY + self.terms.directory_words as usize;
+        self.index.missing_chunk(&self.header).is_some_and(|entry| entry < end)
+    }
+
     /// What has to go so that a row of `bytes` fits, or first of all the index: all that lies in the piece of data that
     /// costs the least. `None`: in each piece something is pinned.
     pub(crate) fn obstacles(&mut self, bytes: u64) -> Option<Vec<Obstacle>> {
         self.sweep_limbo();
-        let need = if self.is_index_short() { Need::Bucket } else { Need::Row(bytes) };
+        let need = if self.is_index_short() {
+            Need::Bucket
+        } else if self.index.is_overdue() && self.may_have_chunk() {
+            Need::Chunk
+        } else {
+            Need::Row(bytes)
+        };
         let pinned = self.workers.all_pinned();
         let (from, to) = self.space.piece_for(need, pinned.iter().chain(&self.limbo).copied())?;
-        if need == Need::Bucket {
+        if need != Need::Row(bytes) {
             self.space.lower_top(to - self.space.pages_for(need));
         }
         let obstacle = |unit| {

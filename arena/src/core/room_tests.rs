@@ -252,17 +252,36 @@ fn who_decides_by_itself_what_leaves_is_told_what_stands_in_the_way() {
         }
     }
     assert!(!daemon.evict_next(&mut Vec::new()));
-    // Names alone, until the index has no room left: then that is what room is made for.
-    for i in 0..60_000_u32 {
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "too long there")]
+fn an_index_without_room_is_told_of_and_finds_some() {
+    let mut daemon = daemon_of(512, 1024);
+    daemon.leave_eviction();
+    // Values take all there is while the index is small; then names come.
+    let mut i = 0_u32;
+    while set(&mut daemon, &i.to_be_bytes(), &bytes(u64::from(i), 2_000), 1).is_ok() {
+        i += 1;
+    }
+    let buckets = daemon.index.buckets();
+    let mut short = 0;
+    for i in 0..20_000_u32 {
         let mut times = 0;
-        while let Err(why) = set(&mut daemon, &i.to_le_bytes(), b"", 1) {
+        while let Err(why) = set(&mut daemon, &i.to_le_bytes(), &i.to_le_bytes(), 1) {
             assert_eq!(why, Refusal::Full, "{i}");
+            short += u32::from(daemon.is_index_short());
             clear_obstacles(&mut daemon, 100);
             times += 1;
-            assert!(times < 8);
+            assert!(times < 8, "{i}");
         }
     }
     check(&daemon);
+    let stats = daemon.stats();
+    assert!(short > 0 && stats.names > 12_000 && daemon.index.buckets() > buckets, "{short} {stats:?}");
+    let lowest = (0..daemon.index.buckets() / bucket::CHUNK as u64)
+        .map(|chunk| daemon.header.load(header::DIRECTORY + chunk as usize, Relaxed));
+    assert!(lowest.min().unwrap() > 512 - 160, "it grew at the end");
 }
 
 #[test]
