@@ -46,7 +46,7 @@ async fn host(workers: usize, mib: usize) -> Result<()> {
     let local = LocalConfig {
         listen: vec![listen],
         shm: Some(ShmConfig::new(dir.path().join("node.shm"))),
-        cache_bytes: 6 * (mib as u64) << 20,
+        cache_bytes: (6 * mib as u64) << 20,
         ..LocalConfig::new(at)
     };
     let local = Local::start(sys.clone(), local).await?;
@@ -55,7 +55,7 @@ async fn host(workers: usize, mib: usize) -> Result<()> {
     let first = Worker::connect(&Sys::real(), &Address::Unix(socket.clone()), WorkerConfig::default()).await;
     println!("shared memory: {}", first.shared_memory());
     let client = Client::over(&sys, Arc::new(local.node().clone()), ClientConfig::default());
-    let model: Vec<u8> = (0..mib << 20).map(|i| (i * 31 >> 7) as u8).collect();
+    let model: Vec<u8> = (0..mib << 20).map(|i| ((i * 31) >> 7) as u8).collect();
     client.set(&Name::of(MODEL)?, model).await?;
     client.get(&Name::of(MODEL)?).await?;
 
