@@ -9,9 +9,11 @@
 //! was got from it stays as it is until it is dropped. It is given back then, or when the process ends.
 //! It must never answer from memory whose lease is over.
 
+mod blocking;
 mod shared;
 mod value;
 
+pub use blocking::BlockingWorker;
 pub use shared::SharedMemory;
 pub use value::Value;
 
@@ -75,7 +77,8 @@ impl fmt::Debug for Worker {
 
 impl Worker {
     /// A worker of the node at `address`. Attaches to shared memory if that can be had now, and tries again later if not:
-    /// [`Worker::shared_memory`] tells. Connects to the socket when it first needs that.
+    /// [`Worker::shared_memory`] tells. Connects to the socket when it first needs that. Takes at most as long as a call
+    /// where the node must be asked for the way, else at most a few times two seconds.
     pub async fn connect(sys: &Sys, address: &Address, config: WorkerConfig) -> Self {
         let client = Client::connect(sys, address, config.client);
         let shared = Shared::new(sys, config.namespace.clone(), config.attach, address, client.clone());

@@ -88,6 +88,8 @@ impl Bound<'_> {
 struct Shelf {
     arena: Arena,
     workers: HashMap<u64, Worker>,
+    /// Nobody was told yet that what is held is to be brought here.
+    is_new: bool,
 }
 
 /// A worker that was attached.
@@ -177,38 +179,33 @@ impl Cache {
         // Outside the lock: it takes system calls.
         let arena = is_new.then(|| Arena::create(self.shelf_config())).transpose()?;
         let mut ledger = self.ledger.lock();
-        let (mut is_first, mut evicted) = (false, Evicted::new());
         if let Some(arena) = arena
             && !ledger.shelves.all.contains_key(namespace)
         {
-            self.open_shelf(&mut ledger, namespace, arena.without_eviction(), &mut evicted)?;
-            is_first = true;
+            self.open_shelf(&mut ledger, namespace, arena.without_eviction())?;
         }
         let shelf = ledger.shelves.all.get_mut(namespace).ok_or(NotShelved::NoRoom)?;
         let (worker, descriptors) = shelf.arena.attach()?;
         let id = worker.id();
         shelf.workers.insert(id, worker);
-        Ok(Attached { worker: id, descriptors, evicted, is_first })
+        let is_first = std::mem::take(&mut shelf.is_new);
+        Ok(Attached { worker: id, descriptors, evicted: std::mem::take(&mut ledger.owed), is_first })
     }
 
-    fn open_shelf(
-        &self,
-        ledger: &mut Ledger,
-        namespace: &Namespace,
-        arena: Arena,
-        evicted: &mut Evicted,
-    ) -> Result<(), NotShelved> {
+    fn open_shelf(&self, ledger: &mut Ledger, namespace: &Namespace, arena: Arena) -> Result<(), NotShelved> {
         if ledger.shelves.all.len() >= SHELVES_MAX {
             return Err(NotShelved::TooMany);
         }
         if ledger.shelves.resident() + arena.resident() > self.shelves_bytes_max() {
             return Err(NotShelved::NoRoom);
         }
-        while !self.fits(ledger, arena.resident()) && self.evict(ledger, evicted) {}
+        let mut evicted = Evicted::new();
+        while !self.fits(ledger, arena.resident()) && self.evict(ledger, &mut evicted) {}
+        ledger.owed.extend(evicted);
         // In this order: see `Published`.
         arena.set_era(ledger.shelves.era);
         arena.set_valid_until(ledger.shelves.valid_until.as_nanos());
-        ledger.shelves.all.insert(namespace.clone(), Shelf { arena, workers: HashMap::new() });
+        ledger.shelves.all.insert(namespace.clone(), Shelf { arena, workers: HashMap::new(), is_new: true });
         Ok(())
     }
 
@@ -275,10 +272,14 @@ impl Cache {
         // Room was made for it perhaps by what it is itself about.
         if self.names.view(name.as_bytes(), |held| held.bind_rev) != Some(entry.bind_rev) {
             ledger.shelves.remove(name);
-            return 0;
         }
-        if let (Some(home), Some(resident)) = (home, self.blobs.get(&entry.hash)) {
-            self.rehome(ledger, &resident, home);
+        match (self.blobs.get(&entry.hash), home) {
+            (Some(resident), Some(home)) => self.rehome(ledger, &resident, home),
+            (Some(_), None) => {}
+            (None, home) => {
+                drop(home);
+                ledger.shelves.expel(&entry.hash);
+            }
         }
         entry.size
     }
@@ -288,7 +289,7 @@ impl Cache {
     pub fn sweep(&self) -> Vec<(Namespace, Hoarder)> {
         let shelves = &mut self.ledger.lock().shelves;
         let mut found = Vec::new();
-        shelves.all.retain(|namespace, Shelf { arena, workers }| {
+        shelves.all.retain(|namespace, Shelf { arena, workers, .. }| {
             found.extend(arena.sweep().into_iter().map(|hoarder| (namespace.clone(), hoarder)));
             let stats = arena.stats();
             !workers.is_empty() || stats.rows + stats.limbo > 0
@@ -346,9 +347,12 @@ impl Cache {
             arena.insert(key.as_bytes(), &binding, blob.bytes(), &mut Vec::new())?;
             Ok(arena.keep(hash.as_bytes()))
         };
-        let kept = self.in_arena(ledger, bound.name, place, extra, evicted, insert)??;
-        let blob = blob.moved(Bytes::from_owner(kept));
-        debug_assert!(blob.is_some(), "what was inserted is there");
+        let kept = self.in_arena(ledger, bound.name, place, extra, evicted, insert)?;
+        let blob = kept.and_then(|kept| blob.moved(Bytes::from_owner(kept)));
+        if blob.is_none() {
+            // Other bytes are there under this hash: memory has decayed, and nobody is to find them.
+            ledger.shelves.expel(&hash);
+        }
         blob.map(|blob| Home { blob, is_shared: true })
     }
 

@@ -288,6 +288,20 @@ fn a_large_value_is_copied_before_the_lock_is_taken_and_never_under_it() {
 }
 
 #[test]
+fn a_decayed_copy_in_shared_memory_is_not_led_to_again() {
+    let cache = Cache::new(SMALL);
+    let (reader, _) = worker(&cache, "x");
+    let value = blob(1, 5_000);
+    put(&cache, &name("x", "a"), &value.damaged(), 1, 0);
+    assert_ne!(get(&reader, "a").unwrap(), value.bytes()[..], "as a defect of the memory leaves it");
+    // The bytes come whole, and are not those that lie there.
+    put(&cache, &name("x", "b"), &value, 2, 0);
+    assert_eq!(get(&reader, "b"), Err(Miss::Absent));
+    assert_eq!(get(&reader, "a"), Err(Miss::Absent));
+    audit(&cache);
+}
+
+#[test]
 fn what_workers_use_is_what_stays() {
     let cache = Cache::new(SMALL);
     let (reader, _) = worker(&cache, "x");
