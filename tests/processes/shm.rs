@@ -99,7 +99,7 @@ async fn a_worker_that_reads_all_the_while_never_sees_what_was_deleted_before_it
             }
         })
     };
-    for round in 1.. {
+    for round in 1_u64.. {
         let len = if round % 3 == 0 { 3_000 } else { 100 };
         let value = [&round.to_le_bytes()[..], &noise(round, len)].concat();
         a.client.set(&name("k"), value).await.expect("set");
@@ -201,7 +201,7 @@ async fn a_daemon_that_is_killed_and_started_again_is_read_from_again_and_no_byt
         reader.join().expect("nothing was wrong");
     }
     // The same for who does not wait for futures.
-    let all = std::thread::spawn(move || {
+    let all = tokio::task::spawn_blocking(move || {
         let worker = BlockingWorker::connect(&Sys::real(), &address, WorkerConfig::default())?;
         worker.set(b"own", "value")?;
         let many = worker.get_many(&[b"own", b"small"])?;
@@ -212,7 +212,7 @@ async fn a_daemon_that_is_killed_and_started_again_is_read_from_again_and_no_byt
         let gone = worker.get(b"own")?.is_none();
         Ok::<_, Error>((many.len(), part.map(|part| part.to_vec()), size, found, removed, gone))
     });
-    let all = all.join().expect("no panic").expect("answered");
+    let all = all.await.expect("no panic").expect("answered");
     assert_eq!(all, (2, Some(b"al".to_vec()), Some(5), true, vec![true], true));
 }
 
