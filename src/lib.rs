@@ -33,9 +33,9 @@
 //! # }
 //! ```
 
-pub use dstore_client::{Client, ClientConfig, Value};
+pub use dstore_client::{Client, ClientConfig, Value, worker};
 pub use dstore_global::{EngineKind, Global, GlobalConfig, SyncLevel};
-pub use dstore_local::{Listen, Local, LocalConfig, Node, repl};
+pub use dstore_local::{Listen, Local, LocalConfig, Node, ShmConfig, repl};
 pub use dstore_proto::store::{
     Body, BodyStream, DeleteReply, Found, Provenance, SetReply, Slice, Stat, Status, Store, Target, Tier,
 };

@@ -135,6 +135,16 @@ impl<S: Store> Client<S> {
         self.inner.ids.client()
     }
 
+    /// What runs beside its calls, for as long as it lives.
+    pub(crate) fn tasks(&self) -> &Tasks {
+        &self.inner.tasks
+    }
+
+    /// The largest value that it gathers in memory.
+    pub(crate) fn get_bytes_max(&self) -> u64 {
+        self.inner.config.get_bytes_max
+    }
+
     /// What it talks to.
     pub fn store(&self) -> &Arc<S> {
         &self.inner.store

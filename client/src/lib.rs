@@ -8,6 +8,7 @@
 mod client;
 mod config;
 mod ids;
+pub mod worker;
 
 pub use client::{Client, Staged, Value, Values, Watch};
 pub use config::ClientConfig;

@@ -1,6 +1,8 @@
 //! The configuration: command line, environment and file.
 
-use crate::cli::args::{AdminFlag, CommandLine, HttpFlags, NodeFlag, RespFlags, Solo, StoreFlags, Verb};
+use crate::cli::args::{
+    AdminFlag, CommandLine, HttpFlags, NodeFlag, RespFlags, ShmFlags, Solo, StoreFlags, Verb,
+};
 use crate::config::{Surroundings, resolve};
 use clap::Parser;
 use dstore_shared::Result;
@@ -32,6 +34,7 @@ pub fn config_file(bytes: &[u8]) -> Result<()> {
             audits: None,
             admin: AdminFlag::default(),
             resp: RespFlags::default(),
+            shm: ShmFlags::default(),
             insecure: false,
             repl: false,
         }),

@@ -1,6 +1,7 @@
 //! How a Local is set up; plain data.
 
 use crate::front::resp::RespConfig;
+use crate::front::shm::ShmConfig;
 use dstore_sys::net::Address;
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub struct LocalConfig {
     pub label: String,
     /// The RESP door.
     pub resp: RespConfig,
+    /// Where workers get at shared memory; none = nowhere.
+    pub shm: Option<ShmConfig>,
 }
 
 /// An address to listen at.
@@ -69,6 +72,8 @@ impl LocalConfig {
             audits_a_minute: 0,
             label: String::new(),
             resp: RespConfig::default(),
+            // Where it is depends on the socket of the Local, which whoever starts it chooses.
+            shm: None,
         }
     }
 }

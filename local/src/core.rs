@@ -13,6 +13,7 @@ mod fetch;
 mod lapses;
 mod many;
 mod waiting;
+mod workers;
 
 use crate::audit::Audit;
 use crate::blob_flight::{BlobFlights, FlightLimits};
@@ -41,6 +42,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use waiting::Waiting;
 pub(crate) use waiting::{Changed, Looked};
+pub(crate) use workers::Shown;
 
 /// Session frames that wait to be sent; more means that Global does not read, and the stream is closed.
 const SESSION_QUEUE: usize = 8192;
@@ -87,6 +89,8 @@ pub(crate) struct Core {
     refusal: watch::Sender<Option<Error>>,
     /// Who is told of names that left the cache.
     pub gone_to: OnceLock<Arc<dyn Fn(Left) + Send + Sync>>,
+    /// Where workers attach, and how many are.
+    shm: OnceLock<(String, Arc<Shown>)>,
     myself: Weak<Core>,
 }
 
@@ -126,6 +130,7 @@ impl Core {
             leaving: CancellationToken::new(),
             refusal: watch::Sender::new(None),
             gone_to: OnceLock::new(),
+            shm: OnceLock::new(),
             myself: myself.clone(),
         })
     }
@@ -367,6 +372,10 @@ impl Core {
             Err(error) => self.give_up(flight, &error),
             Ok((outcome, cacheable, stale)) => {
                 dstore_sys::failpoint!("local::change::before_install");
+                let staged = match &outcome {
+                    Outcome::Set(SetOutcome::Stored(_)) => self.stage_own(flight),
+                    _ => None,
+                };
                 let (waiters, cached) = self.event(|c, _| {
                     let mut evicted = Evicted::new();
                     let until = match &outcome {
@@ -374,6 +383,7 @@ impl Core {
                         _ => Moment::ZERO,
                     };
                     let done = c.changed(flight, &outcome, cacheable, |name, entry, blob, reg_seq, era| {
+                        let blob = staged.as_ref().unwrap_or(blob);
                         self.install(name, (entry.clone(), until), blob, (reg_seq, era), &mut evicted)
                     });
                     c.dropped(evicted);
@@ -471,11 +481,13 @@ impl Core {
             match action {
                 Action::ValidUntil(at) => {
                     self.published.valid_until.store(at.as_nanos(), Ordering::Release);
+                    self.cache.publish_valid_until(at);
                     self.lapses.lease_until(at, self.sys.clock.now());
                     self.lease_moved.notify_waiters();
                 }
                 Action::Era(era) => {
                     self.published.era.store(era, Ordering::Release);
+                    self.cache.publish_era(era);
                     self.lapses.era(era, self.sys.clock.now());
                 }
                 Action::Send(frame) => {

@@ -24,5 +24,6 @@ mod upstream;
 pub use config::{Listen, LocalConfig};
 pub use figures::LocalReporter;
 pub use front::resp::{Database, RespConfig};
+pub use front::shm::ShmConfig;
 pub use local::Local;
 pub use node::Node;

@@ -6,14 +6,16 @@ use crate::core::Core;
 use crate::figures::LocalReporter;
 use crate::front::http::{Hosts, HttpDoor};
 use crate::front::resp::{RespConfig, RespDoor, RespListeners};
+use crate::front::shm::{ShmConfig, ShmDoor};
 use crate::node::Node;
 use crate::{audit, scrub, upstream};
 use dstore_proto::dial::Dial;
 use dstore_proto::link::LinkClient;
 use dstore_proto::serve::{Gate, Limits, Routes, Serving};
-use dstore_shared::{Error, Incarnation, LocalId, Result};
+use dstore_shared::{Error, Incarnation, Kind, LocalId, Result};
 use dstore_sys::Sys;
 use dstore_sys::net::{Address, Listener, connections_max};
+use dstore_sys::ready::Acceptor;
 use dstore_sys::tasks::Tasks;
 use futures_util::future::join_all;
 use std::sync::Arc;
@@ -26,6 +28,9 @@ const GOODBYE_MAX: Duration = Duration::from_millis(500);
 /// How long a stop lets calls and transfers go on that are under way; longer ones are broken off.
 const CALLS_MAX: Duration = Duration::from_millis(500);
 
+/// Descriptors that a worker at the door to shared memory costs: its socket, its page, its process.
+const FILES_A_WORKER: usize = 3;
+
 /// A running Local.
 pub struct Local {
     core: Arc<Core>,
@@ -33,6 +38,7 @@ pub struct Local {
     doors: Vec<Serving>,
     http: Option<Gate<HttpDoor>>,
     resp: Option<RespDoor>,
+    shm: Option<ShmDoor>,
     tasks: Tasks,
     /// Resolved when the last session has ended.
     goodbye: oneshot::Receiver<()>,
@@ -61,6 +67,10 @@ impl Local {
             None => None,
         };
         let resp = RespListeners::bind(&sys, &config.resp).await?;
+        let shm = match &config.shm {
+            Some(shm) => bind_shm(&sys, shm).await?,
+            None => None,
+        };
         let tasks = Tasks::new();
         let link = LinkClient::new(&sys, &tasks, &config.global, &Dial::default());
         // A fresh identity each start: nothing of an earlier life is held, so nothing of it must be fenced.
@@ -89,6 +99,15 @@ impl Local {
         let clients_max = config.resp.clients_max.min(share);
         let resp = RespDoor::open(&sys, &tasks, &node, RespConfig { clients_max, ..config.resp }, resp);
         let resp = resp.inspect_err(|_| tasks.cancel())?;
+        let shm = config.shm.as_ref().zip(shm).map(|(config, acceptor)| {
+            let config =
+                ShmConfig { workers_max: config.workers_max.min(share / FILES_A_WORKER), ..config.clone() };
+            ShmDoor::open(&node, &config, acceptor)
+        });
+        let shm = shm.transpose().inspect_err(|_| tasks.cancel())?;
+        if let Some(door) = &shm {
+            node.core().shows(door.path(), door.shown());
+        }
         let (last, goodbye) = oneshot::channel();
         let sessions = upstream::keep_session(core.clone(), config.back_off);
         tasks.spawn("session", async move {
@@ -99,7 +118,7 @@ impl Local {
         tasks.spawn("scrub", scrub::scrub(core.clone(), config.scrub_per_mille));
         tasks.spawn("audit", audit::audit(core.clone(), config.audits_a_minute));
         tasks.spawn("health", follow_lease(core.clone(), doors.iter().map(|d| d.health().clone()).collect()));
-        Ok(Self { core, node, doors, http, resp, tasks, goodbye })
+        Ok(Self { core, node, doors, http, resp, shm, tasks, goodbye })
     }
 
     /// Where it listens, in the order of the configuration.
@@ -120,6 +139,11 @@ impl Local {
     /// Who tells how it does.
     pub fn reporter(&self) -> LocalReporter {
         LocalReporter::new(&self.core, self.resp.as_ref())
+    }
+
+    /// Where workers get at shared memory, if they can.
+    pub fn shm_address(&self) -> Option<&Address> {
+        self.shm.as_ref().map(ShmDoor::address)
     }
 
     /// The node, to be used in this process.
@@ -173,6 +197,9 @@ impl Local {
         if let Some(door) = self.resp {
             door.stop().await;
         }
+        if let Some(door) = self.shm {
+            door.stop().await;
+        }
         self.tasks.stop().await;
     }
 }
@@ -183,7 +210,8 @@ impl Local {
 fn share(connections: usize, config: &LocalConfig) -> usize {
     let listeners = config.listen.len()
         + usize::from(config.http.is_some())
-        + usize::from(!config.resp.listen.is_empty());
+        + usize::from(!config.resp.listen.is_empty())
+        + usize::from(config.shm.is_some());
     connections / listeners.max(1)
 }
 
@@ -199,6 +227,18 @@ async fn bind(sys: &Sys, listen: &Listen) -> Result<Box<dyn Listener>> {
         ))
         .caused_by(e)
     })
+}
+
+/// The listener for workers; none, which is told, if there is no such memory here, or nobody asked for it and it cannot be had.
+async fn bind_shm(sys: &Sys, config: &ShmConfig) -> Result<Option<Acceptor>> {
+    match ShmDoor::bind(sys, config).await {
+        Ok(acceptor) => Ok(Some(acceptor)),
+        Err(error) if config.is_default || error.kind() == Kind::Unavailable => {
+            tracing::warn!(%error, "no shared memory for workers: they read over the socket");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 async fn open_door(

@@ -253,7 +253,7 @@ impl Node {
                 return Ok(Some(Found { entry: entry(fetched.size), from, body }));
             }
         }
-        match self.core.blob(hash, None).await? {
+        match self.core.blob(hash, None, None).await? {
             Landed::Here(blob) => found(entry(blob.size()), from(Tier::Global, true), blob, slice).map(Some),
             Landed::Gone => Ok(None),
             Landed::NoRoom => {

@@ -17,6 +17,7 @@ mod many;
 mod remote_store;
 pub mod serve;
 mod shape;
+pub mod shm;
 pub mod status;
 pub mod store;
 mod store_service;

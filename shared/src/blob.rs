@@ -108,6 +108,13 @@ impl Blob {
         own
     }
 
+    /// The same blob in other memory, if `bytes` are the same. Compares them, unless they are in the very same place.
+    #[must_use]
+    pub fn moved(&self, bytes: Bytes) -> Option<Self> {
+        let same = bytes.as_ptr() == self.bytes.as_ptr() && bytes.len() == self.bytes.len();
+        (same || bytes == self.bytes).then_some(Self { bytes, hash: self.hash })
+    }
+
     /// Whether the bytes still have the hash: memory can decay. Hashes all of them.
     pub fn is_intact(&self) -> bool {
         BlobHash::of(&self.bytes) == self.hash
@@ -183,6 +190,15 @@ mod tests {
         let good = Blob::hash("hello");
         assert!(Blob::verify("hello", good.id()).is_ok());
         assert_eq!(Blob::verify("hellO", good.id()).expect_err("flipped").kind(), Kind::Corrupt);
+    }
+
+    #[test]
+    fn a_blob_moves_to_the_same_bytes_elsewhere_and_to_no_others() {
+        let blob = Blob::hash("hello");
+        let moved = blob.moved(Bytes::from(b"hello".to_vec())).expect("the same bytes");
+        assert_eq!((moved.id(), moved.bytes()), (blob.id(), blob.bytes()));
+        assert!(blob.moved(Bytes::from_static(b"hellO")).is_none());
+        assert!(blob.moved(blob.bytes().slice(..4)).is_none(), "the same place, and not all of it");
     }
 
     #[test]

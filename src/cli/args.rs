@@ -50,7 +50,18 @@ pub struct Solo {
     #[command(flatten)]
     pub resp: RespFlags,
     #[command(flatten)]
+    pub shm: ShmFlags,
+    #[command(flatten)]
     pub script: ScriptFlags,
+}
+
+/// How workers of this machine get at shared memory.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ShmFlags {
+    /// Let worker processes read values from shared memory, which they get at the Unix socket PATH, or `off` [default: the
+    /// path of the node's socket and `.shm`; without a socket off].
+    #[arg(long, value_name = "PATH")]
+    pub shm: Option<String>,
 }
 
 /// How Redis clients are served.
@@ -258,6 +269,8 @@ pub enum Verb {
         resp: RespFlags,
         #[command(flatten)]
         admin: AdminFlag,
+        #[command(flatten)]
+        shm: ShmFlags,
         /// Allow to listen beyond this machine, unencrypted and open to everybody.
         #[arg(long)]
         insecure: bool,

@@ -10,7 +10,7 @@ use crate::admin::{Admin, AdminPort, Tiers};
 use crate::config::{GlobalSettings, LocalSettings, Node, RespSettings, ScriptSettings, check_folder};
 use dstore_global::{Global, GlobalConfig};
 use dstore_local::repl::{Mode, exit};
-use dstore_local::{Listen, Local, LocalConfig, RespConfig};
+use dstore_local::{Listen, Local, LocalConfig, RespConfig, ShmConfig};
 use dstore_shared::{Error, Kind};
 use dstore_sys::Sys;
 use dstore_sys::net::{Address, MemoryNet};
@@ -106,6 +106,9 @@ pub async fn local(settings: LocalSettings, repl: bool, mode: Mode) -> u8 {
         if let Some(address) = local.http_address() {
             screen::tell(&format!("Dstore HTTP listening on {}", url(address)));
         }
+        if let Some(address) = local.shm_address() {
+            screen::tell(&format!("Dstore SHM listening on {address}"));
+        }
         tell_admin(admin.as_ref());
         let service = Service::ready(tiers);
         let code = tokio::select! {
@@ -144,6 +147,7 @@ pub async fn solo(
         Ok(admin) => admin,
         Err(e) => return refused_start(&e),
     };
+    local.shm = local.shm.filter(|shm| !shm.is_default || local.socket.is_some());
     let drain_timeout = global.drain_timeout;
     let global = match Global::start(sys.clone(), global_config(global)).await {
         Ok(global) => global,
@@ -218,6 +222,7 @@ fn local_config(settings: LocalSettings) -> LocalConfig {
         audits_a_minute: settings.audits_a_minute,
         label: format!("process {}", std::process::id()),
         resp: resp_config(settings.resp),
+        shm: settings.shm.map(|shm| ShmConfig { is_default: shm.is_default, ..ShmConfig::new(shm.socket) }),
         ..LocalConfig::new(settings.global)
     }
 }

@@ -47,6 +47,7 @@ pub(super) const KNOWN: [(&str, &[(&str, &str)]); 3] = [
             ("resp-password", ""),
             ("resp-server", ""),
             ("resp-version", ""),
+            ("shm", ""),
         ],
     ),
     ("repl", &[("node", "")]),

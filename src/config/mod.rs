@@ -6,6 +6,7 @@ mod file;
 mod logs;
 mod resolve;
 mod resp;
+mod shm;
 mod show;
 mod socket;
 mod units;
@@ -184,6 +185,17 @@ pub struct LocalSettings {
     pub admin: Option<Listen>,
     /// How it serves Redis clients.
     pub resp: RespSettings,
+    /// Where workers get at shared memory, if anywhere.
+    pub shm: Option<ShmSettings>,
+}
+
+/// Where workers get at shared memory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ShmSettings {
+    /// The Unix socket.
+    pub socket: PathBuf,
+    /// Nobody asked for it.
+    pub is_default: bool,
 }
 
 /// How a node serves Redis clients.
@@ -241,6 +253,7 @@ impl Default for LocalSettings {
             audits_a_minute: 60, // nothing beside what a node asks anyhow
             admin: Some(Listen::by_default(LOCAL_ADMIN_ADDRESS)),
             resp: RespSettings::default(),
+            shm: None,              // beside the socket, if there is one
             cache_bytes: 256 << 20, // enough to matter, too little to hurt a small machine
             scrub_per_mille: 1,     // unnoticed, and through a full cache in minutes
         }

@@ -86,6 +86,7 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
             audits,
             resp,
             admin,
+            shm,
             insecure,
             repl,
         }) => {
@@ -112,6 +113,7 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
             if let Some(given) = settings.given("local", "socket", socket) {
                 local.socket = Some(given.checked(|text| socket::within_limit(text.into()))?);
             }
+            local.shm = settings.shm(shm, local.socket.as_deref())?;
             (Action::Local { local, repl }, mode)
         }
         Some(Verb::Repl { node, script }) => {
@@ -417,6 +419,7 @@ impl Settings<'_> {
         let admin = self.admin("local", flags.admin, insecure, LOCAL_ADMIN_ADDRESS)?;
         local.admin = admin.filter(|listen| !listen.is_default);
         local.socket = Some(self.socket_of(&global.data).map_err(Error::invalid)?);
+        local.shm = self.shm(flags.shm, local.socket.as_deref())?;
         Ok(Action::Solo { global, local, script: flags.script.into() })
     }
 
@@ -526,7 +529,7 @@ pub(super) fn only_this_machine(address: &Address, insecure: bool) -> Result<()>
 impl Solo {
     /// A flag that was typed before the verb.
     fn given(&self) -> Option<&'static str> {
-        let Self { store, listen, http, admin, cache_bytes, insecure, resp, script } = self;
+        let Self { store, listen, http, admin, cache_bytes, insecure, resp, shm, script } = self;
         [
             ("--data", store.data.is_some()),
             ("--engine", store.engine.is_some()),
@@ -544,6 +547,7 @@ impl Solo {
             ("--resp-socket", resp.resp_socket.is_some()),
             ("--resp-threads", resp.resp_threads.is_some()),
             ("--resp-databases", resp.resp_databases.is_some()),
+            ("--shm", shm.shm.is_some()),
             ("-c", script.commands.is_some()),
             ("-f", script.file.is_some()),
             ("--bail", script.bail),

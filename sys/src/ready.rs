@@ -6,10 +6,12 @@
 
 use crate::net::Address;
 use mio::{Events, Interest, Poll, Token};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
+use rustix::process::{PidfdFlags, pidfd_open};
 use std::io::{self, IoSlice, Read, Write};
 use std::net::ToSocketAddrs;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -158,6 +160,13 @@ impl Stream {
         }
     }
 
+    /// The process at the other end of a Unix socket, if it can be told.
+    pub fn peer_process(&self) -> Option<PeerProcess> {
+        let Self::Unix(stream) = self else { return None };
+        let pid = sockopt::socket_peercred(stream).ok()?.pid;
+        pidfd_open(pid, PidfdFlags::empty()).ok().map(PeerProcess)
+    }
+
     fn prepared(self) -> Self {
         if let Self::Tcp(stream) = &self {
             // Without them it works too, only slower, or notices later that nobody is there.
@@ -165,6 +174,27 @@ impl Stream {
             let _ = keep_alive(stream.as_fd());
         }
         self
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+/// A process of this machine that connected here.
+#[derive(Debug)]
+pub struct PeerProcess(OwnedFd);
+
+impl PeerProcess {
+    /// Whether it has ended. Its socket may live on in a child.
+    pub fn has_ended(&self) -> bool {
+        let mut asked = [PollFd::new(&self.0, PollFlags::IN)];
+        matches!(poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1))
     }
 }
 
@@ -294,6 +324,21 @@ fn bind_unix(path: &Path) -> io::Result<mio::net::UnixListener> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_that_connected_is_known_until_it_has_ended() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("s");
+        let acceptor = Acceptor::bind(&Address::Unix(path.clone())).expect("bound");
+        let _client = std::os::unix::net::UnixStream::connect(&path).expect("connected");
+        let stream = acceptor.accept().expect("it waits");
+        assert!(!stream.peer_process().expect("it is this one").has_ended());
+        let mut child = std::process::Command::new("true").spawn().expect("it runs");
+        let pid = rustix::process::Pid::from_child(&child);
+        let process = PeerProcess(pidfd_open(pid, PidfdFlags::empty()).expect("it is there"));
+        child.wait().expect("ended");
+        assert!(process.has_ended());
+    }
 
     #[test]
     fn bytes_and_wakes_end_a_wait_and_a_socket_file_goes_with_its_acceptor() {

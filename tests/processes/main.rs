@@ -38,6 +38,7 @@ mod resp_tracking;
 mod restart;
 mod resume;
 mod rig;
+mod shm;
 mod sizes;
 mod slow;
 mod start;

@@ -8,6 +8,7 @@ use super::SHARDS;
 use super::eviction::{Evictable, Uses};
 use dashmap::DashMap;
 use dstore_shared::{Blob, BlobHash};
+use parking_lot::Mutex;
 use std::mem::size_of;
 use std::sync::Arc;
 
@@ -29,30 +30,66 @@ pub(super) const BLOB_OVERHEAD: u64 = (2 * (size_of::<(BlobHash, Row)>() + 1)
     + 2 * 16
     + 1) as u64;
 
+/// What it costs beside that if the bytes are in shared memory: what keeps them there (an allocation of 48 bytes, one of
+/// 16, each with a header), its place among what is kept (in a table that grows by doubling), the arena's own tables.
+const SHARED_OVERHEAD: u64 = 48 + 16 + 2 * 16 + 2 * 24 + 32;
+
 /// A copy in the cache.
 #[derive(Debug)]
 pub(super) struct Resident {
-    blob: Blob,
     number: usize,
+    home: Mutex<Home>,
+}
+
+/// Where the bytes of a copy are.
+#[derive(Clone, Debug)]
+pub(super) struct Home {
+    pub(super) blob: Blob,
+    /// In shared memory, where others count them.
+    pub(super) is_shared: bool,
+}
+
+impl Home {
+    /// What the copy costs in the cache, names and shared memory apart.
+    pub(super) fn charge(&self) -> u64 {
+        if self.is_shared { shared_charge() } else { charge(&self.blob) }
+    }
 }
 
 impl Resident {
-    pub(super) fn blob(&self) -> &Blob {
-        &self.blob
+    pub(super) fn blob(&self) -> Blob {
+        self.home.lock().blob.clone()
     }
 
     pub(super) fn hash(&self) -> BlobHash {
-        self.blob.id()
+        self.home.lock().blob.id()
+    }
+
+    pub(super) fn is_shared(&self) -> bool {
+        self.home.lock().is_shared
+    }
+
+    /// What it costs in the cache now, names and shared memory apart.
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.home.lock().charge()
+    }
+
+    /// Gives the copy a home elsewhere, and tells what it cost before and what it costs now.
+    pub(super) fn move_to(&self, home: Home) -> (u64, u64) {
+        let mut own = self.home.lock();
+        let before = std::mem::replace(&mut *own, home);
+        (before.charge(), own.charge())
     }
 }
 
 impl Evictable for Resident {
+    /// The same wherever the bytes are, so that moving them changes nothing in the queues.
     fn charge(&self) -> u64 {
-        charge(&self.blob)
+        charge(&self.home.lock().blob)
     }
 
     fn fingerprint(&self) -> u64 {
-        let hash = self.blob.id();
+        let hash = self.hash();
         let (first, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
         u64::from_le_bytes(*first)
     }
@@ -60,6 +97,11 @@ impl Evictable for Resident {
     fn number(&self) -> usize {
         self.number
     }
+}
+
+/// What a copy in shared memory costs, the memory apart.
+pub(super) fn shared_charge() -> u64 {
+    BLOB_OVERHEAD + SHARED_OVERHEAD
 }
 
 /// What `blob` costs in the cache, names apart.
@@ -96,12 +138,12 @@ impl Blobs {
     pub(super) fn hit(&self, hash: &BlobHash, uses: &Uses) -> Option<Blob> {
         let resident = self.get(hash)?;
         uses.note(resident.number);
-        Some(resident.blob.clone())
+        Some(resident.blob())
     }
 
     /// Takes a blob that is not there yet.
-    pub(super) fn insert(&self, blob: Blob, number: usize) -> Arc<Resident> {
-        let resident = Arc::new(Resident { blob, number });
+    pub(super) fn insert(&self, home: Home, number: usize) -> Arc<Resident> {
+        let resident = Arc::new(Resident { number, home: Mutex::new(home) });
         let row = Row { resident: Arc::clone(&resident), holders: Vec::new() };
         self.0.insert(resident.hash(), row);
         resident
@@ -130,6 +172,11 @@ impl Blobs {
         self.0.view(hash, |_, row| row.holders.get(dice % row.holders.len().max(1)).copied())?
     }
 
+    /// All holders, if they are at most `max`.
+    pub(super) fn holders(&self, hash: &BlobHash, max: usize) -> Option<Vec<usize>> {
+        self.0.view(hash, |_, row| (row.holders.len() <= max).then(|| row.holders.clone()))?
+    }
+
     /// Forgets all holders.
     pub(super) fn detach_all(&self) {
         self.0.alter_all(|_, row| Row { holders: Vec::new(), ..row });
@@ -143,7 +190,7 @@ impl Blobs {
     #[cfg(test)]
     pub(super) fn all(&self) -> Vec<(BlobHash, u64, Vec<usize>)> {
         let row = |r: dashmap::mapref::multiple::RefMulti<'_, BlobHash, Row>| {
-            (*r.key(), r.resident.charge(), r.holders.clone())
+            (*r.key(), r.resident.held_bytes(), r.holders.clone())
         };
         self.0.iter().map(row).collect()
     }

@@ -1,6 +1,6 @@
 //! The cache as whoever checks its bytes sees it: samples of its copies, and the removal of one that is damaged.
 
-use super::{Cache, Evicted};
+use super::{Cache, Evicted, Ledger};
 use crate::cache::eviction::Evictable;
 use dstore_shared::{Blob, BlobHash};
 
@@ -16,7 +16,7 @@ impl Cache {
         let (mut blobs, mut bytes) = (Vec::new(), 0);
         for at in from..end {
             let Some(resident) = ledger.numbers.get(at) else { continue };
-            blobs.push(resident.blob().clone());
+            blobs.push(resident.blob());
             bytes += resident.charge();
             if bytes >= bytes_max {
                 return (blobs, at + 1);
@@ -27,23 +27,21 @@ impl Cache {
 
     /// Removes the copy with `hash`, and every name that holds it: Global is to be told of them by DROP.
     pub fn expel(&self, hash: &BlobHash) -> Evicted {
-        let mut ledger = self.ledger.lock();
         let mut evicted = Evicted::new();
-        let Some(resident) = self.blobs.get(hash) else { return evicted };
+        self.expel_from(&mut self.ledger.lock(), hash, &mut evicted);
+        evicted
+    }
+
+    /// As [`Self::expel`], under the ledger's lock.
+    pub(super) fn expel_from(&self, ledger: &mut Ledger, hash: &BlobHash, evicted: &mut Evicted) {
+        let Some(resident) = self.blobs.get(hash) else { return };
         while let Some(slot) = self.blobs.any_holder(hash, 0) {
             let name = ledger.slots.name(slot).clone();
-            let held = self.names.remove_if(&name, |_| true).expect("a name with a slot is held");
-            self.release(&mut ledger, &name, &held);
-            ledger.stats.names_evicted += 1;
-            evicted.push((name, held.reg_seq));
+            self.evict_name(ledger, &name, evicted);
         }
         ledger.pins.forget(&resident);
         ledger.eviction.withdraw(&resident);
-        self.blobs.remove(hash);
-        ledger.numbers.remove(resident.number());
-        ledger.stats.blob_bytes -= resident.charge();
-        ledger.stats.blobs_evicted += 1;
-        evicted
+        self.discard(ledger, resident);
     }
 
     /// Turns a bit of the copy that `name` is served from, as a defect of the memory does.

@@ -99,12 +99,13 @@ impl<T: Evictable> Eviction<T> {
         self.main.line.push_front(victim);
     }
 
-    /// Gives up the blob that should leave now; `None` if there is none.
-    pub(super) fn victim(&mut self) -> Option<Arc<T>> {
+    /// Gives up the blob that should leave now; `None` if there is none. `heard`: how often others asked for one since
+    /// they were asked last.
+    pub(super) fn victim(&mut self, mut heard: impl FnMut(&T) -> u8) -> Option<Arc<T>> {
         for chances_left in (0..CHANCES_MAX).rev() {
             let small = self.main.line.is_empty() || self.small_is_over();
             let candidate = if small { self.small.pop()? } else { self.main.pop()? };
-            let uses = self.uses.get(candidate.number());
+            let uses = self.uses.get(candidate.number()).saturating_add(heard(&candidate)).min(USES_MAX);
             let stays = if small { uses >= USES_TO_STAY } else { uses > 0 };
             if !stays || chances_left == 0 {
                 if small {

@@ -20,15 +20,18 @@ mod eviction;
 mod gone;
 mod names;
 mod pins;
+mod shelves;
 mod table;
 
-use blobs::{Blobs, Resident};
+use blobs::{Blobs, Home, Resident};
 use dstore_shared::{Blob, BlobHash, Entry, Moment, Name, Prefix, RegSeq, Revision};
 use eviction::{Evictable, Eviction, Uses};
 pub use gone::Left;
 pub use names::Cursor;
 use names::{Comparison, Held, Names, Slots};
 use parking_lot::Mutex;
+pub use shelves::{Attached, NotShelved};
+use shelves::{Bound, Shelves};
 use slab::Slab;
 use std::fmt;
 use std::sync::Arc;
@@ -119,8 +122,10 @@ pub struct CacheStats {
     pub blobs: u64,
     /// Bytes charged to names = sum over names held of (packed length + overhead).
     pub name_bytes: u64,
-    /// Bytes charged to blobs = sum over blobs held of (size + overhead).
+    /// Bytes charged to blobs = sum over blobs held of (size + overhead); of one in shared memory only the overhead.
     pub blob_bytes: u64,
+    /// Bytes of shared memory that were ever used and may be resident: blobs that workers can reach, and their index.
+    pub shared_bytes: u64,
     /// The budget; `bytes() <= bytes_max`.
     pub bytes_max: u64,
     /// Names that came to be held, rebound ones included, renewed ones not.
@@ -138,9 +143,9 @@ pub struct CacheStats {
 }
 
 impl CacheStats {
-    /// Bytes in use = `name_bytes + blob_bytes`.
+    /// Bytes in use = `name_bytes + blob_bytes + shared_bytes`.
     pub fn bytes(&self) -> u64 {
-        self.name_bytes + self.blob_bytes
+        self.name_bytes + self.blob_bytes + self.shared_bytes
     }
 }
 
@@ -162,6 +167,11 @@ struct Ledger {
     eviction: Eviction<Resident>,
     pins: pins::Pins,
     stats: CacheStats,
+    shelves: Shelves,
+    /// Bytes of all blobs that ever left.
+    discarded: u64,
+    /// What had to go for something that was not kept after all: told of with the next that is.
+    owed: Evicted,
     /// Chooses among the names of a victim that has many.
     dice: usize,
 }
@@ -176,6 +186,9 @@ impl Cache {
             eviction: Eviction::new(Arc::clone(&uses)),
             pins: pins::Pins::default(),
             stats: CacheStats { bytes_max: config.bytes, ..CacheStats::default() },
+            shelves: Shelves::default(),
+            discarded: 0,
+            owed: Evicted::new(),
             dice: 0,
         };
         let (names, blobs) = (Names::new(), Blobs::new());
@@ -244,17 +257,29 @@ impl Cache {
         }
         match self.names.compare(name, (&entry, until), reg_seq, era) {
             Comparison::Older(held) => return ledger.refuse(Refusal::Older(held)),
-            Comparison::Same => return Admission::Installed { evicted: Evicted::new() },
+            Comparison::Same => {
+                self.republish(&mut ledger, name);
+                return Admission::Installed { evicted: Evicted::new() };
+            }
             Comparison::Newer => self.remove(&mut ledger, name, |_| true),
         };
         let charge = names::charge(name, entry.content_type.as_ref());
         if self.is_oversize(blobs::charge(blob) + charge) {
             return ledger.refuse(Refusal::Oversize);
         }
-        let mut evicted = Evicted::new();
-        let resident = self.lodge(&mut ledger, kept, charge, &mut evicted);
+        let mut evicted = std::mem::take(&mut ledger.owed);
+        let bound = Bound { name, entry: &entry, until, reg_seq, era };
+        let home = match self.publish(&mut ledger, &bound, &kept, charge, &mut evicted) {
+            Some(home) => home,
+            None if self.is_oversize_outside(&ledger, blobs::charge(&kept) + charge) => {
+                ledger.owed = evicted;
+                return ledger.refuse(Refusal::Oversize);
+            }
+            None => Home { blob: kept, is_shared: false },
+        };
+        let resident = self.lodge(&mut ledger, home, charge, &mut evicted);
         let held = Held {
-            blob: resident.blob().clone(),
+            blob: resident.blob(),
             bind_rev: entry.bind_rev,
             expires_at: entry.expires_at,
             content_type: entry.content_type,
@@ -272,11 +297,13 @@ impl Cache {
     pub fn admit(&self, blob: &Blob) -> Admission {
         let kept = blobs::compact(blob);
         let mut ledger = self.ledger.lock();
-        if self.is_oversize(blobs::charge(blob)) {
+        let charge = blobs::charge(blob);
+        let is_held = self.blobs.get(&blob.id()).is_some();
+        if self.is_oversize(charge) || !is_held && self.is_oversize_outside(&ledger, charge) {
             return ledger.refuse(Refusal::Oversize);
         }
-        let mut evicted = Evicted::new();
-        self.lodge(&mut ledger, kept, 0, &mut evicted);
+        let mut evicted = std::mem::take(&mut ledger.owed);
+        self.lodge(&mut ledger, Home { blob: kept, is_shared: false }, 0, &mut evicted);
         Admission::Installed { evicted }
     }
 
@@ -309,8 +336,12 @@ impl Cache {
 
     /// Makes the name servable in `era` under a new registration, if it still has the binding of `bind_rev`.
     pub fn validate(&self, name: &Name, bind_rev: Revision, reg_seq: RegSeq, era: u64) -> bool {
-        let _exact = self.ledger.lock();
-        self.names.validate(name, bind_rev, reg_seq, era)
+        let mut ledger = self.ledger.lock();
+        let is_valid = self.names.validate(name, bind_rev, reg_seq, era);
+        if is_valid {
+            ledger.shelves.renew(name, bind_rev, reg_seq, era);
+        }
+        is_valid
     }
 
     /// Removes a name that Global refused to validate, unless it came to be held anew in `era` meanwhile (rule 19).
@@ -321,6 +352,8 @@ impl Cache {
     /// Removes all names; the blobs stay (rule 31). Takes time in proportion to their number.
     pub fn drop_all_names(&self) {
         let mut ledger = self.ledger.lock();
+        let Ledger { slots, shelves, .. } = &mut *ledger;
+        slots.all().for_each(|name| shelves.remove(name));
         self.names.clear();
         self.blobs.detach_all();
         ledger.stats.names_removed += ledger.slots.len() as u64;
@@ -369,7 +402,8 @@ impl Cache {
     /// What the cache holds and did.
     pub fn stats(&self) -> CacheStats {
         let ledger = self.ledger.lock();
-        CacheStats { names: ledger.slots.len() as u64, blobs: self.blobs.len() as u64, ..ledger.stats }
+        let (names, blobs) = (ledger.slots.len() as u64, self.blobs.len() as u64);
+        CacheStats { names, blobs, shared_bytes: ledger.shelves.resident(), ..ledger.stats }
     }
 
     #[inline]
@@ -382,28 +416,43 @@ impl Cache {
         charge > self.bytes_max / OVERSIZE_PART
     }
 
-    fn fits(&self, ledger: &Ledger, bytes: u64) -> bool {
-        ledger.stats.bytes() + bytes <= self.bytes_max
+    /// The same of what is not in shared memory, if there is any: that memory does not come back.
+    fn is_oversize_outside(&self, ledger: &Ledger, charge: u64) -> bool {
+        charge > self.bytes_max.saturating_sub(ledger.shelves.resident()) / OVERSIZE_PART
     }
 
-    /// Sees to it that `blob` is resident and that `extra` bytes beside it are free: room is made first, so
+    fn fits(&self, ledger: &Ledger, bytes: u64) -> bool {
+        self.in_use(ledger) + bytes <= self.bytes_max
+    }
+
+    #[expect(clippy::unused_self, reason = "as its neighbours")]
+    fn in_use(&self, ledger: &Ledger) -> u64 {
+        ledger.stats.bytes() + ledger.shelves.resident()
+    }
+
+    /// Sees to it that the blob of `home` is resident and that `extra` bytes beside it are free: room is made first, so
     /// the budget is kept even while a value comes in. An eviction may hit the blob's present copy; then it
-    /// comes anew.
-    fn lodge(&self, ledger: &mut Ledger, blob: Blob, extra: u64, evicted: &mut Evicted) -> Arc<Resident> {
+    /// comes anew. A copy whose bytes are in shared memory by now has its home there.
+    fn lodge(&self, ledger: &mut Ledger, home: Home, extra: u64, evicted: &mut Evicted) -> Arc<Resident> {
         loop {
-            let resident = self.blobs.get(&blob.id());
-            let need = if resident.is_some() { extra } else { extra + blobs::charge(&blob) };
-            if self.fits(ledger, need) || !self.evict(ledger, evicted) {
-                return resident.unwrap_or_else(|| self.insert(ledger, blob));
+            let resident = self.blobs.get(&home.blob.id());
+            let need = if resident.is_some() { extra } else { extra + home.charge() };
+            if !self.fits(ledger, need) && self.evict(ledger, evicted) {
+                continue;
             }
+            let Some(resident) = resident else { return self.insert(ledger, home) };
+            if home.is_shared {
+                self.rehome(ledger, &resident, home);
+            }
+            return resident;
         }
     }
 
-    fn insert(&self, ledger: &mut Ledger, blob: Blob) -> Arc<Resident> {
-        ledger.stats.blob_bytes += blobs::charge(&blob);
+    fn insert(&self, ledger: &mut Ledger, home: Home) -> Arc<Resident> {
+        ledger.stats.blob_bytes += home.charge();
         ledger.stats.blobs_admitted += 1;
         let place = ledger.numbers.vacant_entry();
-        let resident = self.blobs.insert(blob, place.key());
+        let resident = self.blobs.insert(home, place.key());
         place.insert(Arc::clone(&resident));
         ledger.eviction.admit(Arc::clone(&resident));
         resident
@@ -435,30 +484,48 @@ impl Cache {
             ledger.slots.set_place(moved, place);
         }
         ledger.stats.name_bytes -= names::charge(name, held.content_type.as_ref());
+        ledger.shelves.remove(name);
         self.gone.note(name);
     }
 
     /// Removes one blob with the names that hold it, or, if very many do, some of those. `false`: the cache
     /// is empty.
     fn evict(&self, ledger: &mut Ledger, evicted: &mut Evicted) -> bool {
-        let Some(victim) = ledger.eviction.victim() else { return false };
+        let Ledger { eviction, shelves, .. } = ledger;
+        let heard = |one: &Resident| if one.is_shared() { shelves.take_uses(&one.hash()) } else { 0 };
+        let Some(victim) = eviction.victim(heard) else { return false };
         for _ in 0..SHED_MAX {
             ledger.dice = ledger.dice.wrapping_add(0x9E37_79B1);
             let Some(slot) = self.blobs.any_holder(&victim.hash(), ledger.dice) else {
-                self.blobs.remove(&victim.hash());
-                ledger.numbers.remove(victim.number());
-                ledger.stats.blob_bytes -= victim.charge();
-                ledger.stats.blobs_evicted += 1;
+                self.discard(ledger, victim);
                 return true;
             };
             let name = ledger.slots.name(slot).clone();
-            let held = self.names.remove_if(&name, |_| true).expect("a name with a slot is held");
-            self.release(ledger, &name, &held);
-            ledger.stats.names_evicted += 1;
-            evicted.push((name, held.reg_seq));
+            self.evict_name(ledger, &name, evicted);
         }
         ledger.eviction.spare(victim);
         true
+    }
+
+    /// Removes a copy that no name holds and that is in no queue any more.
+    fn discard(&self, ledger: &mut Ledger, copy: Arc<Resident>) {
+        let hash = copy.hash();
+        self.blobs.remove(&hash);
+        ledger.numbers.remove(copy.number());
+        ledger.stats.blob_bytes -= copy.held_bytes();
+        ledger.stats.blobs_evicted += 1;
+        ledger.discarded += copy.charge();
+        // Its bytes may be in an arena, which has their place free if nobody keeps them.
+        drop(copy);
+        ledger.shelves.expel(&hash);
+    }
+
+    /// Removes a name, if it is held, for want of room.
+    fn evict_name(&self, ledger: &mut Ledger, name: &Name, evicted: &mut Evicted) {
+        let Some(held) = self.names.remove_if(name, |_| true) else { return };
+        self.release(ledger, name, &held);
+        ledger.stats.names_evicted += 1;
+        evicted.push((name.clone(), held.reg_seq));
     }
 }
 

@@ -113,6 +113,13 @@ impl Names {
         }
     }
 
+    /// The same bytes are elsewhere now.
+    pub(super) fn move_to(&self, name: &Name, blob: &Blob) {
+        if let Some(mut held) = self.0.get_mut(name.as_bytes()).filter(|held| held.blob.id() == blob.id()) {
+            held.blob = blob.clone();
+        }
+    }
+
     pub(super) fn insert(&self, name: Name, held: Held) {
         self.0.insert(name, held);
     }
@@ -195,6 +202,16 @@ impl Slots {
 
     pub(super) fn name(&self, slot: usize) -> &Name {
         &self.0[slot].name
+    }
+
+    /// The name in a slot, if there is one.
+    pub(super) fn get(&self, slot: usize) -> Option<&Name> {
+        self.0.get(slot).map(|slot| &slot.name)
+    }
+
+    /// No slot has this number or a larger one.
+    pub(super) fn capacity(&self) -> usize {
+        self.0.capacity()
     }
 
     /// The names in the next `count` slots from `from`, and the cursor behind them unless they were the last.

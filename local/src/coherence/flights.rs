@@ -166,6 +166,12 @@ impl<T: NameTable, W: Waiter> Coherence<T, W> {
         self.flights.get(&id)?.name.clone()
     }
 
+    /// What a flight that is a SET would bind, if it is to be kept.
+    pub fn own_of(&self, id: FlightId) -> Option<(Name, Blob)> {
+        let flight = self.flights.get(&id)?;
+        flight.name.clone().zip(flight.own.clone())
+    }
+
     fn start(
         &mut self,
         sort: Sort,

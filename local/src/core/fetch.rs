@@ -42,7 +42,7 @@ impl Core {
         }
         let Some(core) = self.myself.upgrade() else { return };
         self.tasks.spawn("fetch", async move {
-            match core.blob(entry.hash, Some(entry.size)).await {
+            match core.blob(entry.hash, Some(entry.size), Some(&name)).await {
                 Ok(Landed::Here(blob)) => core.complete(flight, &name, entry, Some(&blob)),
                 Ok(Landed::NoRoom) => core.complete(flight, &name, entry, None),
                 Ok(Landed::Gone) => core.resolve_again(flight, &name).await,
@@ -52,20 +52,21 @@ impl Core {
     }
 
     /// A blob by its hash, and its size if that is known: held, or fetched once for all who want it, verified,
-    /// and kept if it fits.
+    /// and kept if it fits, where workers will find `name`, if it is about to be held under that.
     ///
     /// # Errors
     /// `Unavailable`, `Corrupt`, `Exhausted` if too much is under way.
-    pub async fn blob(&self, hash: BlobHash, size: Option<u64>) -> Result<Landed> {
+    pub async fn blob(&self, hash: BlobHash, size: Option<u64>, name: Option<&Name>) -> Result<Landed> {
         if let Some(blob) = self.cache.have(&hash) {
             return Ok(Landed::Here(blob));
         }
         let Some(core) = self.myself.upgrade() else { return Err(stopped()) };
-        self.blobs.get(hash, move || async move { core.bring(hash, size).await }).await
+        let name = name.cloned();
+        self.blobs.get(hash, move || async move { core.bring(hash, size, name).await }).await
     }
 
     /// Fetches a blob into memory, once there is room for it.
-    async fn bring(&self, hash: BlobHash, size: Option<u64>) -> Result<Landed> {
+    async fn bring(&self, hash: BlobHash, size: Option<u64>, name: Option<Name>) -> Result<Landed> {
         let fits = |size| size <= self.cache.blob_bytes_max();
         let mut room = None;
         if let Some(size) = size.filter(|size| fits(*size)) {
@@ -73,17 +74,22 @@ impl Core {
             room = Some(found);
         }
         // What was damaged on its way is whole the second time.
-        match self.bring_once(hash, &mut room).await {
+        match self.bring_once(hash, name.as_ref(), &mut room).await {
             Err(e) if e.kind() == Kind::Corrupt => {
                 self.damage[1].fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(%hash, error = %e, "a value arrived damaged: it is fetched again");
-                self.bring_once(hash, &mut room).await
+                self.bring_once(hash, name.as_ref(), &mut room).await
             }
             landed => landed,
         }
     }
 
-    async fn bring_once(&self, hash: BlobHash, room: &mut Option<Room>) -> Result<Landed> {
+    async fn bring_once(
+        &self,
+        hash: BlobHash,
+        name: Option<&Name>,
+        room: &mut Option<Room>,
+    ) -> Result<Landed> {
         let fits = |size| size <= self.cache.blob_bytes_max();
         dstore_sys::failpoint!("local::fetch::before");
         let Some(fetched) = self.link.fetch(hash, Slice::ALL).await? else { return Ok(Landed::Gone) };
@@ -102,6 +108,9 @@ impl Core {
         let Some(room) = room.take() else { return Ok(Landed::NoRoom) };
         let blob = Blob::verify(room.hold(bytes), hash)?;
         dstore_sys::failpoint!("local::fetch::arrived");
+        if let Some(staged) = name.and_then(|name| self.stage(name, &blob)) {
+            return Ok(Landed::Here(staged));
+        }
         self.admit(&blob);
         Ok(Landed::Here(blob))
     }
@@ -143,7 +152,7 @@ impl Core {
             match answer.await {
                 Ok(Ok(looked)) => {
                     let landed = match &looked.entry {
-                        Some(entry) => self.blob(entry.hash, Some(entry.size)).await,
+                        Some(entry) => self.blob(entry.hash, Some(entry.size), Some(name)).await,
                         None => Ok(Landed::NoRoom),
                     };
                     let blob = match landed {
@@ -172,6 +181,8 @@ impl Core {
     /// The name of a flight is resolved and its blob at hand, or too large to be kept.
     fn complete(&self, flight: FlightId, name: &Name, entry: Entry, blob: Option<&Blob>) {
         dstore_sys::failpoint!("local::install::before");
+        let staged = blob.and_then(|blob| self.stage(name, blob));
+        let blob = staged.as_ref().or(blob);
         let (waiters, cached) = self.event(|c, _| {
             let mut evicted = Evicted::new();
             let until = c.until(flight);

@@ -2,6 +2,7 @@
 
 use super::Node;
 use crate::cache::{Cursor, Hit, Left};
+use crate::core::Core;
 use dstore_shared::{Key, Name, Namespace};
 use std::sync::Arc;
 
@@ -9,6 +10,11 @@ use std::sync::Arc;
 const SLOTS: usize = 1024;
 
 impl Node {
+    /// What the node's parts share.
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
     /// As [`Node::hit`], by the packed name, with all that is held.
     #[inline]
     pub(crate) fn hit_packed(&self, name: &[u8]) -> Option<Hit> {

@@ -119,7 +119,7 @@ impl Node {
         if entry.size > CARRIED_BYTES_MAX as u64 {
             return Ok(Some(self.fetched_later(entry)));
         }
-        Ok(match self.core.blob(entry.hash, Some(entry.size)).await? {
+        Ok(match self.core.blob(entry.hash, Some(entry.size), None).await? {
             Landed::Here(blob) => Some(Body::Blob(blob)),
             Landed::NoRoom => Some(self.fetched_later(entry)),
             Landed::Gone => None,

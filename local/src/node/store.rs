@@ -249,6 +249,11 @@ pub(crate) fn status_of(core: &Core) -> Status {
         fact("corrupt", corrupt.to_string()),
         fact("corrupt_arrivals", arrivals.to_string()),
     ];
+    if let Some((at, workers)) = core.workers() {
+        facts.push(fact("shm", at.to_owned()));
+        facts.push(fact("shm_workers", workers.to_string()));
+        facts.push(fact("shm_bytes", stats.shared_bytes.to_string()));
+    }
     if let Some(loss) = core.loss() {
         let ms = loss.as_millis();
         facts.push(fact(

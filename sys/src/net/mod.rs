@@ -1,8 +1,10 @@
 //! Connections between processes, and between the two tiers of one process.
 
+mod local;
 mod memory;
 mod real;
 
+pub use local::LocalSocket;
 pub use memory::MemoryNet;
 pub use real::{RealNet, connections_max};
 

@@ -1,0 +1,260 @@
+//! Who is at the door: one thread for all workers, which wakes only when one comes, asks or goes, and a few times a second
+//! while any is there.
+
+use crate::cache::NotShelved;
+use crate::core::{Core, Shown};
+use dstore_arena::{Error, layout, pass};
+use dstore_proto::shm::{self, HELLO_BYTES, Hello, MORE_BYTES, Verdict, Welcome};
+use dstore_shared::{Moment, Namespace};
+use dstore_sys::ready::{Acceptor, PeerProcess, Poller, Stream};
+use slab::Slab;
+use std::io::{self, ErrorKind, Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// The acceptor's token: no guest has it.
+const ACCEPTOR: usize = usize::MAX - 1;
+/// How often the arenas are swept while somebody is there.
+const SWEEP: Duration = Duration::from_millis(250);
+/// How often it is looked whether somebody is to be let in who could not be before.
+const IDLE: Duration = Duration::from_secs(60);
+/// By when HELLO must have come.
+const HELLO_MAX: Duration = Duration::from_secs(5);
+/// How old the worker's reading of the clock may be when it is compared.
+const READING_MAX: Duration = Duration::from_secs(10);
+/// Questions for segments that one worker may ask: more than an arena has segments.
+const QUESTIONS_MAX: u32 = 1 << 16;
+
+/// Somebody who connected.
+struct Guest {
+    /// `None`: it was sent away and may read on; its pins count until it has ended.
+    stream: Option<Stream>,
+    process: Option<PeerProcess>,
+    came: Moment,
+    frame: [u8; HELLO_BYTES],
+    len: usize,
+    /// Its namespace and its number there, once it is attached.
+    worker: Option<(Namespace, u64)>,
+    questions: u32,
+}
+
+/// What came of listening to somebody.
+enum Heard {
+    /// There is no more for now.
+    All,
+    /// It closed its socket.
+    End,
+    /// It cannot be served.
+    Nonsense,
+}
+
+/// The thread's state.
+pub(super) struct Attendance {
+    core: Arc<Core>,
+    poller: Poller,
+    acceptor: Acceptor,
+    guests: Slab<Guest>,
+    guests_max: usize,
+    swept: Moment,
+    shown: Arc<Shown>,
+}
+
+impl Attendance {
+    pub(super) fn new(
+        core: Arc<Core>,
+        poller: Poller,
+        mut acceptor: Acceptor,
+        guests_max: usize,
+        shown: Arc<Shown>,
+    ) -> io::Result<Self> {
+        poller.add_acceptor(&mut acceptor, ACCEPTOR)?;
+        let swept = core.sys.clock.now();
+        Ok(Self { core, poller, acceptor, guests: Slab::new(), guests_max, swept, shown })
+    }
+
+    pub(super) fn run(mut self) {
+        while catch_unwind(AssertUnwindSafe(|| self.serve())).is_err() {
+            // Nobody is detached by that: whoever was served goes on reading.
+            tracing::error!("the door to shared memory panicked: it goes on: report this");
+            std::thread::sleep(SWEEP);
+        }
+    }
+
+    fn serve(&mut self) {
+        let mut ready = Vec::new();
+        while !self.shown.is_stopped.load(Ordering::Acquire) {
+            let limit = if self.guests.is_empty() { IDLE } else { SWEEP };
+            match self.poller.wait(Some(limit)) {
+                Ok(told) => ready.extend(told.map(|event| event.token)),
+                Err(error) => {
+                    tracing::error!(%error, "the door to shared memory cannot wait for workers: closing it");
+                    return;
+                }
+            }
+            // Also without being told: the process may have had no descriptor for one before.
+            self.let_in();
+            for token in ready.drain(..).filter(|token| *token != ACCEPTOR) {
+                self.turn_of(token);
+            }
+            self.sweep();
+        }
+    }
+
+    fn let_in(&mut self) {
+        while let Ok(mut stream) = self.acceptor.accept() {
+            let now = self.core.sys.clock.now();
+            if self.guests.len() >= self.guests_max {
+                let text = format!(
+                    "`{}` workers are attached already: values are read over the socket",
+                    self.guests_max
+                );
+                let welcome = Welcome { verdict: Verdict::Exhausted, now, worker: 0, text };
+                let _ = stream.write_all(&welcome.encode());
+                continue;
+            }
+            let place = self.guests.vacant_entry();
+            if self.poller.add(&mut stream, place.key()).is_err() {
+                continue;
+            }
+            let process = stream.peer_process();
+            let (frame, len) = ([0; HELLO_BYTES], 0);
+            let token = place.key();
+            place.insert(Guest {
+                stream: Some(stream),
+                process,
+                came: now,
+                frame,
+                len,
+                worker: None,
+                questions: 0,
+            });
+            // What it said before it was added is not told of.
+            self.turn_of(token);
+        }
+    }
+
+    fn turn_of(&mut self, token: usize) {
+        match self.hear(token) {
+            Heard::All => {}
+            Heard::End => self.see_off(token),
+            Heard::Nonsense => self.dismiss(token),
+        }
+    }
+
+    /// Reads what a guest says, and does it.
+    fn hear(&mut self, token: usize) -> Heard {
+        loop {
+            let Some(guest) = self.guests.get_mut(token) else { return Heard::All };
+            let Some(stream) = &mut guest.stream else { return Heard::All };
+            let wanted = if guest.worker.is_some() { MORE_BYTES } else { HELLO_BYTES };
+            match stream.read(&mut guest.frame[guest.len..wanted]) {
+                Ok(0) => return Heard::End,
+                Ok(n) => guest.len += n,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Heard::All,
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                Err(_) => return Heard::End,
+            }
+            if guest.len < wanted {
+                continue;
+            }
+            guest.len = 0;
+            let is_served = if guest.worker.is_some() { self.give_more(token) } else { self.welcome(token) };
+            if !is_served {
+                return Heard::Nonsense;
+            }
+        }
+    }
+
+    /// Attaches a worker, or tells it why not.
+    fn welcome(&mut self, token: usize) -> bool {
+        let Some(guest) = self.guests.get_mut(token) else { return false };
+        let now = self.core.sys.clock.now();
+        let (verdict, text, attached) = match judge(&guest.frame, now) {
+            Err((verdict, text)) => (verdict, text, None),
+            Ok(namespace) => match self.core.attach(&namespace) {
+                Ok(attached) => (Verdict::Attached, String::new(), Some((namespace, attached))),
+                Err(why) => (verdict_of(&why), why.to_string(), None),
+            },
+        };
+        let worker = attached.as_ref().map_or(0, |(_, attached)| attached.worker);
+        let welcome = Welcome { verdict, now, worker, text };
+        // What was attached is detached with the guest, whether it is told of it or not.
+        let descriptors = attached.map(|(namespace, attached)| {
+            guest.worker = Some((namespace, attached.worker));
+            self.shown.workers.fetch_add(1, Ordering::Relaxed);
+            attached.descriptors
+        });
+        let Some(stream) = &mut guest.stream else { return false };
+        let told = stream.write_all(&welcome.encode());
+        told.is_ok() && descriptors.is_some_and(|all| pass::send(&*stream, &all).is_ok())
+    }
+
+    fn give_more(&mut self, token: usize) -> bool {
+        let Some(guest) = self.guests.get_mut(token) else { return false };
+        let Some((namespace, _)) = &guest.worker else { return false };
+        let Some((frame, _)) = guest.frame.split_first_chunk() else { return false };
+        let Some(from) = shm::read_more(frame) else { return false };
+        guest.questions += 1;
+        let segments = self.core.cache.segments(namespace, from as usize);
+        guest.questions <= QUESTIONS_MAX
+            && segments.is_ok_and(|segments| {
+                guest.stream.as_ref().is_some_and(|stream| pass::send_segments(stream, &segments).is_ok())
+            })
+    }
+
+    /// A guest is sent away. One that was attached may still read: its pins count until its process has ended.
+    fn dismiss(&mut self, token: usize) {
+        match self.guests.get_mut(token) {
+            Some(guest) if guest.worker.is_some() => guest.stream = None,
+            _ => self.see_off(token),
+        }
+    }
+
+    /// A guest reads no more.
+    fn see_off(&mut self, token: usize) {
+        let guest = self.guests.remove(token);
+        if let Some((namespace, worker)) = guest.worker {
+            self.shown.workers.fetch_sub(1, Ordering::Relaxed);
+            self.core.cache.detach(&namespace, worker);
+        }
+    }
+
+    fn sweep(&mut self) {
+        let now = self.core.sys.clock.now();
+        if now.since(self.swept) < SWEEP {
+            return;
+        }
+        self.swept = now;
+        let is_gone = |guest: &Guest| {
+            let is_late = guest.worker.is_none() && now.since(guest.came) > HELLO_MAX;
+            is_late || guest.process.as_ref().is_some_and(PeerProcess::has_ended)
+        };
+        let gone: Vec<usize> =
+            self.guests.iter().filter(|(_, guest)| is_gone(guest)).map(|(token, _)| token).collect();
+        gone.into_iter().for_each(|token| self.see_off(token));
+        self.core.sweep_workers();
+    }
+}
+
+/// Whether a worker that says this can be attached, and to what.
+fn judge(frame: &[u8; HELLO_BYTES], now: Moment) -> Result<Namespace, (Verdict, String)> {
+    let hello = Hello::decode(frame)?;
+    if hello.layout != layout::VERSION {
+        let why = Error::Layout { found: layout::VERSION.into(), known: hello.layout };
+        return Err((Verdict::Layout, why.to_string()));
+    }
+    if !shm::is_one_clock(hello.now, now, hello.now + READING_MAX) {
+        let text = "the worker's CLOCK_BOOTTIME is not the node's: they are in different time namespaces";
+        return Err((Verdict::Clock, text.into()));
+    }
+    Ok(hello.namespace)
+}
+
+fn verdict_of(why: &NotShelved) -> Verdict {
+    match why {
+        NotShelved::Arena(Error::Unsupported { .. } | Error::Config { .. }) => Verdict::Unsupported,
+        NotShelved::TooMany | NotShelved::NoRoom | NotShelved::Arena(_) => Verdict::Exhausted,
+    }
+}
