@@ -89,6 +89,9 @@ async fn a_scraper_reads_from_both_tiers_what_was_done() {
     );
     let page = ask(&local_admin, "/").await;
     assert!(page.status == 200 && page.header("content-security-policy").starts_with("default-src 'none'"));
+    for part in ["/page.js", "/page.css"] {
+        assert!(text(&page).contains(part) && ask(&local_admin, part).await.status == 200, "{part}");
+    }
 }
 
 /// The figures that docs/OPERATIONS.md tells of.
