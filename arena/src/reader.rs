@@ -297,7 +297,10 @@ impl Reader {
             return Err(Miss::Unmapped);
         }
         value.meta = candidate.meta;
-        value.note = self.note(candidate);
+        // What is dropped costs a look also where there is nothing to drop.
+        if candidate.note.1 > 0 || value.note.is_some() {
+            value.note = self.note(candidate);
+        }
         let size = candidate.meta.size as usize;
         if size <= INLINE_MAX {
             if !matches!(value.body, Body::Inline(_)) {
@@ -312,7 +315,7 @@ impl Reader {
             value.body = Body::Copied(bytes);
         } else {
             // The pin of an attempt that did not hold is not to count against this one.
-            value.body = Body::Inline([0; INLINE_MAX]);
+            value.body = Body::Nothing;
             value.body = self.pin(candidate)?;
         }
         Ok(())

@@ -21,6 +21,8 @@ pub struct Value {
 
 /// Where a value's bytes are.
 pub(crate) enum Body {
+    /// Nothing was read yet.
+    Nothing,
     Inline([u8; INLINE_MAX]),
     Copied(Box<[u8]>),
     Pinned(Pinned),
@@ -46,7 +48,7 @@ impl Drop for Pinned {
 impl Value {
     #[inline]
     pub(crate) fn new() -> Self {
-        Self { meta: Meta::default(), note: None, body: Body::Inline([0; INLINE_MAX]) }
+        Self { meta: Meta::default(), note: None, body: Body::Nothing }
     }
 
     /// What goes with its name; empty if nothing does.
@@ -80,7 +82,7 @@ impl Value {
                     pinned.reader.view.data.slice(pinned.at, len)
                 }
             }
-            Body::Pinned(_) => None,
+            Body::Pinned(_) | Body::Nothing => None,
         }
     }
 }
