@@ -22,6 +22,7 @@ mod pins;
 mod reader;
 mod seqlock;
 mod space;
+mod value;
 mod view;
 
 #[cfg(all(test, not(miri)))]
@@ -31,5 +32,6 @@ pub use crate::core::{Binding, Evicted, Expiry, Hash, Held, Hoarder, Listed, Obs
 pub use daemon::{Arena, Config, Descriptors, Draft, Filled, Kept, Worker};
 pub use error::{Error, Miss, Refusal};
 pub use layout::{KEY_BYTES_MAX, NOTE_BYTES_MAX};
-pub use reader::{Reader, Value, now};
+pub use reader::{Reader, now};
+pub use value::Value;
 pub use view::Meta;

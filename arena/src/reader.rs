@@ -10,16 +10,14 @@ use crate::files::{self, Segments, Stamp, Writers};
 use crate::layout::{PAGE_BYTES, VERSION, WORD, WORKER_MAGIC, header, worker};
 use crate::map::{Access, Canary, Mapped};
 use crate::memory::Memory;
-use crate::view::{Candidate, Meta, Pin, View};
+use crate::value::{Body, INLINE_MAX, Pinned, Value};
+use crate::view::{Candidate, Meta, View};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::time::{ClockId, clock_gettime};
 use std::fmt;
-use std::ops::Deref;
 use std::sync::atomic::Ordering::Acquire;
 use std::sync::{Arc, Mutex};
 
-/// Values up to so many bytes lie in a [`Value`] itself.
-const INLINE_MAX: usize = 128;
 /// A copy larger than this looks whether its length holds before it makes room for it.
 const COPY_UNCHECKED: u64 = 64 << 10;
 
@@ -30,9 +28,9 @@ const COPIES_MAX: usize = 8;
 #[derive(Clone)]
 pub struct Reader(Arc<Attached>);
 
-struct Attached {
-    view: View<Arc<Mapped>, Arc<Mapped>>,
-    canary: Canary,
+pub(crate) struct Attached {
+    pub(crate) view: View<Arc<Mapped>, Arc<Mapped>>,
+    pub(crate) canary: Canary,
     /// It is the daemon's own, and reads where that writes: nothing is mapped twice, and everything at once.
     is_own: bool,
     /// How many segments are mapped; locked while more are.
@@ -304,7 +302,10 @@ impl Reader {
             return Err(Miss::Unmapped);
         }
         value.meta = candidate.meta;
-        value.note = self.note(candidate);
+        // What is dropped costs a look also where there is nothing to drop.
+        if candidate.note.1 > 0 || value.note.is_some() {
+            value.note = self.note(candidate);
+        }
         let size = candidate.meta.size as usize;
         if size <= INLINE_MAX {
             if !matches!(value.body, Body::Inline(_)) {
@@ -319,7 +320,7 @@ impl Reader {
             value.body = Body::Copied(bytes);
         } else {
             // The pin of an attempt that did not hold is not to count against this one.
-            value.body = Body::Inline([0; INLINE_MAX]);
+            value.body = Body::Nothing;
             value.body = self.pin(candidate)?;
         }
         Ok(())
@@ -344,105 +345,6 @@ impl Reader {
 impl fmt::Debug for Reader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reader").field("terms", &self.0.view.terms).finish_non_exhaustive()
-    }
-}
-
-/// A value, in place if it is large. Its bytes stay where they are, whatever becomes of the name, until this is dropped.
-pub struct Value {
-    meta: Meta,
-    note: Option<Box<[u8]>>,
-    body: Body,
-}
-
-enum Body {
-    Inline([u8; INLINE_MAX]),
-    Copied(Box<[u8]>),
-    Pinned(Pinned),
-}
-
-struct Pinned {
-    reader: Arc<Attached>,
-    pin: Pin,
-    at: usize,
-}
-
-impl Drop for Pinned {
-    fn drop(&mut self) {
-        // The child of a fork has a copy of this, but not the pin.
-        if self.reader.canary.is_mine() {
-            self.reader.view.unpin(self.pin);
-        }
-    }
-}
-
-impl Value {
-    #[inline]
-    fn new() -> Self {
-        Self { meta: Meta::default(), note: None, body: Body::Inline([0; INLINE_MAX]) }
-    }
-
-    /// What goes with its name; empty if nothing does.
-    pub fn note(&self) -> &[u8] {
-        self.note.as_deref().unwrap_or_default()
-    }
-
-    /// What is known of it beside its bytes.
-    pub fn meta(&self) -> &Meta {
-        &self.meta
-    }
-
-    /// Whether it lies in the arena, and not in this process.
-    pub fn is_in_place(&self) -> bool {
-        matches!(self.body, Body::Pinned(_))
-    }
-
-    /// The bytes; `None` in the child of the process that read a value that lies in the arena: its parent alone keeps it
-    /// there.
-    #[inline]
-    pub fn try_bytes(&self) -> Option<&[u8]> {
-        let len = self.meta.size as usize;
-        match &self.body {
-            Body::Inline(bytes) => bytes.get(..len),
-            Body::Copied(bytes) => Some(bytes),
-            Body::Pinned(pinned) if pinned.reader.canary.is_mine() => {
-                // SAFETY: the row was pinned and found linked behind that, so the daemon neither writes to these words
-                // nor uses their place again before the pin is given back, which is when `self` is dropped.
-                #[allow(unsafe_code)]
-                unsafe {
-                    pinned.reader.view.data.slice(pinned.at, len)
-                }
-            }
-            Body::Pinned(_) => None,
-        }
-    }
-}
-
-impl Deref for Value {
-    type Target = [u8];
-
-    /// The bytes.
-    ///
-    /// # Panics
-    /// In the child of the process that read a value that lies in the arena. See [`Value::try_bytes`].
-    #[inline]
-    fn deref(&self) -> &[u8] {
-        self.try_bytes()
-            .expect("a value in shared memory is read by the process that got it, not by its child")
-    }
-}
-
-impl AsRef<[u8]> for Value {
-    fn as_ref(&self) -> &[u8] {
-        self
-    }
-}
-
-impl fmt::Debug for Value {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Value")
-            .field("meta", &self.meta)
-            .field("in_place", &self.is_in_place())
-            .finish_non_exhaustive()
     }
 }
 

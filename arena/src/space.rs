@@ -13,14 +13,14 @@
 //! there, so what could not be had is not missed.
 //! It must never touch the data: it is arithmetic.
 
+mod classes;
 mod pieces;
 
 use crate::layout::{PAGE_BYTES, PAGE_WORDS, UNIT_BYTES, UNIT_WORDS, bucket};
+use classes::Classes;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
-/// Smallest place.
-const PLACE_MIN: usize = 32;
 /// Units of a page.
 const PAGE_UNITS: u32 = (PAGE_WORDS / UNIT_WORDS) as u32;
 const FREE: u32 = 0;
@@ -28,26 +28,6 @@ const INSIDE: u32 = 1;
 const RUN: u32 = 2;
 const CHUNK: u32 = 3;
 const SLAB: u32 = 4;
-
-/// Sizes of places: steps of 16 bytes at first, of an eighth of a power of two later.
-#[derive(Debug)]
-struct Classes(Vec<usize>);
-
-impl Classes {
-    fn up_to(largest: usize) -> Self {
-        let mut sizes = vec![PLACE_MIN];
-        while let Some(last) = sizes.last().filter(|last| **last < largest) {
-            let step = ((1 << last.ilog2()) / 8).max(UNIT_BYTES);
-            sizes.push((last + step).min(largest));
-        }
-        Self(sizes)
-    }
-
-    fn of(&self, bytes: usize) -> Option<usize> {
-        let class = self.0.partition_point(|size| *size < bytes);
-        (class < self.0.len()).then_some(class)
-    }
-}
 
 /// Equal places in a run of pages.
 #[derive(Debug)]

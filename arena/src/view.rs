@@ -193,7 +193,8 @@ impl<M: Memory, D: Memory> View<M, D> {
     pub(crate) fn is_mapped(&self, candidate: &Candidate) -> bool {
         let (extent, (note_at, note)) = (self.data.extent(), candidate.note);
         let words = (candidate.meta.size as usize).div_ceil(layout::WORD);
-        extent.has_all(candidate.at, words) && extent.has_all(note_at, note.div_ceil(layout::WORD))
+        extent.has_all(candidate.at, words)
+            && (note == 0 || extent.has_all(note_at, note.div_ceil(layout::WORD)))
     }
 
     /// Pins the candidate, whose chain the caller then checks.

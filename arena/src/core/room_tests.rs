@@ -6,6 +6,7 @@ use super::tests::{
 };
 use super::*;
 use crate::error::Miss;
+use crate::layout::{PAGE_BYTES, bucket};
 use crate::memory::Heap;
 
 fn small(daemon: &mut Daemon, names: std::ops::Range<u32>) {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::error::Miss;
 use crate::index::word_of;
-use crate::layout::worker;
+use crate::layout::{PAGE_BYTES, bucket, worker};
 use crate::memory::{Extent, Heap};
 use crate::view::{Candidate, Pin, View};
 use std::collections::{HashMap, HashSet};
