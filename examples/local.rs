@@ -37,12 +37,15 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
 async fn converse(sys: &Sys, local: &Local) -> Result<u8, Box<dyn Error>> {
     let person = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let input = if person {
-        Input::terminal(Terminal::open(sys, None).await?)
+        Input::terminal(Terminal::open(sys, None, false).await?)
     } else {
         Input::lines(tokio::io::BufReader::new(tokio::io::stdin()))
     };
-    let screen =
-        Screen { out_is_terminal: person, err_is_terminal: std::io::stderr().is_terminal(), colours: false };
+    let screen = Screen {
+        out_is_terminal: person,
+        err_is_terminal: std::io::stderr().is_terminal(),
+        ..Screen::default()
+    };
     let settings = Settings {
         address: local.addresses()[0].to_string(),
         mode: Mode::default(),

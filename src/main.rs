@@ -1,5 +1,6 @@
 //! The `dstore` binary: reads what was asked, does it, and ends with the documented code.
 
+mod admin;
 mod cli;
 mod config;
 

@@ -2,6 +2,7 @@
 
 mod many;
 mod patience;
+mod standing;
 mod transaction;
 mod watch;
 

@@ -12,6 +12,7 @@
 #[path = "../../src/cli"]
 mod cli {
     pub mod args;
+    pub mod looks;
 }
 #[allow(dead_code, unused_imports, reason = "the binary uses what is not used here")]
 #[path = "../../src/config/mod.rs"]

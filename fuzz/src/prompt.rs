@@ -1,6 +1,8 @@
 //! The REPL: lines, scripts, and what is shown of bytes.
 
-use dstore_local::repl::{Command, Escaper, Script, Separators, escape, parse, printable, quote};
+use dstore_local::repl::{
+    Command, Escaper, Get, Given, List, Script, Sent, Separators, Warm, What, escape, parse, printable, quote,
+};
 use dstore_shared::{DeleteMode, Key, RequestId, Result};
 use std::time::Duration;
 
@@ -23,9 +25,48 @@ pub fn line(bytes: &[u8]) -> Result<()> {
 fn written(command: &Command) -> Option<String> {
     let key = |key: &Key| quote(key.as_bytes());
     Some(match command {
-        Command::Get { key: k, stale_ok: None } => format!("GET {}", key(k)),
-        Command::Get { key: k, stale_ok: Some(wait) } => format!("GET --stale-ok={} {}", time(*wait), key(k)),
-        Command::Set { key: k, value } => format!("SET {} {}", key(k), quote(value)),
+        Command::Get(Get { what, stale_ok, slice, to }) => {
+            let stale_ok = stale_ok.map_or_else(String::new, |wait| format!("--stale-ok={} ", time(wait)));
+            let range = slice.len.map_or_else(String::new, |len| {
+                format!(" RANGE {} {}", slice.offset, slice.offset.saturating_add(len - 1))
+            });
+            // A range to the end of all numbers is one byte shorter when it is written.
+            if slice.len.is_some_and(|len| slice.offset.checked_add(len).is_none()) {
+                return None;
+            }
+            let to = match to {
+                None => String::new(),
+                Some(Sent::File(path)) => format!(" > {}", quote(path.as_os_str().as_encoded_bytes())),
+                // Bytes of the shell, which are never quoted.
+                Some(Sent::Command(_)) => return None,
+            };
+            format!("GET {stale_ok}{}{range}{to}", named(what))
+        }
+        Command::Set { key: k, value, attributes } => {
+            let ttl = attributes.ttl.map_or_else(String::new, |ttl| format!("--ttl {} ", time(ttl)));
+            let words = attributes.content_type.as_ref();
+            let words = words
+                .map_or_else(String::new, |words| format!("--type {} ", quote(words.as_str().as_bytes())));
+            format!("SET {ttl}{words}{} {}", key(k), given(value))
+        }
+        Command::Add(value) => format!("ADD {}", given(value)),
+        Command::Stat(what) => format!("STAT {}", named(what)),
+        Command::Exists(keys) => format!("EXISTS {}", all(keys)),
+        Command::Same(a, b) => format!("SAME {} {}", key(a), key(b)),
+        Command::List(List { prefix, after, limit, long }) => {
+            let after = after.as_ref().map_or_else(String::new, |after| format!("--after {} ", key(after)));
+            let limit = limit.map_or_else(String::new, |n| format!("--limit {n} "));
+            format!("LS {after}{limit}{}{}", if *long { "--long " } else { "" }, quote(prefix))
+        }
+        Command::Evict(keys) => format!("EVICT {}", all(keys)),
+        Command::Pin(keys, true) => format!("PIN {}", all(keys)),
+        Command::Pin(keys, false) => format!("UNPIN {}", all(keys)),
+        Command::Warm(Warm::Prefix(prefix)) => format!("WARM {}", quote(prefix)),
+        Command::Warm(Warm::File(path)) => format!("WARM < {}", quote(path.as_os_str().as_encoded_bytes())),
+        Command::Locals(None) => "LOCALS".to_owned(),
+        Command::Locals(Some(k)) => format!("LOCALS {}", key(k)),
+        Command::Why(k) => format!("WHY {}", key(k)),
+        Command::Bench { count, size } => format!("BENCH --count {count} --size {size}"),
         Command::Delete { keys, how } => {
             let mode = match how.mode {
                 DeleteMode::Strict => String::new(),
@@ -33,7 +74,7 @@ fn written(command: &Command) -> Option<String> {
                 DeleteMode::Deadline(limit) => format!("--deadline {} ", time(limit)),
             };
             let request = how.request.as_ref().map_or_else(String::new, request);
-            format!("DEL {mode}{request}{}", keys.iter().map(key).collect::<Vec<_>>().join(" "))
+            format!("DEL {mode}{request}{}", all(keys))
         }
         Command::DeletePrefix { prefix, sure } => {
             format!("DEL --prefix {}{}", quote(prefix), if *sure { " -y" } else { "" })
@@ -44,10 +85,26 @@ fn written(command: &Command) -> Option<String> {
         }
         Command::Copy { from, to } => format!("COPY {} {}", key(from), key(to)),
         Command::Rename { from, to } => format!("RENAME {} {}", key(from), key(to)),
-        Command::Status | Command::Exit(_) | Command::Version | Command::Help | Command::Mode(_) => {
-            return None;
-        }
+        _ => return None,
     })
+}
+
+fn all(keys: &[Key]) -> String {
+    keys.iter().map(|key| quote(key.as_bytes())).collect::<Vec<_>>().join(" ")
+}
+
+fn named(what: &What) -> String {
+    match what {
+        What::Key(key) => quote(key.as_bytes()),
+        What::Hash(hash) => format!("@{hash}"),
+    }
+}
+
+fn given(value: &Given) -> String {
+    match value {
+        Given::Bytes(bytes) => quote(bytes),
+        Given::File(path) => format!("< {}", quote(path.as_os_str().as_encoded_bytes())),
+    }
 }
 
 fn time(time: Duration) -> String {
@@ -94,7 +151,7 @@ pub fn shown(bytes: &[u8]) -> Result<()> {
     assert!(!with_layout.contains(|c| obeyed(c) && c != '\n' && c != '\t'));
     if let Ok(key) = Key::new(bytes.to_vec()) {
         let get = parse(format!("GET {}", quote(bytes)).into_bytes());
-        let expected = Command::Get { key, stale_ok: None };
+        let expected = Command::Get(Get::of(key));
         assert_eq!(get.expect("a quoted key").expect("a command").command, expected);
     }
     Ok(())

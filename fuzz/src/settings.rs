@@ -1,6 +1,8 @@
 //! The configuration: command line, environment and file.
 
-use crate::cli::args::{CommandLine, HttpFlags, NodeFlag, RespFlags, ShmFlags, Solo, StoreFlags, Verb};
+use crate::cli::args::{
+    AdminFlag, CommandLine, HttpFlags, NodeFlag, RespFlags, ShmFlags, Solo, StoreFlags, Verb,
+};
 use crate::config::{Surroundings, resolve};
 use clap::Parser;
 use dstore_shared::Result;
@@ -15,7 +17,12 @@ pub fn config_file(bytes: &[u8]) -> Result<()> {
     let node = || NodeFlag { node: None };
     let verbs = [
         None,
-        Some(Verb::Global { listen: None, store: StoreFlags::default(), insecure: false }),
+        Some(Verb::Global {
+            listen: None,
+            store: StoreFlags::default(),
+            admin: AdminFlag::default(),
+            insecure: false,
+        }),
         Some(Verb::Local {
             global: None,
             listen: None,
@@ -24,6 +31,8 @@ pub fn config_file(bytes: &[u8]) -> Result<()> {
             cache_bytes: None,
             scrub: None,
             negatives: false,
+            audits: None,
+            admin: AdminFlag::default(),
             resp: RespFlags::default(),
             shm: ShmFlags::default(),
             insecure: false,

@@ -29,6 +29,7 @@ use crate::sessions::{
     Action, Answered, Boot, Caller, Counts, InvLog, OpNo, Sessions, StreamId, Submission, Terms,
 };
 use crate::space::Space;
+use dstore_shared::figures::Histogram;
 use dstore_shared::frame::{Answer, Down, Reply};
 use dstore_shared::{
     BlobHash, Born, ClientId, Command, DeleteMode, Entry, Error, FlightId, Moment, Name, Outcome, Prefix,
@@ -149,6 +150,7 @@ pub struct Authority {
     sessions_moved: Notify,
     /// Names that Locals listed, since the start.
     pub(crate) listed: AtomicU64,
+    pub(crate) writes: Writes,
     in_flight: Arc<Semaphore>,
     /// By which names are measured, and which commits bear.
     journal_time: JournalTime,
@@ -166,6 +168,15 @@ impl std::fmt::Debug for Authority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Authority({:?})", self.catalog.head())
     }
+}
+
+/// How the journal was written.
+#[derive(Debug, Default)]
+pub(crate) struct Writes {
+    /// How long a batch took, fsync included.
+    pub times: Histogram,
+    /// How many changes a batch had.
+    pub sizes: Histogram,
 }
 
 /// What an authority is made of.
@@ -215,6 +226,7 @@ impl Authority {
             failure: watch::Sender::new(None),
             sessions_moved: Notify::new(),
             listed: AtomicU64::new(0),
+            writes: Writes::default(),
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_KIB)),
             ending: Ending::default(),
             dir: parts.dir,

@@ -258,6 +258,15 @@ impl Committer {
             self.publish();
         }
         self.journal.trim(self.catalog.trim_below());
+        self.fail_with_journal(&authority);
+    }
+
+    /// A journal can fail beside an append, as when it makes a segment to have in reserve: no change would ever tell.
+    fn fail_with_journal(&mut self, authority: &Authority) {
+        if let Some(poison) = self.journal.poison().filter(|_| self.failed.is_none()).cloned() {
+            authority.fail(&poison);
+            self.failed = Some(poison);
+        }
     }
 
     /// Whether nothing more is to share the batch.
@@ -494,9 +503,12 @@ impl Committer {
         if let (Some(first), Some(last)) = (self.commits.first(), self.commits.last()) {
             let (first, last) = (first.revision, last.revision);
             dstore_sys::failpoint!("global::commit::before_append");
+            let begun = authority.sys.clock.now();
             if let Err(e) = self.journal.append(first, last, &self.payload.slices()) {
                 return self.lost(authority, &e);
             }
+            authority.writes.times.note_time(authority.sys.clock.now().since(begun));
+            authority.writes.sizes.note(self.commits.len() as u64);
             dstore_sys::failpoint!("global::commit::after_fsync");
             self.payload.clear();
             self.durable_blobs.extend(self.blobs.drain().map(|(hash, meta)| (hash, (last, meta))));

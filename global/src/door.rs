@@ -1,6 +1,7 @@
 //! Global's own `Store`: for clients that ask it without a Local.
 
 mod many;
+mod standing;
 #[cfg(test)]
 mod tests;
 
@@ -13,8 +14,8 @@ use bytes::Bytes;
 use dstore_proto::IdSource;
 use dstore_proto::link::Fetch;
 use dstore_proto::store::{
-    Body, DeleteReply, Found, FoundMany, ListQuery, Listing, Provenance, SetOne, SetReply, Slice, Stat,
-    StatMany, Status, Store, Target, Tier, check_exists, fitting,
+    Body, DeleteReply, Found, FoundMany, ListQuery, Listing, Locals, Provenance, SetOne, SetReply, Slice,
+    Stat, StatMany, Status, Store, Target, Tier, Why, check_exists, fitting,
 };
 use dstore_proto::watch::{WatchQuery, Watching};
 use dstore_shared::limits::{CARRIED_BYTES_MAX, LIST_BYTES_MAX, LIST_NAMES_MAX};
@@ -325,6 +326,14 @@ impl Store for Host {
 
     fn loss(&self) -> Option<std::time::Duration> {
         self.0.sync.loss()
+    }
+
+    async fn locals(&self, name: Option<Name>) -> Result<Locals> {
+        Ok(self.attached(name.as_ref()))
+    }
+
+    async fn why(&self, name: Name) -> Result<Why> {
+        self.explained(&name).await
     }
 
     async fn status(&self) -> Result<Status> {

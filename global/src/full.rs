@@ -18,14 +18,18 @@ use std::time::Duration;
 const MIB: u64 = 1 << 20;
 
 async fn start(disk: &SimDisk, blocking: Blocking, min_free: u64) -> Global {
+    start_with(disk, blocking, |config| config.min_free = min_free).await
+}
+
+async fn start_with(disk: &SimDisk, blocking: Blocking, set_up: impl FnOnce(&mut GlobalConfig)) -> Global {
     let clock = Arc::new(TokioClock::new(Moment::ZERO, 1_000_000));
     let sys = Sys { blocking, clock, disk: Arc::new(disk.clone()), ..Sys::real() };
-    let config = GlobalConfig {
+    let mut config = GlobalConfig {
         engine: EngineKind::Memory,
-        min_free,
         sweep_grace: Duration::ZERO,
         ..GlobalConfig::new("/data")
     };
+    set_up(&mut config);
     Global::start(sys, config).await.expect("started")
 }
 
@@ -137,6 +141,29 @@ async fn a_failed_fsync_acknowledges_nothing_and_no_set_or_del_is_taken_after_it
     }
     assert_eq!(get(&*store, "before").await.expect("reads go on"), Some(BlobHash::of(b"1")));
     assert_eq!(get(&*store, "doubtful").await.expect("reads go on"), None, "not visible");
+    assert!(!store.status().await.expect("answered").serving);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_fails_between_appends_fails_the_store_aloud_and_not_each_change_for_ever() {
+    let disk = SimDisk::default();
+    let blocking = Blocking::Inline { latency: Duration::from_millis(1) };
+    let small = |config: &mut GlobalConfig| (config.min_free, config.segment_bytes) = (0, MIB);
+    let global = start_with(&disk, blocking, small).await;
+    let store = global.store();
+    // A segment in reserve is made when one is taken, not by a change.
+    disk.inject(Fault::next(Call::SyncDir).at("journal"));
+    let mut refused = None;
+    for n in 0..100 {
+        if let Err(e) = set(&*store, &format!("k{n}"), &value(2 * n)).await {
+            refused = Some(e);
+            break;
+        }
+    }
+    assert_eq!(refused.map(|e| e.kind()), Some(Kind::Unavailable), "the fault was met");
+    tokio::time::timeout(Duration::from_secs(1), global.failed())
+        .await
+        .expect("the store has failed, and says so");
     assert!(!store.status().await.expect("answered").serving);
 }
 

@@ -16,6 +16,7 @@ mod door;
 pub mod engine;
 mod expiry;
 pub mod feed;
+mod figures;
 #[cfg(test)]
 mod full;
 #[cfg(feature = "fuzzing")]
@@ -41,5 +42,6 @@ mod tests;
 pub use authority::Authority;
 pub use config::GlobalConfig;
 pub use engine::EngineKind;
+pub use figures::GlobalReporter;
 pub use global::Global;
 pub use sync_level::SyncLevel;

@@ -31,17 +31,19 @@ use global::{
     authority, blobs, catalog, change, checkpoint, committer, data_dir, engine, expiry, feed, journal,
     journal_time, mailbox, publisher, sealed, sessions, space, sync_level,
 };
-use local::{blob_flight, cache, coherence, core, rooms};
+use local::{audit, blob_flight, cache, coherence, core, rooms, served};
 
 /// The node of a Local: all but its doors and its streams.
 #[allow(clippy::pedantic, reason = "judged where they belong")]
 #[path = "../../local/src"]
 mod local {
+    pub(crate) mod audit;
     pub(crate) mod blob_flight;
     pub(crate) mod cache;
     pub(crate) mod coherence;
     pub(crate) mod core;
     pub(crate) mod rooms;
+    pub(crate) mod served;
 }
 
 /// Global: all but its doors, its watches' doors and its start.

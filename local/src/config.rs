@@ -16,6 +16,8 @@ pub struct LocalConfig {
     pub http: Option<Listen>,
     /// The hosts that HTTP is answered as, besides addresses and `localhost`.
     pub http_hosts: Vec<String>,
+    /// Bytes that requests and answers over HTTP may hold together.
+    pub http_bytes: u64,
     /// Bytes that names and blobs may take in memory.
     pub cache_bytes: u64,
     /// Whether "not found" answers are kept too, each for half a second: a SET that follows, anywhere, then has to
@@ -27,6 +29,8 @@ pub struct LocalConfig {
     pub back_off: (Duration, Duration),
     /// Thousandths of one core's time for checking the bytes of values that are kept; 0 = never.
     pub scrub_per_mille: u32,
+    /// Hits a minute that Global is asked about afterwards; 0 = none.
+    pub audits_a_minute: u32,
     /// For people: shown at Global.
     pub label: String,
     /// The RESP door.
@@ -53,6 +57,8 @@ impl LocalConfig {
             // What a browser can reach is opened only where it is asked for.
             http: None,
             http_hosts: Vec::new(),
+            // As much as RESP has: a hundred callers with the largest batches, thousands with small ones.
+            http_bytes: 256 << 20,
             // A node runs other things too; small values by the million still fit.
             cache_bytes: 256 << 20,
             negatives: false,
@@ -62,6 +68,8 @@ impl LocalConfig {
             back_off: (Duration::from_millis(20), Duration::from_secs(2)),
             // A full default cache is looked through about once in two minutes, unnoticed by its users.
             scrub_per_mille: 1,
+            // Whoever embeds a Local and wants them says so.
+            audits_a_minute: 0,
             label: String::new(),
             resp: RespConfig::default(),
             // Where it is depends on the socket of the Local, which whoever starts it chooses.

@@ -15,11 +15,14 @@ mod many;
 mod waiting;
 mod workers;
 
+use crate::audit::Audit;
 use crate::blob_flight::{BlobFlights, FlightLimits};
 use crate::cache::{Admission, Cache, CacheConfig, Evicted, Hit, Left};
 use crate::coherence::{Absences, Action, Bounds, Coherence, Identity};
 use crate::rooms::Rooms;
+use crate::served::Served;
 use dstore_proto::link::LinkClient;
+use dstore_proto::store::Peek;
 use dstore_shared::frame::{Answer, Down, Reply, Request, Up};
 use dstore_shared::limits::DELETE_DEADLINE_MAX;
 use dstore_shared::{
@@ -77,6 +80,8 @@ pub(crate) struct Core {
     blobs: BlobFlights,
     /// Kept values that were found damaged; fetches whose bytes were, when they arrived.
     pub damage: [AtomicU64; 2],
+    pub audit: Audit,
+    pub served: Served,
     lease_moved: Notify,
     /// Cancelled when this Local has left.
     pub leaving: CancellationToken,
@@ -119,6 +124,8 @@ impl Core {
             machine: Mutex::new(Machine { coherence, session: None, requests: None }),
             blobs: BlobFlights::new(FlightLimits::default()),
             damage: Default::default(),
+            audit: Audit::default(),
+            served: Served::default(),
             lease_moved: Notify::new(),
             leaving: CancellationToken::new(),
             refusal: watch::Sender::new(None),
@@ -133,10 +140,27 @@ impl Core {
     /// The order of the loads matters. An era is published before the LEASE that follows it, so whoever sees
     /// the new `valid_until` sees the new era, and whoever sees the old one is held by the old lease.
     pub fn hit(&self, name: &[u8]) -> Option<Hit> {
+        let hit = self.hit_unseen(name)?;
+        self.audit.see(name);
+        Some(hit)
+    }
+
+    /// As [`Self::hit`], of which the auditor does not hear.
+    pub fn hit_unseen(&self, name: &[u8]) -> Option<Hit> {
         let valid_until = Moment::from_nanos(self.published.valid_until.load(Ordering::Acquire));
         let era = self.published.era.load(Ordering::Acquire);
         let hit = self.cache.hit(name, era)?;
         (self.sys.clock.now() < valid_until.min(hit.until)).then_some(hit)
+    }
+
+    /// Whether the name is held under a valid lease, and how large it is; not counted as a use.
+    pub fn peek(&self, name: &Name) -> Peek {
+        let valid_until = Moment::from_nanos(self.published.valid_until.load(Ordering::Acquire));
+        let era = self.published.era.load(Ordering::Acquire);
+        match self.cache.peek(name.as_bytes(), era) {
+            Some((size, until)) if self.sys.clock.now() < valid_until.min(until) => Peek::Held(size),
+            _ => Peek::Absent,
+        }
     }
 
     /// Journal time, about: for telling what is left of a time to live, never for deciding.
@@ -431,6 +455,17 @@ impl Core {
             c.dropped(registration.map(|reg_seq| (name.clone(), reg_seq)).into_iter().collect());
             registration.is_some()
         })
+    }
+
+    /// As [`Self::forget`], and gives up the bytes too, unless another name holds them.
+    pub fn evict(&self, name: &Name) -> bool {
+        let hash = self.cache.stale_hit(name.as_bytes()).map(|hit| hit.entry.hash);
+        self.cache.unpin(name);
+        let held = self.forget(name);
+        if let Some(hash) = hash {
+            self.cache.let_go(&hash);
+        }
+        held
     }
 
     /// Carries actions out in order. Gives back what needs a blob, which takes the lock again.

@@ -3,11 +3,12 @@
 use crate::coherence::Identity;
 use crate::config::{Listen, LocalConfig};
 use crate::core::Core;
+use crate::figures::LocalReporter;
 use crate::front::http::{Hosts, HttpDoor};
 use crate::front::resp::{RespConfig, RespDoor, RespListeners};
 use crate::front::shm::{ShmConfig, ShmDoor};
 use crate::node::Node;
-use crate::{scrub, upstream};
+use crate::{audit, scrub, upstream};
 use dstore_proto::dial::Dial;
 use dstore_proto::link::LinkClient;
 use dstore_proto::serve::{Gate, Limits, Routes, Serving};
@@ -18,6 +19,7 @@ use dstore_sys::ready::Acceptor;
 use dstore_sys::tasks::Tasks;
 use futures_util::future::join_all;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -90,7 +92,8 @@ impl Local {
         let http = http.map(|listener| {
             let store = Arc::new(node.clone());
             let hosts = Hosts::new(config.http_hosts);
-            let door = HttpDoor::new(store.clone(), store, sys.rng.clone(), &tasks, hosts, &limits);
+            let bounds = (&limits, config.http_bytes);
+            let door = HttpDoor::new(store.clone(), store, sys.rng.clone(), &tasks, hosts, bounds);
             Gate::open(&sys, &tasks, listener, door)
         });
         let clients_max = config.resp.clients_max.min(share);
@@ -113,6 +116,7 @@ impl Local {
         });
         tasks.spawn("requests", upstream::keep_requests(core.clone(), config.back_off));
         tasks.spawn("scrub", scrub::scrub(core.clone(), config.scrub_per_mille));
+        tasks.spawn("audit", audit::audit(core.clone(), config.audits_a_minute));
         tasks.spawn("health", follow_lease(core.clone(), doors.iter().map(|d| d.health().clone()).collect()));
         Ok(Self { core, node, doors, http, resp, shm, tasks, goodbye })
     }
@@ -130,6 +134,11 @@ impl Local {
     /// Where it listens for RESP, in the order of the configuration.
     pub fn resp_addresses(&self) -> Vec<Address> {
         self.resp.as_ref().map_or_else(Vec::new, |door| door.addresses().to_vec())
+    }
+
+    /// Who tells how it does.
+    pub fn reporter(&self) -> LocalReporter {
+        LocalReporter::new(&self.core, self.resp.as_ref())
     }
 
     /// Where workers get at shared memory, if they can.
@@ -253,7 +262,11 @@ async fn follow_lease(core: Arc<Core>, doors: Vec<dstore_proto::serve::Health>) 
         let moved = core.lease_moved();
         let left = core.lease_left();
         let serving = !left.is_zero();
-        if told.replace(serving) != Some(serving) {
+        let before = told.replace(serving);
+        if before == Some(true) && !serving {
+            core.served.lapses.fetch_add(1, Ordering::Relaxed);
+        }
+        if before != Some(serving) {
             for health in &doors {
                 health.set(serving).await;
             }

@@ -15,7 +15,10 @@
 
 mod front;
 mod many;
+mod standing;
 mod store;
+
+pub(crate) use store::status_of;
 
 use crate::blob_flight::Landed;
 use crate::copies::Copies;
@@ -144,17 +147,20 @@ impl Node {
 
     async fn get_name(&self, name: Name, slice: Slice, stale: Option<Duration>) -> Result<Option<Found>> {
         if let Some(hit) = self.core.hit(name.as_bytes()) {
+            self.core.served.hits.fetch_add(1, Ordering::Relaxed);
             let from = self.of(&hit.entry, (Tier::Local, true), hit.entry.bind_rev);
             return found(hit.entry, from, hit.blob, slice).map(Some);
         }
         if self.core.is_absent(name.as_bytes()) {
             return Ok(None);
         }
+        let _timed = self.core.served.miss(&*self.core.sys.clock);
         if stale.is_none()
             && let Some(part) = self.part(&name, slice).await?
         {
             return Ok(part);
         }
+        let began = self.core.sys.clock.now();
         // A large blob may take longer than the deadline to arrive: its own transfer has an idle deadline.
         let limit = stale.map_or(self.deadline, |wait| wait.min(self.deadline));
         let Some(looked) = self.transfer(&name, self.core.read(&name)?, limit).await? else {
@@ -166,7 +172,8 @@ impl Node {
         };
         let Looked { entry, blob, cached, head } = looked;
         let Some(entry) = entry else { return Ok(None) };
-        let from = self.of(&entry, (Tier::Global, cached), head);
+        let asked_for = Some(self.core.sys.clock.now().since(began));
+        let from = Provenance { asked_for, ..self.of(&entry, (Tier::Global, cached), head) };
         match blob {
             Some(blob) => found(entry, from, blob, slice).map(Some),
             None => self.stream_through(entry, from, slice).await,
@@ -283,8 +290,11 @@ impl Node {
     async fn decide(&self, id: RequestId, name: Name, blob: Bound) -> Result<SetReply> {
         // Rule 23: Global is asked all the same.
         let held = self.core.hit(name.as_bytes()).is_some();
+        let began = self.core.sys.clock.now();
         let changed = self.put(id, &name, &blob).await?;
-        self.told(&name, changed, held).await
+        let asked_for = Some(self.core.sys.clock.now().since(began));
+        let reply = self.told(&name, changed, held).await?;
+        Ok(SetReply { from: Provenance { asked_for, ..reply.from }, ..reply })
     }
 
     /// The answer to a SET. `held`: the name was held when it came.

@@ -58,6 +58,17 @@ impl Room {
         self.0.num_permits() as u64
     }
 
+    /// Gives back what is over `bytes`.
+    pub fn shrink_to(&mut self, bytes: u64) {
+        let over = self.bytes().saturating_sub(bytes);
+        drop(usize::try_from(over).ok().and_then(|over| self.0.split(over)));
+    }
+
+    /// Makes it one with `more` of the same rooms.
+    pub fn join(&mut self, more: Self) {
+        self.0.merge(more.0);
+    }
+
     /// `bytes`, which give the room back when their last user is gone.
     pub fn hold(self, bytes: impl AsRef<[u8]> + Send + 'static) -> Bytes {
         Bytes::from_owner(Tenant { bytes, _room: self })
@@ -91,6 +102,20 @@ mod tests {
         assert!(futures_util::poll!(&mut waiting).is_pending());
         drop(part);
         assert_eq!(waiting.await.map(|room| room.bytes()), Some(8), "and whoever waits gets it");
+        assert_eq!(rooms.taken(), (0, 10));
+    }
+
+    #[tokio::test]
+    async fn room_is_given_back_in_part_and_joined() {
+        let rooms = Rooms::new(10);
+        let mut room = rooms.try_take(7).expect("there is room");
+        room.shrink_to(9);
+        assert_eq!(room.bytes(), 7, "it only shrinks");
+        room.shrink_to(2);
+        assert_eq!(rooms.taken(), (2, 10));
+        room.join(rooms.try_take(3).expect("there is room"));
+        assert_eq!((room.bytes(), rooms.taken()), (5, (5, 10)));
+        drop(room);
         assert_eq!(rooms.taken(), (0, 10));
     }
 

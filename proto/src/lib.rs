@@ -30,7 +30,7 @@ pub use remote_store::RemoteStore;
 pub use store_service::IdSource;
 
 /// Bytes of one HTTP/2 DATA frame: a chunk of payload is not cut further.
-const DATA_FRAME_BYTES: u32 = 256 << 10;
+pub const DATA_FRAME_BYTES: u32 = 256 << 10;
 
 /// What the .proto files say, as generated.
 #[allow(clippy::all, clippy::pedantic, missing_docs, reason = "generated")]

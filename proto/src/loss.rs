@@ -56,7 +56,7 @@ macro_rules! labelled {
     };
 }
 
-labelled! { ApplyResponse NamespacesResponse NamespaceResponse ExistsResponse CopyResponse DeleteResponse DeletePrefixResponse StatusResponse WatchHeader }
+labelled! { LocalsResponse WhyResponse HeldResponse ApplyResponse NamespacesResponse NamespaceResponse ExistsResponse CopyResponse DeleteResponse DeletePrefixResponse StatusResponse WatchHeader }
 labelled! { from: GetResponse DownloadHeader StatResponse }
 labelled! { only: SetResponse ListResponse }
 

@@ -6,15 +6,15 @@
 use crate::bulk::{self, Receiving};
 use crate::convert::{
     Packer, applied_from, apply_to, attributes_to, bound_from, create_namespace_to, detach,
-    drop_namespace_to, millis_up, mode_to, names_to, namespaces_from, need, target_to,
+    drop_namespace_to, held_from, millis_up, mode_to, names_to, namespaces_from, need, target_to,
 };
 use crate::dial::{Channel, Dial};
 use crate::loss::{Labelled, Noted};
 use crate::many::{self, same_length};
 use crate::status::from_status;
 use crate::store::{
-    Body, BodyStream, DeleteReply, Found, FoundMany, ListQuery, Listing, SetOne, SetReply, Slice, Stat,
-    StatMany, Status as TierStatus, Store, Target, check_names, check_sets,
+    Body, BodyStream, DeleteReply, Found, FoundMany, ListQuery, Listing, Locals, SetOne, SetReply, Slice,
+    Stat, StatMany, Status as TierStatus, Store, Target, Why, check_names, check_sets,
 };
 use crate::store_service::{DOWNLOAD, UPLOAD};
 use crate::transfer;
@@ -445,6 +445,26 @@ impl Store for RemoteStore {
 
     fn loss(&self) -> Option<Duration> {
         self.noted.loss()
+    }
+
+    async fn locals(&self, name: Option<Name>) -> Result<Locals> {
+        let request = wire::LocalsRequest { name: name.as_ref().map(Into::into) };
+        self.unary(self.client.clone().locals(request)).await?.try_into()
+    }
+
+    async fn why(&self, name: Name) -> Result<Why> {
+        let request = wire::WhyRequest { name: Some((&name).into()) };
+        self.unary(self.client.clone().why(request)).await?.try_into()
+    }
+
+    async fn evict(&self, names: Vec<Name>) -> Result<Vec<bool>> {
+        let request = wire::EvictRequest { names: names_to(&names) };
+        held_from(self.unary(self.client.clone().evict(request)).await?, names.len())
+    }
+
+    async fn pin(&self, names: Vec<Name>, keep: bool) -> Result<Vec<bool>> {
+        let request = wire::PinRequest { names: names_to(&names), keep };
+        held_from(self.unary(self.client.clone().pin(request)).await?, names.len())
     }
 
     async fn status(&self) -> Result<TierStatus> {

@@ -43,6 +43,10 @@ macro_rules! shapes {
 const BATCH_NAMES_MAX: usize = 65_536;
 /// Guards, or steps, of all transactions of one batch.
 const BATCH_STEPS_MAX: usize = 16_384;
+/// Steps of a read.
+const HOPS_MAX: usize = 100;
+/// Locals that one change waited for.
+const WAITED_FOR_MAX: usize = 1_024;
 /// Facts of a status.
 const FACTS_MAX: usize = 1_024;
 
@@ -85,6 +89,13 @@ shapes! {
     CreateNamespaceRequest: &[];
     DropNamespaceRequest: &[];
     NamespaceResponse: &[];
+    LocalsRequest: &[];
+    LocalsResponse: &[leaf(1, crate::store::LOCALS_TOLD_MAX)];
+    WhyRequest: &[];
+    WhyResponse: &[leaf(2, HOPS_MAX), Field { tag: 3, max: 1, inside: &[leaf(4, WAITED_FOR_MAX)] }];
+    EvictRequest: &[leaf(1, GET_MANY_NAMES_MAX)];
+    PinRequest: &[leaf(1, GET_MANY_NAMES_MAX)];
+    HeldResponse: &[];
     StatusRequest: &[];
     StatusResponse: &[leaf(7, FACTS_MAX)];
     ErrorDetail: &[];

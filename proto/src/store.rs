@@ -4,9 +4,11 @@
 //! asking either over gRPC.
 
 mod many;
+mod standing;
 mod transaction;
 
 pub use many::{check_bytes, check_exists, check_names, check_sets};
+pub use standing::{Attached, Drained, Hop, LOCALS_TOLD_MAX, Locals, Peek, Why};
 pub use transaction::fitting;
 
 use crate::watch::{WatchQuery, Watching};
@@ -49,12 +51,14 @@ pub struct Provenance {
     /// Journal time of the answer in milliseconds since 1970, if it tells of a name with a time to live: what is left of
     /// that is `expires_at` less this.
     pub journal_ms: Option<u64>,
+    /// How long the node waited for Global to give this answer; `None`: it did not ask, or does not say.
+    pub asked_for: Option<Duration>,
 }
 
 impl Provenance {
     /// Of an answer that is right.
     pub const fn new(tier: Tier, cached: bool, revision: Revision) -> Self {
-        Self { tier, cached, revision, stale_for: None, loss: None, journal_ms: None }
+        Self { tier, cached, revision, stale_for: None, loss: None, journal_ms: None, asked_for: None }
     }
 
     /// The same, as of journal time `at_ms`.
@@ -563,6 +567,44 @@ pub trait Store: Send + Sync + 'static {
     /// `--sync relaxed`. `None` = what is answered is durable, or nothing was answered yet.
     fn loss(&self) -> Option<Duration> {
         None
+    }
+
+    /// Which Locals are attached to Global, and which of them may hold `name`.
+    ///
+    /// # Errors
+    /// `Unavailable` when Global is needed and away.
+    fn locals(&self, _name: Option<Name>) -> impl Future<Output = Result<Locals>> + Send {
+        async { Err(knows_none("lists of Locals")) }
+    }
+
+    /// How a read of `name` goes now: made for the sake of its times, changing nothing and keeping nothing.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    fn why(&self, _name: Name) -> impl Future<Output = Result<Why>> + Send {
+        async { Err(knows_none("explanations of a GET")) }
+    }
+
+    /// Forgets what is held of `names`, here and nowhere else; for each, whether anything was.
+    ///
+    /// # Errors
+    /// `Invalid` where nothing is held that could be forgotten, as at Global.
+    fn evict(&self, _names: Vec<Name>) -> impl Future<Output = Result<Vec<bool>>> + Send {
+        async { Err(Error::invalid("only a Local keeps copies: ask one")) }
+    }
+
+    /// Keeps the values of `names` in memory as long as the tier runs, or, with `false`, lets them leave again; for each,
+    /// whether it is so. Only of what is held: read it first.
+    ///
+    /// # Errors
+    /// As [`Store::evict`].
+    fn pin(&self, _names: Vec<Name>, _keep: bool) -> impl Future<Output = Result<Vec<bool>>> + Send {
+        async { Err(Error::invalid("only a Local keeps copies: ask one")) }
+    }
+
+    /// What is known of `name` without asking anybody, at once.
+    fn peek(&self, _name: &Name) -> Peek {
+        Peek::Unknown
     }
 
     /// How the tier is.

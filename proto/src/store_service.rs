@@ -5,14 +5,14 @@
 
 use crate::bulk::{Bulk, Receiving};
 use crate::convert::{
-    Packer, applied_to, attributes_from, detach, mode_from, named_namespace, names_from, namespace_from,
-    namespaces_to, need, spec_from, target_from, transaction_from, wait_from,
+    Packer, applied_to, attributes_from, detach, mode_from, name_from, named_namespace, names_from,
+    namespace_from, namespaces_to, need, spec_from, target_from, transaction_from, wait_from,
 };
 use crate::loss::{Answer, Labelled, labelled_stream};
 use crate::many;
 use crate::serve::Limits;
 use crate::status::{from_status, to_status};
-use crate::store::{Body, Found, SetOne, SetReply, Slice, Stat, Store};
+use crate::store::{Body, Found, SetOne, SetReply, Slice, Stat, Store, check_names};
 use crate::transfer::{self, Expected, WireStream};
 use crate::watch_wire::{self, OfConnection};
 use crate::wire::{self, store_server};
@@ -491,6 +491,43 @@ impl<S: Store> store_server::Store for StoreService<S> {
         self.within(async {
             let namespace = named_namespace(&namespace)?;
             Ok(self.store.drop_namespace(self.id(id)?, namespace).await?.into())
+        })
+        .await
+    }
+
+    async fn locals(
+        &self,
+        request: Request<wire::LocalsRequest>,
+    ) -> Result<Response<wire::LocalsResponse>, Status> {
+        self.within(async {
+            let name = request.into_inner().name.map(Name::try_from).transpose()?;
+            Ok(self.store.locals(name).await?.into())
+        })
+        .await
+    }
+
+    async fn why(&self, request: Request<wire::WhyRequest>) -> Result<Response<wire::WhyResponse>, Status> {
+        self.within(async { Ok(self.store.why(name_from(request.into_inner().name)?).await?.into()) }).await
+    }
+
+    async fn evict(
+        &self,
+        request: Request<wire::EvictRequest>,
+    ) -> Result<Response<wire::HeldResponse>, Status> {
+        self.within(async {
+            let names = names_from(request.into_inner().names)?;
+            check_names(&names)?;
+            Ok(wire::HeldResponse { done: self.store.evict(names).await?, loss_ms: 0 })
+        })
+        .await
+    }
+
+    async fn pin(&self, request: Request<wire::PinRequest>) -> Result<Response<wire::HeldResponse>, Status> {
+        self.within(async {
+            let wire::PinRequest { names, keep } = request.into_inner();
+            let names = names_from(names)?;
+            check_names(&names)?;
+            Ok(wire::HeldResponse { done: self.store.pin(names, keep).await?, loss_ms: 0 })
         })
         .await
     }

@@ -10,6 +10,7 @@ pub mod canon;
 mod end;
 mod entry;
 mod error;
+pub mod figures;
 pub mod frame;
 mod ids;
 pub mod limits;

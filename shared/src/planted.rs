@@ -19,6 +19,8 @@ pub enum Mistake {
     UndrainedExpiry,
     /// A Local serves a name for as long as its lease, whatever it has to live.
     LateExpiry,
+    /// A Local says that it has dropped what was invalidated, and goes on serving it.
+    KeepsInvalidated,
 }
 
 thread_local! {

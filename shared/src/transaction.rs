@@ -2,7 +2,8 @@
 //!
 //! A [`Transaction`] first checks its guards: each must find its name bound as it says. If one does not, nothing
 //! is done. Then its steps are done in order, each seeing what those before it did. A step that cannot be done
-//! (the name is occupied, the value is no number, ...) is an answer of its own and fails no other.
+//! (the name is occupied, the value is no number, ...) is an answer of its own and fails no other, unless the
+//! transaction is `whole`: then nothing is done at all.
 
 use crate::limits::{
     APPEND_BYTES_MAX, CARRIED_BYTES_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_STEPS_MAX, TTL_MAX,
@@ -18,6 +19,8 @@ pub struct Transaction {
     pub guards: Vec<Guard>,
     /// What is done, in order.
     pub steps: Vec<Step>,
+    /// Whether a step that is refused makes that nothing is done.
+    pub whole: bool,
 }
 
 /// What a name must be bound to when a transaction is decided.
@@ -185,6 +188,16 @@ impl Step {
         std::iter::once(first).chain(second)
     }
 
+    /// Whether `result` says that it was refused: that what it asks for is not so now. To delete what is not bound is
+    /// to have it so.
+    pub fn is_refused(&self, result: StepResult) -> bool {
+        match result {
+            StepResult::Done | StepResult::Unchanged => false,
+            StepResult::NotFound => !matches!(self, Self::Delete { .. }),
+            _ => true,
+        }
+    }
+
     /// The bytes that it carries, beside its names.
     pub fn carried_len(&self) -> usize {
         match self {
@@ -232,7 +245,23 @@ impl Step {
 impl Transaction {
     /// One step without guards.
     pub fn of(step: Step) -> Self {
-        Self { guards: Vec::new(), steps: vec![step] }
+        Self::steps(vec![step])
+    }
+
+    /// Steps without guards, of which one that is refused fails no other.
+    pub fn steps(steps: Vec<Step>) -> Self {
+        Self::guarded(Vec::new(), steps)
+    }
+
+    /// Steps under guards, of which one that is refused fails no other.
+    pub fn guarded(guards: Vec<Guard>, steps: Vec<Step>) -> Self {
+        Self { guards, steps, whole: false }
+    }
+
+    /// The same, of which nothing is done if a step is refused.
+    #[must_use]
+    pub fn whole(self) -> Self {
+        Self { whole: true, ..self }
     }
 
     /// The names that it is about; one may come more than once.
@@ -251,14 +280,30 @@ impl Transaction {
     /// # Errors
     /// `TooLarge` for too many steps or bytes, `Invalid` for a step that makes no sense.
     pub fn check(&self) -> Result<()> {
-        let (n, bytes) = (self.guards.len() + self.steps.len(), self.weight());
+        self.check_len(self.weight())?;
+        self.steps.iter().try_for_each(|step| check_step(step).and_then(|()| check_carried(step)))
+    }
+
+    /// Whether it is within the limits once its values are stored apart, all of them if need be: what this refuses need
+    /// not be begun.
+    ///
+    /// # Errors
+    /// As [`Transaction::check`].
+    pub fn check_apart(&self) -> Result<()> {
+        let values: usize = self.steps.iter().map(value_len).sum();
+        self.check_len(self.weight() - values)?;
+        self.steps.iter().try_for_each(check_step)
+    }
+
+    fn check_len(&self, bytes: usize) -> Result<()> {
+        let n = self.guards.len() + self.steps.len();
         if n > TRANSACTION_STEPS_MAX || bytes > TRANSACTION_BYTES_MAX {
             return Err(Error::too_large(format!(
                 "a transaction of `{n}` guards and steps, `{bytes}` bytes: at most {TRANSACTION_STEPS_MAX} of \
                  {TRANSACTION_BYTES_MAX} bytes together; store large values first and name them by their hash"
             )));
         }
-        self.steps.iter().try_for_each(check_step)
+        Ok(())
     }
 
     /// The same with every name and small value in an allocation of its own, for whoever keeps it long.
@@ -266,22 +311,37 @@ impl Transaction {
     pub fn compact(self) -> Self {
         let guards = self.guards.into_iter();
         let guards = guards.map(|guard| Guard { name: guard.name.compact(), bind_rev: guard.bind_rev });
-        Self { guards: guards.collect(), steps: self.steps.into_iter().map(Step::compact).collect() }
+        let steps = self.steps.into_iter().map(Step::compact).collect();
+        Self { guards: guards.collect(), steps, whole: self.whole }
     }
+}
+
+/// The bytes of the value that a SET carries, and could name instead.
+fn value_len(step: &Step) -> usize {
+    match step {
+        Step::Set { value: Payload { carried: Some(blob), .. }, .. } => blob.bytes().len(),
+        _ => 0,
+    }
+}
+
+/// Whether the value that a step carries is small enough for that.
+fn check_carried(step: &Step) -> Result<()> {
+    let len = value_len(step);
+    if len > CARRIED_BYTES_MAX {
+        return Err(Error::too_large(format!(
+            "a SET of a transaction carries `{len}` bytes: store a value of more than {CARRIED_BYTES_MAX} bytes first, \
+             and name it by its hash"
+        )));
+    }
+    Ok(())
 }
 
 fn check_step(step: &Step) -> Result<()> {
     match step {
-        Step::Set { value: Payload { hash, size, carried: Some(blob), .. }, .. } => {
-            if (blob.id(), blob.size()) != (*hash, *size) {
-                return Err(Error::invalid("a SET carries another blob than it names: report this"));
-            }
-            if blob.bytes().len() > CARRIED_BYTES_MAX {
-                return Err(Error::too_large(format!(
-                    "a SET of a transaction carries `{size}` bytes: store a value of more than {CARRIED_BYTES_MAX} \
-                     bytes first, and name it by its hash"
-                )));
-            }
+        Step::Set { value: Payload { hash, size, carried: Some(blob), .. }, .. }
+            if (blob.id(), blob.size()) != (*hash, *size) =>
+        {
+            return Err(Error::invalid("a SET carries another blob than it names: report this"));
         }
         Step::Expire { expiry: Expiry::Keep, .. } => {
             return Err(Error::invalid("an EXPIRE that keeps the time to live does nothing: leave it out"));
@@ -331,6 +391,7 @@ impl TransactionOutcome {
     pub fn type_len(&self) -> usize {
         match &self.decision {
             Decision::Done(steps) => steps.iter().map(StepOutcome::type_len).sum(),
+            Decision::Refused(_, step) => step.type_len(),
             Decision::Aborted(_) | Decision::NeedBlobs(_) => 0,
         }
     }
@@ -346,6 +407,9 @@ pub enum Decision {
     /// Global does not hold the blobs that these steps, counted from 0, name; nothing was done. Store them, then
     /// ask again with the same id.
     NeedBlobs(Vec<usize>),
+    /// The transaction was whole, and this step, counted from 0, was refused: nothing was done. What would have become
+    /// of it after those before it.
+    Refused(usize, StepOutcome),
 }
 
 /// What became of a [`Step`].
@@ -445,13 +509,29 @@ mod tests {
 
     #[test]
     fn a_transaction_over_its_limits_is_refused() {
-        let of = |steps: Vec<Step>| Transaction { guards: Vec::new(), steps }.check().map_err(|e| e.kind());
+        let of = |steps: Vec<Step>| Transaction::steps(steps).check().map_err(|e| e.kind());
         assert_eq!(of(vec![set(CARRIED_BYTES_MAX)]), Ok(()));
         assert_eq!(of(vec![set(CARRIED_BYTES_MAX + 1)]), Err(Kind::TooLarge));
         assert_eq!(of(vec![set(CARRIED_BYTES_MAX); 9]), Err(Kind::TooLarge), "together too many bytes");
         let get = Step::Get { name: name("k") };
         assert_eq!(of(vec![get.clone(); TRANSACTION_STEPS_MAX]), Ok(()));
         assert_eq!(of(vec![get; TRANSACTION_STEPS_MAX + 1]), Err(Kind::TooLarge));
+    }
+
+    #[test]
+    fn what_would_be_over_the_limits_with_all_values_stored_apart_is_known_before() {
+        let of = |transaction: Transaction| transaction.check_apart().map_err(|e| e.kind());
+        assert_eq!(of(Transaction::steps(vec![set(CARRIED_BYTES_MAX + 1); 20])), Ok(()));
+        let long = Name::of("k".repeat(1024)).expect("valid");
+        let guard = Guard { name: long.clone(), bind_rev: None };
+        let guards = |n| vec![guard.clone(); n];
+        assert_eq!(of(Transaction::guarded(guards(400), vec![set(1 << 20)])), Ok(()));
+        let names_alone = TRANSACTION_BYTES_MAX / 1024;
+        assert_eq!(of(Transaction::guarded(guards(names_alone), vec![set(1)])), Err(Kind::TooLarge));
+        let append = Step::Append { name: long, bytes: vec![0; TRANSACTION_BYTES_MAX].into() };
+        assert_eq!(of(Transaction::of(append)), Err(Kind::TooLarge), "an APPEND has to carry its bytes");
+        let never = Step::Expire { name: name("k"), expiry: Expiry::Keep, when: ExpireWhen::Always };
+        assert_eq!(of(Transaction::steps(vec![set(1 << 20), never])), Err(Kind::Invalid));
     }
 
     #[test]

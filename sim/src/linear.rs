@@ -5,9 +5,11 @@
 //! another only if it ended before the other began. A call without an answer may take effect at any time after it
 //! began, or never. It must never answer "explained" without such an order in hand.
 //!
-//! Two things make it quick and cost nothing: a call that may come next and changes nothing is placed at once (in
-//! any order that has it later it may as well be moved here), and of the others those come first that Global gave
-//! the smallest revision. Revisions are hints only: a wrong one makes the search longer, not another.
+//! Three things make it quick and cost nothing: a call that may come next and changes nothing is placed at once (in
+//! any order that has it later it may as well be moved here); of the others those come first that Global gave the
+//! smallest revision; and where the same answered calls came to the same values before, with some of the unknown ones
+//! that were taken now and no others, it is not searched again, since whatever can follow now could have followed then.
+//! Revisions are hints only: a wrong one makes the search longer, not another.
 
 mod model;
 #[cfg(test)]
@@ -15,7 +17,7 @@ mod tests;
 
 pub use model::{Answer, Bind, KEYS_MAX, Keys, Op, State, Swap, Value, step};
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt::{self, Write};
 use std::time::Duration;
 
@@ -144,7 +146,10 @@ struct Search<'a> {
     /// Calls with an answer that are not in `order` yet.
     due: usize,
     state: State,
-    seen: HashSet<(Vec<u64>, State)>,
+    /// By the answered calls that are placed, and the values: which of the unknown ones were placed too.
+    seen: HashMap<(Vec<u64>, State), Vec<Vec<u64>>>,
+    /// Calls without an answer.
+    unknown: Vec<u64>,
     best: Option<Stuck>,
 }
 
@@ -163,7 +168,13 @@ impl<'a> Search<'a> {
             order: Vec::new(),
             due: calls.iter().filter(|call| call.answer.is_some()).count(),
             state: State::default(),
-            seen: HashSet::new(),
+            seen: HashMap::new(),
+            unknown: calls
+                .chunks(64)
+                .map(|some| {
+                    some.iter().enumerate().map(|(i, call)| u64::from(call.answer.is_none()) << i).sum()
+                })
+                .collect(),
             best: None,
         }
     }
@@ -196,13 +207,32 @@ impl<'a> Search<'a> {
                 continue;
             }
             self.place(at, after);
-            if is_forced || self.seen.insert((self.done.clone(), self.state)) {
+            if is_forced || self.is_new() {
                 choices.push(self.choice());
             } else {
                 self.undo(before);
             }
         }
         Verdict::Undecided(steps_max)
+    }
+
+    /// Whether nothing that was searched before tells what comes of the calls that are placed.
+    fn is_new(&mut self) -> bool {
+        let part = |of_unknown: bool| {
+            let both = self.done.iter().zip(&self.unknown);
+            both.map(|(done, unknown)| done & if of_unknown { *unknown } else { !unknown })
+                .collect::<Vec<u64>>()
+        };
+        let (answered, taken) = (part(false), part(true));
+        let before = self.seen.entry((answered, self.state)).or_default();
+        let is_within =
+            |less: &Vec<u64>, more: &Vec<u64>| less.iter().zip(more).all(|(less, more)| less & !more == 0);
+        if before.iter().any(|less| is_within(less, &taken)) {
+            return false;
+        }
+        before.retain(|more| !is_within(&taken, more));
+        before.push(taken);
+        true
     }
 
     fn place(&mut self, at: usize, after: State) {
@@ -246,10 +276,10 @@ impl<'a> Search<'a> {
         if let Some(at) = candidates.iter().find(changes_nothing).copied() {
             candidates = vec![at];
         }
-        // Those with an answer first, as they must come some time.
+        // Those last that may never have taken effect, as far as anybody was told.
         candidates.sort_by_key(|at| {
-            let call = self.calls[*at];
-            (call.answer.is_none(), call.told.revision.unwrap_or(u64::MAX), ended(*at))
+            let (revision, answer) = (self.calls[*at].told.revision, self.calls[*at].answer);
+            (revision.is_none() && answer.is_none(), revision.unwrap_or(u64::MAX), ended(*at))
         });
         if self.best.as_ref().is_none_or(|best| best.order.len() < self.order.len()) {
             self.best =

@@ -39,6 +39,8 @@ pub struct Solo {
     pub listen: Option<String>,
     #[command(flatten)]
     pub http: HttpFlags,
+    #[command(flatten)]
+    pub admin: AdminFlag,
     /// Keep up to SIZE of values in memory [default: 256MiB].
     #[arg(long, value_name = "SIZE")]
     pub cache_bytes: Option<String>,
@@ -79,6 +81,15 @@ pub struct RespFlags {
     /// [default: default,cache:replace].
     #[arg(long, value_name = "NAMES")]
     pub resp_databases: Option<String>,
+}
+
+/// The flag of the admin port.
+#[derive(Args, Clone, Debug, Default)]
+pub struct AdminFlag {
+    /// Tell probes, Prometheus and browsers at HOST:PORT how it does, or `off` [default: 127.0.0.1:50061 of global,
+    /// 127.0.0.1:50062 of a node, or a free port if that is taken; in solo mode off].
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<String>,
 }
 
 /// The flags of the HTTP door.
@@ -162,6 +173,23 @@ pub struct NodeFlag {
 }
 
 #[derive(Subcommand, Clone, Debug)]
+pub enum ConfigVerb {
+    /// Show every setting that is in force, as a configuration file.
+    Show {
+        /// Tell who gave each: a variable, a line of the file, or nobody.
+        #[arg(long)]
+        origin: bool,
+    },
+    /// Check the configuration as the servers would, and start nothing.
+    ///
+    /// Ends with 0 if it is good, 2 if not.
+    Check {
+        /// The file [default: that of --config or `DSTORE_CONFIG`].
+        file: Option<PathBuf>,
+    },
+}
+
+#[derive(Subcommand, Clone, Debug)]
 pub enum NsVerb {
     /// Create a namespace. One that nobody created can be used too: it is write-once.
     Create {
@@ -206,6 +234,8 @@ pub enum Verb {
         listen: Option<String>,
         #[command(flatten)]
         store: StoreFlags,
+        #[command(flatten)]
+        admin: AdminFlag,
         /// Allow to listen beyond this machine, unencrypted and open to everybody.
         #[arg(long)]
         insecure: bool,
@@ -232,8 +262,13 @@ pub enum Verb {
         /// Keep "not found" answers too, each for half a second; a SET anywhere then has to tell this node first.
         #[arg(long)]
         negatives: bool,
+        /// Ask global about N served values a minute, afterwards, whether they were right [default: 60; 0: none].
+        #[arg(long, value_name = "N")]
+        audits: Option<String>,
         #[command(flatten)]
         resp: RespFlags,
+        #[command(flatten)]
+        admin: AdminFlag,
         #[command(flatten)]
         shm: ShmFlags,
         /// Allow to listen beyond this machine, unencrypted and open to everybody.
@@ -266,6 +301,12 @@ pub enum Verb {
         key: OsString,
         #[arg(allow_hyphen_values = true)]
         value: OsString,
+        /// How long the key lives: 500ms, 90s, 5m, 2h or 7d [default: as its namespace says].
+        #[arg(long, value_name = "TIME")]
+        ttl: Option<String>,
+        /// Of what type the value is, as text/plain.
+        #[arg(long = "type", value_name = "TYPE")]
+        content_type: Option<String>,
         #[command(flatten)]
         node: NodeFlag,
     },
@@ -319,6 +360,29 @@ pub enum Verb {
         #[command(flatten)]
         node: NodeFlag,
     },
+    /// Store the files of a folder, and of those within, under their paths as keys.
+    ///
+    /// What is there with the same bytes is left as it is, so the same command goes on where one was broken off. Links,
+    /// sockets, pipes and devices are skipped, and told. Ends with 0 if every file is stored, 3 if a key has another
+    /// value, 5 if something may not be read.
+    Import {
+        dir: PathBuf,
+        /// What the keys begin with.
+        #[arg(long, value_name = "PREFIX", default_value = "")]
+        prefix: OsString,
+        #[command(flatten)]
+        node: NodeFlag,
+    },
+    /// Write the values of all keys under a prefix to files in a folder, by what follows the prefix.
+    Export {
+        prefix: OsString,
+        dir: PathBuf,
+        /// Replace files that have other bytes.
+        #[arg(long)]
+        overwrite: bool,
+        #[command(flatten)]
+        node: NodeFlag,
+    },
     /// Explain a data directory that no dstore uses, and change nothing in it.
     ///
     /// Ends with 0 if it is healthy or the next start repairs it, 6 if something is damaged or missing, 2 if it is
@@ -338,11 +402,28 @@ pub enum Verb {
         #[arg(long, value_name = "DIR", conflicts_with = "deep")]
         salvage: Option<PathBuf>,
     },
+    /// Write a script with which a shell completes words, to standard output.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write pages of the manual, one for each verb.
+    Man {
+        /// The folder; it is made if it is not there.
+        dir: PathBuf,
+    },
+    /// Show and check the configuration.
+    Config {
+        #[command(subcommand)]
+        verb: ConfigVerb,
+    },
     /// Create, list and drop namespaces.
     Ns {
         #[command(subcommand)]
         verb: NsVerb,
     },
+    #[command(flatten)]
+    Look(super::looks::Look),
     /// Tell how a node is.
     Status {
         #[command(flatten)]

@@ -24,7 +24,7 @@ pub fn run(settings: CheckSettings, mode: Mode) -> u8 {
     let code = code_of(report.verdict());
     let text = match mode {
         Mode::Json => vec![printable(&json_of(&report, code).to_string())],
-        Mode::Text | Mode::Raw => lines_of(&report).iter().map(|line| escape(line.as_bytes())).collect(),
+        _ => lines_of(&report).iter().map(|line| escape(line.as_bytes())).collect(),
     };
     let out = text.join("\n") + "\n";
     match stdout().write_all(out.as_bytes()).and_then(|()| stdout().flush()) {

@@ -1,24 +1,23 @@
 //! Conversations with a node: a prompt, a script, one command of the shell.
 
 use super::attach::{Attached, RemoteStore, attach};
+use super::outside::Files;
 use super::screen::{self, Manners};
 use super::signals::{Signals, TERMINATED};
 use super::sys;
 use crate::config::{Node, ScriptSettings, Source};
-use bytes::BytesMut;
 use dstore_local::repl::{
-    Command, Input, Line, Mode, Output, Patience, Session, Settings, Step, Terminal, exit, run,
+    self, Command, Ended, Input, Line, Mode, Output, Patience, Session, Settings, Step, Terminal, body, exit,
 };
-use dstore_proto::store::{BodyStream, Slice, Store};
-use dstore_shared::limits::CHUNK_BYTES;
-use dstore_shared::{Error, Key, Result};
+use dstore_proto::store::{Slice, Store};
+use dstore_shared::{Attributes, Error, Key, Result};
 use dstore_sys::Sys;
 use std::env;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::io::{AsyncRead, AsyncReadExt, BufReader};
+use tokio::io::BufReader;
 
 /// Bytes read at once from a script.
 const READ_BYTES: usize = 64 << 10;
@@ -40,6 +39,8 @@ pub async fn one_shot(node: Node, command: Command, mode: Mode) -> u8 {
     let execute = async |session: &mut Session<_>| match session.execute(line).await? {
         Step::Next(code) => Ok(code),
         Step::Leave(code) => Ok(code.unwrap_or(exit::OK)),
+        // Nobody can be asked.
+        _ => Ok(exit::OK),
     };
     Box::pin(once(node, mode, execute)).await
 }
@@ -50,8 +51,10 @@ pub async fn part(node: Node, key: Key, slice: Slice, mode: Mode) -> u8 {
 }
 
 /// `dstore set KEY -`.
-pub async fn upload(node: Node, key: Key, mode: Mode) -> u8 {
-    let upload = async |session: &mut Session<_>| session.upload(&key, pieces(tokio::io::stdin())).await;
+pub async fn upload(node: Node, key: Key, attributes: Attributes, mode: Mode) -> u8 {
+    let upload = async |session: &mut Session<_>| {
+        session.upload(&key, body(Box::new(tokio::io::stdin())), &attributes).await
+    };
     Box::pin(once(node, mode, upload)).await
 }
 
@@ -87,14 +90,21 @@ pub(super) async fn once_to(
         Err(e) => return Ok(screen::complain(&e, exit::UNREACHABLE)),
     };
     let settings = Settings { one_shot: true, chatty: false, ..settings(address.to_string(), mode) };
-    let mut session = Session::new(store, sys, settings, output, signals.interrupts());
+    let mut session =
+        Session::new(store, sys, settings, output, signals.interrupts()).with_outside(Arc::new(Files));
     tokio::select! {
         ended = act(&mut session) => ended,
         () = signals.end_of_session() => Ok(TERMINATED),
     }
 }
 
-/// A conversation with `store`, with whoever is at this process's inputs and outputs.
+/// How a conversation with one node ended.
+enum Talked {
+    Code(u8),
+    Connect(String),
+}
+
+/// A conversation with `store`, with whoever is at this process's inputs and outputs; `.connect` goes on with others.
 pub async fn converse<S: Store>(
     sys: &Sys,
     store: Arc<S>,
@@ -104,20 +114,79 @@ pub async fn converse<S: Store>(
 ) -> u8 {
     let manners = Manners::learn();
     let ScriptSettings { source, bail } = script;
-    let (input, mut signals) = match (input(sys, source).await, Signals::listen()) {
+    let (mut input, mut signals) = match (input(sys, source).await, Signals::listen()) {
         (Ok(input), Ok(signals)) => (input, signals),
         (Err(e), _) | (_, Err(e)) => return screen::complain(&e, exit::of(e.kind())),
     };
     let at_prompt = input.is_terminal();
-    let settings = Settings { chatty: at_prompt, ..settings(address, mode) };
-    let mut session = Session::new(store, sys.clone(), settings, screen::output(), signals.interrupts());
-    tokio::select! {
-        ended = run(&mut session, sys, input, bail) => code_of(ended),
-        () = signals.end_of_session() => {
-            if at_prompt {
-                manners.restore();
+    // Exact lines are for scripts; a person sees values laid out.
+    let mode = if at_prompt && mode == Mode::Text { Mode::Pretty } else { mode };
+    let mut talk = Talk { sys, input: &mut input, signals: &mut signals, bail, mode, greeting: true };
+    let mut talked = Box::pin(talk.with(store.clone(), address.clone())).await;
+    let mut other: Option<Attached> = None;
+    let code = loop {
+        let to = match talked {
+            Talked::Code(code) => break code,
+            Talked::Connect(to) => to,
+        };
+        match connect(sys, &to).await {
+            Ok(attached) => {
+                screen::say(&format!("connected to {}", attached.address));
+                other = Some(attached);
             }
-            TERMINATED
+            Err(e) => {
+                screen::complain(&e, exit::UNREACHABLE);
+                if !at_prompt && bail {
+                    break exit::of(e.kind());
+                }
+            }
+        }
+        talked = match &other {
+            Some(at) => Box::pin(talk.with(at.store.clone(), at.address.to_string())).await,
+            None => Box::pin(talk.with(store.clone(), address.clone())).await,
+        };
+    };
+    if at_prompt && code == TERMINATED {
+        manners.restore();
+    }
+    code
+}
+
+async fn connect(sys: &Sys, to: &str) -> Result<Attached> {
+    let address = to.parse().map_err(|e: Error| {
+        Error::invalid(format!("`.connect`: {}: write HOST:PORT or unix:PATH", e.message()))
+    })?;
+    attach(sys, Node::At(address)).await
+}
+
+/// What stays from node to node.
+struct Talk<'a> {
+    sys: &'a Sys,
+    input: &'a mut Input,
+    signals: &'a mut Signals,
+    bail: bool,
+    mode: Mode,
+    greeting: bool,
+}
+
+impl Talk<'_> {
+    async fn with<S: Store>(&mut self, store: Arc<S>, address: String) -> Talked {
+        let at_prompt = self.input.is_terminal();
+        let settings = Settings { chatty: at_prompt, ..settings(address, self.mode) };
+        let interrupts = self.signals.interrupts();
+        let mut session = Session::new(store, self.sys.clone(), settings, screen::output(), interrupts)
+            .with_outside(Arc::new(Files));
+        let greeting = std::mem::take(&mut self.greeting);
+        tokio::select! {
+            ended = repl::converse(&mut session, self.sys, self.input, self.bail, greeting) => match ended {
+                Ok(Ended::Connect(address)) => {
+                    self.mode = session.settings().mode;
+                    Talked::Connect(address)
+                }
+                Ok(Ended::Code(code)) => Talked::Code(code),
+                Err(e) => Talked::Code(code_of(Err(e))),
+            },
+            () = self.signals.end_of_session() => Talked::Code(TERMINATED),
         }
     }
 }
@@ -144,7 +213,9 @@ async fn input(sys: &Sys, source: Option<Source>) -> Result<Input> {
             })?;
             Ok(Input::lines(BufReader::with_capacity(READ_BYTES, file)))
         }
-        None if screen::has_person() => Ok(Input::terminal(Terminal::open(sys, history()).await?)),
+        None if screen::has_person() => {
+            Ok(Input::terminal(Terminal::open(sys, history(), screen::of_process().colours).await?))
+        }
         None => Ok(Input::lines(BufReader::with_capacity(READ_BYTES, tokio::io::stdin()))),
     }
 }
@@ -154,51 +225,4 @@ fn history() -> Option<PathBuf> {
     let absolute = |variable| env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
     let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;
     Some(state.join("dstore/history"))
-}
-
-/// The bytes of `source` in full pieces, the last one excepted.
-fn pieces(source: impl AsyncRead + Send + Unpin + 'static) -> BodyStream {
-    Box::pin(futures_util::stream::unfold(Some(source), |source| async {
-        let mut source = source?;
-        let mut piece = BytesMut::with_capacity(CHUNK_BYTES);
-        while piece.len() < CHUNK_BYTES {
-            let room = CHUNK_BYTES - piece.len();
-            match (&mut source).take(room as u64).read_buf(&mut piece).await {
-                Ok(0) => {
-                    let last = (!piece.is_empty()).then(|| Ok(piece.freeze()));
-                    return last.map(|piece| (piece, None));
-                }
-                Ok(_) => {}
-                Err(e) => {
-                    let error =
-                        Error::invalid(format!("standard input cannot be read, {e}: nothing was stored"));
-                    return Some((Err(error), None));
-                }
-            }
-        }
-        Some((Ok(piece.freeze()), Some(source)))
-    }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use futures_util::TryStreamExt;
-
-    async fn lengths(len: usize) -> Vec<usize> {
-        let bytes: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
-        let source = tokio::io::BufReader::with_capacity(1000, io::Cursor::new(bytes.clone()));
-        let pieces: Vec<_> = pieces(source).try_collect().await.expect("read");
-        assert_eq!(pieces.concat(), bytes);
-        pieces.iter().map(bytes::Bytes::len).collect()
-    }
-
-    #[tokio::test]
-    async fn standard_input_is_cut_into_full_pieces() {
-        assert_eq!(lengths(0).await, [0_usize; 0]);
-        assert_eq!(lengths(1).await, [1]);
-        assert_eq!(lengths(CHUNK_BYTES).await, [CHUNK_BYTES]);
-        assert_eq!(lengths(CHUNK_BYTES + 1).await, [CHUNK_BYTES, 1]);
-        assert_eq!(lengths(2 * CHUNK_BYTES - 1).await, [CHUNK_BYTES, CHUNK_BYTES - 1]);
-    }
 }

@@ -62,8 +62,8 @@ fn refused(path: &Path, e: &io::Error) -> u8 {
 }
 
 /// A file that a value is written to.
-struct Sink {
-    file: File,
+pub(super) struct Sink {
+    pub(super) file: File,
     /// Bytes that it had.
     length: u64,
     /// What is written, and where it goes, if that is elsewhere.
@@ -73,7 +73,8 @@ struct Sink {
 }
 
 impl Sink {
-    fn open(path: &Path, how: Existing) -> io::Result<Self> {
+    /// Begins a file.
+    pub(super) fn open(path: &Path, how: Existing) -> io::Result<Self> {
         let found = fs::metadata(path);
         match (how, &found) {
             (Existing::Refused, _) if path.symlink_metadata().is_ok() => {
@@ -106,7 +107,7 @@ impl Sink {
     }
 
     /// What was written stays, durably.
-    fn keep(mut self) -> io::Result<()> {
+    pub(super) fn keep(mut self) -> io::Result<()> {
         self.made = None;
         let Some((beside, place, how)) = &self.beside else { return synced(&self.file) };
         self.file.sync_all()?;

@@ -4,12 +4,19 @@ pub mod args;
 mod attach;
 mod check;
 mod client;
+mod configuration;
 mod files;
+mod logging;
+pub mod looks;
 mod namespaces;
+mod outside;
+mod papers;
 mod salvage;
 mod screen;
 mod serve;
+mod service;
 mod signals;
+mod tree;
 
 use crate::config::{Action, Config};
 use dstore_local::repl::exit;
@@ -19,14 +26,13 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::future::Future;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
-use tracing_subscriber::EnvFilter;
 
 /// How long work that blocks may hold up the end of the process.
 const LINGER: Duration = Duration::from_millis(100);
 
 /// Does what was asked, and gives the exit code.
 pub fn run(config: Config) -> u8 {
-    if let Err(e) = log(&config) {
+    if let Err(e) = logging::start(&config) {
         return screen::complain(&e, exit::USAGE);
     }
     if let Err(e) = dstore_sys::failpoints::arm() {
@@ -58,11 +64,16 @@ pub fn run(config: Config) -> u8 {
         Action::Download { node, key, slice, out } => {
             block_on(Builder::new_current_thread(), files::download(node, key, slice, out, mode))
         }
+        Action::Tree { node, what } => block_on(Builder::new_multi_thread(), tree::run(node, what, mode)),
+        Action::Completions(shell) => papers::completions(shell),
+        Action::Manual(dir) => papers::manual(&dir),
+        Action::ShowConfig { all, origin } => configuration::show(&all, origin, mode),
+        Action::ConfigIsGood(file) => configuration::good(file.as_deref(), mode),
         Action::Namespaces { node, what } => {
             block_on(Builder::new_current_thread(), namespaces::run(node, what, mode))
         }
-        Action::Upload { node, key } => {
-            block_on(Builder::new_current_thread(), client::upload(node, key, mode))
+        Action::Upload { node, key, attributes } => {
+            block_on(Builder::new_current_thread(), client::upload(node, key, attributes, mode))
         }
     }
 }
@@ -93,23 +104,6 @@ fn block_on(mut builder: Builder, main: impl Future<Output = u8>) -> u8 {
     let code = runtime.block_on(main);
     runtime.shutdown_timeout(LINGER);
     code
-}
-
-/// Logs to standard error: what servers report, and next to nothing where a person types.
-fn log(config: &Config) -> Result<(), Error> {
-    let quiet = !matches!(config.action, Action::Global(_) | Action::Local { repl: false, .. });
-    let filter = match &config.log {
-        Some(text) => EnvFilter::builder().parse(text).map_err(|e| {
-            Error::invalid(format!("`DSTORE_LOG`: {e}: write one like `info` or `dstore_global=debug`"))
-        })?,
-        None => EnvFilter::new(if quiet { "error" } else { "info" }),
-    };
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(screen::of_process().colours)
-        .init();
-    Ok(())
 }
 
 /// What a command does on the machine that it runs on.

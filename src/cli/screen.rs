@@ -2,7 +2,7 @@
 
 use dstore_local::repl::{Output, Screen, failure};
 use dstore_shared::Error;
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use std::env;
 use std::io::{IsTerminal, Write, stderr, stdin, stdout};
 
@@ -11,12 +11,20 @@ pub fn of_process() -> Screen {
     let err_is_terminal = stderr().is_terminal();
     let unwanted = env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty())
         || env::var_os("TERM").is_some_and(|t| t == "dumb");
-    Screen { out_is_terminal: stdout().is_terminal(), err_is_terminal, colours: err_is_terminal && !unwanted }
+    let columns = tcgetwinsize(stdout()).map_or(0, |size| size.ws_col);
+    let (out_is_terminal, colours) = (stdout().is_terminal(), err_is_terminal && !unwanted);
+    Screen { out_is_terminal, err_is_terminal, colours, columns }
 }
 
 /// Whether a person types and reads here: then there is a prompt.
 pub fn has_person() -> bool {
     stdin().is_terminal() && stdout().is_terminal()
+}
+
+/// Whether this process was started at a terminal, which may have gone away since.
+pub fn had_terminal() -> bool {
+    static HAD: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *HAD.get_or_init(|| stdin().is_terminal() || stdout().is_terminal() || stderr().is_terminal())
 }
 
 /// The outputs of this process.

@@ -3,8 +3,10 @@
 use super::attach::answers;
 use super::client::{self, converse};
 use super::screen;
+use super::service::Service;
 use super::signals::Signals;
 use super::sys;
+use crate::admin::{Admin, AdminPort, Tiers};
 use crate::config::{GlobalSettings, LocalSettings, Node, RespSettings, ScriptSettings, check_folder};
 use dstore_global::{Global, GlobalConfig};
 use dstore_local::repl::{Mode, exit};
@@ -20,35 +22,69 @@ use std::time::Duration;
 
 /// How long a server may take to stop before the process ends anyhow.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
+/// How long calls of the admin port may hold up the end.
+const ADMIN_STOP_MAX: Duration = Duration::from_millis(200);
 /// How long a prompt may wait for the Local's first session.
 const SESSION_SOON: Duration = Duration::from_millis(250);
 
 /// `dstore global`.
 pub async fn global(settings: GlobalSettings) -> u8 {
-    let drain_timeout = settings.drain_timeout;
-    let global = match Global::start(sys(), global_config(settings)).await {
+    let (sys, drain_timeout) = (sys(), settings.drain_timeout);
+    let admin = match AdminPort::bind(&sys, settings.admin.as_ref()).await {
+        Ok(admin) => admin,
+        Err(e) => return refused_start(&e),
+    };
+    let global = match Global::start(sys.clone(), global_config(settings)).await {
         Ok(global) => global,
         Err(e) => return refused_start(&e),
     };
+    let tiers = Tiers { global: Some(global.reporter()), local: None };
+    let admin = admin.map(|port| port.open(&sys, tiers.clone()));
     let ended = ended_by_signal();
     for address in global.addresses() {
         screen::tell(&format!("Dstore server listening on {address}"));
     }
+    tell_admin(admin.as_ref());
+    let service = Service::ready(tiers);
     let code = tokio::select! {
         () = ended => exit::OK,
         () = failed(&global, drain_timeout) => exit::SOFTWARE,
     };
+    let service = service.stopping();
+    // The admin port goes last: until then it says that this is ending.
     stop(stop_global(global)).await;
+    service.end().await;
+    close_admin(admin).await;
     code
+}
+
+/// Where the admin port is.
+fn tell_admin(admin: Option<&Admin>) {
+    if let Some(admin) = admin {
+        screen::tell(&format!("Dstore admin listening on {}", url(admin.address())));
+    }
+}
+
+async fn close_admin(admin: Option<Admin>) {
+    if let Some(admin) = admin {
+        // Whoever asks just now need not be waited for.
+        let _ = tokio::time::timeout(ADMIN_STOP_MAX, admin.stop()).await;
+    }
 }
 
 /// `dstore local`.
 pub async fn local(settings: LocalSettings, repl: bool, mode: Mode) -> u8 {
     let sys = sys();
+    let admin = match AdminPort::bind(&sys, settings.admin.as_ref()).await {
+        Ok(admin) => admin,
+        Err(e) => return refused_start(&e),
+    };
     let local = match Local::start(sys.clone(), local_config(settings)).await {
         Ok(local) => local,
         Err(e) => return refused_start(&e),
     };
+    let tiers = Tiers { global: None, local: Some(local.reporter()) };
+    let admin = admin.map(|port| port.open(&sys, tiers.clone()));
     let addresses = local.addresses();
     let code = if repl {
         match local.ready(SESSION_SOON).await {
@@ -73,12 +109,17 @@ pub async fn local(settings: LocalSettings, repl: bool, mode: Mode) -> u8 {
         if let Some(address) = local.shm_address() {
             screen::tell(&format!("Dstore SHM listening on {address}"));
         }
-        tokio::select! {
+        tell_admin(admin.as_ref());
+        let service = Service::ready(tiers);
+        let code = tokio::select! {
             () = ended => exit::OK,
             why = local.refused() => refused_start(&why),
-        }
+        };
+        service.stopping().end().await;
+        code
     };
     stop(local.stop()).await;
+    close_admin(admin).await;
     code
 }
 
@@ -102,6 +143,10 @@ pub async fn solo(
     }
     // Somebody else may have been quicker in a folder that all can write to.
     local.socket = local.socket.filter(|socket| is_usable(socket));
+    let admin = match AdminPort::bind(&sys, local.admin.as_ref()).await {
+        Ok(admin) => admin,
+        Err(e) => return refused_start(&e),
+    };
     local.shm = local.shm.filter(|shm| !shm.is_default || local.socket.is_some());
     let drain_timeout = global.drain_timeout;
     let global = match Global::start(sys.clone(), global_config(global)).await {
@@ -121,6 +166,8 @@ pub async fn solo(
             return refused_start(&e);
         }
     };
+    let tiers = Tiers { global: Some(global.reporter()), local: Some(local.reporter()) };
+    let admin = admin.map(|port| port.open(&sys, tiers));
     // So that the first GET is kept; a session takes milliseconds, and without one everything works too.
     let _ = local.ready(SESSION_SOON).await;
     for address in local.addresses() {
@@ -134,6 +181,9 @@ pub async fn solo(
     if let Some(address) = local.http_address() {
         screen::say(&format!("listening for HTTP on {}", url(address)));
     }
+    if let Some(admin) = &admin {
+        screen::say(&format!("listening for admin on {}", url(admin.address())));
+    }
     let code = tokio::select! {
         code = converse(&sys, Arc::new(local.node().clone()), "solo".into(), script, mode) => code,
         () = failed(&global, drain_timeout) => exit::SOFTWARE,
@@ -143,6 +193,7 @@ pub async fn solo(
         stop_global(global).await;
     };
     stop(stopping).await;
+    close_admin(admin).await;
     code
 }
 
@@ -168,6 +219,7 @@ fn local_config(settings: LocalSettings) -> LocalConfig {
         cache_bytes: settings.cache_bytes,
         scrub_per_mille: settings.scrub_per_mille,
         negatives: settings.negatives,
+        audits_a_minute: settings.audits_a_minute,
         label: format!("process {}", std::process::id()),
         resp: resp_config(settings.resp),
         shm: settings.shm.map(|shm| ShmConfig { is_default: shm.is_default, ..ShmConfig::new(shm.socket) }),

@@ -1,5 +1,6 @@
 //! Signals: a first one asks to end, a second one ends.
 
+use super::{logging, screen};
 use dstore_local::repl::Interrupts;
 use dstore_shared::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -37,11 +38,19 @@ impl Signals {
         self.pressed.subscribe()
     }
 
-    /// Waits until the process is asked to end, by any signal: for servers.
+    /// Waits until the process is asked to end: for servers. SIGHUP says so if they have a terminal, which has gone away
+    /// then; else it has the log level read again, as daemons do.
     pub async fn end(&mut self) {
+        let Self { interrupt, terminate, hang_up, .. } = self;
+        let hung_up = async {
+            while hang_up.recv().await.is_some() && !screen::had_terminal() {
+                logging::read_again();
+            }
+        };
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            () = end_of_session(&mut self.terminate, &mut self.hang_up) => {}
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            () = hung_up => {}
         }
     }
 

@@ -3,32 +3,54 @@
 use std::collections::BTreeMap;
 use toml::de::{DeTable, DeValue};
 
-/// Every section and its keys. A key is named like its flag.
-const KNOWN: [(&str, &[&str]); 3] = [
-    ("global", &["listen", "data", "engine", "sync", "lease", "drain-timeout", "min-free", "insecure"]),
+/// Stands for what this binary prefers.
+pub(super) const PREFERRED: &str = "(preferred)";
+
+/// Every section and its keys, each with what holds if nobody gives it. A key is named like its flag.
+pub(super) const KNOWN: [(&str, &[(&str, &str)]); 3] = [
+    (
+        "global",
+        &[
+            ("listen", "127.0.0.1:50051"),
+            ("data", "./dstore-data"),
+            ("engine", PREFERRED),
+            ("sync", "group"),
+            ("lease", "2s"),
+            ("drain-timeout", "5s"),
+            ("min-free", "256MiB"),
+            ("admin", "127.0.0.1:50061"),
+            ("log", "info"),
+            ("log-format", "text"),
+            ("insecure", "false"),
+        ],
+    ),
     (
         "local",
         &[
-            "global",
-            "listen",
-            "socket",
-            "http",
-            "http-host",
-            "cache-bytes",
-            "scrub",
-            "negatives",
-            "insecure",
-            "resp",
-            "resp-socket",
-            "resp-threads",
-            "resp-databases",
-            "resp-password",
-            "resp-server",
-            "resp-version",
-            "shm",
+            ("global", "127.0.0.1:50051"),
+            ("listen", "127.0.0.1:50052"),
+            ("socket", ""),
+            ("http", ""),
+            ("http-host", ""),
+            ("cache-bytes", "256MiB"),
+            ("scrub", "1"),
+            ("negatives", "false"),
+            ("audits", "60"),
+            ("admin", "127.0.0.1:50062"),
+            ("log", "info"),
+            ("log-format", "text"),
+            ("insecure", "false"),
+            ("resp", "127.0.0.1:50379"),
+            ("resp-socket", ""),
+            ("resp-threads", ""),
+            ("resp-databases", "default,cache:replace"),
+            ("resp-password", ""),
+            ("resp-server", ""),
+            ("resp-version", ""),
+            ("shm", ""),
         ],
     ),
-    ("repl", &["node"]),
+    ("repl", &[("node", "")]),
 ];
 
 /// A value of the file and the line it stands on.
@@ -68,8 +90,9 @@ impl File {
             for (key, value) in body {
                 let at = key.span().start;
                 let key = key.get_ref().as_ref();
-                if !keys.contains(&key) {
-                    let right = nearest(key, keys);
+                if !keys.iter().any(|(known, _)| *known == key) {
+                    let keys: Vec<_> = keys.iter().map(|(known, _)| *known).collect();
+                    let right = nearest(key, &keys);
                     return Err(wrong(
                         at,
                         format!("unknown key `{}` in [{section}]: did you mean `{right}`?", shown(key)),
@@ -101,7 +124,7 @@ fn as_text(value: &DeValue<'_>) -> Result<String, &'static str> {
 }
 
 fn unknown_section(section: &str, names: &[&str]) -> String {
-    match KNOWN.iter().find(|(_, keys)| keys.contains(&section)) {
+    match KNOWN.iter().find(|(_, keys)| keys.iter().any(|(key, _)| *key == section)) {
         Some((name, _)) => format!("`{section}` stands in no section: write it under `[{name}]`"),
         None => {
             format!("unknown section `{}`: did you mean `[{}]`?", shown(section), nearest(section, names))

@@ -3,20 +3,25 @@
 //! Nothing here is text any more that could still be wrong, and nothing here opens, listens or connects.
 
 mod file;
+mod logs;
 mod resolve;
 mod resp;
 mod shm;
+mod show;
 mod socket;
 mod units;
 
+pub use logs::{LogFormat, LogSource};
 pub use resolve::{Surroundings, resolve};
+pub use show::{Effective, as_toml};
 pub use socket::check_folder;
 
+use bytes::Bytes;
 use dstore_global::{EngineKind, SyncLevel};
 use dstore_local::Database;
 use dstore_local::repl::{Command, Mode};
 use dstore_proto::store::Slice;
-use dstore_shared::{Key, Namespace, NamespaceSpec};
+use dstore_shared::{Attributes, Key, Namespace, NamespaceSpec};
 use dstore_sys::net::Address;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -31,6 +36,10 @@ pub struct Config {
     pub mode: Mode,
     /// What is logged, as `DSTORE_LOG` says; `None` = what suits the action.
     pub log: Option<String>,
+    /// How its lines are written.
+    pub log_format: LogFormat,
+    /// Where a server reads again what is logged.
+    pub log_source: Option<LogSource>,
 }
 
 /// What to do.
@@ -51,7 +60,17 @@ pub enum Action {
     /// A part of a value, or a value into a file, from a running node.
     Download { node: Node, key: Key, slice: Slice, out: Option<OutFile> },
     /// `set KEY -` at a running node.
-    Upload { node: Node, key: Key },
+    Upload { node: Node, key: Key, attributes: Attributes },
+    /// Files into keys, or back, at a running node.
+    Tree { node: Node, what: TreeSettings },
+    /// Writes what a shell needs to complete words.
+    Completions(clap_complete::Shell),
+    /// Writes the pages of the manual into a folder.
+    Manual(PathBuf),
+    /// Tells what is in force, perhaps with who said so.
+    ShowConfig { all: Vec<Effective>, origin: bool },
+    /// The configuration is good, of this file if there is one.
+    ConfigIsGood(Option<String>),
     /// `ns` at a running node.
     Namespaces { node: Node, what: NamespaceVerb },
 }
@@ -83,6 +102,12 @@ pub struct Listen {
     pub is_default: bool,
 }
 
+impl Listen {
+    fn by_default(host_port: &str) -> Self {
+        Self { address: Address::Tcp(host_port.into()), is_default: true }
+    }
+}
+
 /// Settings of the authority.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GlobalSettings {
@@ -100,6 +125,8 @@ pub struct GlobalSettings {
     pub drain_timeout: Duration,
     /// Free bytes of disk below which it stores nothing.
     pub min_free: u64,
+    /// Where it tells how it does, if anywhere.
+    pub admin: Option<Listen>,
 }
 
 /// What is to be explained.
@@ -128,6 +155,7 @@ impl Default for GlobalSettings {
             lease: dstore_shared::limits::LEASE,
             drain_timeout: Duration::from_secs(5), // a balancer has noticed by then
             min_free: 256 << 20,                   // a segment in reserve and room for checkpoints
+            admin: Some(Listen::by_default(GLOBAL_ADMIN_ADDRESS)),
         }
     }
 }
@@ -151,6 +179,10 @@ pub struct LocalSettings {
     pub scrub_per_mille: u32,
     /// Whether it keeps "not found" answers.
     pub negatives: bool,
+    /// Hits a minute that Global is asked about afterwards.
+    pub audits_a_minute: u32,
+    /// Where it tells how it does, if anywhere.
+    pub admin: Option<Listen>,
     /// How it serves Redis clients.
     pub resp: RespSettings,
     /// Where workers get at shared memory, if anywhere.
@@ -202,6 +234,10 @@ impl Default for RespSettings {
     }
 }
 
+/// Where Global tells by default how it does.
+pub const GLOBAL_ADMIN_ADDRESS: &str = "127.0.0.1:50061";
+/// Where a Local does.
+pub const LOCAL_ADMIN_ADDRESS: &str = "127.0.0.1:50062";
 /// Where a Local listens by default and a client looks.
 pub const LOCAL_ADDRESS: &str = "127.0.0.1:50052";
 
@@ -214,6 +250,8 @@ impl Default for LocalSettings {
             http: None, // what a browser can reach is opened only where it is asked for
             http_hosts: Vec::new(),
             negatives: false,
+            audits_a_minute: 60, // nothing beside what a node asks anyhow
+            admin: Some(Listen::by_default(LOCAL_ADMIN_ADDRESS)),
             resp: RespSettings::default(),
             shm: None,              // beside the socket, if there is one
             cache_bytes: 256 << 20, // enough to matter, too little to hurt a small machine
@@ -240,6 +278,25 @@ pub enum Existing {
     Replaced,
     /// It is the beginning of the value: what follows is added.
     Continued,
+}
+
+/// `dstore import` and `dstore export`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TreeSettings {
+    /// The files under `dir` into keys that begin with `prefix`.
+    Import { dir: PathBuf, prefix: Bytes },
+    /// Back.
+    Export { prefix: Bytes, dir: PathBuf, overwrite: bool },
+}
+
+impl TreeSettings {
+    /// What the command is called.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Import { .. } => "import",
+            Self::Export { .. } => "export",
+        }
+    }
 }
 
 /// Which node to ask.

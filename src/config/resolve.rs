@@ -3,22 +3,27 @@
 use super::file::File;
 use super::socket::Elsewhere;
 use super::{
-    Action, CheckSettings, Config, Existing, GlobalSettings, Listen, LocalSettings, NamespaceVerb, Node,
-    OutFile, SOLO_GLOBAL, ScriptSettings, Source, socket, units,
+    Action, CheckSettings, Config, Existing, GLOBAL_ADMIN_ADDRESS, GlobalSettings, LOCAL_ADMIN_ADDRESS,
+    Listen, LocalSettings, NamespaceVerb, Node, OutFile, SOLO_GLOBAL, ScriptSettings, Source, TreeSettings,
+    socket, units,
 };
 use crate::cli::args::{
-    CommandLine, HttpFlags, NodeFlag, NsVerb, PartFlags, ScriptFlags, Solo, StoreFlags, Verb,
+    AdminFlag, CommandLine, ConfigVerb, HttpFlags, NodeFlag, NsVerb, PartFlags, ScriptFlags, Solo,
+    StoreFlags, Verb,
 };
+use clap::Parser;
 use dstore_global::{EngineKind, SyncLevel};
-use dstore_local::repl::{Command, How, Mode, request_from, stale_wait, time};
+use dstore_local::repl::{Command, Get, Given as Value, How, Mode, What, request_from, stale_wait, time};
 use dstore_proto::store::Slice;
-use dstore_shared::{DeleteMode, Error, Key, Namespace, NamespaceSpec, Result, check_ttl};
+use dstore_shared::{
+    Attributes, ContentType, DeleteMode, Error, Key, Namespace, NamespaceSpec, Result, check_ttl,
+};
 use dstore_sys::net::Address;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -26,6 +31,9 @@ use std::time::Duration;
 const LEASE_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(10);
 /// A cache below this holds nothing; the smallest value with its bookkeeping fits some times.
 const CACHE_BYTES_MIN: u64 = 64 << 10;
+
+/// More audits a minute than tell anything new.
+const AUDITS_MAX: u32 = 60_000;
 
 /// What surrounds the process: its environment and how files are read.
 pub struct Surroundings<'a> {
@@ -45,10 +53,11 @@ impl fmt::Debug for Surroundings<'_> {
 ///
 /// # Errors
 /// `Invalid`, or `TooLarge` for a key, naming the flag, variable or line and what to write.
+#[expect(clippy::too_many_lines, reason = "one arm a verb")]
 pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
-    let settings = Settings { around, file: read_file(&line, around)? };
+    let file = config_path(&line, around);
+    let settings = Settings { around, file: read_file(file.as_deref(), around)? };
     let mode = if line.json { Mode::Json } else { Mode::Text };
-    let log = settings.variable("DSTORE_LOG")?;
     if let (Some(_), Some(flag)) = (&line.verb, line.solo.given()) {
         return Err(Error::invalid(format!(
             "`{flag}` belongs to solo mode: write it after the verb, if it has it"
@@ -56,13 +65,14 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
     }
     let (action, mode) = match line.verb {
         None => (settings.solo(line.solo)?, mode),
-        Some(Verb::Global { listen, store, insecure }) => {
+        Some(Verb::Global { listen, store, admin, insecure }) => {
             let mut global = settings.store(store)?;
             if let Some(given) = settings.given("global", "listen", listen) {
                 global.listen = given.read::<Address>()?;
             }
             let insecure = settings.yes("global", "insecure", insecure)?;
             only_this_machine(&global.listen, insecure)?;
+            global.admin = settings.admin("global", admin, insecure, GLOBAL_ADMIN_ADDRESS)?;
             (Action::Global(global), mode)
         }
         Some(Verb::Local {
@@ -73,13 +83,23 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
             cache_bytes,
             scrub,
             negatives,
+            audits,
             resp,
+            admin,
             shm,
             insecure,
             repl,
         }) => {
             let mut local = settings.local(listen, http, cache_bytes, insecure)?;
             local.resp = settings.resp(resp, insecure)?;
+            let insecure = settings.yes("local", "insecure", insecure)?;
+            local.admin = settings.admin("local", admin, insecure, LOCAL_ADMIN_ADDRESS)?;
+            if let Some(given) = settings.given("local", "audits", audits) {
+                local.audits_a_minute = given.checked(|text| match text.parse() {
+                    Ok(audits @ 0..=AUDITS_MAX) => Ok(audits),
+                    _ => Err(format!("`{text}` is no number of audits a minute: write 0 to {AUDITS_MAX}")),
+                })?;
+            }
             local.negatives = settings.yes("local", "negatives", negatives)?;
             if let Some(given) = settings.given("local", "global", global) {
                 local.global = given.read::<Address>()?;
@@ -103,34 +123,26 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
             let raw = if line.json { Mode::Json } else { Mode::Raw };
             (settings.read(key, part, stale_ok, node, line.json)?, raw)
         }
-        Some(Verb::Set { key, value, node }) => {
-            let key = key_of(key)?;
-            let action = match value.into_vec() {
-                stdin if stdin == b"-" => Action::Upload { node: settings.node(node)?, key },
-                value => settings.one_shot(node, Command::Set { key, value: value.into() })?,
-            };
-            (action, mode)
+        Some(Verb::Set { key, value, ttl, content_type, node }) => {
+            (settings.stored(key, value, attributes(ttl, content_type)?, node)?, mode)
         }
         Some(Verb::Del { prefix: Some(prefix), yes, node, .. }) => {
             let prefix = prefix.into_vec().into();
             (settings.one_shot(node, Command::DeletePrefix { prefix, sure: yes })?, mode)
         }
         Some(Verb::Del { keys, asynchronous, deadline, request, node, .. }) => {
-            let keys = keys.into_iter().map(key_of).collect::<Result<_>>()?;
             let how = how(asynchronous, deadline, request)?;
-            (settings.one_shot(node, Command::Delete { keys, how })?, mode)
+            (settings.one_shot(node, Command::Delete { keys: keys_of(keys)?, how })?, mode)
         }
         Some(Verb::Watch { prefix, from, count, node }) => {
             let prefix = prefix.into_vec().into();
             (settings.one_shot(node, Command::Watch { prefix, after: from, count })?, mode)
         }
         Some(Verb::Copy { from, to, node }) => {
-            let (from, to) = (key_of(from)?, key_of(to)?);
-            (settings.one_shot(node, Command::Copy { from, to })?, mode)
+            (settings.one_shot(node, Command::Copy { from: key_of(from)?, to: key_of(to)? })?, mode)
         }
         Some(Verb::Rename { from, to, node }) => {
-            let (from, to) = (key_of(from)?, key_of(to)?);
-            (settings.one_shot(node, Command::Rename { from, to })?, mode)
+            (settings.one_shot(node, Command::Rename { from: key_of(from)?, to: key_of(to)? })?, mode)
         }
         Some(Verb::Check { data, deep, min_free, salvage }) => {
             // The engine is not asked for: the directory says it.
@@ -142,9 +154,37 @@ pub fn resolve(line: CommandLine, around: &Surroundings<'_>) -> Result<Config> {
             let (node, what) = namespaces(verb)?;
             (Action::Namespaces { node: settings.node(node)?, what }, mode)
         }
+        Some(Verb::Import { dir, prefix, node }) => {
+            let what = TreeSettings::Import { dir, prefix: prefix.into_vec().into() };
+            (Action::Tree { node: settings.node(node)?, what }, mode)
+        }
+        Some(Verb::Export { prefix, dir, overwrite, node }) => {
+            let what = TreeSettings::Export { prefix: prefix.into_vec().into(), dir, overwrite };
+            (Action::Tree { node: settings.node(node)?, what }, mode)
+        }
+        Some(Verb::Look(look)) => {
+            let (node, command) = look.command()?;
+            (settings.one_shot(node, command)?, mode)
+        }
+        Some(Verb::Completions { shell }) => (Action::Completions(shell), mode),
+        Some(Verb::Man { dir }) => (Action::Manual(dir), mode),
+        Some(Verb::Config { verb }) => (settings.configuration(verb, line.config)?, mode),
         Some(Verb::Status { node }) => (settings.one_shot(node, Command::Status)?, mode),
     };
-    Ok(Config { action, mode, log })
+    let (log, log_format, log_source) = settings.logs(&action, file)?;
+    Ok(Config { action, mode, log, log_format, log_source })
+}
+
+fn keys_of(typed: Vec<OsString>) -> Result<Vec<Key>> {
+    typed.into_iter().map(key_of).collect()
+}
+
+/// What is said of a value besides its bytes.
+fn attributes(ttl: Option<String>, content_type: Option<String>) -> Result<Attributes> {
+    let ttl = ttl.map(|ttl| time(ttl.as_bytes())).transpose()?;
+    let content_type = content_type.map(|words| ContentType::new(&words)).transpose()?;
+    let attributes = Attributes { content_type, ttl };
+    attributes.check().map(|()| attributes)
 }
 
 fn namespaces(verb: NsVerb) -> Result<(NodeFlag, NamespaceVerb)> {
@@ -197,11 +237,14 @@ fn key_of(bytes: OsString) -> Result<Key> {
     Key::new(bytes.into_vec())
 }
 
-fn read_file(line: &CommandLine, around: &Surroundings<'_>) -> Result<File> {
-    let path = line.config.clone().or_else(|| (around.env)("DSTORE_CONFIG").map(PathBuf::from));
+fn config_path(line: &CommandLine, around: &Surroundings<'_>) -> Option<PathBuf> {
+    line.config.clone().or_else(|| (around.env)("DSTORE_CONFIG").map(PathBuf::from))
+}
+
+fn read_file(path: Option<&Path>, around: &Surroundings<'_>) -> Result<File> {
     let Some(path) = path else { return Ok(File::default()) };
     let name = path.display().to_string();
-    let text = (around.read)(&path).map_err(|e| {
+    let text = (around.read)(path).map_err(|e| {
         Error::invalid(format!("the configuration file `{name}` cannot be read, {e}: correct `--config`"))
     })?;
     File::parse(&name, &text).map_err(Error::invalid)
@@ -214,6 +257,17 @@ pub(super) struct Given {
 }
 
 impl Given {
+    /// The value, to be shown.
+    pub(super) fn shown(&self) -> String {
+        self.text.to_string_lossy().into_owned()
+    }
+
+    /// Who gave it: a flag, a variable, or a file and its line.
+    pub(super) fn origin(&self) -> String {
+        let by = self.by.rsplit_once(": `").map_or(self.by.as_str(), |(line, _)| line);
+        by.trim_matches('`').to_owned()
+    }
+
     /// Reads the value; an error says who gave it.
     pub(super) fn checked<T>(&self, read: impl FnOnce(&str) -> Result<T, String>) -> Result<T> {
         let text = self.text.to_str().ok_or_else(|| format!("`{}` is not UTF-8", self.text.display()));
@@ -247,7 +301,7 @@ impl Settings<'_> {
         })
     }
 
-    fn variable(&self, name: &str) -> Result<Option<String>> {
+    pub(super) fn variable(&self, name: &str) -> Result<Option<String>> {
         let text = (self.around.env)(name).map(OsString::into_string).transpose();
         text.map_err(|_| Error::invalid(format!("`{name}` is not UTF-8: correct it")))
     }
@@ -325,6 +379,34 @@ impl Settings<'_> {
         Ok(local)
     }
 
+    fn configuration(&self, verb: ConfigVerb, config: Option<PathBuf>) -> Result<Action> {
+        let file = match verb {
+            ConfigVerb::Show { origin } => return Ok(Action::ShowConfig { all: self.effective(), origin }),
+            ConfigVerb::Check { file } => file.or(config),
+        };
+        // As each server would read it.
+        for verb in ["global", "local", "repl"] {
+            let parsed = CommandLine::try_parse_from(["dstore", verb]);
+            let parsed =
+                parsed.map_err(|e| Error::internal(format!("`{verb}` is not known, {e}: report this")))?;
+            resolve(CommandLine { config: file.clone(), ..parsed }, self.around)?;
+        }
+        Ok(Action::ConfigIsGood(file.map(|path| path.display().to_string())))
+    }
+
+    /// Where it tells how it does.
+    fn admin(&self, section: &str, flag: AdminFlag, insecure: bool, default: &str) -> Result<Option<Listen>> {
+        let Some(given) = self.given(section, "admin", flag.admin) else {
+            return Ok(Some(Listen::by_default(default)));
+        };
+        if given.checked(|text| Ok(text == "off"))? {
+            return Ok(None);
+        }
+        let address = given.read::<Address>()?;
+        only_this_machine(&address, insecure)?;
+        Ok(Some(Listen { address, is_default: false }))
+    }
+
     fn solo(&self, flags: Solo) -> Result<Action> {
         let mut global = self.store(flags.store)?;
         global.listen = Address::Memory(SOLO_GLOBAL.into());
@@ -333,6 +415,9 @@ impl Settings<'_> {
         local.resp = self.resp(flags.resp, flags.insecure)?;
         local.resp.listen = local.resp.listen.filter(|listen| !listen.is_default);
         local.listen = local.listen.filter(|listen| !listen.is_default);
+        let insecure = self.yes("local", "insecure", flags.insecure)?;
+        let admin = self.admin("local", flags.admin, insecure, LOCAL_ADMIN_ADDRESS)?;
+        local.admin = admin.filter(|listen| !listen.is_default);
         local.socket = Some(self.socket_of(&global.data).map_err(Error::invalid)?);
         local.shm = self.shm(flags.shm, local.socket.as_deref())?;
         Ok(Action::Solo { global, local, script: flags.script.into() })
@@ -373,12 +458,28 @@ impl Settings<'_> {
         }
         let stale_ok = stale_ok.map(|time| stale_wait(Some(time.as_bytes()))).transpose()?;
         if slice == Slice::ALL && out.is_none() {
-            return self.one_shot(node, Command::Get { key, stale_ok });
+            let what = What::written(key);
+            return self.one_shot(node, Command::Get(Get { what, stale_ok, slice, to: None }));
         }
         if stale_ok.is_some() {
             return Err(Error::invalid("--stale-ok reads a whole value to standard output: leave it out"));
         }
         Ok(Action::Download { node: self.node(node)?, key, slice, out })
+    }
+
+    /// `dstore set`; `-` is standard input.
+    fn stored(
+        &self,
+        key: OsString,
+        value: OsString,
+        attributes: Attributes,
+        node: NodeFlag,
+    ) -> Result<Action> {
+        let key = key_of(key)?;
+        match value.into_vec() {
+            stdin if stdin == b"-" => Ok(Action::Upload { node: self.node(node)?, key, attributes }),
+            value => self.one_shot(node, Command::Set { key, value: Value::Bytes(value.into()), attributes }),
+        }
     }
 
     fn one_shot(&self, node: NodeFlag, command: Command) -> Result<Action> {
@@ -428,7 +529,7 @@ pub(super) fn only_this_machine(address: &Address, insecure: bool) -> Result<()>
 impl Solo {
     /// A flag that was typed before the verb.
     fn given(&self) -> Option<&'static str> {
-        let Self { store, listen, http, cache_bytes, insecure, resp, shm, script } = self;
+        let Self { store, listen, http, admin, cache_bytes, insecure, resp, shm, script } = self;
         [
             ("--data", store.data.is_some()),
             ("--engine", store.engine.is_some()),
@@ -439,6 +540,7 @@ impl Solo {
             ("--listen", listen.is_some()),
             ("--http", http.http.is_some()),
             ("--http-host", http.http_host.is_some()),
+            ("--admin", admin.admin.is_some()),
             ("--cache-bytes", cache_bytes.is_some()),
             ("--insecure", *insecure),
             ("--resp", resp.resp.is_some()),

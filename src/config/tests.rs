@@ -3,6 +3,7 @@
 use super::*;
 use crate::cli::args::CommandLine;
 use clap::Parser;
+use dstore_local::repl::Given;
 use dstore_shared::Kind;
 
 /// Resolves `dstore ARGS` with an environment and, as dstore.toml, a file.
@@ -140,7 +141,7 @@ fn one_shot_commands_take_any_bytes_and_json_anywhere() {
     assert_eq!(config(&["get", "k"], &[], None).expect("valid").mode, Mode::Raw);
     let set = |args: &[&str]| config(args, &[], None).expect("valid").action;
     let value = |action| match action {
-        Action::OneShot { command: Command::Set { value, .. }, .. } => {
+        Action::OneShot { command: Command::Set { value: Given::Bytes(value), .. }, .. } => {
             String::from_utf8(value.into()).expect("text")
         }
         other => panic!("{other:?}"),
@@ -237,4 +238,70 @@ fn a_client_looks_for_the_socket_in_the_data_dir_first() {
 #[test]
 fn the_command_line_definition_is_consistent() {
     <CommandLine as clap::CommandFactory>::command().debug_assert();
+}
+
+#[test]
+fn what_is_shown_as_default_is_what_holds_when_nobody_says_anything() {
+    let Action::ShowConfig { all, .. } = config(&["config", "show"], &[], None).expect("valid").action else {
+        panic!()
+    };
+    assert!(all.iter().all(|one| one.origin.is_none()));
+    let file = as_toml(&all, true);
+    for args in [&["global", "--config", "dstore.toml"], &["local", "--config", "dstore.toml"]] {
+        let (said, unsaid) = (config(args, &[], Some(&file)), config(&args[..1], &[], None));
+        // An address that is asked for must be this one: the only difference.
+        let told = |action: Action| format!("{action:?}").replace("is_default: true", "is_default: false");
+        assert_eq!(told(said.expect("valid").action), told(unsaid.expect("valid").action), "{file}");
+    }
+}
+
+#[test]
+fn who_gave_a_setting_is_told_and_a_password_is_not() {
+    let file = "# mine\n[global]\nlease = \"3s\"\n[local]\nresp-password = \"secret\"\n";
+    let env = [("DSTORE_CONFIG", "dstore.toml"), ("DSTORE_MIN_FREE", "1GiB")];
+    let action = config(&["config", "show", "--origin"], &env, Some(file)).expect("valid").action;
+    let Action::ShowConfig { all, origin: true } = action else { panic!("{action:?}") };
+    let text = as_toml(&all, true);
+    let line = |begin: &str| text.lines().find(|line| line.starts_with(begin)).expect("told").to_owned();
+    assert!(line("lease = \"3s\"").ends_with("  # dstore.toml:3"), "{text}");
+    assert!(line("min-free = \"1GiB\"").ends_with("  # DSTORE_MIN_FREE"), "{text}");
+    assert!(line("sync = \"group\"").ends_with("  # default"), "{text}");
+    assert!(line("resp-password = ").ends_with("  # dstore.toml:5") && !text.contains("secret"), "{text}");
+}
+
+#[test]
+fn a_file_is_checked_as_each_server_would_read_it() {
+    let good =
+        |file| config(&["config", "check", "dstore.toml"], &[], Some(file)).map(|config| config.action);
+    let found = Action::ConfigIsGood(Some("dstore.toml".into()));
+    assert_eq!(good("[global]\nlease = \"3s\"\n[local]\nresp = \"off\"\n"), Ok(found));
+    for (file, wanted) in [
+        ("[local]\n\ncache-bytes = \"much\"\n", "dstore.toml:3: `cache-bytes`: `much` is not a size"),
+        (
+            "[global]\nleese = \"3s\"\n",
+            "dstore.toml:2: unknown key `leese` in [global]: did you mean `lease`?",
+        ),
+        ("[repl]\nnode = \"nowhere\"\n", "dstore.toml:2: `node`: "),
+        ("[global]\nadmin = \"0.0.0.0:1\"\n", "can be reached from other machines"),
+    ] {
+        let refused = good(file).expect_err(file);
+        assert!(refused.contains(wanted), "{refused}");
+    }
+}
+
+#[test]
+fn what_is_logged_comes_from_the_environment_or_the_section_of_the_server() {
+    let file = Some("[global]\nlog = \"debug\"\n[local]\nlog-format = \"json\"\n");
+    let of = |args: &[&str], env: &[(&str, &str)]| {
+        let env = [&[("DSTORE_CONFIG", "dstore.toml")], env].concat();
+        let config = config(args, &env, file).expect("valid");
+        (config.log, config.log_format, config.log_source.is_some())
+    };
+    assert_eq!(of(&["global"], &[]), (Some("debug".into()), LogFormat::Text, true));
+    assert_eq!(of(&["local"], &[]), (None, LogFormat::Json, true));
+    let by_variable = of(&["global"], &[("DSTORE_LOG", "warn")]);
+    assert_eq!(by_variable, (Some("warn".into()), LogFormat::Text, false), "a file cannot change it");
+    assert_eq!(of(&["status"], &[("DSTORE_LOG", "warn")]), (Some("warn".into()), LogFormat::Text, false));
+    let refused = config(&["global"], &[("DSTORE_LOG_FORMAT", "xml")], None).expect_err("no format");
+    assert_eq!(refused, "`DSTORE_LOG_FORMAT`: `xml` is no format of a log: write text or json");
 }

@@ -6,7 +6,9 @@ mod files;
 mod interrupted;
 mod names;
 mod patient;
+mod prompt;
 mod solo;
+mod tree;
 mod unreachable;
 mod usage;
 

@@ -56,8 +56,11 @@ fn help_and_version_are_answers_and_not_errors() {
     assert_eq!((version.code, version.out), (Some(0), format!("dstore {}\n", env!("CARGO_PKG_VERSION"))));
     let help = dstore.run(&["--help"]);
     assert_eq!(help.code, Some(0));
-    for verb in ["global", "local", "repl", "get", "set", "del", "copy", "rename", "status", "check"] {
+    let old = ["global", "local", "repl", "get", "set", "del", "copy", "rename", "status", "check"];
+    let looks =
+        ["stat", "exists", "same", "ls", "add", "evict", "pin", "unpin", "warm", "locals", "why", "bench"];
+    for verb in old.into_iter().chain(looks).chain(["import", "export"]) {
         assert!(help.out.contains(&format!("\n  {verb} ")), "{verb} in {}", help.out);
     }
-    assert!(!help.out.contains("import"), "only what exists is offered");
+    assert!(!help.out.contains("\n  top "), "only what exists is offered");
 }

@@ -2,7 +2,7 @@
 
 use crate::boundaries::SIZES;
 use crate::http_client::Http;
-use crate::rig::{Global, Local, name, noise, until};
+use crate::rig::{Global, Local, SOON, name, noise, until};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -193,6 +193,64 @@ async fn http_conditions_and_ranges_are_answered_as_caches_and_downloads_expect(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_value_of_the_type_of_several_ranges_is_given_as_a_whole_only() {
+    let global = Global::start(&[]);
+    let door = Door::start(&global).await;
+    let mut http = door.http().await;
+    let (path, value) = ("/v1/kv/default/ranges", noise(3, 100_000));
+    let words = "Multipart/ByteRanges; boundary=x";
+    assert_eq!(http.call("PUT", path, &[("Content-Type", words)], &value).await.status, 201);
+    for range in [&[][..], &[("Range", "bytes=0-9")], &[("Range", "bytes=999999-")]] {
+        let got = http.call("GET", path, range, b"").await;
+        assert_eq!(
+            (got.status, got.header("content-type")),
+            (200, words),
+            "a 206 would read as something else"
+        );
+        assert_eq!((got.header("accept-ranges"), got.header("content-range")), ("none", ""));
+        assert!(got.body == value, "{range:?}: other bytes");
+    }
+    // Another multipart is a value like others, and so are the bytes by their hash.
+    let other = [("Content-Type", "multipart/byteranges-not")];
+    assert_eq!(http.call("PUT", "/v1/kv/default/other", &other, &value).await.status, 201);
+    for path in ["/v1/kv/default/other", &format!("/v1/blob/{}", BlobHash::of(&value))] {
+        let got = http.call("GET", path, &[("Range", "bytes=0-9")], b"").await;
+        assert_eq!((got.status, got.header("accept-ranges"), &got.body[..]), (206, "bytes", &value[..10]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_of_names_that_grow_in_json_is_bounded_as_it_is_written() {
+    const NAMES: usize = 400;
+    let global = Global::start(&[]);
+    let door = Door::start(&global).await;
+    let mut http = door.http().await;
+    // Each has 6 KiB in JSON, so that a page has room for some 170 of them.
+    let key = |i: usize| [format!("{i:03}").into_bytes(), vec![1; 1021]].concat();
+    let all: Vec<_> = (0..NAMES)
+        .map(|i| json!({"op": "set", "key_base64": STANDARD.encode(key(i)), "value": "v"}))
+        .collect();
+    for steps in all.chunks(200) {
+        let text = json!({"steps": steps}).to_string();
+        let json_type = [("Content-Type", "application/json")];
+        assert_eq!(http.call("POST", "/v1/batch", &json_type, text.as_bytes()).await.status, 200);
+    }
+    let (mut listed, mut pages, mut more) = (Vec::new(), 0, String::new());
+    loop {
+        let page = http.get(&format!("/v1/kv/default?limit=1000{more}")).await;
+        assert!(page.status == 200 && page.body.len() <= 1 << 20, "{} bytes", page.body.len());
+        let json = page.json();
+        let names = json["names"].as_array().expect("names");
+        listed.extend(names.iter().map(|name| name["key"].as_str().expect("text").as_bytes().to_vec()));
+        pages += 1;
+        let Some(cursor) = json["cursor"].as_str() else { break };
+        more = format!("&cursor={cursor}");
+    }
+    assert!(listed.iter().cloned().eq((0..NAMES).map(key)), "each name once, in order");
+    assert!(pages >= 3, "{pages}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_of_any_bytes_are_set_read_listed_and_deleted_over_http() {
     let global = Global::start(&[]);
     let door = Door::start(&global).await;
@@ -252,79 +310,6 @@ async fn keys_of_any_bytes_are_set_read_listed_and_deleted_over_http() {
     assert_eq!(http.get(&long).await.problem(), "too-large");
     assert_eq!(http.delete("/v1/kv/bin.1/%00").await.status, 204);
     assert_eq!(http.get("/v1/kv/bin.1/%00").await.status, 404);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_batch_carries_out_its_steps_in_order_and_tells_what_became_of_each() {
-    let global = Global::start(&[]);
-    let door = Door::start(&global).await;
-    let mut http = door.http().await;
-    let json_type = [("Content-Type", "application/json; charset=utf-8")];
-    let batch = json!({"steps": [
-        {"op": "get", "key": "a"},
-        {"op": "set", "key": "a", "value": "text"},
-        {"op": "set", "key_base64": "/w==", "namespace": "other", "value_base64": "AP8="},
-        {"op": "set", "key": "a", "value": "other"},
-        {"op": "get", "key": "a"},
-        {"op": "get", "namespace": "other", "key_base64": "/w=="},
-        {"op": "delete", "key": "a"},
-        {"op": "delete", "key": "nothing"},
-        {"op": "get", "key": "a"},
-    ]});
-    let answer = http.call("POST", "/v1/batch", &json_type, batch.to_string().as_bytes()).await;
-    assert_eq!(answer.status, 200, "{answer:?}");
-    let results = answer.json()["results"].as_array().expect("results").clone();
-    let statuses: Vec<_> =
-        results.iter().map(|result| result["status"].as_u64().expect("a status")).collect();
-    assert_eq!(statuses, [404, 201, 201, 409, 200, 200, 204, 404, 404]);
-    assert_eq!(results[3]["problem"]["hash"], BlobHash::of(b"text").to_string());
-    assert_eq!((&results[4]["value"], &results[4]["key"]), (&json!("text"), &json!("a")));
-    assert_eq!((&results[5]["value_base64"], &results[5]["namespace"]), (&json!("AP8="), &json!("other")));
-
-    for (body, kind) in [
-        ("", "invalid"),
-        ("{\"steps\":[]}", "invalid"),
-        ("{\"steps\":[{\"op\":\"get\"}]}", "invalid"),
-        ("{\"steps\":[{\"op\":\"get\",\"key\":\"a\",\"key_base64\":\"YQ==\"}]}", "invalid"),
-        ("{\"steps\":[{\"op\":\"get\",\"key\":\"a\",\"value\":\"b\"}]}", "invalid"),
-        ("{\"steps\":[{\"op\":\"set\",\"key\":\"a\"}]}", "invalid"),
-        ("{\"steps\":[{\"op\":\"get\",\"key\":\"a\",\"key_base64\":null}]}", "invalid"),
-        ("{\"steps\":[{\"op\":\"drop\",\"key\":\"a\"}]}", "invalid"),
-        ("{\"steps\":[{\"op\":\"get\",\"key\":\"a\",\"more\":1}]}", "invalid"),
-        ("{\"steps\":[{\"op\":\"get\",\"key_base64\":\"!\"}]}", "invalid"),
-    ] {
-        assert_eq!(
-            http.call("POST", "/v1/batch", &json_type, body.as_bytes()).await.problem(),
-            kind,
-            "{body}"
-        );
-    }
-    let many = json!({"steps": vec![json!({"op": "get", "key": "a"}); 257]}).to_string();
-    assert_eq!(http.call("POST", "/v1/batch", &json_type, many.as_bytes()).await.status, 413);
-    // What a page of another origin may send without asking first.
-    let plain = http.call("POST", "/v1/batch", &[("Content-Type", "text/plain")], b"{}").await;
-    assert_eq!((plain.status, &*plain.problem()), (415, "media-type"));
-
-    // More than an answer takes: the values that fit, and of the others what they are.
-    for key in ["l1", "l2"] {
-        assert_eq!(http.put(&format!("/v1/kv/default/{key}"), &vec![b'x'; 600 << 10]).await.status, 201);
-    }
-    let steps = json!({"steps": [{"op": "get", "key": "l1"}, {"op": "get", "key": "l2"}]}).to_string();
-    let answer = http.call("POST", "/v1/batch", &json_type, steps.as_bytes()).await.json();
-    assert_eq!(
-        (&answer["results"][0]["status"], &answer["results"][1]["status"]),
-        (&json!(200), &json!(413))
-    );
-    // What takes six bytes in JSON for one counts as it is written.
-    assert_eq!(http.put("/v1/kv/default/control", &vec![1; 200 << 10]).await.status, 201);
-    let steps = json!({"steps": [{"op": "get", "key": "control"}]}).to_string();
-    for atomic in ["", "\"atomic\":true,"] {
-        let steps = steps.replacen('{', &format!("{{{atomic}"), 1);
-        let answer = http.call("POST", "/v1/batch", &json_type, steps.as_bytes()).await;
-        assert!(answer.body.len() < 1 << 20, "{} bytes", answer.body.len());
-        let result = &answer.json()["results"][0];
-        assert_eq!((&result["status"], &result["size"]), (&json!(413), &json!(200 << 10)));
-    }
 }
 
 /// Reads events until `count` have come, each with its id, kind and data.
@@ -431,6 +416,19 @@ async fn over_http_2_without_tls_a_value_goes_in_and_out_and_a_cut_upload_stores
         .await
         .expect("answered");
     assert_eq!((gone.status().as_u16(), gone.headers().get("content-length")), (204, None));
+
+    // Nobody could be told to go on: whoever waits for that is told to send without it.
+    let mut waits = request("PUT", "/v1/kv/default/waits", Pieces::begun(vec![]));
+    waits.headers_mut().insert("expect", "100-continue".parse().expect("valid"));
+    let told =
+        tokio::time::timeout(SOON, http.send_request(waits)).await.expect("at once").expect("answered");
+    assert_eq!(told.status(), 417);
+    // Refused while it is sent: the stream ends, and the connection goes on.
+    let mut packed = request("PUT", "/v1/kv/default/packed", Pieces::begun(pieces()));
+    packed.headers_mut().insert("content-encoding", "gzip".parse().expect("valid"));
+    let told =
+        tokio::time::timeout(SOON, http.send_request(packed)).await.expect("at once").expect("answered");
+    assert_eq!(told.status(), 415);
 
     // Begun, and then given up: the stream is reset.
     let mut cut = Box::pin(http.send_request(request("PUT", "/v1/kv/default/half", Pieces::begun(pieces()))));

@@ -77,6 +77,21 @@ async fn what_is_too_large_over_http_is_refused_before_it_is_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_sends_all_before_he_reads_is_told_why_he_is_refused() {
+    let global = Global::start(&[]);
+    let door = Door::start(&global).await;
+    let value = noise(1, 8 << 20);
+    let mut http = door.http().await;
+    for (given, status) in
+        [(("Content-Encoding", "gzip"), 415), (("Host", "evil.example"), 400), (("Expect", "foo"), 417)]
+    {
+        let refused = http.call("PUT", "/v1/kv/default/k", &[given], &value).await;
+        assert_eq!(refused.status, status, "{refused:?}");
+    }
+    assert_eq!(http.get("/v1/kv/default/k").await.status, 404, "on the same connection");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_that_is_cut_over_http_stores_nothing() {
     let global = Global::start(&[]);
     let door = Door::start(&global).await;

@@ -1,15 +1,16 @@
-//! Conditions, replacing, times to live and batches that are all or nothing, over HTTP at two Locals.
+//! Conditions, replacing, times to live and types, over HTTP at two Locals.
 
 use crate::http::{Door, tag};
+use crate::http_batch::{batch, statuses};
 use crate::http_client::{Answer, Http};
 use crate::replace::ns;
-use crate::rig::{Global, until};
+use crate::rig::{Global, noise, until};
 use dstore_shared::BlobHash;
 use futures_util::future::join_all;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// One Global with the namespace `cache` in replace mode, two Locals.
-async fn two_doors() -> (Global, Door, Door) {
+pub async fn two_doors() -> (Global, Door, Door) {
     let global = Global::start(&[]);
     let (one, two) = (Door::start(&global).await, Door::start(&global).await);
     assert_eq!(ns(&one.local, &["create", "cache", "--mode", "replace"]).0, Some(0));
@@ -17,12 +18,12 @@ async fn two_doors() -> (Global, Door, Door) {
 }
 
 /// A status, and the kind of the problem or the tag of what is bound now.
-fn told(answer: &Answer) -> (u16, String) {
+pub fn told(answer: &Answer) -> (u16, String) {
     let what = if answer.status < 300 { answer.header("etag").to_owned() } else { answer.problem() };
     (answer.status, what)
 }
 
-fn revision(answer: &Answer) -> u64 {
+pub fn revision(answer: &Answer) -> u64 {
     answer.header("x-dstore-revision").parse().expect("a revision")
 }
 
@@ -65,7 +66,7 @@ async fn conditions_of_puts_and_deletes_over_http_allow_what_rfc_9110_says() {
         assert_eq!(put("If-Match", "*", b"first").await, failed(), "nothing is bound");
         assert_eq!(put("If-Match", &first, b"first").await, failed());
         assert_eq!(put("If-None-Match", &first, b"first").await, (201, first.clone()));
-        assert_eq!(put("If-None-Match", "*", b"first").await, failed());
+        assert_eq!(put("If-None-Match", "*", b"first").await, failed(), "also of the same bytes");
         assert_eq!(put("If-None-Match", "*", b"second").await, failed());
         assert_eq!(put("If-None-Match", &first, b"second").await, failed());
         assert_eq!(put("If-Match", &absent, b"second").await, failed());
@@ -82,9 +83,53 @@ async fn conditions_of_puts_and_deletes_over_http_allow_what_rfc_9110_says() {
         assert_eq!(b.get(path).await.header("etag"), *bound, "and nothing was deleted");
         assert_eq!(b.call("DELETE", path, &[("If-None-Match", "*")], b"").await.status, 412);
         assert_eq!(b.call("DELETE", path, &[("If-Match", bound)], b"").await.status, 204);
-        assert_eq!(b.call("DELETE", path, &[("If-Match", bound)], b"").await.status, 412);
-        assert_eq!(b.call("DELETE", path, &[("If-None-Match", "*")], b"").await.status, 404);
-        assert_eq!(a.get(path).await.status, 404);
+        // Of what is not there there is nothing to read or delete, whatever is asked: 404 (RFC 9110, section 13.2.1).
+        for method in ["GET", "HEAD", "DELETE"] {
+            for (name, given) in [("If-Match", &**bound), ("If-Match", "*"), ("If-None-Match", "*")] {
+                let answer = b.call(method, path, &[(name, given)], b"").await;
+                assert_eq!(answer.status, 404, "{method} {name}: {given}");
+                assert_eq!(answer.headers.contains_key("x-dstore-revision"), method == "DELETE");
+            }
+        }
+        let part = [("If-Match", "*"), ("Range", "bytes=0-0")];
+        assert_eq!(a.call("GET", path, &part, b"").await.status, 404);
+    }
+    let blob = format!("/v1/blob/{}", BlobHash::of(b"nobody"));
+    assert_eq!(a.call("GET", &blob, &[("If-Match", "*")], b"").await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_refused_by_a_binding_is_told_its_tag_and_whether_it_has_the_bytes_that_he_sent() {
+    let (_global, one, _two) = two_doors().await;
+    let mut http = one.http().await;
+    for namespace in ["default", "cache"] {
+        let path = &format!("/v1/kv/{namespace}/t");
+        let first = http.put(path, b"first").await;
+        let told = |answer: &Answer| (answer.header("etag").to_owned(), revision(answer));
+        let expected = (tag(b"first"), revision(&first));
+        let mut put =
+            async |headers: &[(&str, &str)], value: &[u8]| http.call("PUT", path, headers, value).await;
+        // As a repetition whose first answer was lost: it was done, and may as well have been another's doing.
+        let (any, other) = (("If-None-Match", "*"), ("If-Match", &*tag(b"before")));
+        for condition in [any, other] {
+            for (value, same) in [(&b"first"[..], Some(true)), (b"second", None)] {
+                let refused = put(&[condition], value).await;
+                assert_eq!((refused.status, told(&refused)), (412, expected.clone()), "{condition:?}");
+                assert_eq!(refused.json()["same"].as_bool(), same, "{condition:?}: {refused:?}");
+            }
+        }
+        assert_eq!(put(&[], b"first").await.status, 204, "without a condition it is done");
+        if namespace == "default" {
+            let occupied = put(&[], b"second").await;
+            assert_eq!((occupied.status, told(&occupied)), (409, expected.clone()));
+        }
+        for method in ["GET", "HEAD", "DELETE"] {
+            let refused = http.call(method, path, &[other], b"").await;
+            assert_eq!((refused.status, told(&refused)), (412, expected.clone()), "{method}");
+        }
+        let blob = format!("/v1/blob/{}", BlobHash::of(b"first"));
+        let refused = http.call("GET", &blob, &[other], b"").await;
+        assert_eq!((refused.status, refused.header("etag")), (412, &*tag(b"first")));
     }
 }
 
@@ -101,15 +146,25 @@ async fn a_put_that_is_refused_by_its_condition_is_refused_before_it_is_sent_or_
     let mut asking = one.http().await;
     asking.send(&head(900_000_000, "Expect: 100-continue\r\n")).await;
     assert_eq!(told(&asking.answer(false).await), (412, "precondition".into()));
-    // Who does not is answered when all of it was read, and goes on; Global gets nothing of it.
-    let value = vec![b'x'; 3 << 20];
-    http.send(&head(value.len(), "")).await;
+    // Who does not is answered before all of it was sent, and goes on when it is. Global gets nothing of it: what is passed
+    // on could be read there by its hash.
+    let value = noise(7, 3 << 20);
     let (first, rest) = value.split_at(2 << 20);
+    http.send(&head(value.len(), "")).await;
     http.send(first).await;
-    assert_eq!(global.staged(), 0, "nothing is passed on");
-    http.send(rest).await;
     assert_eq!(told(&http.answer(false).await), (412, "precondition".into()));
+    http.send(rest).await;
     assert_eq!(http.get("/v1/kv/cache/e").await.body, b"v", "on the same connection");
+    let blob = format!("/v1/blob/{}", BlobHash::of(&value));
+    assert_eq!((global.staged(), http.get(&blob).await.status), (0, 404));
+    // What is not refused is passed on while it comes.
+    let allowed =
+        String::from_utf8(head(value.len(), "")).expect("text").replace("If-None-Match", "If-Match");
+    http.send(allowed.as_bytes()).await;
+    http.send(first).await;
+    until("it is passed on", async || global.staged() == 1).await;
+    http.send(rest).await;
+    assert_eq!((http.answer(false).await.status, http.get(&blob).await.status), (204, 200));
 }
 
 /// Adds one to the number at `path`, again and again, each time only if it is still the one that was read.
@@ -269,136 +324,4 @@ async fn a_content_type_that_is_put_over_http_is_served_at_the_other_local_and_r
     global.again();
     one.local.follow(&global).await;
     assert_eq!(a.get("/v1/kv/cache/html").await.header("content-type"), "text/plain", "it is durable");
-}
-
-async fn batch(http: &mut Http, steps: &Value, atomic: bool) -> Answer {
-    let text = if atomic { json!({"atomic": true, "steps": steps}) } else { json!({"steps": steps}) };
-    http.call("POST", "/v1/batch", &[("Content-Type", "application/json")], text.to_string().as_bytes()).await
-}
-
-fn statuses(answer: &Answer) -> Vec<u64> {
-    let json = answer.json();
-    let results = json["results"].as_array().unwrap_or_else(|| panic!("results: {answer:?}"));
-    results.iter().map(|result| result["status"].as_u64().expect("a status")).collect()
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_atomic_batch_over_http_is_done_at_one_revision_or_not_at_all() {
-    let (_global, one, two) = two_doors().await;
-    let (mut a, mut b) = (one.http().await, two.http().await);
-    let large = "x".repeat(100_000);
-    let steps = json!([
-        {"op": "get", "key": "one"},
-        {"op": "set", "key": "one", "value": "1"},
-        {"op": "set", "key_base64": "/w==", "namespace": "cache", "value": large},
-        {"op": "get", "key": "one"},
-        {"op": "delete", "key": "nothing"},
-        {"op": "set", "key": "two", "value": "a"},
-        {"op": "delete", "key": "two"},
-        {"op": "set", "key": "two", "value": "b", "ttl_ms": 3_600_000},
-    ]);
-    let done = batch(&mut a, &steps, true).await;
-    assert_eq!(statuses(&done), [404, 201, 201, 200, 404, 201, 204, 201], "{done:?}");
-    let json = done.json();
-    let at = json["revision"].as_u64().expect("a revision");
-    assert_eq!(json["results"][3]["value"], "1", "a step sees what those before it did");
-    for path in ["default/one", "cache/%FF", "default/two"] {
-        let got = b.get(&format!("/v1/kv/{path}")).await;
-        assert_eq!((got.status, revision(&got)), (200, at), "{path}: all of it is one change");
-    }
-    assert!(b.get("/v1/kv/default/two").await.headers.contains_key("x-dstore-ttl-ms"));
-
-    // The third is occupied: nothing is done of what stands before it and after it.
-    let steps = json!([
-        {"op": "set", "key": "three", "value": "3"},
-        {"op": "delete", "key": "two"},
-        {"op": "set", "key": "one", "value": "other"},
-        {"op": "set", "key": "four", "value": "4"},
-    ]);
-    let refused = batch(&mut b, &steps, true).await;
-    assert_eq!(told(&refused), (409, "occupied".into()));
-    let problem = refused.json();
-    assert_eq!((&problem["step"], &problem["hash"]), (&json!(2), &json!(BlobHash::of(b"1").to_string())));
-    for (key, status) in [("three", 404), ("four", 404), ("two", 200)] {
-        assert_eq!(a.get(&format!("/v1/kv/default/{key}")).await.status, status, "{key}");
-    }
-    // By themselves the others are done.
-    assert_eq!(statuses(&batch(&mut b, &steps, false).await), [201, 204, 409, 201]);
-
-    // Conditions of several names, of which one does not hold.
-    let expect = |one: u64, nobody: u64| {
-        json!([
-            {"op": "get", "key": "one", "if_revision": one},
-            {"op": "set", "namespace": "cache", "key": "nobody", "value": "n", "if_revision": nobody},
-        ])
-    };
-    for (one, nobody, step) in [(at + 1, 0, 0), (at, 1, 1), (0, 0, 0)] {
-        let refused = batch(&mut a, &expect(one, nobody), true).await;
-        assert_eq!((told(&refused), &refused.json()["step"]), ((412, "precondition".into()), &json!(step)));
-    }
-    assert_eq!(a.get("/v1/kv/cache/nobody").await.status, 404);
-    assert_eq!(statuses(&batch(&mut a, &expect(at, 0), true).await), [200, 201]);
-    // In replace mode a name is bound anew.
-    let again = json!([{"op": "set", "namespace": "cache", "key": "nobody", "value": "m"}, {"op": "get", "namespace": "cache", "key": "nobody"}]);
-    let done = batch(&mut b, &again, true).await;
-    assert_eq!((statuses(&done), &done.json()["results"][1]["value"]), (vec![204, 200], &json!("m")));
-    assert_eq!(
-        told(&batch(&mut a, &json!([{"op": "get", "key": "one", "if_revision": at}]), false).await).0,
-        400
-    );
-}
-
-/// Moves one from a number to another, all or nothing, as long as the two are what was read.
-async fn transfer(mut http: Http, turns: u32) {
-    for turn in 0..turns {
-        let (from, to) = if turn % 2 == 0 { ("left", "right") } else { ("right", "left") };
-        loop {
-            let get = |key: &str| json!({"op": "get", "namespace": "cache", "key": key});
-            let read = batch(&mut http, &json!([get(from), get(to)]), true).await.json();
-            let of = |i: usize| {
-                let one = &read["results"][i];
-                let n: i64 = one["value"].as_str().expect("text").parse().expect("a number");
-                (n, one["revision"].as_u64().expect("a revision"))
-            };
-            let ((n, n_at), (m, m_at)) = (of(0), of(1));
-            assert_eq!(n + m, 100, "nobody sees half of a batch");
-            let set = |key: &str, n: i64, at: u64| json!({"op": "set", "namespace": "cache", "key": key, "value": n.to_string(), "if_revision": at});
-            let done = batch(&mut http, &json!([set(from, n - 1, n_at), set(to, m + 1, m_at)]), true).await;
-            match done.status {
-                200 => break,
-                412 => {}
-                status => panic!("{status}: {done:?}"),
-            }
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn atomic_batches_over_http_of_several_callers_keep_a_sum() {
-    let (_global, one, two) = two_doors().await;
-    for (key, n) in [("left", "50"), ("right", "50")] {
-        assert_eq!(one.http().await.put(&format!("/v1/kv/cache/{key}"), n.as_bytes()).await.status, 201);
-    }
-    let mut callers = Vec::new();
-    for i in 0..4 {
-        let door = if i % 2 == 0 { &one } else { &two };
-        callers.push(tokio::spawn(transfer(door.http().await, 8)));
-    }
-    for caller in join_all(callers).await {
-        caller.expect("it moves");
-    }
-    let mut http = two.http().await;
-    for key in ["left", "right"] {
-        assert_eq!(http.get(&format!("/v1/kv/cache/{key}")).await.body, b"50", "{key}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sets_of_a_batch_over_http_tell_new_names_from_those_that_were_bound() {
-    let (_global, one, _two) = two_doors().await;
-    let mut http = one.http().await;
-    let set = |value: &str| json!({"op": "set", "namespace": "cache", "key": "k", "value": value});
-    let done = batch(&mut http, &json!([set("a"), set("b"), set("b"), set("c")]), false).await;
-    assert_eq!(statuses(&done), [201, 204, 204, 204], "one after the other");
-    assert_eq!(http.get("/v1/kv/cache/k").await.body, b"c", "the last one is there");
 }

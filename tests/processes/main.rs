@@ -8,6 +8,7 @@
 #[path = "../boundaries/mod.rs"]
 mod boundaries;
 
+mod admin;
 mod contention;
 mod daemon;
 mod damage;
@@ -19,6 +20,7 @@ mod hostile;
 mod hostile_link;
 mod hostile_peer;
 mod http;
+mod http_batch;
 mod http_client;
 mod http_hostile;
 mod http_writes;

@@ -78,13 +78,10 @@ async fn add_guarded(client: &Client, turns: u64) {
             // Of a name without a time to live what a GET tells is as good as what a Stat does.
             assert_eq!(read.entry.expires_at, None);
             let value = Payload::carrying(Blob::hash((n + 1).to_string()));
-            let transaction = Transaction {
-                guards: vec![Guard { name: of("n"), bind_rev: Some(read.entry.bind_rev) }],
-                steps: vec![
-                    Step::Set { name: of("n"), value, when: When::Always, expiry: Expiry::Clear },
-                    Step::Add { name: of("sum"), by: 1 },
-                ],
-            };
+            let guard = Guard { name: of("n"), bind_rev: Some(read.entry.bind_rev) };
+            let set = Step::Set { name: of("n"), value, when: When::Always, expiry: Expiry::Clear };
+            let transaction =
+                Transaction::guarded(vec![guard], vec![set, Step::Add { name: of("sum"), by: 1 }]);
             match client.apply(transaction).await.expect("answered").decision {
                 Decision::Done(_) => break,
                 Decision::Aborted(0) => {}

@@ -24,6 +24,7 @@ pub fn dstore(dir: &Path, args: &[&str]) -> Command {
         .args(args)
         .env_clear()
         .env("DSTORE_RESP", "off")
+        .env("DSTORE_ADMIN", "off")
         .env("HOME", dir)
         .env("DSTORE_LOG", "info")
         .current_dir(dir);

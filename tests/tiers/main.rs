@@ -3,6 +3,7 @@
 #[path = "../boundaries/mod.rs"]
 mod boundaries;
 
+mod audit;
 mod basics;
 mod contract;
 mod limits;
@@ -13,5 +14,6 @@ mod races;
 mod relaxed;
 mod rig;
 mod scrub;
+mod standing;
 mod transaction;
 mod watch;

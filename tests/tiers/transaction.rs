@@ -55,7 +55,7 @@ async fn apply(local: &Local, transaction: Transaction) -> TransactionOutcome {
 }
 
 async fn steps(local: &Local, steps: Vec<Step>) -> Vec<StepOutcome> {
-    match apply(local, Transaction { guards: Vec::new(), steps }).await.decision {
+    match apply(local, Transaction::steps(steps)).await.decision {
         Decision::Done(done) => done,
         other => panic!("{other:?}"),
     }
@@ -275,9 +275,9 @@ async fn a_transaction_whose_guard_fails_does_nothing_and_a_repeated_one_is_done
     let (a, b) = (local(&sys).await, local(&sys).await);
     create(&a, &cache(), REPLACE).await;
     let SetOutcome::Stored(first) = put(&a, &of("k"), "1").await else { panic!("stored") };
-    let guarded = |bind_rev| Transaction {
-        guards: vec![Guard { name: of("k"), bind_rev }],
-        steps: vec![add(&of("k"), 1), add(&of("other"), 1)],
+    let guarded = |bind_rev| {
+        let steps = vec![add(&of("k"), 1), add(&of("other"), 1)];
+        Transaction::guarded(vec![Guard { name: of("k"), bind_rev }], steps)
     };
     assert_eq!(apply(&b, guarded(None)).await.decision, Decision::Aborted(0));
     assert_eq!(read(&a, &of("other")).await, None);
@@ -294,6 +294,64 @@ async fn a_transaction_whose_guard_fails_does_nothing_and_a_repeated_one_is_done
         assert_eq!(node.apply(id, add_one.clone()).await.expect("answered"), done, "as it was told");
     }
     assert_eq!(read(&b, &of("k")).await.as_deref(), Some(&b"3"[..]));
+    a.stop().await;
+    b.stop().await;
+    global.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_whole_transaction_nothing_is_done_if_a_step_is_refused() {
+    let (sys, dir) = (machine(), tempfile::tempdir().expect("a directory"));
+    let global = global(&sys, dir.path(), LEASE).await;
+    let (a, b) = (local(&sys).await, local(&sys).await);
+    create(&a, &cache(), REPLACE).await;
+    put(&a, &name("once"), "1").await;
+    put(&a, &of("held"), "old").await;
+    let set = |name: &Name, value: &str| set(name, value, When::Always, Expiry::Clear);
+    // What the first ones did is seen by the one that is refused, and undone; deletes of nothing are not refused.
+    let begin =
+        || vec![set(&of("held"), "new"), set(&name("free"), "1"), Step::Delete { name: name("nothing") }];
+    let get_nothing = || Step::Get { name: name("nothing") };
+    let rename = Step::Rename { from: name("nothing"), to: name("x"), only_absent: false };
+    for (refused, result) in [
+        (set(&name("once"), "2"), StepResult::Occupied),
+        (set(&name("free"), "2"), StepResult::Occupied),
+        (add(&of("held"), 1), StepResult::NotInteger),
+        (add(&name("free"), 1), StepResult::WriteOnce),
+        (rename, StepResult::NotFound),
+    ] {
+        let all = [begin(), vec![refused, get_nothing()]].concat();
+        let revision = apply(&b, Transaction::steps(vec![get_nothing()])).await.revision;
+        let done = apply(&b, Transaction::steps(all.clone()).whole()).await;
+        let Decision::Refused(3, step) = &done.decision else { panic!("{result:?}: {done:?}") };
+        assert_eq!((step.result, done.revision), (result, revision), "nothing was changed");
+        for local in [&a, &b] {
+            assert_eq!(read(local, &of("held")).await.as_deref(), Some(&b"old"[..]));
+            assert_eq!(read(local, &name("free")).await, None);
+            assert_eq!(read(local, &name("once")).await.as_deref(), Some(&b"1"[..]));
+        }
+    }
+    // All of it, if none is refused; and without the word the others are done.
+    let done = apply(&a, Transaction::steps([begin(), vec![get_nothing()]].concat()).whole()).await;
+    assert!(matches!(&done.decision, Decision::Done(steps) if steps.len() == 4), "{done:?}");
+    assert_eq!(read(&b, &of("held")).await.as_deref(), Some(&b"new"[..]));
+    let done = steps(&a, vec![set(&name("once"), "2"), set(&of("held"), "newer")]).await;
+    assert_eq!((done[0].result, done[1].result), (StepResult::Occupied, StepResult::Done));
+    assert_eq!(read(&b, &of("held")).await.as_deref(), Some(&b"newer"[..]));
+    // A name whose time is over is unbound, also if the rest is undone.
+    put(&a, &name("last"), "1").await;
+    let brief = Step::Expire {
+        name: name("last"),
+        expiry: Expiry::In(Duration::from_millis(1)),
+        when: ExpireWhen::Always,
+    };
+    step(&a, brief).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let guard = Guard { name: name("last"), bind_rev: None };
+    let over = Transaction::guarded(vec![guard], vec![set(&name("last"), "2"), set(&name("once"), "2")]);
+    let done = apply(&b, over.whole()).await;
+    assert!(matches!(done.decision, Decision::Refused(1, _)), "{done:?}");
+    assert_eq!(read(&a, &name("last")).await, None);
     a.stop().await;
     b.stop().await;
     global.stop().await.expect("a clean stop");
@@ -341,7 +399,7 @@ async fn values_too_large_to_travel_together_go_before_their_transaction() {
     }
     let unknown = Payload::stored(Blob::hash("nobody has it").id(), 13);
     let step = Step::Set { name: of("k"), value: unknown, when: When::Always, expiry: Expiry::Clear };
-    let outcome = apply(&a, Transaction { guards: Vec::new(), steps: vec![add(&of("n"), 1), step] }).await;
+    let outcome = apply(&a, Transaction::steps(vec![add(&of("n"), 1), step])).await;
     assert_eq!(outcome.decision, Decision::NeedBlobs(vec![1]));
     assert_eq!(read(&a, &of("n")).await, None);
     a.stop().await;

@@ -299,12 +299,11 @@ async fn a_step_cannot_give_a_blob_that_another_carries_a_false_size() {
             steps.reverse();
         }
         let outcome =
-            applied(global.authority(), global.authority().next_id(), Transaction { guards: vec![], steps })
-                .await;
+            applied(global.authority(), global.authority().next_id(), Transaction::steps(steps)).await;
         assert_eq!(outcome.expect_err("refused").kind(), Kind::Invalid);
     }
     let claimed = set_step("b", Payload::stored(blob.id(), 5), Expiry::Clear);
-    let both = Transaction { guards: vec![], steps: vec![claimed, carried] };
+    let both = Transaction::steps(vec![claimed, carried]);
     let outcome = applied(global.authority(), global.authority().next_id(), both).await.unwrap();
     assert!(!outcome.needs_blob(), "a later step carries it");
     for key in ["a", "b"] {
@@ -349,7 +348,7 @@ async fn a_value_that_is_decided_and_not_yet_visible_is_appended_and_added_to() 
             of(&second, stored()),
             Step::Append { name: second.clone(), bytes: "0".into() },
         ];
-        let changes = Transaction { guards: vec![], steps };
+        let changes = Transaction::steps(steps);
         let both = [sets, changes].map(|transaction| {
             let (to, answer) = oneshot::channel();
             let command = Command::Apply(transaction);
@@ -385,7 +384,7 @@ async fn a_damaged_value_fails_the_steps_that_need_it_and_no_other_and_is_marked
         Step::Add { name: bad.clone(), by: 1 },
         Step::Add { name: good.clone(), by: 1 },
     ];
-    let done = applied(&authority, authority.next_id(), Transaction { guards: vec![], steps }).await.unwrap();
+    let done = applied(&authority, authority.next_id(), Transaction::steps(steps)).await.unwrap();
     let Outcome::Transaction(done) = done else { panic!("{done:?}") };
     let Decision::Done(steps) = &done.decision else { panic!("{done:?}") };
     let results: Vec<_> = steps.iter().map(|step| step.result).collect();
@@ -418,10 +417,10 @@ async fn that_blobs_are_missing_is_no_outcome_that_a_restart_remembers() {
     std::thread::sleep(Duration::from_millis(5));
     let id = authority.next_id();
     // Its guard unbinds a name whose time is over, which is journaled.
-    let transaction = Transaction {
-        guards: vec![Guard { name: Name::of("a").unwrap(), bind_rev: None }],
-        steps: vec![set_step("b", Payload::stored(blob.id(), blob.size()), Expiry::Clear)],
-    };
+    let transaction = Transaction::guarded(
+        vec![Guard { name: Name::of("a").unwrap(), bind_rev: None }],
+        vec![set_step("b", Payload::stored(blob.id(), blob.size()), Expiry::Clear)],
+    );
     assert!(applied(&authority, id, transaction.clone()).await.unwrap().needs_blob());
     drop(authority);
     global.stop().await.unwrap();

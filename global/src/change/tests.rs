@@ -79,6 +79,7 @@ fn transaction() -> impl Strategy<Value = TransactionOutcome> {
     let decision = prop_oneof![
         vec(step(), 0..9).prop_map(Decision::Done),
         (0..1000_usize).prop_map(Decision::Aborted),
+        (0..1000_usize, step()).prop_map(|(at, step)| Decision::Refused(at, step)),
         vec(0..1000_usize, 1..5).prop_map(Decision::NeedBlobs),
     ];
     (decision, any::<u64>(), any::<u64>()).prop_map(|(decision, revision, at_ms)| TransactionOutcome {
@@ -322,6 +323,10 @@ fn the_bytes_of_namespaces_and_transactions_are_these() {
             format!("{head} 01 02000000 01 07 {held} {timed} feffffffffffffff 09 00"),
         ),
         (of(Decision::Aborted(1)), format!("{head} 02 01000000")),
+        (
+            of(Decision::Refused(1, step(StepResult::NotInteger, None, None, None))),
+            format!("{head} 04 01000000 0600"),
+        ),
         (of(Decision::NeedBlobs(vec![0, 2])), format!("{head} 03 02000000 00000000 02000000")),
         (Outcome::Namespace(created), "0a 0700000000000000 04".to_owned()),
     ];

@@ -170,6 +170,7 @@ pub(crate) fn outcome_len(outcome: &Outcome) -> usize {
 fn decision_len(decision: &Decision) -> usize {
     4 + match decision {
         Decision::Done(steps) => steps.iter().map(step_len).sum(),
+        Decision::Refused(_, step) => step_len(step),
         Decision::Aborted(_) => 0,
         Decision::NeedBlobs(steps) => 4 * steps.len(),
     }
@@ -242,6 +243,11 @@ fn put_transaction(out: &mut Vec<u8>, done: &TransactionOutcome) {
             put_u32(out, steps.len());
             steps.iter().for_each(|step| put_u32(out, *step));
         }
+        Decision::Refused(at, step) => {
+            out.push(4);
+            put_u32(out, *at);
+            put_step(out, step);
+        }
     }
 }
 
@@ -259,7 +265,7 @@ fn put_step(out: &mut Vec<u8>, step: &StepOutcome) {
 fn read_transaction(part: &mut Reader) -> Result<TransactionOutcome, Damage> {
     let (revision, at_ms) = (Revision(part.u64()?), part.u64()?);
     let kind = part.u8()?;
-    if !(1..=3).contains(&kind) {
+    if !(1..=4).contains(&kind) {
         return Err(part.newer("decision of a transaction", kind));
     }
     let n = part.u32()?;
@@ -274,6 +280,7 @@ fn read_transaction(part: &mut Reader) -> Result<TransactionOutcome, Damage> {
             Decision::Done(steps)
         }
         2 => Decision::Aborted(n),
+        4 => Decision::Refused(n, read_step(part)?),
         _ => {
             let mut steps = Vec::with_capacity(room(part, 4));
             for _ in 0..n {

@@ -67,6 +67,14 @@ impl Draft {
         self.fresh.insert(blob.id(), blob);
     }
 
+    /// Leaves every name as it was found: what is over is unbound all the same, since somebody may be told so.
+    pub fn undo(&mut self, at_ms: u64) {
+        self.fresh.clear();
+        for row in &mut self.rows {
+            row.now = row.stored.clone().filter(|entry| !entry.is_over(at_ms));
+        }
+    }
+
     /// Leaves the last of several names as it was.
     #[cfg(feature = "faults")]
     pub fn forget_last(&mut self) {

@@ -1,7 +1,8 @@
 //! Transactions as the committer decides them, and SETs of names that are bound and may be bound anew.
 //!
 //! All names of a transaction are its own until it is visible, so what the catalog says of them is what they are bound
-//! to. Guards first; then the steps in order, on a draft; then, if a name whose holders were not waited for would be
+//! to. Guards first; then the steps in order, on a draft, which is undone if one of a whole transaction is refused;
+//! then, if a name whose holders were not waited for would be
 //! bound otherwise than they think, nothing is done yet (rules 6, 9).
 
 use super::draft::{Bytes, Draft};
@@ -105,8 +106,14 @@ impl Committer {
             return Ok(Decision::NeedBlobs(missing));
         }
         let mut done = Vec::with_capacity(transaction.steps.len());
-        for step in &transaction.steps {
-            done.push(self.step(deciding, step)?);
+        for (i, step) in transaction.steps.iter().enumerate() {
+            let outcome = self.step(deciding, step)?;
+            if transaction.whole && step.is_refused(outcome.result) {
+                // What those before it did is not done either.
+                deciding.draft.undo(self.at_ms);
+                return Ok(Decision::Refused(i, outcome));
+            }
+            done.push(outcome);
         }
         Ok(Decision::Done(done))
     }

@@ -29,6 +29,8 @@ mod session;
 mod slow;
 #[cfg(test)]
 mod tests;
+mod told;
+mod waits;
 
 use dstore_shared::frame::Down;
 use dstore_shared::limits::{ABSENCE_TERM, CLOCK_RATE_ERROR_PER_MILLE};
@@ -46,6 +48,8 @@ use session::Session;
 use slow::Slow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
+pub use told::{Drain, Standing};
+pub use waits::{Awaited, Waited, Waits};
 
 /// Numbers a (Local, incarnation) that has or had a session; never reused in a boot.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -227,6 +231,7 @@ pub struct Sessions<J, R> {
     requests: Requests,
     log: InvLog,
     slow: Slow,
+    drains: told::Drains,
     /// The longest D that may be granted: durable.
     lease_allowed: Duration,
     /// The longest that was granted in this boot.
@@ -246,6 +251,7 @@ pub struct Sessions<J, R> {
     finished: u64,
     resumed: u64,
     resyncs: u64,
+    waits: Waits,
     actions: Vec<Action<J, R>>,
 }
 
@@ -260,6 +266,7 @@ impl<J, R> Sessions<J, R> {
             head: boot.head,
             log: InvLog::new(boot.head, terms.log),
             slow: Slow::default(),
+            drains: told::Drains::default(),
             lease_allowed: terms.lease,
             lease_granted: Duration::ZERO,
             terms,
@@ -286,6 +293,7 @@ impl<J, R> Sessions<J, R> {
             finished: 0,
             resumed: 0,
             resyncs: 0,
+            waits: Waits::default(),
             actions: Vec::new(),
         }
     }

@@ -60,6 +60,8 @@ pub(super) struct Op<J, R> {
     pub waits: BTreeSet<SessionNo>,
     /// The journal failed under it: it never ends.
     pub failed: Option<Error>,
+    /// Of one that had to wait for Locals: how long, and whom for to the last; only told.
+    pub waited: Option<(Duration, Vec<String>)>,
 }
 
 impl<J, R> Op<J, R> {
@@ -170,6 +172,7 @@ impl<J, R> Sessions<J, R> {
             upto: self.head,
             waits: BTreeSet::new(),
             failed: None,
+            waited: None,
         };
         self.ops.insert(no, op);
         self.join(now, no, change.mode, change.responder);
@@ -242,10 +245,11 @@ impl<J, R> Sessions<J, R> {
 
     /// A session acknowledged, or is over.
     pub(super) fn release(&mut self, now: Moment, session: SessionNo, no: OpNo) {
-        if let Some(op) = self.ops.get_mut(&no) {
-            op.waits.remove(&session);
-            self.commit_if_drained(now, no);
+        self.note_last(now, session, no, None);
+        if self.ops.get_mut(&no).is_some_and(|op| op.waits.remove(&session)) {
+            self.note_wait(now, session, no);
         }
+        self.commit_if_drained(now, no);
     }
 
     pub(super) fn commit_if_drained(&mut self, now: Moment, no: OpNo) {
@@ -255,6 +259,9 @@ impl<J, R> Sessions<J, R> {
         match op.stage {
             Stage::Draining if op.asynchronous || !waits => {
                 op.stage = Stage::Committing;
+                if op.drains && !op.asynchronous {
+                    self.waits.drains.note_time(now.since(op.marked_at));
+                }
                 let job = op.job.take().expect("an op commits once");
                 self.actions.push(Action::Commit(no, job));
             }
@@ -291,7 +298,11 @@ impl<J, R> Sessions<J, R> {
         self.expire(now);
         let Some(mut op) = self.ops.remove(&no) else { return };
         self.head = self.head.max(head);
+        if result.is_ok() {
+            self.note_drain(now, &op, head);
+        }
         self.finished += 1;
+        self.waits.changes.note_time(now.since(op.marked_at));
         let stored = matches!(result, Ok(Outcome::Set(SetOutcome::Stored(_))));
         let copied = matches!(result, Ok(Outcome::Copy(c) | Outcome::Rename(c)) if c.is_fresh());
         let spared: HashSet<&Name> = op.spared.iter().collect();

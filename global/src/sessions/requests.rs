@@ -40,6 +40,7 @@ impl State {
             Self::Done(Outcome::Delete(done)) => WEIGHT + done.removed.len(),
             Self::Done(Outcome::Transaction(done)) => match &done.decision {
                 Decision::Done(steps) => WEIGHT + steps.len() * size_of::<StepOutcome>() + done.type_len(),
+                Decision::Refused(..) => WEIGHT + size_of::<StepOutcome>() + done.type_len(),
                 Decision::Aborted(_) | Decision::NeedBlobs(_) => WEIGHT,
             },
             Self::Done(outcome) => WEIGHT + outcome.type_len(),

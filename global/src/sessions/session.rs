@@ -2,7 +2,7 @@
 
 use super::collapse::Collapsed;
 use super::log::Missed;
-use super::{Action, OpNo, SessionNo, Sessions, StreamId, lengthened};
+use super::{Action, OpNo, SessionNo, Sessions, StreamId, Waited, lengthened};
 use dstore_shared::frame::{Down, Hello, Resumption};
 use dstore_shared::{
     Epoch, Error, HistoryId, Incarnation, Kind, LocalId, Moment, Name, RegSeq, Result, Revision,
@@ -48,6 +48,8 @@ pub(super) struct Session {
     pub negatives: bool,
     /// The newest KEEP of its stream that was not answered, since it owes an ack: answered with that.
     pub keep_waiting: Option<u64>,
+    /// What changes waited for it.
+    pub waited: Waited,
 }
 
 impl Session {
@@ -183,6 +185,7 @@ impl<J, R> Sessions<J, R> {
             slow_until: self.slow.returns(now, hello.local_id),
             negatives: false,
             keep_waiting: None,
+            waited: Waited::default(),
         };
         self.by_no.insert(no, session);
         self.by_local.insert(hello.local_id, no);
@@ -408,6 +411,7 @@ impl<J, R> Sessions<J, R> {
             self.drop_stream(stream, why);
         }
         for op in session.owed.into_values() {
+            self.note_last(now, no, op, Some(&session.label));
             self.release(now, no, op);
         }
     }

@@ -307,7 +307,7 @@ async fn carry_out<S: Store + IdSource>(store: &S, ask: Ask) -> Result<Option<Ef
             let set =
                 Step::Set { name: name(&to), value: payload, when: When::Absent, expiry: Expiry::Clear };
             let guards = vec![Guard { name: name(&to), bind_rev: None }];
-            let transaction = Transaction { guards, steps: vec![Step::Delete { name: name(&from) }, set] };
+            let transaction = Transaction::guarded(guards, vec![Step::Delete { name: name(&from) }, set]);
             let done = store.apply(id, transaction).await?;
             let Decision::Done(steps) = done.decision else { return Ok(None) };
             let bound = steps[1].entry.as_ref().map(|entry| entry.hash);

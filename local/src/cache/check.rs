@@ -39,6 +39,7 @@ impl Cache {
             let name = ledger.slots.name(slot).clone();
             self.evict_name(ledger, &name, evicted);
         }
+        ledger.pins.forget(&resident);
         ledger.eviction.withdraw(&resident);
         self.discard(ledger, resident);
     }

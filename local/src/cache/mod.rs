@@ -19,6 +19,7 @@ mod check;
 mod eviction;
 mod gone;
 mod names;
+mod pins;
 mod shelves;
 mod table;
 
@@ -164,6 +165,7 @@ struct Ledger {
     /// The blobs by their numbers, which are as small as possible.
     numbers: Slab<Arc<Resident>>,
     eviction: Eviction<Resident>,
+    pins: pins::Pins,
     stats: CacheStats,
     shelves: Shelves,
     /// Bytes of all blobs that ever left.
@@ -182,6 +184,7 @@ impl Cache {
             slots: Slots::default(),
             numbers: Slab::new(),
             eviction: Eviction::new(Arc::clone(&uses)),
+            pins: pins::Pins::default(),
             stats: CacheStats { bytes_max: config.bytes, ..CacheStats::default() },
             shelves: Shelves::default(),
             discarded: 0,
@@ -468,6 +471,9 @@ impl Cache {
         let Some(held) = self.names.remove_if(name, doomed) else { return false };
         self.release(ledger, name, &held);
         ledger.stats.names_removed += 1;
+        if !ledger.pins.is_empty() {
+            self.unpin_in(ledger, name);
+        }
         true
     }
 

@@ -15,6 +15,10 @@ impl NameTable for Cache {
     type Cursor = Listing;
 
     fn remove_upto(&self, name: &Name, upto: Revision) {
+        #[cfg(feature = "faults")]
+        if dstore_shared::planted::is_made(dstore_shared::planted::Mistake::KeepsInvalidated) {
+            return;
+        }
         Cache::remove_upto(self, name, upto);
     }
 

@@ -1,10 +1,10 @@
 //! What a node offers: each call handed to its way through the node.
 
 use super::{Bound, Node, WATCHES_MAX, away_for, unknown};
-use crate::core::stopped;
+use crate::core::{Core, stopped};
 use dstore_proto::store::{
-    Body, DeleteReply, Found, FoundMany, ListQuery, Listing, Provenance, SetOne, SetReply, Slice, Stat,
-    StatMany, Status, Store, Target, Tier, check_exists, fitting,
+    Body, DeleteReply, Found, FoundMany, ListQuery, Listing, Locals, Peek, Provenance, SetOne, SetReply,
+    Slice, Stat, StatMany, Status, Store, Target, Tier, Why, check_exists, fitting,
 };
 use dstore_proto::watch::{WatchQuery, Watching};
 use dstore_shared::limits::{DELETE_NAME_BYTES_MAX, DELETE_NAMES_MAX};
@@ -203,46 +203,72 @@ impl Store for Node {
         Ok(Watching { history, after, batches })
     }
 
+    async fn locals(&self, name: Option<Name>) -> Result<Locals> {
+        self.in_time(self.core.link.locals(name.as_ref())).await?.map_err(|_| self.away())?
+    }
+
+    async fn why(&self, name: Name) -> Result<Why> {
+        self.explain(&name).await
+    }
+
+    async fn evict(&self, names: Vec<Name>) -> Result<Vec<bool>> {
+        Ok(self.let_go(&names))
+    }
+
+    async fn pin(&self, names: Vec<Name>, keep: bool) -> Result<Vec<bool>> {
+        Ok(self.hold(&names, keep))
+    }
+
+    fn peek(&self, name: &Name) -> Peek {
+        self.core.peek(name)
+    }
+
     async fn status(&self) -> Result<Status> {
-        let (born, revision, lease, epoch) = self.core.standing();
-        let [corrupt, arrivals] = [0, 1].map(|i| self.core.damage[i].load(Ordering::Relaxed));
-        let (stats, (held, held_max)) = (self.core.cache.stats(), self.core.rooms.taken());
-        let fact = |name: &str, value: String| (name.to_owned(), value);
-        let mut facts = vec![
-            fact("session", epoch.map_or_else(|| "none".to_owned(), |e| format!("{e:?}"))),
-            fact("names", stats.names.to_string()),
-            fact("blobs", stats.blobs.to_string()),
-            fact("cache_bytes", stats.bytes().to_string()),
-            fact("cache_bytes_max", stats.bytes_max.to_string()),
-            fact("names_evicted", stats.names_evicted.to_string()),
-            fact("absent", self.core.absences.as_ref().map_or(0, |a| a.len()).to_string()),
-            fact("absent_hits", self.core.absent_hits().to_string()),
-            fact("held_bytes", held.to_string()),
-            fact("held_bytes_max", held_max.to_string()),
-            fact("corrupt", corrupt.to_string()),
-            fact("corrupt_arrivals", arrivals.to_string()),
-        ];
-        if let Some((at, workers)) = self.core.workers() {
-            facts.push(fact("shm", at.to_owned()));
-            facts.push(fact("shm_workers", workers.to_string()));
-            facts.push(fact("shm_bytes", stats.shared_bytes.to_string()));
-        }
-        if let Some(loss) = self.core.loss() {
-            let ms = loss.as_millis();
-            facts.push(fact(
-                "sync",
-                format!("relaxed: up to {ms} ms of changes may be lost by a crash of global"),
-            ));
-        }
-        Ok(Status {
-            tier: Tier::Local,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            serving: self.core.is_serving(),
-            born,
-            revision,
-            lease,
-            facts,
-        })
+        Ok(status_of(&self.core))
+    }
+}
+
+/// What `status` tells.
+pub(crate) fn status_of(core: &Core) -> Status {
+    let (born, revision, lease, epoch) = core.standing();
+    let [corrupt, arrivals] = [0, 1].map(|i| core.damage[i].load(Ordering::Relaxed));
+    let (stats, (held, held_max)) = (core.cache.stats(), core.rooms.taken());
+    let fact = |name: &str, value: String| (name.to_owned(), value);
+    let mut facts = vec![
+        fact("session", epoch.map_or_else(|| "none".to_owned(), |e| format!("{e:?}"))),
+        fact("names", stats.names.to_string()),
+        fact("blobs", stats.blobs.to_string()),
+        fact("cache_bytes", stats.bytes().to_string()),
+        fact("cache_bytes_max", stats.bytes_max.to_string()),
+        fact("names_evicted", stats.names_evicted.to_string()),
+        fact("pinned", core.cache.pinned().to_string()),
+        fact("absent", core.absences.as_ref().map_or(0, |a| a.len()).to_string()),
+        fact("absent_hits", core.absent_hits().to_string()),
+        fact("held_bytes", held.to_string()),
+        fact("held_bytes_max", held_max.to_string()),
+        fact("corrupt", corrupt.to_string()),
+        fact("corrupt_arrivals", arrivals.to_string()),
+    ];
+    if let Some((at, workers)) = core.workers() {
+        facts.push(fact("shm", at.to_owned()));
+        facts.push(fact("shm_workers", workers.to_string()));
+        facts.push(fact("shm_bytes", stats.shared_bytes.to_string()));
+    }
+    if let Some(loss) = core.loss() {
+        let ms = loss.as_millis();
+        facts.push(fact(
+            "sync",
+            format!("relaxed: up to {ms} ms of changes may be lost by a crash of global"),
+        ));
+    }
+    Status {
+        tier: Tier::Local,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        serving: core.is_serving(),
+        born,
+        revision,
+        lease,
+        facts,
     }
 }
 

@@ -1,51 +1,88 @@
-//! Completes the first word of a line.
+//! Lends the line editor what `hint` knows: completions, hints, colours, and whether a line wants another.
 
-use super::command::words;
-use rustyline::Context;
-use rustyline::Helper;
-use rustyline::completion::Completer;
-use rustyline::highlight::Highlighter;
-use rustyline::hint::Hinter;
-use rustyline::validate::Validator;
+use super::command::is_open;
+use super::hint::{coloured, completions, hint};
+use super::keys::Keys;
+use rustyline::completion::{Completer, Pair};
+use rustyline::highlight::{CmdKind, Highlighter};
+use rustyline::hint::{Hint, Hinter};
+use rustyline::validate::{ValidationContext, ValidationResult, Validator};
+use rustyline::{Context, Helper};
+use std::borrow::Cow;
 
-/// The words of the language, for rustyline.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Words;
+/// Columns of the prompt, and one in which the cursor stands.
+const PROMPT_COLUMNS: usize = 6;
 
-/// The words that `typed` begins, long ones only: one letter is quicker typed than completed.
-fn completions(typed: &str) -> Vec<String> {
-    let begins = |word: &&str| {
-        word.len() > 2 && word.get(..typed.len()).is_some_and(|start| start.eq_ignore_ascii_case(typed))
-    };
-    words().filter(begins).map(|word| format!("{word} ")).collect()
+/// What helps a person who types.
+#[derive(Debug, Default)]
+pub(super) struct Help {
+    pub keys: Keys,
+    pub colours: bool,
+    /// How wide the terminal is; 0: it does not say.
+    pub columns: u16,
+    /// What is typed is no command but the answer to a question.
+    pub asking: bool,
 }
 
-impl Completer for Words {
-    type Candidate = String;
+/// Grey text that is shown and never inserted.
+#[derive(Debug)]
+pub(super) struct Grey(String);
 
-    fn complete(&self, line: &str, at: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<String>)> {
-        let typed = line.get(..at).unwrap_or_default();
-        let first = !typed.contains(char::is_whitespace);
-        Ok((0, if first { completions(typed) } else { Vec::new() }))
+impl Hint for Grey {
+    fn display(&self) -> &str {
+        &self.0
+    }
+
+    fn completion(&self) -> Option<&str> {
+        None
     }
 }
 
-impl Hinter for Words {
-    type Hint = String;
-}
-impl Highlighter for Words {}
-impl Validator for Words {}
-impl Helper for Words {}
+impl Completer for Help {
+    type Candidate = Pair;
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_first_word_is_completed_in_any_case() {
-        assert_eq!(completions("sel"), ["SELECT "]);
-        assert_eq!(completions(".v"), [".version "]);
-        assert_eq!(completions("De"), ["DEL ", "DELETE "]);
-        assert!(completions("ä").is_empty() && completions("x").is_empty());
+    fn complete(&self, line: &str, at: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
+        if self.asking {
+            return Ok((at, Vec::new()));
+        }
+        let (begins, found) = completions(line.get(..at).unwrap_or_default(), &self.keys);
+        let pair = |one: super::hint::Candidate| Pair { display: one.shown, replacement: one.text };
+        Ok((begins, found.into_iter().map(pair).collect()))
     }
 }
+
+impl Hinter for Help {
+    type Hint = Grey;
+
+    fn hint(&self, line: &str, at: usize, _: &Context<'_>) -> Option<Grey> {
+        if self.asking || at < line.len() {
+            return None;
+        }
+        let columns = usize::from(if self.columns == 0 { 80 } else { self.columns });
+        let room = columns.saturating_sub(PROMPT_COLUMNS + line.chars().count());
+        hint(line, &self.keys, room).map(Grey)
+    }
+}
+
+impl Highlighter for Help {
+    fn highlight<'l>(&self, line: &'l str, _: usize) -> Cow<'l, str> {
+        if self.colours && !self.asking { coloured(line) } else { Cow::Borrowed(line) }
+    }
+
+    fn highlight_hint<'h>(&self, hint: &'h str) -> Cow<'h, str> {
+        if self.colours { Cow::Owned(format!("\x1b[90m{hint}\x1b[0m")) } else { Cow::Borrowed(hint) }
+    }
+
+    fn highlight_char(&self, _: &str, _: usize, _: CmdKind) -> bool {
+        self.colours && !self.asking
+    }
+}
+
+impl Validator for Help {
+    fn validate(&self, typed: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
+        let open = !self.asking && is_open(typed.input());
+        Ok(if open { ValidationResult::Incomplete } else { ValidationResult::Valid(None) })
+    }
+}
+
+impl Helper for Help {}

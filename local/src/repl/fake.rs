@@ -3,17 +3,20 @@
 use super::*;
 use bytes::Bytes;
 use dstore_proto::store::{
-    Body, DeleteReply, Found, FoundMany, ListQuery, Listing, Provenance, SetOne, SetReply, Slice, Stat,
-    StatMany, Status, Store, Target, Tier,
+    Attached, Body, DeleteReply, Drained, Found, FoundMany, Hop, ListQuery, Listing, Locals, Provenance,
+    SetOne, SetReply, Slice, Stat, StatMany, Status, Store, Target, Tier, Why,
 };
 use dstore_proto::watch::{Event, Seen, WatchQuery, Watching};
 use dstore_shared::{
-    Blob, BlobHash, Born, CopyOutcome, CopyResult, Entry, Error, HistoryId, Kind, Name, Prefix,
-    PrefixOutcome, RequestId, Result, Revision, SetOutcome,
+    Attributes, Blob, BlobHash, Born, CopyOutcome, CopyResult, Entry, Error, HistoryId, Key, Kind, Name,
+    Prefix, PrefixOutcome, RequestId, Result, Revision, SetOutcome,
 };
+use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, DuplexStream};
@@ -59,6 +62,10 @@ pub(super) struct FakeStore {
     pub ids: Mutex<Vec<RequestId>>,
     /// Blobs without a name.
     pub staged: Mutex<HashMap<BlobHash, Bytes>>,
+    /// Names whose values stay.
+    pub pinned: Mutex<HashSet<Name>>,
+    /// What SETs said besides their values.
+    pub said: Mutex<Vec<Attributes>>,
     /// What a watch tells, in one batch.
     pub events: Mutex<Vec<Event>>,
     /// What watches were asked for.
@@ -125,6 +132,11 @@ impl FakeStore {
         .await
     }
 
+    fn by_hash(&self, hash: BlobHash) -> Option<Bytes> {
+        let named = self.blobs.lock().values().find(|value| BlobHash::of(value) == hash).cloned();
+        named.or_else(|| self.staged.lock().get(&hash).cloned())
+    }
+
     fn body(&self, value: &Bytes) -> Body {
         let how = self.how.lock().clone();
         let whole = value.slice(..how.break_after.unwrap_or(value.len()).min(value.len()));
@@ -147,11 +159,17 @@ impl Store for FakeStore {
         self.how.lock().from.loss
     }
 
-    async fn get(&self, target: Target, _: Slice) -> Result<Option<Found>> {
-        let Target::Name(name) = target else { return Ok(None) };
-        let value = self.blobs.lock().get(&name).cloned();
-        self.answer(|from| value.map(|value| Found { entry: entry(&value), from, body: self.body(&value) }))
-            .await
+    async fn get(&self, target: Target, slice: Slice) -> Result<Option<Found>> {
+        let value = match target {
+            Target::Name(name) => self.blobs.lock().get(&name).cloned(),
+            Target::Hash(hash) => self.by_hash(hash),
+        };
+        let part = |value: &Bytes| -> Result<Body> {
+            let range = slice.within(value.len() as u64)?;
+            Ok(self.body(&value.slice(range.start as usize..range.end as usize)))
+        };
+        let found = value.map(|value| Ok::<_, Error>((entry(&value), part(&value)?))).transpose()?;
+        self.answer(|from| found.map(|(entry, body)| Found { entry, from, body })).await
     }
 
     async fn set(&self, id: RequestId, name: Option<Name>, body: Body) -> Result<SetReply> {
@@ -163,6 +181,17 @@ impl Store for FakeStore {
             return self.answer(|from| SetReply { outcome: SetOutcome::Stored(entry), from }).await;
         };
         self.change(name, value).await
+    }
+
+    async fn set_as(
+        &self,
+        id: RequestId,
+        name: Option<Name>,
+        body: Body,
+        attributes: Attributes,
+    ) -> Result<SetReply> {
+        self.said.lock().push(attributes);
+        self.set(id, name, body).await
     }
 
     async fn bind(&self, id: RequestId, name: Name, hash: BlobHash, _: u64) -> Result<SetReply> {
@@ -200,8 +229,14 @@ impl Store for FakeStore {
         self.copied(id, &from, to, true).await
     }
 
-    async fn stat_many(&self, _: Vec<Name>) -> Result<StatMany> {
-        self.answer(|_| StatMany { stats: Vec::new(), revision: Revision(1) }).await
+    async fn stat_many(&self, names: Vec<Name>) -> Result<StatMany> {
+        let held: Vec<_> = names.iter().map(|name| self.blobs.lock().get(name).cloned()).collect();
+        let stat = |from| move |value: Option<Bytes>| value.map(|value| Stat { entry: entry(&value), from });
+        self.answer(|from| StatMany {
+            stats: held.into_iter().map(stat(from)).collect(),
+            revision: Revision(1),
+        })
+        .await
     }
 
     async fn exists(&self, names: Vec<Name>) -> Result<Vec<bool>> {
@@ -220,12 +255,79 @@ impl Store for FakeStore {
         .await
     }
 
-    async fn stat(&self, _: Target) -> Result<Option<Stat>> {
-        Ok(None)
+    async fn stat(&self, target: Target) -> Result<Option<Stat>> {
+        let value = match target {
+            Target::Name(name) => self.blobs.lock().get(&name).cloned(),
+            Target::Hash(hash) => self.by_hash(hash),
+        };
+        self.answer(|from| value.map(|value| Stat { entry: entry(&value), from })).await
     }
 
-    async fn list(&self, _: ListQuery) -> Result<Listing> {
-        self.answer(|from| Listing { names: Vec::new(), next: None, from }).await
+    async fn list(&self, query: ListQuery) -> Result<Listing> {
+        let mut names: Vec<(Key, Entry)> = self
+            .blobs
+            .lock()
+            .iter()
+            .map(|(name, value)| (name.key(), entry(value)))
+            .filter(|(key, _)| key.as_bytes().starts_with(&query.prefix))
+            .filter(|(key, _)| query.after.as_ref().is_none_or(|after| key > after))
+            .collect();
+        names.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let more = names.len() > query.limit;
+        names.truncate(query.limit);
+        let next = names.last().map(|(key, _)| key.clone()).filter(|_| more);
+        self.answer(|from| Listing { names, next, from }).await
+    }
+
+    async fn locals(&self, name: Option<Name>) -> Result<Locals> {
+        let local = |label: &str, behind, holds| Attached {
+            label: label.to_owned(),
+            id: 0xabcd << 112,
+            lease_left: Duration::from_millis(1900),
+            behind,
+            wildcard: false,
+            slow: false,
+            holds: name.as_ref().map(|_| holds),
+        };
+        let told = vec![local("process 7", 0, true), local("evil\x1b[2J", 3, false)];
+        self.answer(|_| Locals { told, count: 2 }).await
+    }
+
+    async fn why(&self, name: Name) -> Result<Why> {
+        let value = self.blobs.lock().get(&name).cloned();
+        let hop = |tier, step, us, told: &str| Hop::new(tier, step, Duration::from_micros(us), told);
+        let hops = vec![
+            hop(Tier::Local, "lookup", 1, "not held: global is asked"),
+            hop(Tier::Global, "disk", 2500, "5 B read\x1b"),
+        ];
+        let drained = Drained {
+            revision: Revision(7),
+            ago: Duration::from_secs(90),
+            waited: Duration::from_millis(250),
+            for_whom: vec!["process 7".into()],
+        };
+        self.answer(|_| Why { entry: value.map(|value| entry(&value)), hops, drained: Some(drained) }).await
+    }
+
+    async fn evict(&self, names: Vec<Name>) -> Result<Vec<bool>> {
+        let held = names.iter().map(|name| self.blobs.lock().contains_key(name)).collect();
+        self.answer(|_| held).await
+    }
+
+    async fn pin(&self, names: Vec<Name>, keep: bool) -> Result<Vec<bool>> {
+        let done = {
+            let (mut pinned, blobs) = (self.pinned.lock(), self.blobs.lock());
+            let one = |name: Name| match keep {
+                true if blobs.contains_key(&name) => {
+                    pinned.insert(name);
+                    true
+                }
+                true => false,
+                false => pinned.remove(&name),
+            };
+            names.into_iter().map(one).collect()
+        };
+        self.answer(|_| done).await
     }
 
     async fn watch(&self, query: WatchQuery) -> Result<Watching> {
@@ -262,6 +364,7 @@ pub(super) struct Ran {
 
 /// A session over a fake store, and both ends of its outputs.
 pub(super) struct Stage {
+    pub outside: Arc<Drawer>,
     pub store: Arc<FakeStore>,
     pub settings: Settings,
     pub screen: Screen,
@@ -282,7 +385,7 @@ impl Stage {
             },
         };
         let (store, screen, bail, ctrl_c) = (Arc::default(), Screen::default(), false, watch::Sender::new(0));
-        Self { store, settings, screen, bail, ctrl_c }
+        Self { outside: Arc::default(), store, settings, screen, bail, ctrl_c }
     }
 
     /// For tests of a node that does not answer.
@@ -306,6 +409,7 @@ impl Stage {
             output,
             self.ctrl_c.subscribe(),
         )
+        .with_outside(self.outside.clone())
     }
 
     /// Runs a script given with `-c`.
@@ -341,4 +445,59 @@ async fn gather(mut end: DuplexStream) -> String {
     let mut bytes = Vec::new();
     end.read_to_end(&mut bytes).await.expect("read");
     String::from_utf8(bytes).unwrap_or_else(|e| e.into_bytes().escape_ascii().to_string())
+}
+
+/// A command, and what it was given.
+pub(super) type Piped = (String, Vec<u8>);
+
+/// Files and commands in memory.
+#[derive(Default)]
+pub(super) struct Drawer {
+    pub files: Arc<Mutex<HashMap<PathBuf, Vec<u8>>>>,
+    /// What commands were given, in order.
+    pub piped: Arc<Mutex<Vec<Piped>>>,
+}
+
+/// Bytes that are written, to be put in their place at the end.
+fn writing(done: impl FnOnce(Vec<u8>) -> u8 + Send + 'static) -> Writing {
+    let (sink, mut end) = tokio::io::duplex(1 << 26);
+    let done = async move {
+        let mut bytes = Vec::new();
+        end.read_to_end(&mut bytes).await.expect("read");
+        Ok(done(bytes))
+    };
+    Writing { sink: Box::new(sink), done: Box::pin(done) }
+}
+
+impl Outside for Drawer {
+    fn open<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<Source>> {
+        let found = self.files.lock().get(path).cloned();
+        let found = found.ok_or_else(|| Error::invalid(format!("`{}` cannot be read", path.display())));
+        Box::pin(async move { Ok(Box::new(std::io::Cursor::new(found?)) as Source) })
+    }
+
+    fn create<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<Writing>> {
+        let (files, path) = (self.files.clone(), path.to_owned());
+        Box::pin(async move {
+            Ok(writing(move |bytes| {
+                files.lock().insert(path, bytes);
+                0
+            }))
+        })
+    }
+
+    fn pipe<'a>(&'a self, command: &'a OsStr) -> BoxFuture<'a, Result<Writing>> {
+        let (piped, command) = (self.piped.clone(), command.to_string_lossy().into_owned());
+        Box::pin(async move {
+            Ok(writing(move |bytes| {
+                let code = u8::from(command.contains("false"));
+                piped.lock().push((command, bytes));
+                code
+            }))
+        })
+    }
+
+    fn edit<'a>(&'a self, text: &'a str) -> BoxFuture<'a, Result<String>> {
+        Box::pin(async move { Ok(text.to_owned()) })
+    }
 }

@@ -1,6 +1,6 @@
 //! Where lines come from: a text, a stream of bytes, or a person at a terminal.
 
-use super::command::Refused;
+use super::command::{Refused, heredoc};
 use super::script::{Script, Separators};
 use super::terminal::{Prompted, Terminal};
 use bytes::{Bytes, BytesMut};
@@ -17,6 +17,8 @@ pub const LINE_BYTES_MAX: usize = 16 << 20;
 pub enum Next {
     /// A line, without its end.
     Line(Bytes),
+    /// So many lines come together: a person pasted them.
+    Pasted(usize),
     /// Something that can be no line.
     Bad(Refused),
     /// No more, because the source broke.
@@ -71,11 +73,34 @@ impl Input {
         matches!(self, Self::Terminal { .. })
     }
 
+    /// What the person says to a question; `None`: nobody is there.
+    pub(super) async fn ask(&mut self, sys: &Sys, question: &str) -> Option<String> {
+        match self {
+            Self::Terminal { terminal, .. } => terminal.ask(sys, question).await,
+            Self::Script(_) | Self::Lines(_) => None,
+        }
+    }
+
+    /// The last `n` lines that the person typed, the newest last.
+    pub(super) fn history(&self, n: usize) -> Vec<String> {
+        match self {
+            Self::Terminal { terminal, .. } => terminal.history(n),
+            Self::Script(_) | Self::Lines(_) => Vec::new(),
+        }
+    }
+
+    /// Remembers a line that was not typed at the prompt.
+    pub(super) fn keep(&mut self, line: &str) {
+        if let Self::Terminal { terminal, .. } = self {
+            terminal.keep(line);
+        }
+    }
+
     /// The next line.
     pub async fn next(&mut self, sys: &Sys) -> Next {
         match self {
             Self::Script(script) => from_script(script).unwrap_or(Next::End),
-            Self::Lines(lines) => read_line(lines).await,
+            Self::Lines(lines) => read_lines(lines).await,
             Self::Terminal { terminal, pasted } => {
                 if let Some(next) = from_script(pasted) {
                     return next;
@@ -83,6 +108,11 @@ impl Input {
                 match terminal.prompt(sys).await {
                     Ok(Prompted::Text(text)) => {
                         *pasted = Script::new(text, Separators::LineEnds);
+                        let count =
+                            pasted.clone().filter(|line| line.as_ref().is_ok_and(|l| !l.is_empty())).count();
+                        if count > 1 {
+                            return Next::Pasted(count);
+                        }
                         from_script(pasted).unwrap_or(Next::Line(Bytes::new()))
                     }
                     Ok(Prompted::Interrupted) => Next::Line(Bytes::new()),
@@ -96,6 +126,35 @@ impl Input {
 
 fn from_script(script: &mut Script) -> Option<Next> {
     script.next().map(|line| line.map_or_else(|e| Next::Bad(Refused::Usage(e)), Next::Line))
+}
+
+/// Reads a line, and those of its heredoc with what ends it.
+async fn read_lines(lines: &mut (dyn AsyncBufRead + Send + Unpin)) -> Next {
+    let first = match read_line(lines).await {
+        Next::Line(line) => line,
+        other => return other,
+    };
+    let Some(end) = heredoc(&first) else { return Next::Line(first) };
+    let mut all = BytesMut::from(first);
+    loop {
+        match read_line(lines).await {
+            Next::Line(line) => {
+                if all.len() + line.len() >= LINE_BYTES_MAX {
+                    return Next::Bad(Refused::Usage(Error::too_large(format!(
+                        "the lines of a value have more than `{LINE_BYTES_MAX}` bytes: store it with `SET KEY < FILE`"
+                    ))));
+                }
+                all.extend_from_slice(b"\n");
+                all.extend_from_slice(&line);
+                if line.trim_ascii_end() == end {
+                    return Next::Line(all.freeze());
+                }
+            }
+            // Its end did not come: the parser says so.
+            Next::End => return Next::Line(all.freeze()),
+            other => return other,
+        }
+    }
 }
 
 /// Reads up to a line end. Of a line that is too long nothing is kept, and reading goes on after it.

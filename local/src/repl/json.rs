@@ -3,7 +3,7 @@
 //! Bytes that are UTF-8 stand in `key` and `value`; others stand, base64-encoded (RFC 4648), in `key_base64` and
 //! `value_base64`. `exit` is the code that the command alone would end `dstore` with. Fields may be added.
 
-use super::command::Refused;
+use super::command::{Refused, What};
 use super::escape::is_active;
 use super::exit;
 use super::options::request_word;
@@ -75,17 +75,22 @@ pub fn labelled(answer: String, loss: Option<Duration>) -> String {
 }
 
 /// Of a GET that found `value`.
-pub fn found(key: &Key, value: &[u8], entry: &Entry, from: Provenance) -> String {
+pub fn found(what: &What, value: &[u8], entry: &Entry, from: Provenance) -> String {
     let value = bytes_field("value", value);
-    Answer { command: "get", key: key_field(key), outcome: Some("found"), value, ..Answer::default() }
+    let key = what.key().map(key_field).unwrap_or_default();
+    Answer { command: "get", key, outcome: Some("found"), value, ..Answer::default() }
         .of_entry(entry, from)
         .line()
 }
 
-/// Of a GET that found nothing.
-pub fn nowhere(key: &Key) -> String {
-    let (key, exit) = (key_field(key), exit::NOT_FOUND);
-    Answer { command: "get", key, outcome: Some("not_found"), exit, ..Answer::default() }.line()
+/// Of a GET or STAT that found nothing.
+pub fn nowhere(command: &str, what: &What) -> String {
+    let (key, exit) = (what.key().map(key_field).unwrap_or_default(), exit::NOT_FOUND);
+    let hash = match what {
+        What::Hash(hash) => Some(hash.to_string()),
+        What::Key(_) => None,
+    };
+    Answer { command, key, hash, outcome: Some("not_found"), exit, ..Answer::default() }.line()
 }
 
 /// Of a SET.
@@ -206,6 +211,58 @@ pub fn text(command: &str, text: &str) -> String {
 /// A bound in whole milliseconds, never told shorter than it is.
 fn millis_up(bound: Duration) -> u64 {
     u64::try_from(bound.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+/// Of a command whose answer is `object`.
+pub fn answer(command: &str, object: Value, code: u8) -> String {
+    let mut fields = Map::new();
+    fields.insert("command".into(), json!(command));
+    if let Value::Object(object) = object {
+        fields.extend(object.into_iter().filter(|(_, value)| !value.is_null()));
+    }
+    fields.insert("exit".into(), json!(code));
+    line(&Value::Object(fields))
+}
+
+/// One object on one line.
+pub fn line(object: &Value) -> String {
+    printable(&object.to_string())
+}
+
+/// The fields of `row` that `header` names, as a line of RFC 4180.
+pub fn csv(header: &[&str], row: &Value) -> String {
+    let field = |name: &&str| match (&row[*name], &row[format!("{name}_base64")]) {
+        (Value::Null, Value::String(text)) => field(&format!("base64:{text}")),
+        (Value::Null, _) => String::new(),
+        (Value::String(text), _) => field(text),
+        (other, _) => other.to_string(),
+    };
+    header.iter().map(field).collect::<Vec<_>>().join(",")
+}
+
+/// One field of a line of comma-separated values. What a terminal would obey is escaped.
+pub fn field(text: &str) -> String {
+    let shown = super::escape::escape(text.as_bytes());
+    if shown.contains([',', '"', ' ']) { format!("\"{}\"", shown.replace('"', "\"\"")) } else { shown }
+}
+
+/// Puts the key into `object`.
+pub fn put_key(object: &mut Value, key: &Key) {
+    put_bytes(object, "key", key.as_bytes());
+}
+
+/// Puts the key or hash into `object`.
+pub fn put_what(object: &mut Value, what: &What) {
+    if let What::Key(key) = what {
+        put_key(object, key);
+    }
+}
+
+/// Puts bytes into `object`.
+pub fn put_bytes(object: &mut Value, name: &str, bytes: &[u8]) {
+    if let Value::Object(fields) = object {
+        fields.extend(bytes_field(name, bytes));
+    }
 }
 
 /// Of a command that failed; `key` if it has one, `request` if it goes on.

@@ -29,7 +29,7 @@ fn read(line: &str) -> Value {
 
 #[test]
 fn a_found_value_comes_with_its_facts() {
-    let line = found(&key(b"hi"), b"hello", &entry(b"hello"), from());
+    let line = found(&What::Key(key(b"hi")), b"hello", &entry(b"hello"), from());
     let hash = BlobHash::of(b"hello");
     assert_eq!(
         line,
@@ -44,7 +44,7 @@ fn bytes_that_are_not_utf8_stand_in_base64() {
     let table: [(&[u8], &str); 4] =
         [(b"\xff", "/w=="), (b"\xff\xfe", "//4="), (b"\xff\xfe\xfd", "//79"), (b"\xffMan", "/01hbg==")];
     for (bytes, text) in table {
-        let answer = read(&found(&key(bytes), bytes, &entry(bytes), from()));
+        let answer = read(&found(&What::Key(key(bytes)), bytes, &entry(bytes), from()));
         assert_eq!(
             (answer["key_base64"].as_str(), answer["value_base64"].as_str()),
             (Some(text), Some(text))
@@ -90,7 +90,7 @@ fn outcomes_of_set_and_del_are_words() {
 proptest! {
     #[test]
     fn any_value_reads_back_and_nothing_controls(value: String) {
-        let line = found(&key(b"k"), value.as_bytes(), &entry(value.as_bytes()), from());
+        let line = found(&What::Key(key(b"k")), value.as_bytes(), &entry(value.as_bytes()), from());
         prop_assert!(!line.chars().any(is_active), "{line:?}");
         let answer = read(&line);
         prop_assert_eq!(answer["value"].as_str(), Some(&value[..]));

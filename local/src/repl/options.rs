@@ -33,20 +33,19 @@ impl How {
     }
 }
 
-/// A time like `100ms` or `2s`.
+/// A time like `100ms`, `2s`, `5m`, `3h` or `7d`.
 ///
 /// # Errors
 /// `Invalid` for anything else.
 pub fn time(text: &[u8]) -> Result<Duration> {
     let wrong = || {
         let shown = text[..text.len().min(32)].escape_ascii();
-        Error::invalid(format!("`{shown}` is not a time: write one like 100ms or 2s"))
+        Error::invalid(format!("`{shown}` is not a time: write one like 100ms, 2s, 5m, 3h or 7d"))
     };
     let text = std::str::from_utf8(text).map_err(|_| wrong())?;
-    let (digits, unit) = match text.strip_suffix("ms") {
-        Some(digits) => (digits, 1),
-        None => (text.strip_suffix('s').ok_or_else(wrong)?, 1_000),
-    };
+    let units = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+    let fits = |(suffix, unit): (&str, u64)| Some((text.strip_suffix(suffix)?, unit));
+    let (digits, unit): (&str, u64) = units.into_iter().find_map(fits).ok_or_else(wrong)?;
     if digits.is_empty() || digits.len() > 9 || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return Err(wrong());
     }

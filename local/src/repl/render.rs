@@ -3,11 +3,13 @@
 //! One row of the table in the design is one constant or function here, and one row of the tests. They are a
 //! promise to scripts: change none of them.
 
+use super::command::What;
 use super::escape::escape;
 use super::exit;
+use super::pretty::size;
 use dstore_proto::store::{DeleteReply, Provenance, SetReply, Status, Tier};
 use dstore_proto::watch::{Event, Happened};
-use dstore_shared::{CopyResult, Entry, Key, PrefixOutcome, SetOutcome};
+use dstore_shared::{BlobHash, CopyResult, Entry, PrefixOutcome, Revision, SetOutcome};
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -18,19 +20,34 @@ pub enum Mode {
     /// The lines of the table; values escaped to one line.
     #[default]
     Text,
+    /// As text, but JSON is indented, text of several lines has a place of its own, and what is no text is shown as
+    /// hexadecimal digits: for a person.
+    Pretty,
     /// GET writes the exact bytes and nothing else; every other line goes to standard error.
     Raw,
+    /// As text, but values are hexadecimal digits.
+    Hex,
     /// One JSON object a command.
     Json,
+    /// One JSON object a command, and of lists one a row.
+    Jsonl,
+    /// Lists and values as comma-separated values (RFC 4180), with a header.
+    Csv,
 }
+
+const MODES: [(Mode, &str); 7] = [
+    (Mode::Text, "text"),
+    (Mode::Pretty, "pretty"),
+    (Mode::Raw, "raw"),
+    (Mode::Hex, "hex"),
+    (Mode::Json, "json"),
+    (Mode::Jsonl, "jsonl"),
+    (Mode::Csv, "csv"),
+];
 
 impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Text => "text",
-            Self::Raw => "raw",
-            Self::Json => "json",
-        })
+        f.write_str(MODES.iter().find(|(mode, _)| mode == self).map_or("text", |(_, word)| word))
     }
 }
 
@@ -38,7 +55,63 @@ impl FromStr for Mode {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        [Self::Text, Self::Raw, Self::Json].into_iter().find(|mode| mode.to_string() == text).ok_or(())
+        MODES.iter().find(|(_, word)| *word == text).map(|(mode, _)| *mode).ok_or(())
+    }
+}
+
+/// What a person is told of an answer: tier, size, the beginning of the hash, revision, and which tier took how long.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Footer {
+    /// Which tier gave it.
+    pub tier: Tier,
+    /// Bytes of the value.
+    pub size: u64,
+    /// Which bytes.
+    pub hash: Option<BlobHash>,
+    /// As of which revision.
+    pub revision: Revision,
+    /// From the command to its answer.
+    pub took: Duration,
+    /// The part of it in which the node waited for Global, if it said so.
+    pub at_global: Option<Duration>,
+}
+
+impl Footer {
+    /// Of an answer about `entry`.
+    pub fn of(entry: &Entry, from: Provenance, took: Duration) -> Self {
+        let (size, hash) = (entry.size, Some(entry.hash));
+        Self { tier: from.tier, size, hash, revision: from.revision, took, at_global: from.asked_for }
+    }
+}
+
+impl fmt::Display for Footer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}", tier_name(self.tier), size(self.size))?;
+        if let Some(hash) = &self.hash {
+            write!(f, ", blake3:{}..", hash.fmt_short())?;
+        }
+        if self.revision.0 > 0 {
+            write!(f, ", revision {}", self.revision)?;
+        }
+        write!(f, ", {}", short_time(self.took))?;
+        match self.at_global {
+            Some(global) => {
+                let local = self.took.saturating_sub(global);
+                write!(f, " ({} local, {} global)", short_time(local), short_time(global.min(self.took)))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// A time for people who look at steps: `49 ns`, `1.9 µs`, `12.00 ms`.
+pub fn short_time(time: Duration) -> String {
+    let ns = time.as_nanos();
+    match ns {
+        0..1_000 => format!("{ns} ns"),
+        1_000..1_000_000 => format!("{:.1} µs", ns as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.2} ms", ns as f64 / 1e6),
+        _ => format!("{:.2} s", ns as f64 / 1e9),
     }
 }
 
@@ -71,13 +144,21 @@ pub fn banner(version: &str, address: &str) -> [String; 3] {
 }
 
 /// What stands before and after the value in the line of a GET that found it.
-pub fn around_value(key: &Key, from: Provenance) -> (String, &'static str) {
+pub fn around_value(what: &What, from: Provenance) -> (String, &'static str) {
     let (tier, after) = match (from.tier, from.cached) {
         (Tier::Local, _) => ("db", ""),
         (Tier::Global, true) => ("global", FILLED),
         (Tier::Global, false) => ("global", ""),
     };
-    (format!("{tier}: {} -> ", escape(key.as_bytes())), after)
+    (format!("{tier}: {} -> ", named(what)), after)
+}
+
+/// What was asked about, on one line.
+pub fn named(what: &What) -> String {
+    match what {
+        What::Key(key) => escape(key.as_bytes()),
+        What::Hash(hash) => format!("@{hash}"),
+    }
 }
 
 /// The line of a SET and its exit code.
@@ -133,6 +214,17 @@ pub fn event_line(event: &Event) -> String {
     }
 }
 
+/// The same above a prompt, where a person looks.
+pub fn short_event_line(event: &Event) -> String {
+    let (revision, key) = (event.revision, escape(event.key.as_bytes()));
+    match &event.happened {
+        Happened::Bound(entry) => {
+            format!("{revision} set {key} {}, blake3:{}..", size(entry.size), entry.hash.fmt_short())
+        }
+        Happened::Unbound(_) => format!("{revision} del {key}"),
+    }
+}
+
 /// The lines of `dstore status`.
 pub fn status_lines(status: &Status) -> Vec<String> {
     let mut rows = vec![
@@ -157,22 +249,6 @@ pub(super) fn tier_name(tier: Tier) -> &'static str {
         Tier::Global => "global",
     }
 }
-
-/// The answer to `.help`.
-pub const HELP: &str = "\
-SET KEY VALUE   store a value; also PUT, INSERT, IN, I
-GET KEY         read it; also SELECT, OUTPUT, OUT, O; --stale-ok[=TIME]: an old value will do
-DEL KEY..       remove keys, all at once; also DELETE, REM, REMOVE, RM, D; --deadline TIME, --async
-DEL --prefix P  remove all keys that begin with P, all at once; -y says that you mean it
-WATCH [PREFIX]  tell what becomes of keys until Ctrl-C; --from REVISION, --count N
-COPY KEY KEY    let the second key have the value of the first
-RENAME KEY KEY  move a value to another key, in one step
-.mode [MODE]    text, raw (GET writes the exact bytes) or json; without MODE tells which
-.help  .version
-.exit [CODE]    leave
-A value is the rest of the line. Quote keys with blanks, and values to keep blanks around them:
-'as it is' or \"with \\n \\t \\r \\\\ \\\" \\xHH\". Options --json and --raw (GET) go before the value.
-`db:` means this Local answered, `global:` that Global was asked.";
 
 #[cfg(test)]
 #[path = "render_tests.rs"]

@@ -8,6 +8,9 @@ use bytes::Bytes;
 use dstore_shared::{Error, Result};
 use std::fmt::Write;
 
+/// Begins the message about a word that has no end.
+pub(super) const OPEN_QUOTE: &str = "a quote is not closed";
+
 /// One word.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Word {
@@ -60,6 +63,22 @@ impl Scanner {
         !self.options_ended && self.rest.starts_with(b"--")
     }
 
+    /// Takes the next word if it is, unquoted and in any case, this one.
+    pub fn skips(&mut self, word: &[u8]) -> bool {
+        self.skip_blanks();
+        let len = self.rest.iter().position(u8::is_ascii_whitespace).unwrap_or(self.rest.len());
+        let is = self.rest[..len].eq_ignore_ascii_case(word);
+        if is {
+            let _ = self.rest.split_to(len);
+        }
+        is
+    }
+
+    /// Takes one byte, if there is one.
+    pub fn skip_byte(&mut self) {
+        let _ = self.rest.split_to(self.rest.len().min(1));
+    }
+
     /// From here on nothing is an option.
     pub fn end_options(&mut self) {
         self.options_ended = true;
@@ -74,7 +93,7 @@ impl Scanner {
         let quote = self.rest[0];
         let Some(len) = quoted_len(&self.rest) else {
             let quote = char::from(quote);
-            return Err(Error::invalid(format!("a quote is not closed: end the word with `{quote}`")));
+            return Err(Error::invalid(format!("{OPEN_QUOTE}: end the word with `{quote}`")));
         };
         let token = self.rest.split_to(len);
         if self.rest.first().is_some_and(|b| !b.is_ascii_whitespace()) {

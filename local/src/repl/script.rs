@@ -1,5 +1,6 @@
 //! Cuts the text of `-c`, or a paste, into lines: `;` (only in `-c`) and line ends separate, outside quotes.
 
+use super::command::heredoc;
 use super::scan::quoted_len;
 use bytes::Bytes;
 use dstore_shared::{Error, Result};
@@ -20,7 +21,7 @@ impl Separators {
 }
 
 /// The lines of a text, from the left.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Script {
     rest: Bytes,
     separators: Separators,
@@ -64,6 +65,32 @@ impl Script {
     }
 }
 
+impl Script {
+    /// Takes the first line, and the lines of its heredoc with what ends it; without an end, all that is left.
+    fn take(&mut self, len: usize) -> Bytes {
+        let with_body = match heredoc(&self.rest[..len]) {
+            Some(end) if self.rest.get(len) == Some(&b'\n') => {
+                let mut at = len + 1;
+                loop {
+                    let line =
+                        self.rest[at..].iter().position(|b| *b == b'\n').unwrap_or(self.rest.len() - at);
+                    let ended = self.rest[at..at + line].trim_ascii_end() == end;
+                    at += line;
+                    if ended || at >= self.rest.len() {
+                        break at;
+                    }
+                    at += 1;
+                }
+            }
+            _ => len,
+        };
+        let line = self.rest.split_to(with_body);
+        let separator = self.rest.len().min(1);
+        let _ = self.rest.split_to(separator);
+        line
+    }
+}
+
 impl Iterator for Script {
     type Item = Result<Bytes>;
 
@@ -72,12 +99,7 @@ impl Iterator for Script {
             return None;
         }
         match self.line_len() {
-            Ok(len) => {
-                let line = self.rest.split_to(len);
-                let separator = self.rest.len().min(1);
-                let _ = self.rest.split_to(separator);
-                Some(Ok(line))
-            }
+            Ok(len) => Some(Ok(self.take(len))),
             Err(e) => {
                 self.rest.clear();
                 Some(Err(e))
@@ -113,6 +135,15 @@ mod tests {
         for (text, expected) in table {
             assert_eq!(lines(text, Separators::Semicolons), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn the_lines_of_a_heredoc_stay_together() {
+        let text = "SET a <<END\n x; 'y\n\nEND\nGET a";
+        assert_eq!(lines(text, Separators::LineEnds), ["SET a <<END\\n x; \\'y\\n\\nEND", "GET a"]);
+        assert_eq!(lines(text, Separators::Semicolons), ["SET a <<END\\n x; \\'y\\n\\nEND", "GET a"]);
+        assert_eq!(lines("ADD <<E\nx", Separators::LineEnds), ["ADD <<E\\nx"]);
+        assert_eq!(lines("GET <<E\nx", Separators::LineEnds), ["GET <<E", "x"]);
     }
 
     #[test]

@@ -3,28 +3,37 @@
 //! Standard output gets exactly the lines of the language (`render`); all else goes to standard error. A
 //! command that fails ends itself, never the session; only a standard output that is gone does that.
 
+mod bench;
 mod copy;
+mod delete;
+mod get;
+mod held;
+mod hops;
+mod look;
+mod set;
+mod watch;
 
-use super::command::{Command, Line, Refused};
-use super::options::{How, request_word};
+use super::command::{Command, Get, Line, Refused, What};
+use super::keys::Keys;
+use super::options::request_word;
 use super::output::Output;
-use super::patience::{Interrupts, Patience, Stop, Upload, Wait, pressed};
-use super::render::{self, Mode};
-use super::show::show;
-use super::{exit, json};
-use bytes::Bytes;
-use dstore_client::{Client, ClientConfig, WatchQuery};
-use dstore_proto::store::{BodyStream, DeleteReply, Found, SetReply, Slice, Store, Target};
-use dstore_shared::{
-    BlobHash, Entry, Error, Key, Kind, Name, Namespace, Prefix, RequestId, Revision, SetOutcome,
-};
+use super::outside::{Nowhere, Outside};
+use super::patience::{Interrupts, Patience, Stop, Upload, pressed};
+use super::render::{self, Footer, Mode};
+use super::{exit, json, words};
+use dstore_client::{Client, ClientConfig};
+use dstore_proto::store::{BodyStream, Slice, Store, Target};
+use dstore_shared::{Attributes, BlobHash, Entry, Error, Key, Name, Namespace, RequestId};
 use dstore_sys::Sys;
+use serde_json::Value as Json;
+use set::Value;
 use std::fmt;
-use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use watch::Above;
+pub use watch::Printer;
 
 /// What a session is told by whoever starts it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,14 +50,50 @@ pub struct Settings {
     pub patience: Patience,
 }
 
-/// What comes after a command.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What comes after a command. What is asked of the person, or of the loop of lines, is done by `run`.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Step {
     /// The next command; this one ended with that exit code.
     Next(u8),
     /// The end, with that code if one was given.
     Leave(Option<u8>),
+    /// The line, if the person says yes.
+    Ask {
+        /// What the person is asked.
+        question: String,
+        /// What is then done.
+        then: Box<Line>,
+    },
+    /// The line, unless the person says no.
+    More {
+        /// What the person is asked.
+        question: String,
+        /// What is then done.
+        then: Box<Line>,
+    },
+    /// The lines of a file.
+    Read(PathBuf),
+    /// The last line, as the person writes it anew.
+    Edit,
+    /// The last lines, so many.
+    History(usize),
+    /// Another node.
+    Connect(String),
+    /// A script ends at its first failure, or not.
+    Bail(Option<bool>),
 }
+
+/// What a person chose.
+#[derive(Clone, Copy, Debug)]
+struct Manner {
+    timer: bool,
+    pager: bool,
+    /// Keys a page.
+    limit: usize,
+}
+
+/// Keys that LS tells at a time: a screen or two.
+const LIST_LIMIT: usize = 100;
 
 /// A conversation.
 pub struct Session<S> {
@@ -57,6 +102,13 @@ pub struct Session<S> {
     settings: Settings,
     output: Output,
     interrupts: Interrupts,
+    outside: Arc<dyn Outside>,
+    manner: Manner,
+    keys: Keys,
+    /// Only at a prompt.
+    above: Option<Above>,
+    /// Of `.output`: what makes the file count.
+    diverted: Option<super::outside::Writing>,
 }
 
 impl<S> fmt::Debug for Session<S> {
@@ -65,10 +117,20 @@ impl<S> fmt::Debug for Session<S> {
     }
 }
 
-/// What a SET stores.
-enum Value {
-    Bytes(Bytes),
-    Stream(Upload, BodyStream),
+/// The answer of a command that is lines for people and an object for programs.
+struct Told {
+    command: &'static str,
+    lines: Vec<String>,
+    object: Json,
+    /// The names of the columns, and the rows as objects.
+    rows: Option<(&'static [&'static str], Vec<Json>)>,
+    code: u8,
+}
+
+impl Told {
+    fn new(command: &'static str, lines: Vec<String>, object: Json, code: u8) -> Self {
+        Self { command, lines, object, rows: None, code }
+    }
 }
 
 /// A command that is under way, for the answer to its failure.
@@ -90,7 +152,32 @@ impl<S: Store> Session<S> {
             node: Some(settings.address.clone()),
             ..ClientConfig::default()
         };
-        Self { client: Client::over(&sys, store, config), sys, settings, output, interrupts }
+        let client = Client::over(&sys, store, config);
+        let manner = Manner { timer: false, pager: true, limit: LIST_LIMIT };
+        let (outside, keys) = (Arc::new(Nowhere), Keys::idle());
+        Self { client, sys, settings, output, interrupts, outside, manner, keys, above: None, diverted: None }
+    }
+
+    /// The same, with files and commands.
+    #[must_use]
+    pub fn with_outside(mut self, outside: Arc<dyn Outside>) -> Self {
+        self.outside = outside;
+        self
+    }
+
+    /// A person types: gives the memory of keys that completion reads. `printer` prints above the prompt.
+    pub fn at_prompt(&mut self, printer: Printer) -> Keys {
+        let store = self.client.store().clone();
+        self.keys = Keys::new(Arc::new(move |key| store.peek(&name(key))));
+        let above = Above::new(printer);
+        above.follow(self.client.clone(), self.keys.clone(), self.sys.clone());
+        self.above = Some(above);
+        self.keys.clone()
+    }
+
+    /// What it does outside of the store.
+    pub fn outside(&self) -> &Arc<dyn Outside> {
+        &self.outside
     }
 
     /// Where answers go.
@@ -117,37 +204,120 @@ impl<S: Store> Session<S> {
     /// Only when standard output cannot be written.
     pub async fn execute(&mut self, line: Line) -> io::Result<Step> {
         let mode = line.mode.unwrap_or(self.settings.mode);
-        let code = match line.command {
-            Command::Get { key, stale_ok } => self.get(&key, Slice::ALL, mode, stale_ok).await?,
-            Command::Set { key, value } => self.set(&key, Value::Bytes(value), mode).await?,
-            Command::Delete { keys, how } => self.delete(&keys, mode, how).await?,
-            Command::DeletePrefix { prefix, sure } => self.delete_prefix(&prefix, sure, mode).await?,
-            Command::Watch { prefix, after, count } => self.watch(prefix, after, count, mode).await?,
-            Command::Copy { from, to } => self.copy((&from, &to), false, mode).await?,
-            Command::Rename { from, to } => self.copy((&from, &to), true, mode).await?,
-            Command::Status => self.status(mode).await?,
-            Command::Exit(code) => return Ok(Step::Leave(code)),
-            Command::Version => {
-                self.tell(".version", concat!("dstore v", env!("CARGO_PKG_VERSION")), mode).await?
+        let began = self.sys.clock.now();
+        let step = self.run(line.command, mode).await?;
+        if self.manner.timer && matches!(step, Step::Next(_)) {
+            let took = hops::short_time(self.sys.clock.now().since(began));
+            self.output.note(&format!("took {took}")).await;
+        }
+        self.output.flush().await?;
+        Ok(step)
+    }
+
+    async fn run(&mut self, command: Command, mode: Mode) -> io::Result<Step> {
+        // Each is boxed, because a command's future holds all that it may wait for.
+        let code = match command {
+            Command::Get(get) => Box::pin(self.get(&get, mode)).await?,
+            Command::Set { key, value, attributes } => {
+                Box::pin(self.set_given(&key, value, &attributes, mode)).await?
             }
-            Command::Help => self.tell(".help", render::HELP, mode).await?,
-            Command::Mode(None) => self.tell(".mode", &mode.to_string(), mode).await?,
+            Command::Add(value) => Box::pin(self.add(value, mode)).await?,
+            Command::Delete { keys, how } => Box::pin(self.delete(&keys, mode, how)).await?,
+            Command::DeletePrefix { prefix, sure } => {
+                return Box::pin(self.delete_prefix(&prefix, sure, mode)).await;
+            }
+            Command::Stat(what) => Box::pin(self.stat(&what, mode)).await?,
+            Command::Exists(keys) => Box::pin(self.exists(&keys, mode)).await?,
+            Command::Same(a, b) => Box::pin(self.same((&a, &b), mode)).await?,
+            Command::List(list) => return Box::pin(self.list(list, mode)).await,
+            Command::Watch { prefix, after, count } => {
+                Box::pin(self.watch(prefix, after, count, mode)).await?
+            }
+            Command::Unwatch => self.unwatch(mode).await?,
+            Command::Copy { from, to } => Box::pin(self.copy((&from, &to), false, mode)).await?,
+            Command::Rename { from, to } => Box::pin(self.copy((&from, &to), true, mode)).await?,
+            Command::Evict(keys) => Box::pin(self.evict(&keys, mode)).await?,
+            Command::Pin(keys, keep) => Box::pin(self.pin(&keys, keep, mode)).await?,
+            Command::Warm(what) => Box::pin(self.warm(&what, mode)).await?,
+            Command::Locals(key) => Box::pin(self.locals(key.as_ref(), mode)).await?,
+            Command::Why(key) => Box::pin(self.why(&key, mode)).await?,
+            Command::Status => Box::pin(self.status(mode)).await?,
+            Command::Bench { count, size } => Box::pin(self.bench(count, size, mode)).await?,
+            other => return self.about_session(other, mode).await,
+        };
+        Ok(Step::Next(code))
+    }
+
+    /// The dot words.
+    async fn about_session(&mut self, command: Command, mode: Mode) -> io::Result<Step> {
+        let on_off = |on: bool| if on { "on" } else { "off" }.to_owned();
+        let (word, text) = match command {
+            Command::Exit(code) => return Ok(Step::Leave(code)),
+            Command::Read(path) => return Ok(Step::Read(path)),
+            Command::Edit => return Ok(Step::Edit),
+            Command::Connect(address) => return Ok(Step::Connect(address)),
+            Command::History(n) => return Ok(Step::History(n)),
+            Command::Bail(on) => return Ok(Step::Bail(on)),
+            Command::Output(to) => return self.divert(to).await.map(Step::Next),
+            Command::Version => (".version", concat!("dstore v", env!("CARGO_PKG_VERSION")).to_owned()),
+            Command::Help(None) => (".help", words::help()),
+            Command::Help(Some(word)) => (".help", words::help_of(&word).unwrap_or_else(words::help)),
+            Command::Mode(None) => (".mode", mode.to_string()),
+            Command::Timer(None) => (".timer", on_off(self.manner.timer)),
+            Command::Pager(None) => (".pager", on_off(self.manner.pager)),
+            Command::Limit(None) => (".limit", self.manner.limit.to_string()),
             Command::Mode(Some(mode)) => {
                 self.settings.mode = mode;
-                exit::OK
+                return Ok(Step::Next(exit::OK));
             }
+            Command::Timer(Some(on)) => {
+                self.manner.timer = on;
+                return Ok(Step::Next(exit::OK));
+            }
+            Command::Pager(Some(on)) => {
+                self.manner.pager = on;
+                return Ok(Step::Next(exit::OK));
+            }
+            Command::Limit(Some(n)) => {
+                self.manner.limit = n;
+                return Ok(Step::Next(exit::OK));
+            }
+            _ => return Ok(Step::Next(exit::OK)),
         };
-        self.output.flush().await?;
-        Ok(Step::Next(code))
+        self.tell(word, &text, mode).await.map(Step::Next)
+    }
+
+    /// Writes what comes to a file, or to the screen again.
+    pub(super) async fn divert(&mut self, to: Option<PathBuf>) -> io::Result<u8> {
+        let asked =
+            Asked { command: ".output", key: None, mode: self.settings.mode, in_doubt: false, request: None };
+        if let Some(before) = self.diverted.take() {
+            self.output.flush().await?;
+            drop(self.output.restore());
+            drop(before.sink);
+            if let Err(e) = before.done.await {
+                return self.stopped(&asked, Stop::Failed(e)).await;
+            }
+        }
+        let Some(path) = to else { return Ok(exit::OK) };
+        match self.outside.create(&path).await {
+            Ok(super::outside::Writing { sink, done }) => {
+                self.output.divert(sink);
+                let nothing = Box::new(tokio::io::sink());
+                self.diverted = Some(super::outside::Writing { sink: nothing, done });
+                Ok(exit::OK)
+            }
+            Err(e) => self.stopped(&asked, Stop::Failed(e)).await,
+        }
     }
 
     /// Stores what `value` yields, of any size, under `key`.
     ///
     /// # Errors
     /// Only when standard output cannot be written.
-    pub async fn upload(&mut self, key: &Key, value: BodyStream) -> io::Result<u8> {
+    pub async fn upload(&mut self, key: &Key, value: BodyStream, said: &Attributes) -> io::Result<u8> {
         let (upload, body) = Upload::watch(&self.sys, value);
-        let code = self.set(key, Value::Stream(upload, body), self.settings.mode).await?;
+        let code = self.set(key, Value::Stream(upload, body), said, self.settings.mode).await?;
         self.output.flush().await?;
         Ok(code)
     }
@@ -157,7 +327,8 @@ impl<S: Store> Session<S> {
     /// # Errors
     /// Only when standard output cannot be written.
     pub async fn read(&mut self, key: &Key, slice: Slice) -> io::Result<u8> {
-        let code = self.get(key, slice, self.settings.mode, None).await?;
+        let get = Get { slice, ..Get::of(key.clone()) };
+        let code = self.get(&get, self.settings.mode).await?;
         self.output.flush().await?;
         Ok(code)
     }
@@ -169,7 +340,7 @@ impl<S: Store> Session<S> {
     pub async fn refuse(&mut self, refused: &Refused) -> io::Result<u8> {
         let mode = self.settings.mode;
         match (mode, refused) {
-            (Mode::Json, _) => self.output.line(&json::refused(refused)).await?,
+            (Mode::Json | Mode::Jsonl, _) => self.output.line(&json::refused(refused)).await?,
             (_, Refused::UnknownWord(_)) => self.line(render::UNKNOWN, mode).await?,
             (_, Refused::DotWord(_)) => self.line(render::UNPARSED, mode).await?,
             (_, Refused::Usage(_)) => {}
@@ -179,268 +350,40 @@ impl<S: Store> Session<S> {
         Ok(exit::of(refused.error().kind()))
     }
 
-    async fn get(
-        &mut self,
-        key: &Key,
-        slice: Slice,
-        mode: Mode,
-        stale_ok: Option<Duration>,
-    ) -> io::Result<u8> {
-        let asked = Asked { command: "get", key: Some(key), mode, in_doubt: false, request: None };
-        let mut wait = Wait::new(&self.sys, &self.settings, &mut self.interrupts);
-        let (client, target) = (&self.client, Target::Name(name(key)));
-        // Boxed, because a command's future holds all that it may wait for.
-        let answer: Pin<Box<dyn Future<Output = _> + Send + '_>> = match stale_ok {
-            Some(patience) => Box::pin(client.get_stream_stale(&target, slice, patience)),
-            None => Box::pin(client.get_stream(&target, slice)),
-        };
-        match wait.on(answer, None, &mut self.output).await {
-            Ok(Some(mut found)) => {
-                found.from.loss = found.from.loss.or(self.client.loss());
-                let (facts, took) = (facts(&found), wait.elapsed());
-                if let Some(age) = found.from.stale_for {
-                    let age = age.as_secs_f64();
-                    self.output
-                        .note(&format!(
-                            "stale: global does not answer; it may have changed in the last {age:.3} s"
-                        ))
-                        .await;
-                }
-                if let Err(stop) = show(key, found, mode, &mut wait, &mut self.output).await {
-                    return self.stopped(&asked, stop).await;
-                }
-                self.label().await;
-                self.chat(&facts, took).await;
-                Ok(exit::OK)
-            }
-            Ok(None) => {
-                match mode {
-                    Mode::Json => self.json(json::nowhere(key)).await?,
-                    _ => self.line(render::NOWHERE, mode).await?,
-                }
-                self.label().await;
-                Ok(exit::NOT_FOUND)
-            }
-            Err(stop) => self.stopped(&asked, stop).await,
-        }
-    }
-
-    async fn set(&mut self, key: &Key, value: Value, mode: Mode) -> io::Result<u8> {
-        let mut wait = Wait::new(&self.sys, &self.settings, &mut self.interrupts);
-        let (name, output) = (name(key), &mut self.output);
-        let mut asked = Asked { command: "set", key: Some(key), mode, in_doubt: false, request: None };
-        // Boxed, because a command's future holds all that it may wait for.
-        let staged = match value {
-            Value::Bytes(bytes) => wait.on(Box::pin(self.client.stage_bytes(bytes)), None, output).await,
-            Value::Stream(upload, body) => {
-                let staged = wait.on(Box::pin(self.client.stage(body)), Some(&upload), output).await;
-                wait.again();
-                staged
-            }
-        };
-        let answer = match staged {
-            Ok(staged) => {
-                asked.in_doubt = true;
-                wait.on(Box::pin(self.client.bind(&name, staged)), None, output).await
-            }
-            Err(stop) => Err(stop),
-        };
-        match answer {
-            Ok(reply) => {
-                let took = wait.elapsed();
-                self.answer_set(key, &reply, mode, took).await
-            }
-            Err(stop) => self.stopped(&asked, stop).await,
-        }
-    }
-
-    async fn answer_set(
-        &mut self,
-        key: &Key,
-        reply: &SetReply,
-        mode: Mode,
-        took: Duration,
-    ) -> io::Result<u8> {
-        let (line, code) = render::set_line(reply);
-        let unchanged = matches!(reply.outcome, SetOutcome::Unchanged(_));
+    async fn tell(&mut self, command: &str, text: &str, mode: Mode) -> io::Result<u8> {
         match mode {
-            Mode::Json => self.json(json::set(key, reply)).await?,
-            _ if unchanged && self.settings.one_shot => {}
-            _ => self.line(line, mode).await?,
+            Mode::Json | Mode::Jsonl => self.output.line(&json::text(command, text)).await?,
+            _ => self.line(text, mode).await?,
         }
-        self.label().await;
-        match &reply.outcome {
-            SetOutcome::Stored(entry) => {
-                let facts = format!("{}, revision {}", short(entry), entry.bind_rev);
-                self.chat(&facts, took).await;
-            }
-            SetOutcome::Unchanged(_) => self.output.note("unchanged").await,
-            SetOutcome::Occupied(entry) => {
-                let held = blob(entry.hash, entry.size);
-                self.output.note(&format!("it holds {held}: delete it first or use another key")).await;
-            }
-            SetOutcome::NeedBlob => {
-                self.output.error("Internal: the node asked for a blob that it was given").await;
-            }
-        }
-        Ok(code)
+        Ok(exit::OK)
     }
 
-    async fn delete(&mut self, keys: &[Key], mode: Mode, how: How) -> io::Result<u8> {
-        let mut wait = Wait::new(&self.sys, &self.settings, &mut self.interrupts);
-        let names: Vec<Name> = keys.iter().map(name).collect();
-        wait.longer(how.mode.deadline().unwrap_or_default());
-        let mut request = how.request;
-        let client = &self.client;
-        let deleted = async {
-            let id = match request {
-                Some(id) => id,
-                None => *request.insert(client.request_id().await?),
-            };
-            client.delete_as(id, &names, how.mode).await
-        };
-        let answer = wait.on(Box::pin(deleted), None, &mut self.output).await;
-        let reply: DeleteReply = match answer {
-            Ok(reply) => reply,
-            Err(stop) => {
-                let key = if keys.len() == 1 { keys.first() } else { None };
-                let pending = matches!(&stop, Stop::Failed(e) if e.kind() == Kind::Pending);
-                let request = request.filter(|_| pending);
-                let asked = Asked { command: "del", key, mode, in_doubt: true, request };
-                return self.stopped(&asked, stop).await;
+    /// Writes an answer as the mode says.
+    async fn told(&mut self, told: Told, mode: Mode) -> io::Result<()> {
+        match (mode, &told.rows) {
+            (Mode::Jsonl, Some((_, rows))) => {
+                for row in rows {
+                    let line = json::line(row);
+                    self.output.line(&line).await?;
+                }
             }
-        };
-        let took = wait.elapsed();
-        match mode {
-            Mode::Json => self.json(json::delete(keys, &reply)).await?,
+            (Mode::Json | Mode::Jsonl, _) => {
+                self.json(json::answer(told.command, told.object, told.code)).await?;
+            }
+            (Mode::Csv, Some((header, rows))) => {
+                self.output.line(&header.join(",")).await?;
+                for row in rows {
+                    self.output.line(&json::csv(header, row)).await?;
+                }
+            }
             _ => {
-                for line in render::delete_lines(&reply) {
+                for line in &told.lines {
                     self.line(line, mode).await?;
                 }
             }
         }
         self.label().await;
-        if let Some(bound) = reply.stale {
-            let bound = bound.as_secs_f64();
-            self.output.note(&format!("others may read the old value for up to {bound:.3} s")).await;
-        }
-        self.chat(&format!("revision {}", reply.revision), took).await;
-        Ok(if reply.removed.contains(&false) { exit::NOT_FOUND } else { exit::OK })
-    }
-
-    async fn delete_prefix(&mut self, prefix: &Bytes, sure: bool, mode: Mode) -> io::Result<u8> {
-        let asked = Asked { command: "del", key: None, mode, in_doubt: true, request: None };
-        let whole = match Prefix::new(&Namespace::default(), prefix) {
-            Ok(whole) => whole,
-            Err(e) => return self.stopped(&asked, Stop::Failed(e)).await,
-        };
-        // A script means what it says; a person may have slipped.
-        if !sure && (self.settings.chatty || self.settings.one_shot) {
-            let e = Error::invalid(format!(
-                "this removes every key that begins with `{}`: add `-y` if you mean it",
-                prefix.escape_ascii()
-            ));
-            return self.stopped(&asked, Stop::Failed(e)).await;
-        }
-        let mut wait = Wait::new(&self.sys, &self.settings, &mut self.interrupts);
-        let done = match wait.on(self.client.delete_prefix(&whole), None, &mut self.output).await {
-            Ok(done) => done,
-            Err(stop) => return self.stopped(&asked, stop).await,
-        };
-        let took = wait.elapsed();
-        match mode {
-            Mode::Json => self.json(json::delete_prefix(prefix, &done)).await?,
-            _ => self.line(&render::prefix_line(&done), mode).await?,
-        }
-        self.label().await;
-        self.chat(&format!("revision {}", done.revision), took).await;
-        Ok(if done.removed == 0 { exit::NOT_FOUND } else { exit::OK })
-    }
-
-    /// Tells each event as it comes, until there were `count` or Ctrl-C is pressed.
-    async fn watch(
-        &mut self,
-        prefix: Bytes,
-        after: Option<u64>,
-        count: Option<u64>,
-        mode: Mode,
-    ) -> io::Result<u8> {
-        let query =
-            WatchQuery { namespace: Namespace::default(), prefix, after: after.map(Revision), history: None };
-        self.interrupts.mark_unchanged();
-        if self.settings.chatty {
-            self.output.note("watching, Ctrl-C ends it").await;
-        }
-        let (mut watch, mut left) = (self.client.watch(query), count.unwrap_or(u64::MAX));
-        let mut labelled = false;
-        while left > 0 {
-            let next = tokio::select! {
-                biased;
-                () = pressed(&mut self.interrupts) => return Ok(exit::INTERRUPTED),
-                next = watch.next() => next,
-            };
-            let events = match next {
-                Ok(seen) => {
-                    if !labelled {
-                        labelled = true;
-                        self.label().await;
-                    }
-                    seen.events
-                }
-                Err(e) => {
-                    let asked = Asked { command: "watch", key: None, mode, in_doubt: false, request: None };
-                    return self.stopped(&asked, Stop::Failed(e)).await;
-                }
-            };
-            let shown = usize::try_from(left).unwrap_or(usize::MAX).min(events.len());
-            let loss = self.client.loss();
-            let text: String = events[..shown]
-                .iter()
-                .map(|event| match mode {
-                    Mode::Json => json::labelled(json::event(event), loss) + "\n",
-                    _ => render::event_line(event) + "\n",
-                })
-                .collect();
-            let write = async {
-                self.output.bytes(text.as_bytes()).await?;
-                self.output.flush().await
-            };
-            tokio::select! {
-                biased;
-                () = pressed(&mut self.interrupts) => return Ok(exit::INTERRUPTED),
-                written = write => written?,
-            }
-            left -= shown as u64;
-        }
-        Ok(exit::OK)
-    }
-
-    async fn status(&mut self, mode: Mode) -> io::Result<u8> {
-        let mut wait = Wait::new(&self.sys, &self.settings, &mut self.interrupts);
-        let status = match wait.on(self.client.status(), None, &mut self.output).await {
-            Ok(status) => status,
-            Err(stop) => {
-                let asked = Asked { command: "status", key: None, mode, in_doubt: false, request: None };
-                return self.stopped(&asked, stop).await;
-            }
-        };
-        match mode {
-            Mode::Json => self.json(json::status(&status)).await?,
-            _ => {
-                for line in render::status_lines(&status) {
-                    self.output.line(&line).await?;
-                }
-            }
-        }
-        Ok(if status.serving { exit::OK } else { exit::UNREACHABLE })
-    }
-
-    async fn tell(&mut self, command: &str, text: &str, mode: Mode) -> io::Result<u8> {
-        match mode {
-            Mode::Json => self.output.line(&json::text(command, text)).await?,
-            _ => self.line(text, mode).await?,
-        }
-        Ok(exit::OK)
+        Ok(())
     }
 
     /// Answers a command that has no answer.
@@ -456,7 +399,7 @@ impl<S: Store> Session<S> {
             Stop::Late => self.client.no_answer(),
             Stop::Failed(error) => error,
         };
-        if asked.mode == Mode::Json {
+        if matches!(asked.mode, Mode::Json | Mode::Jsonl) {
             self.output.line(&json::failed(asked.command, asked.key, asked.request.as_ref(), &error)).await?;
         }
         // The last line is the error, here as everywhere.
@@ -490,10 +433,22 @@ impl<S: Store> Session<S> {
         }
     }
 
+    /// What a person is told of an answer, dimly: of which tier, how large, which bytes, how long.
+    async fn footer(&mut self, footer: &Footer) {
+        if self.settings.chatty {
+            self.output.note(&footer.to_string()).await;
+        }
+    }
+
+    async fn took(&mut self, took: Duration) {
+        if self.settings.chatty {
+            self.output.note(&hops::short_time(took)).await;
+        }
+    }
+
     async fn chat(&mut self, facts: &str, took: Duration) {
         if self.settings.chatty {
-            let millis = took.as_secs_f64() * 1e3;
-            self.output.note(&format!("{facts}, {millis:.1} ms")).await;
+            self.output.note(&format!("{facts}, {}", hops::short_time(took))).await;
         }
     }
 }
@@ -511,9 +466,11 @@ fn short(entry: &Entry) -> String {
     format!("blake3:{}.., {} B", entry.hash.fmt_short(), entry.size)
 }
 
-fn facts(found: &Found) -> String {
-    let Found { entry, from, .. } = found;
-    format!("{}, {}, revision {}", short(entry), render::tier_name(from.tier), from.revision)
+fn target(what: &What) -> Target {
+    match what {
+        What::Key(key) => Target::Name(name(key)),
+        What::Hash(hash) => Target::Hash(*hash),
+    }
 }
 
 /// An error for a person: kind, message, and when to try again.

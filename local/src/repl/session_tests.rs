@@ -5,7 +5,7 @@ use super::*;
 use bytes::Bytes;
 use dstore_proto::store::Tier;
 use dstore_proto::watch::{Event, Happened};
-use dstore_shared::{BlobHash, Entry, Error, Key, Kind, Revision};
+use dstore_shared::{Attributes, BlobHash, Entry, Error, Key, Kind, Revision};
 use futures_util::stream;
 use std::time::Duration;
 
@@ -436,14 +436,22 @@ async fn an_upload_may_wait_for_its_input_longer_than_for_the_node() {
         (n < 2).then(|| (Ok(Bytes::from_static(b"abc")), n + 1))
     });
     let key = Key::new("k").expect("valid");
-    let ran = stage.act(async |session| session.upload(&key, Box::pin(slow)).await.expect("written")).await;
+    let ran = stage
+        .act(async |session| {
+            session.upload(&key, Box::pin(slow), &Attributes::default()).await.expect("written")
+        })
+        .await;
     assert_eq!((ran.code, &ran.out[..]), (0, "Database updated\n"), "{}", ran.err);
     assert_eq!(stage.script("GET k").await.out, "db: k -> abcabc\n");
 
     stage.how(|how| how.hang = true);
     stage.how(|how| how.born = Some(dstore_shared::Born::default()));
     let quick = stream::iter([Ok(Bytes::from_static(b"abc"))]);
-    let ran = stage.act(async |session| session.upload(&key, Box::pin(quick)).await.expect("written")).await;
+    let ran = stage
+        .act(async |session| {
+            session.upload(&key, Box::pin(quick), &Attributes::default()).await.expect("written")
+        })
+        .await;
     assert_eq!(ran.code, exit::UNREACHABLE, "but not for a node that hangs");
 }
 
@@ -453,7 +461,11 @@ async fn an_upload_whose_input_breaks_binds_nothing() {
     let torn =
         stream::iter([Ok(Bytes::from_static(b"abc")), Err(Error::invalid("the input cannot be read"))]);
     let key = Key::new("k").expect("valid");
-    let ran = stage.act(async |session| session.upload(&key, Box::pin(torn)).await.expect("written")).await;
+    let ran = stage
+        .act(async |session| {
+            session.upload(&key, Box::pin(torn), &Attributes::default()).await.expect("written")
+        })
+        .await;
     assert_eq!((ran.code, &ran.out[..]), (exit::USAGE, ""));
     assert_eq!(stage.script("GET k").await.code, exit::NOT_FOUND);
 }
@@ -485,10 +497,8 @@ async fn a_person_is_told_the_facts_on_standard_error() {
     let ran = stage.script("SET a hello; GET a; DEL a").await;
     assert_eq!(ran.out, "Database updated\ndb: a -> hello\nKey removed (global and local)\n");
     let facts: Vec<_> = ran.err.lines().collect();
-    assert!(
-        facts[1]
-            .contains(&format!("blake3:{}.., 5 B, local", dstore_shared::BlobHash::of(b"hello").fmt_short()))
-    );
+    let hash = dstore_shared::BlobHash::of(b"hello").fmt_short();
+    assert!(facts[1].starts_with(&format!("local, 5 B, blake3:{hash}.., revision 1, ")), "{}", facts[1]);
     assert_eq!(facts.len(), 3, "{facts:?}");
 }
 

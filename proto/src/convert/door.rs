@@ -77,13 +77,19 @@ impl From<&wire::GetRequest> for Slice {
     }
 }
 
+/// Whole microseconds, at least one.
+fn micros_up(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos().div_ceil(1_000)).unwrap_or(u64::MAX).max(1)
+}
+
 impl From<Provenance> for wire::Provenance {
     fn from(from: Provenance) -> Self {
         let tier = wire::Tier::from(from.tier).into();
         let stale_ms = from.stale_for.map(millis_up);
         let loss_ms = from.loss.map_or(0, millis_up);
         let journal_ms = from.journal_ms.unwrap_or(0);
-        Self { tier, cached: from.cached, revision: from.revision.0, stale_ms, loss_ms, journal_ms }
+        let asked_us = from.asked_for.map_or(0, micros_up);
+        Self { tier, cached: from.cached, revision: from.revision.0, stale_ms, loss_ms, journal_ms, asked_us }
     }
 }
 
@@ -100,6 +106,7 @@ impl TryFrom<wire::Provenance> for Provenance {
             stale_for,
             loss: bound_from(from.loss_ms),
             journal_ms: (from.journal_ms > 0).then_some(from.journal_ms),
+            asked_for: (from.asked_us > 0).then(|| Duration::from_micros(from.asked_us)),
         })
     }
 }

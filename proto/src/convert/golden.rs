@@ -173,6 +173,7 @@ fn requests() -> Vec<(&'static str, Vec<Request>)> {
         ),
         ("requests del async", request(Ask::Change { id, command: del(DeleteMode::Async) })),
         ("requests apply", change(Command::Apply(transaction()))),
+        ("requests apply whole", change(Command::Apply(Transaction::of(Step::Get { name: name() }).whole()))),
     ]
 }
 
@@ -198,6 +199,7 @@ fn transaction() -> Transaction {
     let expire = |expiry, when| Step::Expire { name: name(), expiry, when };
     let second = Expiry::In(Duration::from_secs(1));
     Transaction {
+        whole: false,
         guards: vec![
             Guard { name: name(), bind_rev: Some(Revision(6)) },
             Guard { name: other(), bind_rev: None },
@@ -255,6 +257,7 @@ fn replies() -> Vec<(&'static str, Vec<Reply>)> {
     let mut steps: Vec<StepOutcome> = StepResult::ALL[..9].iter().copied().map(step).collect();
     let later: Vec<StepOutcome> = StepResult::ALL[9..].iter().copied().map(step).collect();
     (steps[0].old, steps[0].entry, steps[0].number) = (Some(entry()), Some(ends), Some(-2));
+    let refused = StepOutcome { old: Some(entry()), entry: Some(entry()), ..step(StepResult::Occupied) };
     let failed = Error::exhausted("full").retry_after(Duration::from_millis(20));
     vec![
         ("replies resolved", resolved(Some(entry()), Some(blob()))),
@@ -275,6 +278,7 @@ fn replies() -> Vec<(&'static str, Vec<Reply>)> {
         ("replies applied", changed(applied(Decision::Done(steps)))),
         ("replies applied later results", changed(applied(Decision::Done(later)))),
         ("replies applied nothing", changed(applied(Decision::Aborted(1)))),
+        ("replies applied refused", changed(applied(Decision::Refused(1, refused)))),
         ("replies applied needs blobs", changed(applied(Decision::NeedBlobs(vec![0, 300])))),
         (
             "replies resolved timed",

@@ -8,6 +8,7 @@ mod door;
 mod golden;
 mod request;
 mod session;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod transaction;
@@ -19,6 +20,7 @@ pub(crate) use door::{
 };
 pub(crate) use request::{pack_replies, pack_requests, read_replies, read_requests};
 pub(crate) use session::{down_from, down_to, up_from, up_to};
+pub(crate) use standing::{held_from, name_from};
 pub(crate) use transaction::{
     applied_from, applied_to, apply_to, create_namespace_to, drop_namespace_to, named_namespace,
     namespaces_from, namespaces_to, spec_from, transaction_from,

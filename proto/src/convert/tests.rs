@@ -234,15 +234,22 @@ fn step() -> impl Strategy<Value = Step> {
 fn transaction() -> impl Strategy<Value = Transaction> {
     let guard = (name(), option::of(1..=u64::MAX))
         .prop_map(|(name, rev)| Guard { name, bind_rev: rev.map(Revision) });
-    (vec(guard, 0..3), vec(step(), 0..6)).prop_map(|(guards, steps)| Transaction { guards, steps })
+    (vec(guard, 0..3), vec(step(), 0..6), any::<bool>()).prop_map(|(guards, steps, whole)| Transaction {
+        guards,
+        steps,
+        whole,
+    })
 }
 
 fn applied() -> impl Strategy<Value = TransactionOutcome> {
     let result = prop::sample::select(&StepResult::ALL[..]);
-    let done = (result, option::of(entry()), option::of(entry()), any::<Option<i64>>())
-        .prop_map(|(result, old, entry, number)| StepOutcome { result, old, entry, number });
+    let done = || {
+        (result.clone(), option::of(entry()), option::of(entry()), any::<Option<i64>>())
+            .prop_map(|(result, old, entry, number)| StepOutcome { result, old, entry, number })
+    };
     let decision = prop_oneof![
-        vec(done, 0..6).prop_map(Decision::Done),
+        (0..1000_usize, done()).prop_map(|(at, step)| Decision::Refused(at, step)),
+        vec(done(), 0..6).prop_map(Decision::Done),
         (0..1000_usize).prop_map(Decision::Aborted),
         vec(0..1000_usize, 1..4).prop_map(Decision::NeedBlobs),
     ];

@@ -18,7 +18,7 @@ pub(crate) fn apply_to(packer: &mut Packer, id: &RequestId, transaction: &Transa
         bind_rev: guard.bind_rev.map_or(0, |revision| revision.0),
     });
     let steps = transaction.steps.iter().map(|step| step_to(packer, step)).collect();
-    let transaction = Some(wire::Transaction { guards: guards.collect(), steps });
+    let transaction = Some(wire::Transaction { guards: guards.collect(), steps, whole: transaction.whole });
     wire::ApplyRequest { id: Some(packer.request_id(id)), transaction }
 }
 
@@ -86,7 +86,7 @@ fn millis(ttl: Duration) -> u64 {
 
 /// The transaction of a request, within its limits. What it is about owns its bytes.
 pub(crate) fn transaction_from(request: Option<wire::Transaction>) -> Result<Transaction> {
-    let wire::Transaction { guards, steps } = need(request, "transaction")?;
+    let wire::Transaction { guards, steps, whole } = need(request, "transaction")?;
     if guards.len() + steps.len() > TRANSACTION_STEPS_MAX {
         return Err(Error::too_large(format!(
             "a transaction has more than {TRANSACTION_STEPS_MAX} guards and steps: apply several"
@@ -99,6 +99,7 @@ pub(crate) fn transaction_from(request: Option<wire::Transaction>) -> Result<Tra
     let transaction = Transaction {
         guards: guards.into_iter().map(guard).collect::<Result<_>>()?,
         steps: steps.into_iter().map(step_from).collect::<Result<_>>()?,
+        whole,
     };
     transaction.check()?;
     Ok(transaction.compact())
@@ -191,6 +192,10 @@ pub(crate) fn applied_to(packer: &mut Packer, outcome: &TransactionOutcome) -> w
         }
         Decision::Aborted(guard) => response.aborted = Some(place(guard)),
         Decision::NeedBlobs(steps) => response.need_blobs = steps.iter().map(place).collect(),
+        Decision::Refused(step, outcome) => {
+            response.refused = Some(place(step));
+            response.steps = vec![step_done_to(packer, outcome)];
+        }
     }
     response
 }
@@ -205,12 +210,14 @@ fn step_done_to(packer: &mut Packer, done: &StepOutcome) -> wire::StepDone {
 }
 
 pub(crate) fn applied_from(response: wire::ApplyResponse) -> Result<TransactionOutcome> {
-    let decision = match (response.aborted, response.need_blobs) {
-        (Some(guard), _) => Decision::Aborted(guard as usize),
-        (None, needed) if !needed.is_empty() => {
+    let mut steps = response.steps.into_iter().map(step_done_from);
+    let decision = match (response.aborted, response.refused, response.need_blobs) {
+        (Some(guard), ..) => Decision::Aborted(guard as usize),
+        (None, Some(step), _) => Decision::Refused(step as usize, need(steps.next(), "steps")??),
+        (None, None, needed) if !needed.is_empty() => {
             Decision::NeedBlobs(needed.into_iter().map(|step| step as usize).collect())
         }
-        (None, _) => Decision::Done(response.steps.into_iter().map(step_done_from).collect::<Result<_>>()?),
+        (None, None, _) => Decision::Done(steps.collect::<Result<_>>()?),
     };
     Ok(TransactionOutcome { decision, revision: Revision(response.revision), at_ms: response.at_ms })
 }

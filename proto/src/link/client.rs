@@ -10,7 +10,7 @@ use crate::dial::{Channel, Dial};
 use crate::loss::Noted;
 use crate::remote_store::{in_time, send_all};
 use crate::status::from_status;
-use crate::store::{Body, BodyStream, ListQuery, Listing, Slice};
+use crate::store::{Body, BodyStream, ListQuery, Listing, Locals, Slice, Why};
 use crate::transfer::Outgoing;
 use crate::watch::{WatchQuery, Watching};
 use crate::watch_wire;
@@ -21,8 +21,8 @@ use bytes::{Bytes, BytesMut};
 use dstore_shared::frame::{Down, Reply, Request, Up};
 use dstore_shared::limits::WATCHES_PER_CONNECTION;
 use dstore_shared::{
-    BlobHash, BlobHasher, Error, GROUP_BYTES, Namespace, NamespaceInfo, NamespaceOutcome, NamespaceSpec,
-    Outline, RequestId, Result,
+    BlobHash, BlobHasher, Error, GROUP_BYTES, Name, Namespace, NamespaceInfo, NamespaceOutcome,
+    NamespaceSpec, Outline, RequestId, Result,
 };
 use dstore_sys::Sys;
 use dstore_sys::net::Address;
@@ -188,6 +188,24 @@ impl LinkClient {
         let mut store = self.store.clone();
         let told = in_time(self.call, async { store.namespaces(wire::NamespacesRequest {}).await }).await?;
         namespaces_from(told.into_inner())
+    }
+
+    /// The Locals that are attached to Global.
+    ///
+    /// # Errors
+    /// As [`Store::locals`](crate::store::Store::locals).
+    pub async fn locals(&self, name: Option<&Name>) -> Result<Locals> {
+        let (mut store, request) = (self.store.clone(), wire::LocalsRequest { name: name.map(Into::into) });
+        in_time(self.call, async { store.locals(request).await }).await?.into_inner().try_into()
+    }
+
+    /// How Global reads a name now.
+    ///
+    /// # Errors
+    /// As [`Store::why`](crate::store::Store::why).
+    pub async fn why(&self, name: &Name) -> Result<Why> {
+        let (mut store, request) = (self.store.clone(), wire::WhyRequest { name: Some(name.into()) });
+        in_time(self.call, async { store.why(request).await }).await?.into_inner().try_into()
     }
 
     /// Creates a namespace at Global.

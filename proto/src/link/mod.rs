@@ -110,6 +110,7 @@ impl Weight for Reply {
                 Answer::Changed { outcome: Outcome::Transaction(outcome), .. } => match &outcome.decision {
                     Decision::Done(steps) => steps.iter().map(step_done_len).sum(),
                     Decision::NeedBlobs(steps) => steps.len() * 5,
+                    Decision::Refused(_, step) => step_done_len(step),
                     Decision::Aborted(_) => 0,
                 },
                 Answer::Changed { outcome, .. } => outcome.type_len(),

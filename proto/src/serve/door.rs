@@ -19,7 +19,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Bytes that are read of a connection of HTTP/1.1, and held for one that does not read, at a time: enough for a piece
 /// on its way, and four times the largest header.
-const HTTP1_BUFFER_BYTES: usize = 64 << 10;
+pub const HTTP1_BUFFER_BYTES: usize = 64 << 10;
 
 /// What stands behind a listener: who answers its calls, and in which versions of HTTP.
 pub trait Door: Send + Sync + fmt::Debug + 'static {

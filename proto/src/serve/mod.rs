@@ -15,7 +15,7 @@ mod routes;
 mod together;
 
 pub use crate::watch_wire::OfConnection;
-pub use door::{BoxError, Door};
+pub use door::{BoxError, Door, HTTP1_BUFFER_BYTES};
 pub use gate::{Counts, Gate};
 pub use limits::Limits;
 pub use routes::{Health, Routes};

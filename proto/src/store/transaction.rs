@@ -5,11 +5,13 @@ use dstore_shared::limits::{CARRIED_BYTES_MAX, TRANSACTION_BYTES_MAX};
 use dstore_shared::{Blob, RequestId, Result, SetOutcome, Step, Transaction};
 
 /// The same transaction within its limits, as far as values go: those that are too large to travel with it, or to
-/// travel together, are stored at `store` without a name, for an hour, and named by their hash.
+/// travel together, are stored at `store` without a name, for an hour, and named by their hash. One that cannot be made
+/// to fit is refused before anything is stored.
 ///
 /// # Errors
 /// As [`Transaction::check`]; as [`Store::set`], and then no name was changed.
 pub async fn fitting<S: Store>(store: &S, mut transaction: Transaction) -> Result<Transaction> {
+    transaction.check_apart()?;
     let mut weight = transaction.weight();
     for step in &mut transaction.steps {
         let Step::Set { value, .. } = step else { continue };

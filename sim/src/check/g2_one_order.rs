@@ -7,7 +7,7 @@
 //! That the time of a name is over is a call that nobody made.
 
 use super::Evidence;
-use super::g2_expiry;
+use super::{g2_expiry, g2_hints};
 use crate::history::Watched;
 use crate::linear::{self, Answer, Bind, Call, Keys, Op, Verdict};
 use std::collections::HashMap;
@@ -54,6 +54,7 @@ fn bent(evidence: &Evidence<'_>) -> Vec<Call> {
         calls.push(call);
     }
     calls.extend(g2_expiry::ends(&evidence.calls));
+    g2_hints::give(&mut calls, evidence);
     calls
 }
 

@@ -5,6 +5,7 @@
 
 pub mod g1_deletes;
 pub mod g2_expiry;
+mod g2_hints;
 pub mod g2_one_order;
 pub mod g2_watches;
 pub mod g3_durable;

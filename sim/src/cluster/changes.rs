@@ -164,10 +164,8 @@ impl<D: Desk> Client<D> {
         let begun = self.begin(Op::Swap(Swap { guard: (key, seen), unbound, bound: (bound, value) }));
         let payload = Payload::carrying(Blob::hash(bytes_of(value)));
         let set = Step::Set { name: name(bound), value: payload, when: When::Always, expiry: Expiry::Clear };
-        let transaction = Transaction {
-            guards: vec![Guard { name: name(key), bind_rev: stat.map(|stat| stat.entry.bind_rev) }],
-            steps: vec![Step::Delete { name: name(unbound) }, set],
-        };
+        let guard = Guard { name: name(key), bind_rev: stat.map(|stat| stat.entry.bind_rev) };
+        let transaction = Transaction::guarded(vec![guard], vec![Step::Delete { name: name(unbound) }, set]);
         let done = self.insist(true, |store| store.apply(id, transaction.clone()));
         let Some(done) = done.await else { return };
         self.cluster.0.history.say(&begun, |told| told.revision = Some(done.revision.0));

@@ -22,5 +22,6 @@ hash=$(curl -sSf -o /dev/null -D - -T - "$node/v1/kv/default/schema-$RANDOM$RAND
   printf '\n[[operations]]\ninclude-path = "/v1/blob/{hash}"\nparameters = { "path.hash" = "%s" }\n' "$hash"
 } >schemathesis.toml
 # A watch has no end, so it is left out; curl looks at it.
-"$venv/bin/schemathesis" --config-file schemathesis.toml run "$node/openapi.json" --exclude-path /v1/watch \
+PYTHONPATH=$here PYTHONDONTWRITEBYTECODE=1 SCHEMATHESIS_HOOKS=schema_hooks \
+  "$venv/bin/schemathesis" --config-file schemathesis.toml run "$node/openapi.json" --exclude-path /v1/watch \
   --max-examples "${DSTORE_SCHEMA_EXAMPLES:-25}" --seed "${DSTORE_SCHEMA_SEED:-1}" --no-color

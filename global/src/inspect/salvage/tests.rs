@@ -248,7 +248,7 @@ fn namespaces_times_to_live_types_and_transactions_go_over_whole_or_not_at_all()
                 expiry: Expiry::In(Duration::from_secs(7 * 3_600)),
             };
             let steps = vec![twin(&names[2]), twin(&names[3])];
-            let both = Transaction { guards: Vec::new(), steps };
+            let both = Transaction::steps(steps);
             // Another is not due before the next minute: what follows is in the journal alone.
             global.authority().checkpoint().await.expect("written");
             store.apply(store.next_id().expect("an id"), both).await.expect("applied");

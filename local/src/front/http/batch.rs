@@ -5,43 +5,86 @@
 //! none, as one transaction ([`atomic`]).
 //!
 //! Bounded: steps, bytes of the request, bytes of the answer as it is written ([`answer`]), and the time of all steps
-//! together.
+//! together. A step that asks for more than there may be does not keep those beside it from what they ask for.
 
 mod answer;
 mod atomic;
 
-use super::body::{Arriving, need_type};
+use super::attributes::ttl;
+use super::body::{Arriving, late, need_type};
 use super::conditions::Conditions;
 use super::problem::Problem;
 use super::until::Until;
-use super::write::{Stored, store, ttl};
+use super::write::{Stored, store};
 use super::{Answered, Desk, json};
+use crate::rooms::Room;
 use answer::Answer;
 use axum::extract::Request;
 use bytes::Bytes;
-use dstore_proto::store::{Found, Store};
+use dstore_proto::store::{Body, Found, Store};
 use dstore_shared::limits::{FRAME_BYTES_MAX, SET_MANY_NAMES_MAX};
 use dstore_shared::{
-    Attributes, Blob, ContentType, Error, Key, Name, Namespace, Payload, Result, Revision, Step as Doing,
-    When,
+    Attributes, Blob, ContentType, Error, Key, Kind, Name, Namespace, Payload, Result, Revision,
+    Step as Doing, When,
 };
 use futures_util::future::join_all;
-use serde::de::Error as _;
+use serde::de::{Error as _, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Number;
 use std::collections::BTreeSet;
+use std::fmt;
 
 /// Steps of one batch.
 const STEPS_MAX: usize = SET_MANY_NAMES_MAX;
 /// Bytes of a batch.
 const BYTES_MAX: usize = FRAME_BYTES_MAX;
 
+/// What a step that was read takes beside its bytes.
+const STEP_BYTES: usize = 1024;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Batch {
     #[serde(default)]
     atomic: bool,
-    steps: Vec<Step>,
+    steps: Steps,
+}
+
+/// As many steps as there may be, and how many there are.
+struct Steps {
+    first: Vec<Step>,
+    all: usize,
+}
+
+impl<'de> Deserialize<'de> for Steps {
+    fn deserialize<D: Deserializer<'de>>(list: D) -> Result<Self, D::Error> {
+        /// Keeps no step beyond the most: the shortest take a hundred times the memory of their text.
+        struct Few;
+        impl<'de> Visitor<'de> for Few {
+            type Value = Steps;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of steps")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Steps, A::Error> {
+                let mut first = Vec::new();
+                while first.len() < STEPS_MAX {
+                    let Some(step) = list.next_element()? else {
+                        let all = first.len();
+                        return Ok(Steps { first, all });
+                    };
+                    first.push(step);
+                }
+                let mut all = first.len();
+                while list.next_element::<IgnoredAny>()?.is_some() {
+                    all += 1;
+                }
+                Ok(Steps { first, all })
+            }
+        }
+        list.deserialize_seq(Few)
+    }
 }
 
 #[derive(Deserialize)]
@@ -91,6 +134,7 @@ enum Op {
 }
 
 /// A step that was read.
+#[cfg_attr(test, derive(Clone))]
 struct Checked {
     op: Op,
     name: Name,
@@ -125,15 +169,17 @@ pub(super) async fn batch<S: Store>(desk: &Desk<S>, request: Request) -> Answere
     let (parts, body) = request.into_parts();
     need_type(&parts.headers, "application/json")?;
     let mut body = Arriving::new(body, parts.version, BYTES_MAX as u64, desk.idle)?;
-    let late =
-        || Error::unavailable(format!("the batch was not whole within `{:?}`: send all of it", desk.handler));
+    // As it comes, and as it is read.
+    let mut room = desk.room(2 * body.memory(BYTES_MAX)).await?;
+    let late = || late(format!("the batch was not whole within `{:?}`: send all of it", desk.handler));
     let (text, _) = until.within(body.gather(BYTES_MAX)).await.ok_or_else(late)??;
     let (is_atomic, steps) = read(&text)?;
+    room.shrink_to((text.len() + steps.len() * STEP_BYTES) as u64);
     drop(text);
+    let mut answer = Answer::to(&steps, &desk.rooms)?;
     if is_atomic {
-        return atomic::batch(desk, until, &steps).await;
+        return atomic::batch(desk, until, &steps, answer).await;
     }
-    let mut answer = Answer::default();
     for run in steps.chunk_by(|one, next| one.op == next.op) {
         let done = match run[0].op {
             Op::Get => gets(desk, until, run, &mut answer).await,
@@ -155,14 +201,14 @@ pub(super) async fn batch<S: Store>(desk: &Desk<S>, request: Request) -> Answere
 fn read(text: &[u8]) -> Result<(bool, Vec<Checked>)> {
     let wrong = |e: serde_json::Error| Error::invalid(format!("the batch cannot be read, {e}: correct it"));
     let Batch { atomic, steps } = serde_json::from_slice(text).map_err(wrong)?;
-    let n = steps.len();
+    let n = steps.all;
     if n == 0 {
         return Err(Error::invalid("the batch has no step: send at least one"));
     }
     if n > STEPS_MAX {
         return Err(Error::too_large(format!("a batch of `{n}` steps: send at most {STEPS_MAX}")));
     }
-    let steps = steps.into_iter().map(|step| checked(step, atomic)).collect::<Result<_>>()?;
+    let steps = steps.first.into_iter().map(|step| checked(step, atomic)).collect::<Result<_>>()?;
     Ok((atomic, steps))
 }
 
@@ -192,13 +238,18 @@ fn checked(step: Step, atomic: bool) -> Result<Checked> {
 
 async fn gets<S: Store>(desk: &Desk<S>, until: Until, run: &[Checked], answer: &mut Answer) -> Result<()> {
     let names = run.iter().map(|step| step.name.clone()).collect();
-    let found = until.of(desk.store.get_many(names)).await?;
-    for (step, found) in run.iter().zip(found.found) {
+    let found = match until.of(desk.store.get_many(names)).await {
+        Ok(found) => found.found,
+        // More than one call gives. Whichever of them fit are given all the same.
+        Err(e) if e.kind() == Kind::TooLarge => return atomic::gets(desk, until, run, answer).await,
+        Err(e) => return Err(e),
+    };
+    for (step, found) in run.iter().zip(found) {
         match found {
             None => answer.failed(step, &Problem::not_found("the key is bound to nothing")),
             Some(Found { entry, body, .. }) if answer.may_take(entry.size) => {
-                match until.of(body.collect(entry.size)).await {
-                    Ok(value) => answer.value(step, &entry, &value),
+                match collected(until, body, entry.size, answer).await {
+                    Ok((value, _room)) => answer.value(step, &entry, &value),
                     Err(e) => answer.failed(step, &e.into()),
                 }
             }
@@ -206,6 +257,12 @@ async fn gets<S: Store>(desk: &Desk<S>, until: Until, run: &[Checked], answer: &
         }
     }
     Ok(())
+}
+
+/// The bytes of a value, and their room.
+async fn collected(until: Until, body: Body, size: u64, answer: &Answer) -> Result<(Bytes, Room)> {
+    let room = answer.room(size)?;
+    Ok((until.of(body.collect(size)).await?, room))
 }
 
 /// Each by itself, side by side; those of one name one after the other.

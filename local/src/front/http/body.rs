@@ -4,6 +4,8 @@ use super::problem::{Problem, Slug};
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, Version};
 use bytes::{Bytes, BytesMut};
+use dstore_proto::DATA_FRAME_BYTES;
+use dstore_proto::serve::HTTP1_BUFFER_BYTES;
 use dstore_proto::store::BodyStream;
 use dstore_shared::limits::CHUNK_BYTES;
 use dstore_shared::{Error, Kind};
@@ -51,7 +53,9 @@ impl Arriving {
             let Some(body) = &mut self.body else { return Ok(None) };
             let mut body = std::pin::Pin::new(body);
             let frame = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx));
-            let frame = tokio::time::timeout(self.idle, frame).await.map_err(|_| late(self.idle))?;
+            let idle = self.idle;
+            let late = |_| late(format!("no piece of the body came for `{idle:?}`: send it without a pause"));
+            let frame = tokio::time::timeout(idle, frame).await.map_err(late)?;
             match frame.map(|frame| frame.map(Frame::into_data)) {
                 Some(Ok(Ok(piece))) if piece.is_empty() => {}
                 Some(Ok(Ok(piece))) => {
@@ -76,6 +80,18 @@ impl Arriving {
         self.length.is_none_or(|length| length > max as u64)
     }
 
+    /// About as many bytes as it takes in memory at most, if no more than `max` are gathered and the rest is passed on.
+    pub fn memory(&self, max: usize) -> u64 {
+        match self.length {
+            Some(length) if length <= max as u64 => length,
+            _ => {
+                let piece = if self.http2 { DATA_FRAME_BYTES as usize } else { HTTP1_BUFFER_BYTES };
+                // What was gathered with its last piece, what waits, and what is in hand.
+                (max + (PIECES_AHEAD + 2) * piece) as u64
+            }
+        }
+    }
+
     /// Takes pieces until the end, or until there are more than `max` bytes. Whether that was the end. What is given is
     /// as large in memory as it is long: whoever keeps it keeps nothing else.
     ///
@@ -94,15 +110,6 @@ impl Arriving {
             }
         }
         Ok((tight(all), false))
-    }
-
-    /// Reads to the end, and keeps nothing.
-    ///
-    /// # Errors
-    /// As [`Arriving::piece`].
-    pub async fn discard(&mut self) -> Result<(), Problem> {
-        while self.piece().await?.is_some() {}
-        Ok(())
     }
 
     /// Passes `head` and what follows to a reader, who sees an error if the whole did not come, also when this future is
@@ -157,8 +164,8 @@ pub fn passage() -> (mpsc::Sender<Piece>, BodyStream) {
     (to, stream.boxed())
 }
 
-fn late(idle: Duration) -> Problem {
-    let text = format!("no piece of the body came for `{idle:?}`: send it without a pause");
+/// A body that did not come in time.
+pub fn late(text: impl Into<String>) -> Problem {
     Problem::new(StatusCode::REQUEST_TIMEOUT, Slug::Slow, text)
 }
 

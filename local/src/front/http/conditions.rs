@@ -102,13 +102,14 @@ impl Conditions {
         unless.map(|_| "the key is bound already: leave `If-None-Match` out to store the same bytes again")
     }
 
-    /// What they let be done with a read of what is bound to `hash`, or not at all (RFC 9110, section 13.2.2).
-    pub fn of_read(&self, hash: Option<&BlobHash>) -> Verdict {
-        if self.only.as_ref().is_some_and(|only| !only.cover(hash)) {
+    /// What they let be done with a read of what is bound to `hash` (RFC 9110, section 13.2.2). Of what is not bound there
+    /// is nothing to read, whatever they say (section 13.2.1): 404, and not 412.
+    pub fn of_read(&self, hash: &BlobHash) -> Verdict {
+        if self.only.as_ref().is_some_and(|only| !only.cover(Some(hash))) {
             return Verdict::Failed;
         }
         match &self.unless {
-            Some(unless) if unless.cover(hash) => Verdict::NotModified,
+            Some(unless) if unless.cover(Some(hash)) => Verdict::NotModified,
             _ => Verdict::Go,
         }
     }
@@ -193,9 +194,9 @@ pub mod fuzzing {
         }
         let hash = BlobHash::of(b"x");
         let conditions = Conditions::of(&headers);
-        assert_ne!(conditions.of_read(None), Verdict::NotModified, "nothing is not what the caller has");
-        _ = conditions.of_read(Some(&hash));
         let refused = [None, Some(&hash)].map(|hash| conditions.against_write(hash).is_some());
+        let read = conditions.of_read(&hash) == Verdict::Go;
+        assert_eq!(read, !refused[1], "what is not to be read is not to be changed");
         assert!(!conditions.is_none() || refused == [false, false], "no condition refuses nothing");
         if let Some(wanted) = Wanted::of(&headers) {
             for size in [0, 1, 1000, u64::MAX] {
@@ -256,9 +257,8 @@ mod tests {
             all.extend(only.map(|v| (IF_MATCH, v)));
             all.extend(unless.map(|v| (IF_NONE_MATCH, v)));
             let conditions = Conditions::of(&headers(&all));
-            assert_eq!(conditions.of_read(Some(&mine)), bound, "{only:?} {unless:?}");
-            assert_eq!(conditions.of_read(None), absent, "{only:?} {unless:?}");
-            // What a read need not move, or does not want, a change is not done to.
+            assert_eq!(conditions.of_read(&mine), bound, "{only:?} {unless:?}");
+            // What a read need not move, or does not want, a change is not done to; nor to nothing, if something is wanted.
             for (verdict, hash) in [(bound, Some(&mine)), (absent, None)] {
                 let refused = conditions.against_write(hash).is_some();
                 assert_eq!(refused, verdict != Verdict::Go, "{only:?} {unless:?} {hash:?}");
@@ -270,7 +270,7 @@ mod tests {
     fn tags_of_several_fields_count_together() {
         let mut all = headers(&[(IF_NONE_MATCH, "\"x\"")]);
         all.append(IF_NONE_MATCH, tag(&BlobHash::of(b"y")));
-        assert_eq!(Conditions::of(&all).of_read(Some(&BlobHash::of(b"y"))), Verdict::NotModified);
+        assert_eq!(Conditions::of(&all).of_read(&BlobHash::of(b"y")), Verdict::NotModified);
     }
 
     #[test]

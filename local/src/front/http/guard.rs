@@ -7,8 +7,9 @@
 //! configuration.
 
 use super::problem::{Problem, Slug};
-use axum::http::header::{HOST, ORIGIN};
-use axum::http::{HeaderMap, Request, StatusCode};
+use axum::http::header::{EXPECT, HOST, ORIGIN};
+use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, Version};
+use hyper::body::Body;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -50,11 +51,42 @@ fn host_of(authority: &str) -> Option<&str> {
     (!host.is_empty() && !host.contains('@')).then_some(host)
 }
 
+/// Whether the caller waits to be told to go on before he sends the body: he is told when it is first asked for.
+pub fn is_awaited(headers: &HeaderMap, version: Version) -> bool {
+    // As hyper takes it.
+    let last = headers.get_all(EXPECT).iter().next_back();
+    version == Version::HTTP_11 && last.is_some_and(goes_on)
+}
+
+fn goes_on(word: &HeaderValue) -> bool {
+    word.as_bytes().eq_ignore_ascii_case(b"100-continue")
+}
+
+/// Whether what the caller expects, if he does, is what is done: he is told to go on when the body is wanted.
+///
+/// # Errors
+/// 417 for anything else, and over HTTP/2, where nobody is told to go on: he then sends the body without being told.
+fn expected<B: Body>(request: &Request<B>) -> Result<(), Problem> {
+    let mut words = request.headers().get_all(EXPECT).iter();
+    let Some(first) = words.next() else { return Ok(()) };
+    // Without a body there is nothing to wait for, and before HTTP/1.1 nobody was told.
+    let is_moot = request.body().is_end_stream() || request.version() < Version::HTTP_11;
+    if is_moot || goes_on(first) && words.next().is_none() && request.version() == Version::HTTP_11 {
+        return Ok(());
+    }
+    Err(Problem::new(
+        StatusCode::EXPECTATION_FAILED,
+        Slug::Expectation,
+        "what the header `Expect` asks for is not done here: only `100-continue` over HTTP/1.1 is, leave it out",
+    ))
+}
+
 /// Whether `request` may be answered.
 ///
 /// # Errors
-/// 421 for another host, 400 for none, 403 for a page of another origin, 431 for too many bytes of headers.
-pub fn check<B>(request: &Request<B>, hosts: &Hosts, header_bytes: usize) -> Result<(), Problem> {
+/// 421 for another host, 400 for none, 403 for a page of another origin, 431 for too many bytes of headers, 417 for
+/// another expectation than that of being told to go on.
+pub fn check<B: Body>(request: &Request<B>, hosts: &Hosts, header_bytes: usize) -> Result<(), Problem> {
     let headers = request.headers();
     let uri = request.uri();
     let line = uri.path().len() + uri.query().map_or(0, str::len);
@@ -88,7 +120,7 @@ pub fn check<B>(request: &Request<B>, hosts: &Hosts, header_bytes: usize) -> Res
             "a page of another origin asks, and none is answered: ask from a program, or through a server of your own",
         ));
     }
-    Ok(())
+    expected(request)
 }
 
 /// The header `Host`.
@@ -117,8 +149,35 @@ mod tests {
         for (name, value) in all {
             request = request.header(*name, *value);
         }
-        let request = request.body(()).expect("a request");
+        let request = request.body(axum::body::Body::empty()).expect("a request");
         check(&request, &hosts, 1000).err().map(|problem| problem.status().as_u16())
+    }
+
+    #[test]
+    fn what_is_expected_is_done_or_refused() {
+        let of = |version, words: &[&str], body: &'static str| {
+            let mut request = Request::builder().uri("/").version(version).header("host", "localhost");
+            for words in words {
+                request = request.header(EXPECT, *words);
+            }
+            let request = request.body(axum::body::Body::from(body)).expect("a request");
+            let refused = check(&request, &Hosts::default(), 1000).err();
+            let refused = refused.map(|problem| problem.status().as_u16());
+            (refused, is_awaited(request.headers(), request.version()))
+        };
+        let (old, one, two) = (Version::HTTP_10, Version::HTTP_11, Version::HTTP_2);
+        assert_eq!(of(one, &["100-continue"], "body"), (None, true));
+        assert_eq!(of(one, &["100-Continue"], "body"), (None, true));
+        assert_eq!(of(one, &[], "body"), (None, false));
+        assert_eq!(of(two, &[], "body"), (None, false));
+        for other in [&["foo"][..], &[""], &["100-continue, foo"], &["100-continue", "100-continue"]] {
+            assert_eq!(of(one, other, "body").0, Some(417), "{other:?}");
+        }
+        assert_eq!(of(one, &["foo"], "body"), (Some(417), false), "he waits for nothing");
+        assert_eq!(of(two, &["100-continue"], "body"), (Some(417), false), "nobody could tell him");
+        // What has no body is not waited for, and whoever speaks HTTP/1.0 is not told.
+        assert_eq!((of(two, &["100-continue"], ""), of(one, &["foo"], "")), ((None, false), (None, false)));
+        assert_eq!(of(old, &["100-continue"], "body"), (None, false));
     }
 
     #[test]

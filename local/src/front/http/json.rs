@@ -65,14 +65,9 @@ fn escaped_len(byte: u8) -> usize {
     }
 }
 
-/// A response of JSON that no cache may keep.
-pub fn response(fields: Map<String, Value>) -> Response {
-    written(Value::Object(fields).to_string().into_bytes())
-}
-
-/// The same, of what is written already.
-pub fn written(text: Vec<u8>) -> Response {
-    let mut response = Response::new(Body::from(text));
+/// A response of JSON, which is written already and which no cache may keep.
+pub fn written(text: impl Into<Body>) -> Response {
+    let mut response = Response::new(text.into());
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -10,41 +10,48 @@
 //! ```
 //! Invariants: every refusal of the door is a problem document (RFC 9457); no answer may be kept by a cache unless it is
 //! asked for again first, but blobs by hash; bodies pass piece by piece, and no more of one is held than a value that
-//! travels with its command may have; all that one request asks of the store ends by one deadline; no answer lets another
-//! origin read it. It must never answer a name by itself, nor change one because of what it read: what is right is the
+//! travels with its command may have; what all requests and their answers hold together has room in one place, which is
+//! given back when the last byte has gone; all that one request asks of the store ends by one deadline; no answer lets
+//! another origin read it. It must never answer a name by itself, nor change one because of what it read: what is right is the
 //! store's to say.
 
+mod attributes;
 mod batch;
 mod body;
 mod conditions;
 mod guard;
 mod json;
+mod linger;
 mod list;
 mod openapi;
 mod problem;
 mod read;
+#[cfg(test)]
+mod slow_tests;
 #[cfg(test)]
 mod tests;
 mod until;
 pub mod url;
 mod watch;
 mod write;
+mod written;
 
 #[cfg(feature = "fuzzing")]
 pub use conditions::fuzzing;
 pub use guard::Hosts;
 
+use crate::rooms::{Room, Rooms};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{CONTENT_LENGTH, HeaderName};
+use axum::http::header::{CONNECTION, CONTENT_LENGTH, HeaderName};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use axum::routing::{any, get, post, put};
 use dstore_proto::IdSource;
 use dstore_proto::serve::{Door, Limits, OfConnection};
 use dstore_proto::store::{Store, Tier};
-use dstore_shared::Error;
+use dstore_shared::{Error, Result};
 use dstore_sys::rng::Rng;
 use dstore_sys::tasks::Tasks;
 use hyper::body::Incoming;
@@ -72,6 +79,18 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// How often that is doubled: to 64 ms.
 const PAUSES_DOUBLED: u32 = 6;
 
+/// When a request comes again that found no room.
+const NO_ROOM_DELAY: Duration = Duration::from_secs(1);
+
+/// Why a call is not answered at all, if it is not: another host, a page of another origin, too long headers.
+pub fn refused_by_guard<B: hyper::body::Body>(
+    request: &hyper::Request<B>,
+    hosts: &Hosts,
+    header_bytes: usize,
+) -> Option<Response> {
+    guard::check(request, hosts, header_bytes).err().map(Problem::into_response)
+}
+
 /// What a handler gives.
 type Answered = Result<Response, Problem>;
 
@@ -80,6 +99,7 @@ pub struct HttpDoor {
     router: Router,
     hosts: Hosts,
     limits: Limits,
+    tasks: Tasks,
 }
 
 impl fmt::Debug for HttpDoor {
@@ -98,9 +118,22 @@ struct Desk<S> {
     idle: Duration,
     /// Places of watches.
     watches: Arc<Semaphore>,
+    /// Room for what requests and answers hold, but for values that the node has room for anyway.
+    rooms: Rooms,
 }
 
 impl<S: Store> Desk<S> {
+    /// Room for `bytes`, as soon as there is any. Who has some already must not wait for more, but take it at once or not.
+    ///
+    /// # Errors
+    /// `Exhausted` if there is none in time.
+    async fn room(&self, bytes: u64) -> Result<Room> {
+        match self.rooms.try_take(bytes) {
+            Some(room) => Ok(room),
+            None => self.rooms.take(bytes).await.ok_or_else(no_room),
+        }
+    }
+
     /// Until when a request that begins now, or whose body is there now, is answered.
     fn until(&self) -> Until {
         Until::after(self.handler)
@@ -135,18 +168,19 @@ macro_rules! handler {
 
 impl HttpDoor {
     /// A door to `store`; `ids` names its changes, `rng` spreads what is tried again, `tasks` owns its uploads, `hosts`
-    /// are the names it answers to.
+    /// are the names it answers to. Its requests and answers hold at most `bytes_max` bytes together.
     pub fn new<S: Store>(
         store: Arc<S>,
         ids: Arc<dyn IdSource>,
         rng: Arc<dyn Rng>,
         tasks: &Tasks,
         hosts: Hosts,
-        limits: &Limits,
+        (limits, bytes_max): (&Limits, u64),
     ) -> Self {
         let (handler, idle) = (limits.handler, limits.transfer_idle);
         let watches = Arc::new(Semaphore::new(watch::WATCHES_MAX));
-        let desk = Arc::new(Desk { store, ids, rng, tasks: tasks.clone(), handler, idle, watches });
+        let (rooms, tasks) = (Rooms::new(bytes_max), tasks.clone());
+        let desk = Arc::new(Desk { store, ids, rng, tasks: tasks.clone(), handler, idle, watches, rooms });
         let values = put(handler!(desk, write::put))
             .delete(handler!(desk, write::delete))
             .get(handler!(desk, read::get_name))
@@ -162,7 +196,22 @@ impl HttpDoor {
             .route("/openapi.json", get(openapi::document))
             .fallback(nothing_here)
             .method_not_allowed_fallback(not_so);
-        Self { router, hosts, limits: limits.clone() }
+        Self { router, hosts, limits: limits.clone(), tasks }
+    }
+
+    async fn answer(&self, mut request: Request, of: OfConnection) -> Response {
+        if let Err(refused) = guard::check(&request, &self.hosts, self.limits.header_bytes as usize) {
+            return refused.into_response();
+        }
+        if request.uri().path() == watch::PATH {
+            request.extensions_mut().insert(of);
+        }
+        let Ok(mut response) = self.router.clone().oneshot(request).await;
+        if response.status() == StatusCode::NO_CONTENT {
+            // RFC 9110, section 8.6: no length where no content can be.
+            response.headers_mut().remove(CONTENT_LENGTH);
+        }
+        response
     }
 }
 
@@ -179,17 +228,14 @@ impl Door for HttpDoor {
         request: hyper::Request<Incoming>,
         of: OfConnection,
     ) -> hyper::Response<Body> {
-        if let Err(refused) = guard::check(&request, &self.hosts, self.limits.header_bytes as usize) {
-            return refused.into_response();
-        }
-        let mut request = request.map(Body::new);
-        if request.uri().path() == watch::PATH {
-            request.extensions_mut().insert(of);
-        }
-        let Ok(mut response) = self.router.clone().oneshot(request).await;
-        if response.status() == StatusCode::NO_CONTENT {
-            // RFC 9110, section 8.6: no length where no content can be.
-            response.headers_mut().remove(CONTENT_LENGTH);
+        let (request, left) = linger::lend(request);
+        let mut response = self.answer(request, of).await;
+        if let Some(Ok(left)) = left.map(|mut left| left.try_recv()) {
+            if response.status() == StatusCode::REQUEST_TIMEOUT {
+                // Whoever is too slow is not waited for with his next request (RFC 9110, section 15.5.9).
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            self.tasks.spawn("http linger", linger::read_on(left, self.limits.transfer_idle));
         }
         response
     }
@@ -197,6 +243,11 @@ impl Door for HttpDoor {
     fn refuse(&self, error: &Error) -> hyper::Response<Body> {
         Problem::from(error.clone()).into_response()
     }
+}
+
+fn no_room() -> Error {
+    Error::exhausted("requests and answers under way hold all the room of the HTTP door: try again")
+        .retry_after(NO_ROOM_DELAY)
 }
 
 async fn no_key() -> Response {

@@ -33,6 +33,8 @@ pub enum Slug {
     Headers,
     /// A body that did not come.
     Slow,
+    /// An expectation that is not met.
+    Expectation,
 }
 
 impl Slug {
@@ -59,6 +61,7 @@ impl Slug {
             Self::Origin => "origin",
             Self::Headers => "headers",
             Self::Slow => "slow",
+            Self::Expectation => "expectation",
         }
     }
 
@@ -85,6 +88,7 @@ impl Slug {
             Self::Origin => "Pages of other origins are not answered",
             Self::Headers => "The headers are too long",
             Self::Slow => "The body did not come",
+            Self::Expectation => "What the request expects is not done here",
         }
     }
 }
@@ -115,6 +119,7 @@ struct Inner {
     detail: String,
     delay: Option<Duration>,
     hash: Option<BlobHash>,
+    same: bool,
     step: Option<usize>,
     headers: HeaderMap,
 }
@@ -130,6 +135,9 @@ pub struct Document {
     retry_after_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     hash: Option<String>,
+    /// What the name is bound to are the very bytes that were sent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    same: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     step: Option<usize>,
 }
@@ -138,7 +146,16 @@ impl Problem {
     /// A refusal that only HTTP has; `detail` is lower case, without full stop, and ends with what to do.
     pub fn new(status: StatusCode, slug: Slug, detail: impl Into<String>) -> Self {
         let (detail, headers) = (detail.into(), HeaderMap::new());
-        Self(Box::new(Inner { status, slug, detail, delay: None, hash: None, step: None, headers }))
+        Self(Box::new(Inner {
+            status,
+            slug,
+            detail,
+            delay: None,
+            hash: None,
+            same: false,
+            step: None,
+            headers,
+        }))
     }
 
     /// There is nothing by that name or hash.
@@ -160,6 +177,13 @@ impl Problem {
         self
     }
 
+    /// The same, and what the name is bound to are the very bytes that were sent.
+    #[must_use]
+    pub fn of_same_bytes(mut self) -> Self {
+        self.0.same = true;
+        self
+    }
+
     /// The same, of a step of a batch, counted from 0.
     #[must_use]
     pub fn of_step(mut self, step: usize) -> Self {
@@ -174,7 +198,7 @@ impl Problem {
 
     /// Its document.
     pub fn document(&self) -> Document {
-        let Inner { status, slug, detail, delay, hash, step, .. } = &*self.0;
+        let Inner { status, slug, detail, delay, hash, same, step, .. } = &*self.0;
         Document {
             r#type: format!("urn:dstore:problem:{}", slug.name()),
             title: slug.title(),
@@ -182,6 +206,7 @@ impl Problem {
             detail: detail.clone(),
             retry_after_ms: delay.map(|delay| delay.as_millis().max(1) as u64),
             hash: hash.map(|hash| hash.to_string()),
+            same: *same,
             step: *step,
         }
     }

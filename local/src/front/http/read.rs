@@ -1,8 +1,11 @@
 //! GET and HEAD of a name or a blob.
+//!
+//! A value whose type is that of several ranges in one answer (`multipart/byteranges`) is given as a whole only: a part of
+//! it, with its type, would read as such an answer.
 
 use super::conditions::{Conditions, Verdict, Wanted, tag};
 use super::problem::{Problem, Slug};
-use super::write::millis;
+use super::write::{millis, told_of};
 use super::{Answered, Desk, X_REVISION, X_TIER, X_TTL, tier_value, url};
 use axum::body::Body;
 use axum::extract::Request;
@@ -86,7 +89,7 @@ async fn part<S: Store>(desk: &Desk<S>, target: Target, headers: &HeaderMap, wan
         if answer.status() != StatusCode::OK {
             return Ok(answer);
         }
-        let (range, slice) = if Wanted::holds(headers, &entry.hash) {
+        let (range, slice) = if Wanted::holds(headers, &entry.hash) && has_parts(&entry) {
             let range = wanted.within(entry.size).ok_or_else(|| no_byte(&entry))?;
             let slice = Slice { offset: range.start, len: Some(range.end - range.start) };
             (Some(range), slice)
@@ -94,7 +97,9 @@ async fn part<S: Store>(desk: &Desk<S>, target: Target, headers: &HeaderMap, wan
             (None, Slice::ALL)
         };
         match until.of(desk.store.get(target.clone(), slice)).await {
-            Ok(Some(found)) if found.entry.hash == entry.hash => {
+            Ok(Some(found))
+                if found.entry.hash == entry.hash && has_parts(&found.entry) == has_parts(&entry) =>
+            {
                 let answer = judged(&target, headers, Some((&found.entry, found.from)))?;
                 return Ok(with_value(cut(answer, range, entry.size), found));
             }
@@ -109,20 +114,23 @@ async fn part<S: Store>(desk: &Desk<S>, target: Target, headers: &HeaderMap, wan
 
 /// The answer without a body, to a read of what is bound so, or not at all.
 fn judged(target: &Target, headers: &HeaderMap, bound: Option<(&Entry, Provenance)>) -> Answered {
-    let conditions = Conditions::of(headers);
-    let hash = bound.map(|(entry, _)| entry.hash);
-    let status = match conditions.of_read(hash.as_ref()) {
-        Verdict::Go => StatusCode::OK,
-        Verdict::NotModified => StatusCode::NOT_MODIFIED,
-        Verdict::Failed => {
-            return Err(Problem::precondition("the value is not the one of `If-Match`: read it anew", hash));
-        }
-    };
     let Some((entry, from)) = bound else {
         return Err(Problem::not_found(match target {
             Target::Name(_) => "the key is bound to nothing",
             Target::Hash(_) => "there is no such blob",
         }));
+    };
+    let status = match Conditions::of(headers).of_read(&entry.hash) {
+        Verdict::Go => StatusCode::OK,
+        Verdict::NotModified => StatusCode::NOT_MODIFIED,
+        Verdict::Failed => {
+            let why = "the value is not the one of `If-Match`: read it anew";
+            let problem = Problem::precondition(why, Some(entry.hash));
+            return Err(match target {
+                Target::Name(_) => told_of(problem, entry),
+                Target::Hash(_) => problem.with(ETAG, tag(&entry.hash)),
+            });
+        }
     };
     let mut answer = Response::new(Body::empty());
     *answer.status_mut() = status;
@@ -131,7 +139,7 @@ fn judged(target: &Target, headers: &HeaderMap, bound: Option<(&Entry, Provenanc
     headers.insert(ETAG, tag(&entry.hash));
     headers.insert(CONTENT_LENGTH, entry.size.into());
     put_type(headers, entry.content_type.as_ref());
-    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static(if has_parts(entry) { "bytes" } else { "none" }));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
     headers.insert(X_TIER, tier_value(from.tier));
@@ -146,6 +154,13 @@ fn judged(target: &Target, headers: &HeaderMap, bound: Option<(&Entry, Provenanc
         Target::Hash(_) => _ = headers.insert(CACHE_CONTROL, OF_A_BLOB),
     }
     Ok(answer)
+}
+
+/// Whether a part of the value may be given by itself.
+fn has_parts(entry: &Entry) -> bool {
+    let words = entry.content_type.as_ref().map_or("", ContentType::as_str);
+    let bare = words.split(';').next().unwrap_or_default().trim();
+    !bare.eq_ignore_ascii_case("multipart/byteranges")
 }
 
 /// Of what type the value is, as whoever bound the name said. No browser is to run one: a page that is stored here is

@@ -1,4 +1,5 @@
-//! The one deadline of a request: all that it asks of the store ends by it, however many steps that has.
+//! The one deadline of a request: all that it asks of the store ends by it, however many steps that has. The time that
+//! the caller takes for a long body is his own, and is not counted.
 
 use dstore_shared::{Error, Result};
 use std::future::Future;
@@ -39,6 +40,14 @@ impl Until {
         tokio::time::timeout_at(self.at, part).await.ok()
     }
 
+    /// What `part` of the request gives, whose time is not counted.
+    pub async fn aside<T>(&mut self, part: impl Future<Output = T>) -> T {
+        let begun = tokio::time::sleep(Duration::ZERO).deadline();
+        let done = part.await;
+        self.at += begun.elapsed();
+        done
+    }
+
     fn is_over(self) -> bool {
         !self.at.elapsed().is_zero()
     }
@@ -47,6 +56,18 @@ impl Until {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_done_aside_takes_nothing_of_the_time() {
+        const A_WHILE: Duration = Duration::from_millis(30);
+        let mut until = Until::after(Duration::from_secs(60));
+        let before = until.at;
+        until.aside(tokio::time::sleep(A_WHILE)).await;
+        assert!(until.at >= before + A_WHILE, "{:?}", until.at - before);
+        let before = until.at;
+        assert!(until.within(tokio::time::sleep(A_WHILE)).await.is_some());
+        assert_eq!(until.at, before);
+    }
 
     #[tokio::test]
     async fn what_comes_after_the_deadline_of_a_request_is_not_begun() {

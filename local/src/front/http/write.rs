@@ -4,22 +4,23 @@
 //! first; if the conditions allow the change, that very binding is its guard, and if the guard does not hold any more,
 //! it is looked at again. So nothing is changed that the caller did not mean.
 
+use super::attributes::{attributes_of, is_a_value};
 use super::body::{Arriving, passage};
 use super::conditions::{Conditions, tag};
-use super::problem::{Problem, Slug};
-use super::read::{UNTYPED, name_alone};
+use super::problem::Problem;
+use super::read::name_alone;
 use super::until::Until;
-use super::{ATTEMPTS, Answered, Desk, X_REVISION, X_TIER, X_TTL, tier_value, url};
+use super::{ATTEMPTS, Answered, Desk, X_REVISION, X_TIER, X_TTL, guard, tier_value, url};
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, ETAG, EXPECT, HeaderName, LOCATION};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Version};
+use axum::http::header::{ETAG, LOCATION};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use dstore_proto::store::{Body as Value, SetReply, Store, Target, Tier};
 use dstore_shared::limits::{BLOB_BYTES_MAX, CARRIED_BYTES_MAX};
 use dstore_shared::{
-    Attributes, Blob, ContentType, Decision, Entry, Error, Guard, Name, Namespace, Payload, RequestId,
-    Result, Revision, SetOutcome, Step, StepOutcome, StepResult, Transaction, When, check_ttl,
+    Attributes, Blob, BlobHash, Decision, Entry, Error, Guard, Name, Namespace, Payload, RequestId, Result,
+    Revision, SetOutcome, Step, StepOutcome, StepResult, Transaction, When,
 };
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -41,25 +42,21 @@ pub(super) async fn put<S: Store>(desk: &Desk<S>, request: Request) -> Answered 
     let conditions = Conditions::of(&parts.headers);
     let attributes = attributes_of(&parts.headers)?;
     let mut body = Arriving::new(body, parts.version, BLOB_BYTES_MAX, desk.idle)?;
-    let asks_first = parts.headers.contains_key(EXPECT) && parts.version == Version::HTTP_11;
-    if asks_first || body.may_exceed(CARRIED_BYTES_MAX) {
-        // What is refused is refused before it is sent, or at least before it is passed on. It is read to its end: a
-        // caller that is answered, and then cut off, while he sends may see nothing but that he was cut off.
-        if let Err(refused) = guard(desk, desk.until(), &name, &conditions).await {
-            if !asks_first {
-                body.discard().await?;
-            }
-            return Err(refused);
-        }
+    let mut until = desk.until();
+    if guard::is_awaited(&parts.headers, parts.version) || body.may_exceed(CARRIED_BYTES_MAX) {
+        // What is refused is refused before it is sent, or at least before it is passed on.
+        check(desk, until, &name, &conditions).await?;
     }
-    let (head, is_whole) = body.gather(CARRIED_BYTES_MAX).await?;
+    let mut room = desk.room(body.memory(CARRIED_BYTES_MAX)).await?;
+    let (head, is_whole) = until.aside(body.gather(CARRIED_BYTES_MAX)).await?;
     let value = if is_whole {
+        room.shrink_to(head.len() as u64);
         Payload::carrying(Blob::hash(head))
     } else {
-        let entry = upload(desk, body, head).await?;
+        let entry = upload(desk, &mut until, body, head).await?;
         Payload::stored(entry.hash, entry.size)
     };
-    let stored = store(desk, desk.until(), &name, (value, attributes), &conditions).await?;
+    let stored = store(desk, until, &name, (value, attributes), &conditions).await?;
     Ok(told(&name, &stored))
 }
 
@@ -121,17 +118,22 @@ async fn set<S: Store>(
 
 /// Stores a long body without a name. The store's part runs in a task of its own, so that it sees an error, and is not
 /// dropped in the middle, when the caller goes away.
-async fn upload<S: Store>(desk: &Desk<S>, mut body: Arriving, head: bytes::Bytes) -> Result<Entry, Problem> {
+async fn upload<S: Store>(
+    desk: &Desk<S>,
+    until: &mut Until,
+    mut body: Arriving,
+    head: bytes::Bytes,
+) -> Result<Entry, Problem> {
     let (to, stream) = passage();
     let (done, outcome) = oneshot::channel();
     let store = desk.store.clone();
     desk.tasks.spawn("http upload", async move {
         _ = done.send(store.set(RequestId::default(), None, Value::Stream(stream)).await);
     });
-    body.pass(head, to).await?;
+    until.aside(body.pass(head, to)).await?;
     let stopped = |_| Error::unavailable("the node stops: send the value to another one");
     let outcome = async { outcome.await.map_err(stopped)? };
-    match desk.until().of(outcome).await?.outcome {
+    match until.of(outcome).await?.outcome {
         SetOutcome::Stored(entry) => Ok(entry),
         _ => Err(Error::internal("a blob without a name was not stored: report this").into()),
     }
@@ -150,8 +152,8 @@ async fn decide<S: Store>(
     step: &Step,
 ) -> Result<Decided, Problem> {
     for attempt in 0..ATTEMPTS {
-        let guards = guard(desk, until, name, conditions).await?;
-        let transaction = Transaction { guards: guards.into_iter().collect(), steps: vec![step.clone()] };
+        let guard = guarded(desk, until, (name, step), conditions).await?;
+        let transaction = Transaction::guarded(guard.into_iter().collect(), vec![step.clone()]);
         let done = until.of(desk.store.apply(desk.ids.next_id()?, transaction)).await?;
         match done.decision {
             Decision::Done(outcomes) => {
@@ -160,35 +162,67 @@ async fn decide<S: Store>(
                 return Ok(Decided { outcome, revision: done.revision, at_ms: done.at_ms });
             }
             Decision::NeedBlobs(_) => return Err(swept().into()),
-            Decision::Aborted(_) => desk.pause(attempt).await,
+            Decision::Aborted(_) | Decision::Refused(..) => desk.pause(attempt).await,
         }
     }
     Err(Error::unavailable("the key changes faster than it can be compared: try again").into())
 }
 
-/// The guard under which a change of `name` is what the conditions allow; none if there are no conditions.
+/// The guard under which `step`, a change of `name`, is what the conditions allow; none if there are no conditions.
 ///
 /// # Errors
-/// 412 if they do not hold now.
-async fn guard<S: Store>(
+/// 412 if they do not hold now. To delete what is not bound is 404, whatever they say (RFC 9110, section 13.2.1).
+async fn guarded<S: Store>(
     desk: &Desk<S>,
     until: Until,
-    name: &Name,
+    (name, step): (&Name, &Step),
     conditions: &Conditions,
 ) -> Result<Option<Guard>, Problem> {
     if conditions.is_none() {
         return Ok(None);
     }
-    let stat = until.of(desk.store.stat(Target::Name(name.clone()))).await?;
-    let entry = stat.map(|stat| stat.entry);
-    if let Some(why) = conditions.against_write(entry.as_ref().map(|entry| &entry.hash)) {
-        let problem = Problem::precondition(why, entry.as_ref().map(|entry| entry.hash));
-        return Err(match &entry {
-            Some(entry) => told_of(problem, entry),
-            None => problem,
-        });
+    let entry = bound(desk, until, name).await?;
+    let guard = Guard { name: name.clone(), bind_rev: entry.as_ref().map(|entry| entry.bind_rev) };
+    match step {
+        Step::Delete { .. } if entry.is_none() => {}
+        Step::Set { value, .. } => hold(conditions, entry.as_ref(), Some(&value.hash))?,
+        _ => hold(conditions, entry.as_ref(), None)?,
     }
-    Ok(Some(Guard { name: name.clone(), bind_rev: entry.map(|entry| entry.bind_rev) }))
+    Ok(Some(guard))
+}
+
+/// Whether the conditions let a value be bound to `name` now.
+///
+/// # Errors
+/// 412.
+async fn check<S: Store>(
+    desk: &Desk<S>,
+    until: Until,
+    name: &Name,
+    conditions: &Conditions,
+) -> Result<(), Problem> {
+    if conditions.is_none() {
+        return Ok(());
+    }
+    hold(conditions, bound(desk, until, name).await?.as_ref(), None)
+}
+
+async fn bound<S: Store>(desk: &Desk<S>, until: Until, name: &Name) -> Result<Option<Entry>> {
+    let stat = until.of(desk.store.stat(Target::Name(name.clone()))).await?;
+    Ok(stat.map(|stat| stat.entry))
+}
+
+/// Whether the conditions hold of what a name is bound to; `sent`: what is to be bound.
+///
+/// # Errors
+/// 412, also if the very bytes that are sent are bound: who tried before may have bound them, but so may another
+/// caller who counts from the same number to the same next one, or takes a lock. The document says so, and he judges.
+fn hold(conditions: &Conditions, entry: Option<&Entry>, sent: Option<&BlobHash>) -> Result<(), Problem> {
+    let Some(why) = conditions.against_write(entry.map(|entry| &entry.hash)) else { return Ok(()) };
+    let problem = Problem::precondition(why, entry.map(|entry| entry.hash));
+    let Some(entry) = entry else { return Err(problem) };
+    let problem = if sent == Some(&entry.hash) { problem.of_same_bytes() } else { problem };
+    Err(told_of(problem, entry))
 }
 
 /// The answer to a PUT.
@@ -224,7 +258,7 @@ pub(super) fn set_status(outcome: &StepOutcome) -> Result<(StatusCode, &Entry), 
     }
 }
 
-fn told_of(problem: Problem, entry: &Entry) -> Problem {
+pub(super) fn told_of(problem: Problem, entry: &Entry) -> Problem {
     problem.with(ETAG, tag(&entry.hash)).with(X_REVISION, entry.bind_rev.0.into())
 }
 
@@ -255,105 +289,7 @@ pub(super) async fn delete<S: Store>(desk: &Desk<S>, request: Request) -> Answer
     Ok(answer)
 }
 
-/// What a PUT says besides the value.
-fn attributes_of(headers: &HeaderMap) -> Result<Attributes> {
-    Ok(Attributes { content_type: type_of(headers)?, ttl: ttl_of(headers)? })
-}
-
-/// How long the name is to live.
-fn ttl_of(headers: &HeaderMap) -> Result<Option<Duration>> {
-    let Some(field) = only(headers, &X_TTL)? else { return Ok(None) };
-    match field.to_str().ok().filter(|text| !text.is_empty()).and_then(url::digits) {
-        Some(ms) => ttl(ms).map(Some),
-        None => Err(Error::invalid("the header `X-Dstore-TTL-Ms` is no number: write milliseconds")),
-    }
-}
-
-/// A time to live of so many milliseconds.
-pub(super) fn ttl(ms: u64) -> Result<Duration> {
-    let ttl = Duration::from_millis(ms);
-    check_ttl(ttl)?;
-    Ok(ttl)
-}
-
-/// Of what type the value is; nothing is kept of what is said of a value whose type nobody said.
-fn type_of(headers: &HeaderMap) -> Result<Option<ContentType>> {
-    let Some(field) = only(headers, &CONTENT_TYPE)?.filter(|field| *field != UNTYPED) else {
-        return Ok(None);
-    };
-    let words =
-        field.to_str().map_err(|_| Error::invalid("the header `Content-Type` is not ASCII: correct it"));
-    ContentType::new(words?).map(Some)
-}
-
-/// The field `name`, if there is one.
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a HeaderValue>> {
-    let mut fields = headers.get_all(name).iter();
-    match (fields.next(), fields.next()) {
-        (field, None) => Ok(field),
-        _ => Err(Error::invalid(format!("the header `{name}` comes more than once: send it once"))),
-    }
-}
-
 /// Whole milliseconds.
 pub(super) fn millis(left: Duration) -> u64 {
     u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Whether the body is the value itself: what is stored are its bytes.
-fn is_a_value(headers: &HeaderMap) -> Result<(), Problem> {
-    if headers.contains_key(CONTENT_RANGE) {
-        return Err(Error::invalid(
-            "a part of a value cannot be stored: send all of it, without `Content-Range`",
-        )
-        .into());
-    }
-    let plain = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
-    if headers.get_all(CONTENT_ENCODING).iter().all(plain) {
-        return Ok(());
-    }
-    let text =
-        "the coding of a value is not kept with it: send the bytes themselves, without `Content-Encoding`";
-    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Slug::MediaType, text))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use dstore_shared::Kind;
-
-    fn said(name: &HeaderName, fields: &[&'static str]) -> Result<Attributes> {
-        let mut headers = HeaderMap::new();
-        for field in fields {
-            headers.append(name, HeaderValue::from_static(field));
-        }
-        attributes_of(&headers)
-    }
-
-    #[test]
-    fn a_time_to_live_is_a_number_of_milliseconds_given_once() {
-        let of = |fields: &[&'static str]| said(&X_TTL, fields).map(|said| said.ttl);
-        assert_eq!(of(&[]).expect("none"), None);
-        assert_eq!(of(&["1500"]).expect("a number"), Some(Duration::from_millis(1500)));
-        for bad in
-            [&["0"][..], &[""], &["-1"], &["1.5"], &["1s"], &["1", "1"], &["9999999999999999"], &["1, 1"]]
-        {
-            assert_eq!(of(bad).expect_err("no time").kind(), Kind::Invalid, "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn a_content_type_is_kept_as_it_is_said_and_that_of_any_bytes_is_none() {
-        let of = |fields: &[&'static str]| said(&CONTENT_TYPE, fields).map(|said| said.content_type);
-        for none in [&[][..], &["application/octet-stream"]] {
-            assert_eq!(of(none).expect("none"), None, "{none:?}");
-        }
-        let html = "text/html; charset=\"utf-8\"";
-        assert_eq!(of(&[html]).expect("one").expect("kept").as_str(), html);
-        let long = |n: usize| -> &'static str { "x".repeat(n).leak() };
-        assert!(of(&[long(255)]).is_ok_and(|kept| kept.is_some()));
-        for bad in [&[""][..], &[long(256)], &["text/a", "text/a"], &["text/\ta"]] {
-            assert_eq!(of(bad).expect_err("none").kind(), Kind::Invalid, "{bad:?}");
-        }
-    }
 }

@@ -64,7 +64,7 @@ pub struct Door {
     /// Who is connected.
     pub peers: Peers,
     /// Counts.
-    pub stats: Stats,
+    pub stats: Arc<Stats>,
     /// Where SCANs go on.
     pub cursors: Cursors,
     /// Who tracks what.
@@ -93,7 +93,7 @@ impl Door {
             blocking: sys.blocking,
             tasks: tasks.clone(),
             peers: Peers::default(),
-            stats: Stats::default(),
+            stats: Arc::default(),
             cursors: Cursors::new(sys.rng.next_u64()),
             tracking: Arc::default(),
             since: sys.clock.now(),

@@ -49,6 +49,7 @@ pub use config::{Database, RespConfig};
 use crate::config::Listen;
 use crate::node::Node;
 use door::Door;
+pub use door::Stats;
 use dstore_shared::{Error, Result};
 use dstore_sys::Sys;
 use dstore_sys::net::Address;
@@ -93,6 +94,7 @@ fn bind(listen: &Listen) -> Result<Acceptor> {
 /// An open RESP door.
 #[derive(Debug)]
 pub struct RespDoor {
+    door: Arc<Door>,
     addresses: Vec<Address>,
     mailboxes: Vec<Arc<Mailbox>>,
     threads: Vec<Thread>,
@@ -134,7 +136,7 @@ impl RespDoor {
         if let Some(first) = loops.first_mut() {
             first.accept(acceptors, mailboxes.clone()).map_err(lacks)?;
         }
-        let mut opened = Self { addresses, mailboxes, threads: Vec::new() };
+        let mut opened = Self { door, addresses, mailboxes, threads: Vec::new() };
         for (at, one) in loops.into_iter().enumerate() {
             match Thread::start(&format!("resp-{at}"), move || one.run()) {
                 Ok(thread) => opened.threads.push(thread),
@@ -145,6 +147,11 @@ impl RespDoor {
             }
         }
         Ok(Some(opened))
+    }
+
+    /// What it counts.
+    pub fn stats(&self) -> &Arc<Stats> {
+        &self.door.stats
     }
 
     /// Where it listens, in the order of the settings.

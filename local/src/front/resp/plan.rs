@@ -89,7 +89,7 @@ impl Plan {
             };
         }
         let steps = stepped(door, steps).await;
-        let decided = apply(door, Transaction { guards, steps }).await;
+        let decided = apply(door, Transaction::guarded(guards, steps)).await;
         match decided {
             Ok((Decision::Done(done), at_ms)) => tell(&done, at_ms).resolved(&mut Gathered::new(door)).await,
             Ok(_) => aborted,

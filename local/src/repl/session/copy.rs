@@ -36,7 +36,7 @@ impl<S: Store> Session<S> {
         let (line, code) = render::copy_line(&outcome.result);
         let unchanged = matches!(outcome.result, CopyResult::Unchanged(_));
         match mode {
-            Mode::Json => self.json(json::copy(command, (from, to), &outcome)).await?,
+            Mode::Json | Mode::Jsonl => self.json(json::copy(command, (from, to), &outcome)).await?,
             _ if unchanged && self.settings.one_shot => {}
             _ => self.line(line, mode).await?,
         }

@@ -1,141 +1,105 @@
-//! A batch whose steps are done all or none, at one revision.
+//! A batch whose steps are done all or none, at one revision: one whole transaction, decided at Global.
 //!
 //! ```text
-//! look: what is each name bound to that is set, or has `if_revision`?  -> 412, 409: nothing is done
-//! apply at Global, with those very bindings as guards                  -> done, all of it
-//!                                        a guard does not hold any more -> look again
+//! apply at Global, each `if_revision` as a guard  -> done, all of it
+//!                                    a guard fails -> 412: nothing is done
+//!                       a SET finds a name occupied -> 409: nothing is done
 //! ```
-//! Invariant: a SET that Global would find occupied is refused before; that the bindings are guarded makes sure that it
-//! finds what was looked at. Whether a namespace lets names be bound anew is asked after the look: it cannot change
-//! while one of its names is bound.
+//! Invariant: nothing is decided here. What the names are bound to, and whether their namespaces let them be bound anew, is
+//! looked at by Global in the step that makes the change.
 
 use super::answer::Answer;
 use super::{Checked, Op};
 use crate::front::http::problem::Problem;
 use crate::front::http::until::Until;
 use crate::front::http::write::{set_status, swept};
-use crate::front::http::{ATTEMPTS, Answered, Desk};
+use crate::front::http::{Answered, Desk};
+use crate::rooms::Room;
 use bytes::Bytes;
 use dstore_proto::store::{Slice, Store, Target};
 use dstore_shared::{
-    BlobHash, Decision, Entry, Error, Guard, Name, NamespaceInfo, Result, Revision, StepOutcome, StepResult,
-    Transaction,
+    BlobHash, Decision, Entry, Error, Guard, Result, Revision, StepOutcome, StepResult, Transaction,
 };
 use futures_util::stream::{self, StreamExt};
-use std::collections::BTreeMap;
 
 /// Values that are fetched side by side.
 const FETCHES: usize = 16;
 
-/// What names were bound to when they were looked at.
-type Seen<'a> = BTreeMap<&'a Name, Option<Entry>>;
-
-pub(super) async fn batch<S: Store>(desk: &Desk<S>, until: Until, steps: &[Checked]) -> Answered {
-    for attempt in 0..ATTEMPTS {
-        let seen = look(desk, until, steps).await?;
-        as_expected(steps, &seen)?;
-        free(desk, until, steps, &seen).await?;
-        let guards = seen.iter().map(|(name, entry)| Guard {
-            name: (*name).clone(),
-            bind_rev: entry.as_ref().map(|entry| entry.bind_rev),
-        });
-        let transaction =
-            Transaction { guards: guards.collect(), steps: steps.iter().map(Checked::doing).collect() };
-        let done = until.of(desk.store.apply(desk.ids.next_id()?, transaction)).await?;
-        match done.decision {
-            Decision::Done(outcomes) => return told(desk, until, steps, &outcomes, done.revision).await,
-            Decision::NeedBlobs(_) => return Err(swept().into()),
-            Decision::Aborted(_) => desk.pause(attempt).await,
-        }
-    }
-    Err(Error::unavailable("the keys change faster than they can be compared: try again").into())
-}
-
-/// What the names are bound to on which it depends whether the batch is done, all at one moment.
-async fn look<'a, S: Store>(desk: &Desk<S>, until: Until, steps: &'a [Checked]) -> Result<Seen<'a>> {
-    let decides = |step: &&Checked| step.op == Op::Set || step.if_revision.is_some();
-    let mut seen: Seen<'a> = steps.iter().filter(decides).map(|step| (&step.name, None)).collect();
-    if seen.is_empty() {
-        return Ok(seen);
-    }
-    let names = seen.keys().map(|name| (*name).clone()).collect();
-    let stats = until.of(desk.store.stat_many(names)).await?.stats;
-    for (entry, stat) in seen.values_mut().zip(stats) {
-        *entry = stat.map(|stat| stat.entry);
-    }
-    Ok(seen)
-}
-
-/// Whether each name is bound as its steps say.
-///
-/// # Errors
-/// 412, with the first step whose name is not.
-fn as_expected(steps: &[Checked], seen: &Seen<'_>) -> Result<(), Problem> {
-    for (i, step) in steps.iter().enumerate() {
-        let Some(expected) = step.if_revision else { continue };
-        let now = seen.get(&step.name).and_then(Option::as_ref);
-        let revision = now.map_or(Revision(0), |entry| entry.bind_rev);
-        if revision != expected {
-            let text = format!(
-                "the key is bound by revision `{revision}` and not `{expected}`, 0 is not at all: read it anew"
-            );
-            return Err(Problem::precondition(&text, now.map(|entry| entry.hash)).of_step(i));
-        }
-    }
-    Ok(())
-}
-
-/// Whether each SET finds its name free, bound to the same bytes, or in a namespace that lets it be bound anew.
-///
-/// # Errors
-/// 409, with the first step that does not.
-async fn free<S: Store>(
+pub(super) async fn batch<S: Store>(
     desk: &Desk<S>,
     until: Until,
     steps: &[Checked],
-    seen: &Seen<'_>,
-) -> Result<(), Problem> {
-    let mut bound: BTreeMap<&Name, Option<BlobHash>> =
-        seen.iter().map(|(name, entry)| (*name, entry.as_ref().map(|entry| entry.hash))).collect();
-    let mut namespaces = None;
-    for (i, step) in steps.iter().enumerate() {
-        let now = match step.op {
-            Op::Get => continue,
-            Op::Delete => None,
-            Op::Set => Some(BlobHash::of(&step.value)),
-        };
-        let before = bound.insert(&step.name, now).flatten();
-        let (Some(now), Some(before)) = (now, before) else { continue };
-        if now == before {
-            continue;
+    mut answer: Answer,
+) -> Answered {
+    let transaction = Transaction::guarded(guards(steps), steps.iter().map(Checked::doing).collect()).whole();
+    let done = until.of(desk.store.apply(desk.ids.next_id()?, transaction)).await?;
+    match done.decision {
+        Decision::Done(outcomes) => {
+            tell(desk, until, (steps, &outcomes, done.revision), &mut answer).await;
+            Ok(answer.response(Some(done.revision)))
         }
-        let known = match namespaces.take() {
-            Some(known) => known,
-            None => until.of(desk.store.namespaces()).await?,
-        };
-        if !replaces(&known, &step.name) {
-            return Err(Problem::from(Error::occupied(before)).of_step(i));
-        }
-        namespaces = Some(known);
+        Decision::NeedBlobs(_) => Err(swept().into()),
+        Decision::Aborted(guard) => Err(otherwise(desk, until, steps, guard).await),
+        Decision::Refused(step, outcome) => match (outcome.result, outcome.entry) {
+            (StepResult::Occupied, Some(entry)) => {
+                Err(Problem::from(Error::occupied(entry.hash)).of_step(step))
+            }
+            _ => Err(Error::internal("a step of a batch was refused: report this").into()),
+        },
     }
+}
+
+/// Gets that read as of one moment, of values that are more than one call of the store gives.
+pub(super) async fn gets<S: Store>(
+    desk: &Desk<S>,
+    until: Until,
+    steps: &[Checked],
+    answer: &mut Answer,
+) -> Result<()> {
+    let transaction = Transaction::steps(steps.iter().map(Checked::doing).collect());
+    let done = until.of(desk.store.apply(desk.ids.next_id()?, transaction)).await?;
+    let Decision::Done(outcomes) = done.decision else {
+        return Err(Error::internal("gets without guards came to something else: report this"));
+    };
+    tell(desk, until, (steps, &outcomes, done.revision), answer).await;
     Ok(())
 }
 
-fn replaces(namespaces: &[NamespaceInfo], name: &Name) -> bool {
-    let namespace = name.namespace();
-    namespaces.iter().any(|info| info.namespace == namespace && info.spec.replaces())
+/// The steps that say what their names are to be bound by, in their order, with that.
+fn expecting(steps: &[Checked]) -> impl Iterator<Item = (usize, &Checked, Revision)> {
+    steps.iter().enumerate().filter_map(|(i, step)| Some((i, step, step.if_revision?)))
+}
+
+fn guards(steps: &[Checked]) -> Vec<Guard> {
+    let guard = |(_, step, expected): (usize, &Checked, Revision)| Guard {
+        name: step.name.clone(),
+        bind_rev: Some(expected).filter(|expected| *expected > Revision(0)),
+    };
+    expecting(steps).map(guard).collect()
+}
+
+/// 412: a name was bound by another revision than its step says. What it is bound by now is told, if it can be known.
+async fn otherwise<S: Store>(desk: &Desk<S>, until: Until, steps: &[Checked], guard: usize) -> Problem {
+    let Some((i, step, expected)) = expecting(steps).nth(guard) else {
+        return Error::internal("a guard failed that there is not: report this").into();
+    };
+    let stat = until.of(desk.store.stat(Target::Name(step.name.clone()))).await;
+    let now: Option<Entry> = stat.ok().flatten().map(|stat| stat.entry);
+    let told = now.as_ref().map(|entry| entry.bind_rev).filter(|revision| *revision != expected);
+    let by = told.map(|revision| format!("by revision `{revision}`"));
+    let by = by.unwrap_or_else(|| "otherwise, or not at all,".to_owned());
+    let text = format!("the key is bound {by} and not by `{expected}`, 0 is not at all: read it anew");
+    Problem::precondition(&text, now.map(|entry| entry.hash)).of_step(i)
 }
 
 /// What became of each step.
-async fn told<S: Store>(
+async fn tell<S: Store>(
     desk: &Desk<S>,
     until: Until,
-    steps: &[Checked],
-    outcomes: &[StepOutcome],
-    revision: Revision,
-) -> Answered {
-    let mut answer = Answer::default();
-    let mut values = values(desk, until, steps, outcomes).await.into_iter();
+    (steps, outcomes, revision): (&[Checked], &[StepOutcome], Revision),
+    answer: &mut Answer,
+) {
+    let mut values = values(desk, until, (steps, outcomes), answer).await.into_iter();
     for (step, outcome) in steps.iter().zip(outcomes) {
         let value = values.next().flatten();
         match (step.op, &outcome.entry) {
@@ -146,35 +110,41 @@ async fn told<S: Store>(
             (Op::Delete, _) => answer.deleted(step, outcome.result == StepResult::Done, revision),
             (Op::Get, None) => answer.failed(step, &Problem::not_found("the key is bound to nothing")),
             (Op::Get, Some(entry)) => match value {
-                Some(Ok(value)) => answer.value(step, entry, &value),
+                Some(Ok((value, _room))) => answer.value(step, entry, &value),
                 Some(Err(e)) => answer.failed(step, &e.into()),
                 None => answer.full(step, entry),
             },
         }
     }
-    Ok(answer.response(Some(revision)))
 }
+
+/// A value that was read, with its room; `None`: it does not fit.
+type Read = Option<Result<(Bytes, Room)>>;
 
 /// The values that were read and may fit the answer, by their hashes.
 async fn values<S: Store>(
     desk: &Desk<S>,
     until: Until,
-    steps: &[Checked],
-    outcomes: &[StepOutcome],
-) -> Vec<Option<Result<Bytes>>> {
-    let mut room = super::answer::ANSWER_BYTES_MAX as u64;
-    let wanted: Vec<Option<(BlobHash, u64)>> = steps
+    (steps, outcomes): (&[Checked], &[StepOutcome]),
+    answer: &Answer,
+) -> Vec<Read> {
+    let mut left = answer.left();
+    let wanted: Vec<Option<(BlobHash, u64, Result<Room>)>> = steps
         .iter()
         .zip(outcomes)
         .map(|(step, outcome)| {
             let entry = outcome.entry.as_ref().filter(|_| step.op == Op::Get)?;
-            room = room.checked_sub(entry.size)?;
-            Some((entry.hash, entry.size))
+            left = left.checked_sub(entry.size)?;
+            Some((entry.hash, entry.size, answer.room(entry.size)))
         })
         .collect();
     let read = wanted.into_iter().map(async |wanted| {
-        let (hash, size) = wanted?;
-        Some(until.of(value(desk, hash, size)).await)
+        let (hash, size, room) = wanted?;
+        let read = async {
+            let room = room?;
+            Ok((until.of(value(desk, hash, size)).await?, room))
+        };
+        Some(read.await)
     });
     stream::iter(read).buffered(FETCHES).collect().await
 }

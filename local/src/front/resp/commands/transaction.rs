@@ -163,7 +163,7 @@ pub const EXEC: Run = Run::Only(|call| {
     };
     Ok(Done::later(async move {
         let steps = stepped(&door, steps).await;
-        let reply = run(&door, Transaction { guards, steps }, parts).await;
+        let reply = run(&door, Transaction::guarded(guards, steps), parts).await;
         if let Some(own) = own {
             own.end(&door, &reply).await;
         }
