@@ -26,6 +26,16 @@ impl Pins {
         self.names.is_empty()
     }
 
+    /// Whether a name is pinned to the blob.
+    pub fn has_blob(&self, hash: &BlobHash) -> bool {
+        self.blobs.contains_key(hash)
+    }
+
+    /// Whether the name is pinned.
+    pub fn has_name(&self, name: &Name) -> bool {
+        self.names.contains_key(name)
+    }
+
     /// A damaged copy leaves, pinned or not. Its names leave with it.
     pub fn forget(&mut self, resident: &Resident) {
         if self.blobs.remove(&resident.hash()).is_some() {
@@ -88,10 +98,7 @@ impl Cache {
         let Some(resident) = self.blobs.get(hash) else { return };
         if self.blobs.any_holder(hash, 0).is_none() && !ledger.pins.blobs.contains_key(hash) {
             ledger.eviction.withdraw(&resident);
-            self.blobs.remove(hash);
-            ledger.numbers.remove(resident.number());
-            ledger.stats.blob_bytes -= resident.charge();
-            ledger.stats.blobs_evicted += 1;
+            self.discard(&mut ledger, resident);
         }
     }
 

@@ -399,12 +399,23 @@ impl Cache {
         let Some(obstacles) = ledger.shelves.of(name).and_then(|arena| arena.obstacles(bytes)) else {
             return false;
         };
+        let name_of = |key: &[u8]| {
+            let key = dstore_shared::Key::new(Bytes::copy_from_slice(key)).ok()?;
+            Some(Name::new(&namespace, &key))
+        };
+        // What a person has pinned stays, and with it what lies beside it.
+        let is_pinned = |obstacle: &Obstacle| match obstacle {
+            Obstacle::Value(hash) => ledger.pins.has_blob(&BlobHash::from_bytes(*hash)),
+            Obstacle::Name(key) => name_of(key).is_some_and(|name| ledger.pins.has_name(&name)),
+        };
+        if obstacles.iter().any(is_pinned) {
+            return false;
+        }
         for obstacle in obstacles {
             match obstacle {
                 Obstacle::Value(hash) => self.expel_from(ledger, &BlobHash::from_bytes(hash), evicted),
                 Obstacle::Name(key) => {
-                    let name = dstore_shared::Key::new(Bytes::from(key));
-                    let Ok(name) = name.map(|key| Name::new(&namespace, &key)) else { continue };
+                    let Some(name) = name_of(&key) else { continue };
                     self.evict_name(ledger, &name, evicted);
                 }
             }

@@ -302,6 +302,26 @@ fn a_decayed_copy_in_shared_memory_is_not_led_to_again() {
 }
 
 #[test]
+fn what_a_person_pins_stays_in_shared_memory_and_what_he_lets_go_leaves_it() {
+    let cache = Cache::new(ROOMY);
+    let (reader, _) = worker(&cache, "x");
+    let (pinned, let_go) = (blob(1, 50_000), blob(2, 50_000));
+    put(&cache, &name("x", "pinned"), &pinned, 1, 0);
+    put(&cache, &name("x", "let go"), &let_go, 2, 0);
+    assert!(cache.pin(&name("x", "pinned"), &pinned.id()));
+    assert!(cache.remove_upto(&name("x", "let go"), Revision(2)));
+    cache.let_go(&let_go.id());
+    assert!(cache.have(&let_go.id()).is_none());
+    audit(&cache);
+    for n in 0..40 {
+        put(&cache, &name("x", &format!("k{n}")), &blob(10 + n, 1_500_000), 10 + n, 0);
+        assert_eq!(get(&reader, "pinned").unwrap(), pinned.bytes()[..], "whatever comes");
+        audit(&cache);
+    }
+    assert!(get(&reader, "k39").is_ok() && get(&reader, "k0").is_err());
+}
+
+#[test]
 fn what_workers_use_is_what_stays() {
     let cache = Cache::new(SMALL);
     let (reader, _) = worker(&cache, "x");
