@@ -44,7 +44,8 @@ pub(crate) struct Audit {
 enum Verdict {
     Right,
     Changed,
-    Old,
+    /// Bound so, at this revision.
+    Old(Revision),
 }
 
 impl Audit {
@@ -82,16 +83,17 @@ pub(crate) async fn audit(core: Arc<Core>, a_minute: u32) {
         match verdict {
             Verdict::Right => {}
             Verdict::Changed => _ = core.audit.changed.fetch_add(1, Ordering::Relaxed),
-            Verdict::Old => suspect(&core, &name).await,
+            Verdict::Old(binding) => suspect(&core, &name, binding).await,
         }
     }
 }
 
-async fn suspect(core: &Core, name: &Name) {
+async fn suspect(core: &Core, name: &Name, binding: Revision) {
     core.audit.suspects.fetch_add(1, Ordering::Relaxed);
     let (_, _, lease, _) = core.standing();
     tokio::time::sleep(lease * LEASES).await;
-    if matches!(look(core, name).await, Ok(Verdict::Old)) {
+    // The very same: another one may be old for an asynchronous DEL of its own.
+    if matches!(look(core, name).await, Ok(Verdict::Old(still)) if still == binding) {
         core.audit.stale.fetch_add(1, Ordering::Relaxed);
         tracing::error!(?name, "an audit found a stale value being served: stop this node, and report this");
     }
@@ -120,7 +122,7 @@ fn judge((before, after): (Option<Entry>, Option<Entry>), told: Option<&Entry>, 
     let same = |held: &Entry| told.is_some_and(|told| told.hash == held.hash);
     match &after {
         // Bound behind the answer: that does not tell of it.
-        Some(held) if !same(held) && held.bind_rev <= head => Verdict::Old,
+        Some(held) if !same(held) && held.bind_rev <= head => Verdict::Old(held.bind_rev),
         _ if before.is_some_and(|held| !same(&held)) => Verdict::Changed,
         _ => Verdict::Right,
     }
@@ -149,8 +151,8 @@ mod tests {
             judge((one(before), one(after)), told.first().copied(), Revision(head))
         };
         assert_eq!(judged(&[&old], &[&old], &[&old], 7), Verdict::Right);
-        assert_eq!(judged(&[&old], &[&old], &[&new], 9), Verdict::Old, "replaced");
-        assert_eq!(judged(&[&old], &[&old], &[], 9), Verdict::Old, "deleted");
+        assert_eq!(judged(&[&old], &[&old], &[&new], 9), Verdict::Old(Revision(5)), "replaced");
+        assert_eq!(judged(&[&old], &[&old], &[], 9), Verdict::Old(Revision(5)), "deleted");
         assert_eq!(judged(&[&old], &[], &[], 9), Verdict::Changed, "dropped in time");
         assert_eq!(judged(&[&old], &[&new], &[&new], 9), Verdict::Changed);
         assert_eq!(judged(&[&old], &[&new], &[&old], 8), Verdict::Right, "bound behind the answer");

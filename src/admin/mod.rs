@@ -5,8 +5,9 @@
 //! /readyz  it can do what it is for     /status.json  the same numbers, and what status tells
 //! /        a page that shows them
 //! ```
-//! Invariants: it changes nothing; it is answered to this machine only unless `--insecure` was said, and to no page of
-//! another origin; what it costs does not depend on what is stored. It must never tell a key or a value.
+//! Invariants: it changes nothing; it is answered to this machine only, and to no page of another origin, unless
+//! `--insecure` was said with an address that others reach: then to everybody, by any name; what it costs does not depend
+//! on what is stored. It must never tell a key or a value.
 
 mod door;
 mod exposition;
@@ -24,6 +25,7 @@ use dstore_sys::Sys;
 use dstore_sys::net::{Address, Listener};
 use dstore_sys::tasks::Tasks;
 use std::fmt;
+use std::net::SocketAddr;
 
 /// An admin port that was bound, and answers when it is opened.
 pub struct AdminPort(Box<dyn Listener>);
@@ -66,8 +68,17 @@ impl AdminPort {
     /// Answers with what `report` tells.
     pub fn open<R: Report>(self, sys: &Sys, report: R) -> Admin {
         let tasks = Tasks::new();
-        let gate = Gate::open(sys, &tasks, self.0, AdminDoor::new(report));
+        let is_open = !is_loopback(&self.0.address());
+        let gate = Gate::open(sys, &tasks, self.0, AdminDoor::new(report, is_open));
         Admin { gate, tasks }
+    }
+}
+
+/// Whether only this machine reaches the address.
+fn is_loopback(address: &Address) -> bool {
+    match address {
+        Address::Tcp(host_port) => host_port.parse::<SocketAddr>().is_ok_and(|at| at.ip().is_loopback()),
+        _ => true,
     }
 }
 

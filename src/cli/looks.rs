@@ -3,7 +3,7 @@
 use super::args::NodeFlag;
 use bytes::Bytes;
 use clap::Subcommand;
-use dstore_local::repl::{Command, Given, List, Warm, What};
+use dstore_local::repl::{Command, Given, List, Warm, What, bench};
 use dstore_shared::limits::LIST_NAMES_MAX;
 use dstore_shared::{Error, Key, Result};
 use std::ffi::OsString;
@@ -157,7 +157,7 @@ impl Look {
             }
             Self::Locals { key: typed, node } => (node, Command::Locals(typed.map(key).transpose()?)),
             Self::Why { key: typed, node } => (node, Command::Why(key(typed)?)),
-            Self::Bench { count, size, node } => (node, Command::Bench { count, size }),
+            Self::Bench { count, size, node } => (node, bench(count, size)?),
         })
     }
 }

@@ -86,6 +86,7 @@ pub async fn local(settings: LocalSettings, repl: bool, mode: Mode) -> u8 {
     let tiers = Tiers { global: None, local: Some(local.reporter()) };
     let admin = admin.map(|port| port.open(&sys, tiers.clone()));
     let addresses = local.addresses();
+    let mut telling = None;
     let code = if repl {
         match local.ready(SESSION_SOON).await {
             Err(e) if e.kind() == Kind::Invalid => refused_start(&e),
@@ -115,10 +116,13 @@ pub async fn local(settings: LocalSettings, repl: bool, mode: Mode) -> u8 {
             () = ended => exit::OK,
             why = local.refused() => refused_start(&why),
         };
-        service.stopping().end().await;
+        telling = Some(service.stopping());
         code
     };
     stop(local.stop()).await;
+    if let Some(telling) = telling {
+        telling.end().await;
+    }
     close_admin(admin).await;
     code
 }

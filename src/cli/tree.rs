@@ -26,6 +26,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const AT_ONCE: usize = 8;
 /// Names of one batch, and bytes of their values: what one call may carry.
 const BATCH_NAMES: usize = 256;
+/// How the name of a file begins that an export is writing.
+const PART_BEGIN: &str = ".dstore-";
+/// How it ends.
+const PART_END: &str = ".partial";
 const BATCH_BYTES: u64 = 512 << 10;
 /// Things skipped or failed that are told by name; the others are counted.
 const NAMED_MAX: u64 = 20;

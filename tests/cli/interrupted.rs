@@ -38,13 +38,14 @@ fn servers_say_where_they_listen_and_stop_on_a_signal() {
     let dstore = Dstore::new();
     let (global, local) = ("Dstore server listening on 127.0.0.1:", "Dstore local listening on 127.0.0.1:");
     let resp = "Dstore RESP listening on 127.0.0.1:";
+    let admin = "Dstore admin listening on http://127.0.0.1:";
     let table: [(&[&str], &[&str], Signal); 5] = [
-        (&["global", "--listen", "127.0.0.1:0"], &[global], Signal::TERM),
-        (&["global", "--listen", "127.0.0.1:0"], &[global], Signal::INT),
-        (&["local", "--listen", "127.0.0.1:0", "--resp", "off"], &[local], Signal::TERM),
-        (&["local", "--listen", "127.0.0.1:0", "--resp", "127.0.0.1:0"], &[local, resp], Signal::TERM),
-        // Its port may be taken: then it has another.
-        (&["local", "--listen", "127.0.0.1:0"], &[local, resp], Signal::INT),
+        (&["global", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"], &[global, admin], Signal::TERM),
+        (&["global", "--listen", "127.0.0.1:0", "--admin", "off"], &[global], Signal::INT),
+        (&["local", "--listen", "127.0.0.1:0", "--resp", "off", "--admin", "off"], &[local], Signal::TERM),
+        (&["local", "--listen", "127.0.0.1:0", "--resp", "127.0.0.1:0"], &[local, resp, admin], Signal::TERM),
+        // Its ports may be taken: then it has others.
+        (&["local", "--listen", "127.0.0.1:0"], &[local, resp, admin], Signal::INT),
     ];
     for (args, says, signal) in table {
         let mut child = dstore.command(args).spawn().expect("dstore runs");

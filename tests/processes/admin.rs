@@ -33,7 +33,7 @@ fn sample(metrics: &str, begin: &str) -> u64 {
 
 /// Both tiers, with a Local that has read what it holds.
 async fn both() -> (Global, String, Local, String) {
-    let mut global = Global::start(ADMIN);
+    let mut global = Global::start(&["--admin", "127.0.0.1:0", "--lease", "10s", "--drain-timeout", "20s"]);
     let global_admin = host(&global.daemon.also_at("admin"));
     let mut local = Local::start_with(&global, ADMIN).await;
     let local_admin = host(&local.daemon.also_at("admin"));

@@ -22,7 +22,7 @@ async fn labelled(sys: &Sys, label: &str) -> (Local, Client) {
 #[tokio::test]
 async fn who_holds_a_key_and_who_made_its_del_wait_is_told_by_name() {
     let (sys, dir) = (machine(), tempfile::tempdir().expect("a directory"));
-    let _global = global(&sys, dir.path(), Duration::from_secs(2)).await;
+    let _global = global(&sys, dir.path(), Duration::from_secs(10)).await;
     let ((a, to_a), (b, to_b)) = (labelled(&sys, "node a").await, labelled(&sys, "node b").await);
     set(&a, "k", "v").await.expect("set");
     assert_eq!(value(&b, "k").await.as_deref(), Some(&b"v"[..]));

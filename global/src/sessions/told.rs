@@ -4,7 +4,7 @@
 
 use super::{OpNo, SessionNo, Sessions};
 use dstore_shared::{Moment, Name, Prefix, Revision};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 /// Drains remembered.
@@ -70,9 +70,11 @@ pub struct Standing {
 impl<J, R> Sessions<J, R> {
     /// All sessions, and whether each may hold `name`. Looks at every session.
     pub fn standings(&self, now: Moment, name: Option<&Name>) -> Vec<Standing> {
+        let holders: HashSet<SessionNo> = name
+            .map(|name| self.holders.of(name).iter().map(|holding| holding.session).collect())
+            .unwrap_or_default();
         let told = |(no, session): (&SessionNo, &super::session::Session)| {
             let wildcard = self.wildcards.contains(no);
-            let registered = |name| self.holders.of(name).iter().any(|holding| holding.session == *no);
             Standing {
                 local: session.local_id.0,
                 label: session.label.clone(),
@@ -80,7 +82,7 @@ impl<J, R> Sessions<J, R> {
                 behind: session.seq.saturating_sub(session.acked),
                 wildcard,
                 slow: now < session.slow_until,
-                holds: name.map(|name| wildcard || registered(name)),
+                holds: name.map(|_| wildcard || holders.contains(no)),
             }
         };
         self.by_no.iter().map(told).collect()
@@ -109,10 +111,13 @@ impl<J, R> Sessions<J, R> {
     /// The op is about to wait for `session` no more: if it was the last, that is remembered. `label`: of a session that
     /// is over.
     pub(super) fn note_last(&mut self, now: Moment, session: SessionNo, no: OpNo, label: Option<&str>) {
+        let is_last = |op: &super::ops::Op<J, R>| op.waits.len() == 1 && op.waits.contains(&session);
+        if !self.ops.get(&no).is_some_and(is_last) {
+            return;
+        }
         let here = self.by_no.get(&session).map(|session| session.label.clone());
         let label = here.or_else(|| label.map(|label| format!("{label} (its lease ran out)")));
-        let last = |op: &&mut super::ops::Op<J, R>| op.waits.len() == 1 && op.waits.contains(&session);
-        if let (Some(op), Some(label)) = (self.ops.get_mut(&no).filter(last), label) {
+        if let (Some(op), Some(label)) = (self.ops.get_mut(&no), label) {
             op.waited = Some((now.since(op.marked_at), vec![label]));
         }
     }

@@ -352,6 +352,7 @@ impl Cache {
     /// Removes all names; the blobs stay (rule 31). Takes time in proportion to their number.
     pub fn drop_all_names(&self) {
         let mut ledger = self.ledger.lock();
+        self.unpin_all(&mut ledger);
         let Ledger { slots, shelves, .. } = &mut *ledger;
         slots.all().for_each(|name| shelves.remove(name));
         self.names.clear();
@@ -493,7 +494,7 @@ impl Cache {
     fn evict(&self, ledger: &mut Ledger, evicted: &mut Evicted) -> bool {
         let Ledger { eviction, shelves, .. } = ledger;
         let heard = |one: &Resident| if one.is_shared() { shelves.take_uses(&one.hash()) } else { 0 };
-        let Some(victim) = eviction.victim(heard) else { return false };
+        let Some(victim) = eviction.victim(heard) else { return self.shed(ledger, evicted) };
         for _ in 0..SHED_MAX {
             ledger.dice = ledger.dice.wrapping_add(0x9E37_79B1);
             let Some(slot) = self.blobs.any_holder(&victim.hash(), ledger.dice) else {

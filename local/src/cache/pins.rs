@@ -1,15 +1,18 @@
 //! What a person has pinned: copies that stay whatever comes, and what goes when a person says so.
 //!
-//! Invariants: a pinned blob is in no queue of the eviction; pinned blobs take at most half of the budget, so that
-//! everything else always has room; a pin is of a name, and ends when that name is removed or bound anew.
+//! Invariants: a pinned blob is in no queue of the eviction; pinned blobs and the names that pin them take at most half of
+//! the budget; other names of a pinned blob leave when nothing else can; a pin is of a name that is held, and ends when
+//! that name is removed or bound anew.
 
-use super::{Cache, Evictable, Ledger, Resident};
+use super::{Cache, Evictable, Evicted, Ledger, Resident, names};
 use dstore_shared::{BlobHash, Moment, Name};
 use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Part of the budget that pins may take: one in this many.
 const PINNED_PART: u64 = 2;
+/// Names that leave at a time, for one look at all of a blob's.
+const SHED_MAX: usize = 256;
 
 /// The pins.
 #[derive(Debug, Default)]
@@ -40,9 +43,19 @@ impl Pins {
     pub fn forget(&mut self, resident: &Resident) {
         if self.blobs.remove(&resident.hash()).is_some() {
             self.bytes -= resident.charge();
-            self.names.retain(|_, hash| *hash != resident.hash());
+            let bytes = &mut self.bytes;
+            self.names.retain(|name, hash| {
+                let stays = *hash != resident.hash();
+                *bytes -= if stays { 0 } else { charge(name) };
+                stays
+            });
         }
     }
+}
+
+/// What a pin counts besides its blob.
+fn charge(name: &Name) -> u64 {
+    names::charge(name, None)
 }
 
 impl Cache {
@@ -50,17 +63,23 @@ impl Cache {
     pub fn pin(&self, name: &Name, hash: &BlobHash) -> bool {
         let mut ledger = self.ledger.lock();
         let Some(resident) = self.blobs.get(hash) else { return false };
+        // The name may have left since it was looked at: whoever removes one ends its pin, and finds none later.
+        if self.names.view_if(name.as_bytes(), |held| held.blob.id() == *hash, |_| ()).is_none() {
+            return false;
+        }
         if ledger.pins.names.get(name) == Some(hash) {
             return true;
         }
         self.unpin_in(&mut ledger, name);
-        if !ledger.pins.blobs.contains_key(hash) {
-            if ledger.pins.bytes + resident.charge() > self.bytes_max / PINNED_PART {
-                return false;
-            }
-            ledger.eviction.withdraw(&resident);
-            ledger.pins.bytes += resident.charge();
+        let is_first = !ledger.pins.blobs.contains_key(hash);
+        let more = charge(name) + if is_first { resident.charge() } else { 0 };
+        if ledger.pins.bytes + more > self.bytes_max / PINNED_PART {
+            return false;
         }
+        if is_first {
+            ledger.eviction.withdraw(&resident);
+        }
+        ledger.pins.bytes += more;
         *ledger.pins.blobs.entry(*hash).or_default() += 1;
         ledger.pins.names.insert(name.compact(), *hash);
         true
@@ -78,6 +97,7 @@ impl Cache {
 
     pub(super) fn unpin_in(&self, ledger: &mut Ledger, name: &Name) -> bool {
         let Some(hash) = ledger.pins.names.remove(name) else { return false };
+        ledger.pins.bytes -= charge(name);
         let left = ledger.pins.blobs.get_mut(&hash).map_or(0, |pins| {
             *pins -= 1;
             *pins
@@ -90,6 +110,29 @@ impl Cache {
             }
         }
         true
+    }
+
+    /// Ends every pin.
+    pub(super) fn unpin_all(&self, ledger: &mut Ledger) {
+        while let Some(name) = ledger.pins.names.keys().next().cloned() {
+            self.unpin_in(ledger, &name);
+        }
+    }
+
+    /// Removes a name of a pinned copy that does not pin it, when nothing else can leave. `false`: there is none.
+    pub(super) fn shed(&self, ledger: &mut Ledger, evicted: &mut Evicted) -> bool {
+        let hashes: Vec<BlobHash> = ledger.pins.blobs.keys().copied().collect();
+        for hash in hashes {
+            let slots = self.blobs.holders(&hash, usize::MAX).unwrap_or_default();
+            let free = slots.into_iter().map(|slot| ledger.slots.name(slot).clone());
+            let free: Vec<Name> =
+                free.filter(|name| !ledger.pins.names.contains_key(name)).take(SHED_MAX).collect();
+            if !free.is_empty() {
+                free.iter().for_each(|name| self.evict_name(ledger, name, evicted));
+                return true;
+            }
+        }
+        false
     }
 
     /// Gives up the copy with `hash`, if no name holds it and none is pinned to it.
@@ -163,6 +206,40 @@ mod tests {
         (1000..1200).for_each(|n| hold(&cache, n));
         assert!(held(&cache, 1199), "there is room for everything else");
         assert!(cache.stats().bytes() <= BYTES);
+    }
+
+    #[test]
+    fn however_many_names_a_pinned_value_has_the_budget_holds_and_the_pin_too() {
+        let cache = Cache::new(CacheConfig { bytes: BYTES });
+        let blob = blob(1);
+        hold(&cache, 1);
+        assert!(cache.pin(&name(1), &blob.id()));
+        for n in 10..20_000 {
+            let entry = Entry {
+                hash: blob.id(),
+                size: blob.size(),
+                bind_rev: Revision(n),
+                expires_at: None,
+                content_type: None,
+            };
+            let _ = cache.install(&name(n), entry, &blob, RegSeq(n), 1);
+            assert!(cache.stats().bytes() <= BYTES, "after {n}: {:?}", cache.stats());
+        }
+        assert!(held(&cache, 1) && cache.pinned() == 1);
+    }
+
+    #[test]
+    fn a_pin_is_of_a_name_that_is_held_and_none_outlives_its_names() {
+        let cache = Cache::new(CacheConfig { bytes: BYTES });
+        hold(&cache, 1);
+        assert!(!cache.pin(&name(2), &blob(1).id()), "the value is there, the name is not");
+        assert!(cache.pin(&name(1), &blob(1).id()));
+        cache.drop_all_names();
+        assert_eq!(cache.pinned(), 0);
+        (10..2000).for_each(|n| hold(&cache, n));
+        assert!(cache.have(&blob(1).id()).is_none(), "it leaves like any other");
+        hold(&cache, 1);
+        assert!(cache.pin(&name(1), &blob(1).id()), "its bytes do not count any more");
     }
 
     #[test]

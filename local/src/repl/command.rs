@@ -15,7 +15,7 @@ use super::words::{self, nearest};
 use bytes::Bytes;
 use dstore_proto::store::Slice;
 use dstore_shared::{Attributes, BlobHash, Error, Key, Result};
-pub use read::heredoc;
+pub use read::{bench, heredoc};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -27,10 +27,11 @@ pub(super) fn keeps(line: &str) -> bool {
         return false;
     }
     let lower = line.to_ascii_lowercase();
-    let stores = {
-        let first = lower.split_ascii_whitespace().next().unwrap_or_default();
+    // A paste is one text of several lines.
+    let stores = lower.lines().flat_map(|line| line.split(';')).any(|line| {
+        let first = line.split_ascii_whitespace().next().unwrap_or_default();
         matches!(first, "set" | "put" | "insert" | "in" | "i" | "add")
-    };
+    });
     let secret = SECRET_WORDS.iter().any(|word| lower.contains(word));
     let well_known = line
         .split(|c: char| c.is_ascii_whitespace() || c == '"' || c == '\'')
@@ -70,6 +71,8 @@ mod tests {
             "SET db/password hunter2",
             "put API_KEY x",
             "set k ghp_16C7e42F292c6912E7710c",
+            "GET a\nSET db/password hunter2",
+            "GET a; SET db/password hunter2",
             "ADD '-----BEGIN RSA PRIVATE KEY-----'",
             "SET a \"AKIAIOSFODNN7EXAMPLE\"",
             "SET jwt eyJhbGciOiJIUzI1NiJ9.e30.x",

@@ -38,7 +38,7 @@ mod session_tests;
 #[cfg(test)]
 mod words_tests;
 
-pub use command::{Command, Get, Given, Line, List, Refused, Sent, Warm, What, parse, words};
+pub use command::{Command, Get, Given, Line, List, Refused, Sent, Warm, What, bench, parse, words};
 pub use escape::{Escaper, escape};
 pub use input::{Input, LINE_BYTES_MAX, Next};
 pub use json::printable;

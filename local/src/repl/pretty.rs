@@ -50,7 +50,7 @@ fn indented(value: &[u8]) -> Option<String> {
     }
     let mut out = String::with_capacity(text.len() * 2);
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    let mut rest = text.chars().filter(|c| !c.is_control() || c.is_ascii_whitespace()).peekable();
+    let mut rest = text.chars().peekable();
     let line = |out: &mut String, depth: usize| {
         out.push('\n');
         out.extend(std::iter::repeat_n("  ", depth));
@@ -141,6 +141,12 @@ pub fn size(bytes: u64) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_control_character_within_a_string_is_written_as_json_has_it() {
+        let shown = indented("{\"a\":\"x\u{9b}y\u{7f}\"}".as_bytes()).expect("JSON");
+        assert_eq!(shown, "{\n  \"a\": \"x\\u009by\\u007f\"\n}");
+    }
 
     #[test]
     fn json_is_indented_and_its_words_stay_as_they_are() {

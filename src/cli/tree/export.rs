@@ -4,26 +4,41 @@
 //! the tree is never half a value. What was written is synced once, at the end.
 
 use super::import::hash_of;
-use super::{AT_ONCE, BATCH_NAMES, RemoteStore, Tally, io_error};
+use super::{AT_ONCE, BATCH_NAMES, PART_BEGIN, PART_END, RemoteStore, Tally, io_error};
 use bytes::Bytes;
 use dstore_client::Client;
 use dstore_proto::store::{ListQuery, Slice, Target};
 use dstore_shared::limits::LIST_NAMES_MAX;
 use dstore_shared::{BlobHash, BlobHasher, Entry, Error, Key, Kind, Name, Namespace, Result};
 use futures_util::{StreamExt, TryStreamExt, stream};
+use std::collections::hash_map::RandomState;
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 /// Values of one batch have at most so many bytes together; larger ones come by themselves.
 const BATCH_VALUES_BYTES: u64 = 4 << 20;
 
 /// Tells the files that are being written apart.
 static NEXT: AtomicU64 = AtomicU64::new(0);
+/// Tells them apart from those of other exports: a container gives every process the same id.
+static OF_PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish());
+
+/// A file that is being written; it goes unless it came to its place.
+#[derive(Debug)]
+struct Beside(PathBuf);
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        // It is not there any more if it came to its place.
+        let _ = fs::remove_file(&self.0);
+    }
+}
 
 /// A key that has a place.
 #[derive(Clone)]
@@ -211,9 +226,7 @@ async fn fetch_large(
     match broken {
         Some(e) => {
             // It is not whole, so its hash is not right, and nothing came to its place.
-            if let Ok((beside, _)) = &done {
-                let _ = fs::remove_file(beside);
-            }
+            drop(done);
             tally.fail(one.name.key().as_bytes(), &e);
         }
         None => settle(tally, one, entry.hash, size, done),
@@ -226,7 +239,7 @@ fn write(
     path: &Path,
     dir: &Path,
     fill: &mut dyn FnMut(&mut File) -> std::io::Result<BlobHash>,
-) -> std::io::Result<(PathBuf, BlobHash)> {
+) -> std::io::Result<(Beside, BlobHash)> {
     let parent = path.parent().unwrap_or(dir);
     // A link that stands in the tree would lead elsewhere.
     let mut at = parent;
@@ -238,32 +251,18 @@ fn write(
     }
     fs::create_dir_all(parent)?;
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
-    let beside = parent.join(format!(".dstore-{}-{n}.partial", std::process::id()));
+    let beside = parent.join(format!("{PART_BEGIN}{:016x}-{n}{PART_END}", *OF_PROCESS));
     let mut file = File::create_new(&beside)?;
-    match fill(&mut file) {
-        Ok(hash) => Ok((beside, hash)),
-        Err(e) => {
-            let _ = fs::remove_file(&beside);
-            Err(e)
-        }
-    }
+    let beside = Beside(beside);
+    fill(&mut file).map(|hash| (beside, hash))
 }
 
 /// Moves what was written to its place, if it has the right hash.
-fn settle(
-    tally: &Tally,
-    one: &Placed,
-    hash: BlobHash,
-    size: u64,
-    done: std::io::Result<(PathBuf, BlobHash)>,
-) {
+fn settle(tally: &Tally, one: &Placed, hash: BlobHash, size: u64, done: std::io::Result<(Beside, BlobHash)>) {
     let key = one.name.key();
     let moved = match done {
-        Ok((beside, own)) if own == hash => fs::rename(&beside, &one.path).inspect_err(|_| {
-            let _ = fs::remove_file(&beside);
-        }),
-        Ok((beside, _)) => {
-            let _ = fs::remove_file(beside);
+        Ok((beside, own)) if own == hash => fs::rename(&beside.0, &one.path),
+        Ok(_) => {
             tally.fail(
                 key.as_bytes(),
                 &Error::corrupt("what came does not have its hash: run the same command again"),

@@ -1,12 +1,13 @@
 //! A tree of files into keys: walked on a thread, small files in batches, large ones streamed, several at a time.
 
-use super::{AT_ONCE, BATCH_BYTES, BATCH_NAMES, RemoteStore, Tally, folder, io_error};
+use super::{AT_ONCE, BATCH_BYTES, BATCH_NAMES, PART_BEGIN, PART_END, RemoteStore, Tally, folder, io_error};
 use bytes::Bytes;
 use dstore_client::Client;
 use dstore_local::repl::body;
 use dstore_shared::limits::BLOB_BYTES_MAX;
 use dstore_shared::{BlobHash, BlobHasher, Error, Key, Kind, Name, Namespace, Result, SetOutcome};
 use futures_util::{StreamExt, TryStreamExt, stream};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -98,6 +99,9 @@ impl Walk {
             let path = entry.path();
             match entry.metadata() {
                 Ok(meta) if meta.is_dir() => self.folder(&path, depth + 1)?,
+                Ok(meta) if meta.is_file() && is_part(&entry.file_name()) => {
+                    self.tally.skip(self.shown(&path), "it is a part that an export left");
+                }
                 Ok(meta) if meta.is_file() => self.file(path, meta.len())?,
                 Ok(meta) => self.tally.skip(self.shown(&path), kind_of(&meta)),
                 Err(e) => self.tally.fail(self.shown(&path), &io_error(&e, "looked at")),
@@ -288,4 +292,10 @@ fn judge(tally: &Tally, name: &Name, hash: BlobHash, size: u64, outcome: Result<
         Err(e) => tally.fail(key.as_bytes(), &e),
     }
     Ok(())
+}
+
+/// Whether it is what an export was writing when it was killed.
+fn is_part(name: &OsStr) -> bool {
+    let name = name.as_bytes();
+    name.starts_with(PART_BEGIN.as_bytes()) && name.ends_with(PART_END.as_bytes())
 }

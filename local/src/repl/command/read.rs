@@ -92,7 +92,7 @@ fn plain((grammar, word): Known, scanner: &mut Scanner, said: &mut Said) -> Resu
         }),
         Verb::Unwatch => Command::Unwatch,
         Verb::Status => Command::Status,
-        Verb::Bench => bench(said)?,
+        Verb::Bench => bench(said.count.unwrap_or(BENCH.0), said.size.unwrap_or(BENCH.1))?,
         Verb::Stat => Command::Stat(what(&words[0])?),
         Verb::Why => Command::Why(key(&words[0])?),
         Verb::Locals => Command::Locals(words.first().map(key).transpose()?),
@@ -110,8 +110,11 @@ fn all(words: &[Word]) -> Result<Vec<Key>> {
     words.iter().map(|word| Key::new(word.bytes.clone())).collect()
 }
 
-fn bench(said: &Said) -> Result<Command> {
-    let (count, size) = (said.count.unwrap_or(BENCH.0), said.size.unwrap_or(BENCH.1));
+/// BENCH with `count` values of `size` bytes.
+///
+/// # Errors
+/// `Invalid` if that is more than anybody would wait for.
+pub fn bench(count: u64, size: u64) -> Result<Command> {
     if count == 0 || count > BENCH_COUNT_MAX || size > BENCH_BYTES_MAX || count * size.max(1) > 1 << 30 {
         return Err(Error::invalid(format!(
             "a BENCH of {count} values of {size} bytes: at most {BENCH_COUNT_MAX} values, {BENCH_BYTES_MAX} bytes each and 1 GiB together"
