@@ -211,33 +211,48 @@ impl<S: Store> Session<S> {
 
 /// How long to wait after a failure of learning keys: a person at a prompt does without.
 const AGAIN: Duration = Duration::from_secs(5);
+/// The longest pause after several refusals; then all is looked at anew.
+const AGAIN_MAX: Duration = Duration::from_secs(300);
 
 /// Learns which keys there are, then what becomes of them. A walk takes at most half of the time, so that it is in
 /// nobody's way; more keys than can be remembered are not asked for.
 async fn follow<S: Store>(client: Client<S>, keys: Keys, sys: Sys) {
     loop {
-        let Ok(since) = walk(&client, &keys, &sys).await else {
-            tokio::time::sleep(AGAIN).await;
+        let Ok(mut since) = walk(&client, &keys, &sys).await else {
+            tokio::time::sleep(sys.rng.jitter(AGAIN)).await;
             continue;
         };
-        let (namespace, prefix) = (Namespace::default(), Bytes::new());
-        let mut watch = client.watch(WatchQuery { namespace, prefix, after: Some(since), history: None });
-        loop {
-            match watch.next().await {
-                Ok(seen) => {
-                    for event in seen.events {
-                        match event.happened {
-                            Happened::Bound(entry) => keys.learn([(&event.key, entry.size)], None),
-                            Happened::Unbound(_) => keys.gone(&event.key),
-                        }
+        // A node without a place for another watch is not walked through for each refusal.
+        let mut pause = AGAIN;
+        while pause <= AGAIN_MAX {
+            match watch_keys(&client, &keys, &mut since).await {
+                Ok(()) => pause = AGAIN,
+                Err(e) if e.kind() == Kind::TooOld => break,
+                Err(_) => pause *= 2,
+            }
+            tokio::time::sleep(sys.rng.jitter(pause)).await;
+        }
+    }
+}
+
+/// Learns what becomes of the keys after `since`, which moves along. `Ok`: it did, until the watch ended.
+async fn watch_keys<S: Store>(client: &Client<S>, keys: &Keys, since: &mut Revision) -> Result<()> {
+    let (namespace, prefix) = (Namespace::default(), Bytes::new());
+    let mut watch = client.watch(WatchQuery { namespace, prefix, after: Some(*since), history: None });
+    let mut seen_any = false;
+    loop {
+        match watch.next().await {
+            Ok(seen) => {
+                (*since, seen_any) = (seen.through, true);
+                for event in seen.events {
+                    match event.happened {
+                        Happened::Bound(entry) => keys.learn([(&event.key, entry.size)], None),
+                        Happened::Unbound(_) => keys.gone(&event.key),
                     }
                 }
-                Err(e) if e.kind() == Kind::TooOld => break,
-                Err(_) => {
-                    tokio::time::sleep(AGAIN).await;
-                    break;
-                }
             }
+            Err(e) if seen_any && e.kind() != Kind::TooOld => return Ok(()),
+            Err(e) => return Err(e),
         }
     }
 }
