@@ -52,8 +52,12 @@ fn reads(core: &Core, resp: Option<&Stats>) -> Vec<Figure> {
     let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
     let misses = core.served.misses();
     let by_tier = |tier: &str, count| {
-        Figure::counter("dstore_local_reads_total", "GETs of one name by the tier that knew the answer.", count)
-            .of("tier", tier)
+        Figure::counter(
+            "dstore_local_reads_total",
+            "GETs of one name by the tier that knew the answer.",
+            count,
+        )
+        .of("tier", tier)
     };
     let hits = load(&core.served.hits) + resp.map_or(0, |stats| load(&stats.hits));
     let mut all = vec![

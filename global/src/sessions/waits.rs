@@ -60,7 +60,8 @@ impl<J, R> Sessions<J, R> {
     /// The Locals that changes waited for longest in all, at most `most` of them, the longest first. Looks at every
     /// session.
     pub fn most_awaited(&self, most: usize) -> Vec<Awaited> {
-        let mut found: Vec<_> = self.by_no.values().filter(|session| session.waited.times > 0 && !session.fenced).collect();
+        let mut found: Vec<_> =
+            self.by_no.values().filter(|session| session.waited.times > 0 && !session.fenced).collect();
         let by_time = |a: &&Session, b: &&super::Session| b.waited.cmp(&a.waited);
         if found.len() > most {
             found.select_nth_unstable_by(most, by_time);
