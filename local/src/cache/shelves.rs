@@ -350,7 +350,8 @@ impl Cache {
         let kept = self.in_arena(ledger, bound.name, place, extra, evicted, insert)?;
         let blob = kept.and_then(|kept| blob.moved(Bytes::from_owner(kept)));
         if blob.is_none() {
-            // Other bytes are there under this hash: memory has decayed, and nobody is to find them.
+            // Other bytes are there under this hash: memory has decayed, and nobody is to find them, here or there.
+            self.expel_from(ledger, &hash, evicted);
             ledger.shelves.expel(&hash);
         }
         blob.map(|blob| Home { blob, is_shared: true })

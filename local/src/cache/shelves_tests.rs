@@ -295,7 +295,11 @@ fn a_decayed_copy_in_shared_memory_is_not_led_to_again() {
     put(&cache, &name("x", "a"), &value.damaged(), 1, 0);
     assert_ne!(get(&reader, "a").unwrap(), value.bytes()[..], "as a defect of the memory leaves it");
     // The bytes come whole, and are not those that lie there.
-    put(&cache, &name("x", "b"), &value, 2, 0);
+    let gone = put(&cache, &name("x", "b"), &value, 2, 0);
+    assert_eq!(gone, [(name("x", "a"), RegSeq(1))], "what was bound to them is fetched anew");
+    assert!(cache.hit(name("x", "a").as_bytes(), 0).is_none());
+    let held = cache.hit(name("x", "b").as_bytes(), 0).unwrap().blob;
+    assert_eq!(held.bytes(), value.bytes(), "the doors serve what came");
     assert_eq!(get(&reader, "b"), Err(Miss::Absent));
     assert_eq!(get(&reader, "a"), Err(Miss::Absent));
     audit(&cache);
