@@ -89,6 +89,8 @@ pub(super) struct Attendance {
     guests_max: usize,
     swept: Moment,
     shown: Arc<Shown>,
+    /// The poller tells nothing any more: everybody is looked at at each sweep.
+    is_blind: bool,
 }
 
 impl Attendance {
@@ -101,7 +103,7 @@ impl Attendance {
     ) -> io::Result<Self> {
         poller.add_acceptor(&mut acceptor, ACCEPTOR)?;
         let swept = core.sys.clock.now();
-        Ok(Self { core, poller, acceptor, guests: Slab::new(), guests_max, swept, shown })
+        Ok(Self { core, poller, acceptor, guests: Slab::new(), guests_max, swept, shown, is_blind: false })
     }
 
     pub(super) fn run(mut self) {
@@ -115,20 +117,29 @@ impl Attendance {
     fn serve(&mut self) {
         let mut ready = Vec::new();
         while !self.shown.is_stopped.load(Ordering::Acquire) {
-            let limit = if self.guests.is_empty() { IDLE } else { SWEEP };
-            match self.poller.wait(Some(limit)) {
-                Ok(told) => ready.extend(told.map(|event| event.token)),
-                Err(error) => {
-                    tracing::error!(%error, "the door to shared memory cannot wait for workers: closing it");
-                    return;
-                }
-            }
+            self.wait(&mut ready);
             // Also without being told: the process may have had no descriptor for one before.
             self.let_in();
             for token in ready.drain(..).filter(|token| *token != ACCEPTOR) {
                 self.turn_of(token);
             }
             self.sweep();
+        }
+    }
+
+    /// Waits for something to do. The door does not end with its poller: pins count until somebody has seen that nothing
+    /// is read by them.
+    fn wait(&mut self, ready: &mut Vec<usize>) {
+        let limit = if self.guests.is_empty() { IDLE } else { SWEEP };
+        match self.poller.wait(Some(limit)) {
+            Ok(told) => ready.extend(told.map(|event| event.token)),
+            Err(error) => {
+                if !std::mem::replace(&mut self.is_blind, true) {
+                    tracing::error!(%error, "the door to shared memory cannot wait for workers: it looks at each in turn");
+                }
+                std::thread::sleep(SWEEP);
+                ready.extend(self.guests.iter().map(|(token, _)| token));
+            }
         }
     }
 
