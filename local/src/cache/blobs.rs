@@ -5,7 +5,7 @@
 //! A guard of the table never leaves this file.
 
 use super::SHARDS;
-use super::eviction::{Evictable, Uses};
+use super::eviction::{Evictable, Seat, Uses};
 use dashmap::DashMap;
 use dstore_shared::{Blob, BlobHash};
 use parking_lot::Mutex;
@@ -38,6 +38,7 @@ const SHARED_OVERHEAD: u64 = 48 + 16 + 2 * 16 + 2 * 24 + 32;
 #[derive(Debug)]
 pub(super) struct Resident {
     number: usize,
+    seat: Seat,
     home: Mutex<Home>,
 }
 
@@ -97,6 +98,10 @@ impl Evictable for Resident {
     fn number(&self) -> usize {
         self.number
     }
+
+    fn seat(&self) -> &Seat {
+        &self.seat
+    }
 }
 
 /// What a copy in shared memory costs, the memory apart.
@@ -143,7 +148,7 @@ impl Blobs {
 
     /// Takes a blob that is not there yet.
     pub(super) fn insert(&self, home: Home, number: usize) -> Arc<Resident> {
-        let resident = Arc::new(Resident { number, home: Mutex::new(home) });
+        let resident = Arc::new(Resident { number, seat: Seat::default(), home: Mutex::new(home) });
         let row = Row { resident: Arc::clone(&resident), holders: Vec::new() };
         self.0.insert(resident.hash(), row);
         resident

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 struct Page {
     id: u64,
     number: usize,
+    seat: Seat,
 }
 
 impl Evictable for Page {
@@ -20,10 +21,14 @@ impl Evictable for Page {
     fn number(&self) -> usize {
         self.number
     }
+
+    fn seat(&self) -> &Seat {
+        &self.seat
+    }
 }
 
 fn page(id: u64, number: usize) -> Arc<Page> {
-    Arc::new(Page { id, number })
+    Arc::new(Page { id, number, seat: Seat::default() })
 }
 
 fn eviction(room: usize) -> Eviction<Page> {
@@ -208,4 +213,30 @@ fn a_cache_of_any_size_has_bounded_counts() {
         uses.note(usize::MAX);
         assert_eq!(uses.get(usize::MAX), 1);
     }
+}
+
+#[test]
+fn who_leaves_out_of_its_turn_is_not_searched_for_and_the_others_keep_their_order() {
+    const PAGES: usize = 20_000;
+    let mut eviction = eviction(PAGES);
+    let pages: Vec<_> = (0..PAGES).map(|number| page(number as u64, number)).collect();
+    pages.iter().for_each(|page| eviction.admit(page.clone()));
+    // Those in the middle first, and each twice: who is gone is not there to leave.
+    let (stays, mut left) = (|at: usize| at.is_multiple_of(100), PAGES);
+    for at in (PAGES / 2..PAGES).chain(0..PAGES / 2).filter(|at| !stays(*at)) {
+        eviction.withdraw(&pages[at]);
+        eviction.withdraw(&pages[at]);
+        left -= 1;
+        if at.is_multiple_of(500) || left < 300 {
+            assert_eq!(eviction.recount(), (left as u64, left));
+        }
+    }
+    assert!(pages.iter().enumerate().all(|(at, page)| Arc::strong_count(page) == 1 + usize::from(stays(at))));
+    // One that returns has a new place, and its old one is nobody's.
+    eviction.admit(pages[1].clone());
+    let order: Vec<_> = std::iter::from_fn(|| eviction.victim(|_| 0)).map(|page| page.number).collect();
+    assert_eq!(order, (0..PAGES).filter(|at| stays(*at)).chain([1]).collect::<Vec<_>>());
+    assert_eq!(eviction.recount(), (0, 0));
+    let steps = eviction.small.steps + eviction.main.steps;
+    assert!(steps < 5 * PAGES, "{steps} places were looked at for {PAGES}");
 }

@@ -526,6 +526,9 @@ impl Cache {
         let Some(held) = self.names.remove_if(name, |_| true) else { return };
         self.release(ledger, name, &held);
         ledger.stats.names_evicted += 1;
+        if !ledger.pins.is_empty() {
+            self.unpin_in(ledger, name);
+        }
         evicted.push((name.clone(), held.reg_seq));
     }
 }

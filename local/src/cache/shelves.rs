@@ -33,6 +33,9 @@ const LEAST_PART: u64 = 16;
 const CLEARINGS_MAX: usize = 4;
 /// What a place in an arena is given beyond the bytes of key and value when room is made for them.
 const PLACE_SLACK: u64 = 64 << 10;
+/// Room is looked for again each time that one part in this many of what is needed has gone: each look takes one at all
+/// that workers have pinned.
+const GONE_PART: u64 = 4;
 /// Names of one blob that are led to a new home of its bytes; those of a blob with more stay with the old one.
 const MOVED_MAX: usize = 1024;
 /// Values of more bytes are copied without the lock.
@@ -298,12 +301,17 @@ impl Cache {
     }
 
     /// Copies a large value to where a name is about to be held, without holding anybody up meanwhile: the installation that
-    /// follows then has nothing to copy. Gives the same blob there, and what had to go for it; nothing if it is small, there
-    /// already, or has no place.
+    /// follows then has nothing to copy, nor to compare. Gives the same blob there, and what had to go for it; nothing if it
+    /// is small or has no place.
     pub fn stage(&self, name: &Name, blob: &Blob) -> (Option<Blob>, Evicted) {
         let mut evicted = Evicted::new();
         if blob.size() <= COPIED_UNDER_LOCK || self.is_oversize(blobs::charge(blob)) {
             return (None, evicted);
+        }
+        let kept = self.ledger.lock().shelves.of(name).and_then(|arena| arena.keep(blob.id().as_bytes()));
+        if let Some(kept) = kept {
+            // Nothing if other bytes are there under this hash: the installation sees to that.
+            return (blob.moved(Bytes::from_owner(kept)), evicted);
         }
         let Some(draft) = self.draft(name, blob, &mut evicted) else { return (None, evicted) };
         let filled = draft.fill(blob.bytes());
@@ -339,18 +347,21 @@ impl Cache {
         let (key, hash) = (bound.name.key(), blob.id());
         let arena = ledger.shelves.of(bound.name)?;
         if blob.size() > COPIED_UNDER_LOCK && arena.have(hash.as_bytes()).is_none() {
+            // Nor is anybody to leave for it.
             return None;
         }
         let place = blob.size() + key.as_bytes().len() as u64 + PLACE_SLACK;
         let binding = bound.binding();
         let insert = |arena: &mut Arena| {
-            arena.insert(key.as_bytes(), &binding, blob.bytes(), &mut Vec::new())?;
+            let bytes = (&blob.bytes()[..], COPIED_UNDER_LOCK as usize);
+            arena.insert_upto(key.as_bytes(), &binding, bytes, &mut Vec::new())?;
             Ok(arena.keep(hash.as_bytes()))
         };
         let kept = self.in_arena(ledger, bound.name, place, extra, evicted, insert)?;
         let blob = kept.and_then(|kept| blob.moved(Bytes::from_owner(kept)));
         if blob.is_none() {
-            // Other bytes are there under this hash: memory has decayed, and nobody is to find them.
+            // Other bytes are there under this hash: memory has decayed, and nobody is to find them, here or there.
+            self.expel_from(ledger, &hash, evicted);
             ledger.shelves.expel(&hash);
         }
         blob.map(|blob| Home { blob, is_shared: true })
@@ -374,6 +385,7 @@ impl Cache {
             }
         }
         let (mut from, mut clearings) = (ledger.discarded, 0);
+        let part = place.saturating_sub(PLACE_SLACK) / GONE_PART;
         loop {
             let limit = self.limit(ledger, name, extra);
             let arena = ledger.shelves.of(name)?;
@@ -384,13 +396,25 @@ impl Cache {
                 Err(_) => return None,
             }
             // Twice what is needed has gone, and elsewhere, or not in one piece: the cheapest piece goes as a whole.
-            if ledger.discarded - from > 2 * place || !self.evict(ledger, evicted) {
+            if ledger.discarded - from > 2 * place || !self.evict_bytes(ledger, part, evicted) {
                 if clearings == CLEARINGS_MAX || !self.clear(ledger, name, place, evicted) {
                     return None;
                 }
                 (from, clearings) = (ledger.discarded, clearings + 1);
             }
         }
+    }
+
+    /// Removes one blob, and others until so many bytes have gone. `false`: the cache is empty.
+    fn evict_bytes(&self, ledger: &mut Ledger, bytes: u64, evicted: &mut Evicted) -> bool {
+        let (from, mut went) = (ledger.discarded, false);
+        while self.evict(ledger, evicted) {
+            went = true;
+            if ledger.discarded - from >= bytes {
+                break;
+            }
+        }
+        went
     }
 
     /// Empties the piece of an arena that costs the least and in which `bytes` have room.
@@ -455,7 +479,8 @@ impl Cache {
         let held = |held: &super::Held| (held.entry(), held.blob.clone(), held.until, held.reg_seq, held.era);
         let Some((entry, blob, until, reg_seq, era)) = self.names.view(name.as_bytes(), held) else { return };
         let binding = Bound { name, entry: &entry, until, reg_seq, era }.binding();
-        if arena.insert(key.as_bytes(), &binding, blob.bytes(), &mut Vec::new()).is_err() {
+        let bytes = (&blob.bytes()[..], COPIED_UNDER_LOCK as usize);
+        if arena.insert_upto(key.as_bytes(), &binding, bytes, &mut Vec::new()).is_err() {
             arena.remove(key.as_bytes());
         }
     }

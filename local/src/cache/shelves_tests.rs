@@ -281,10 +281,49 @@ fn a_large_value_is_copied_before_the_lock_is_taken_and_never_under_it() {
     assert!(put_unstaged("k", 2), "its bytes are there");
     shelve(&cache, "x");
     assert!(get(&reader, "outside").is_ok(), "so are those of whoever was outside");
-    assert!(cache.stage(&name("x", "k"), &value).0.is_none(), "there is nothing to do");
+    let again = cache.stage(&name("x", "k2"), &blob(1, 1_000_000)).0.unwrap();
+    assert_eq!(again.bytes().as_ptr(), staged.bytes().as_ptr(), "they are there: nothing is left to compare");
+    assert!(cache.stage(&name("x", "k"), &value.damaged()).0.is_none(), "others are there under that hash");
     assert!(cache.stage(&name("y", "k"), &blob(2, 1_000_000)).0.is_none(), "nobody attached to that one");
     assert!(cache.stage(&name("x", "small"), &blob(3, 1_000)).0.is_none());
     audit(&cache);
+}
+
+#[test]
+fn room_for_a_large_value_is_looked_for_a_few_times_and_not_for_each_that_goes() {
+    let cache = Cache::new(ROOMY);
+    let (_reader, _) = worker(&cache, "x");
+    (0..5_000).for_each(|n| _ = put(&cache, &name("x", &format!("k{n}")), &blob(n, 100), n + 1, 0));
+    let (held, mut looks, mut evicted) = (cache.stats().blobs, 0, Evicted::new());
+    let place = 1_000_000 + PLACE_SLACK;
+    let none = cache.in_arena(&mut cache.ledger.lock(), &name("x", "large"), place, 0, &mut evicted, |_| {
+        looks += 1;
+        Err::<(), _>(Refusal::Full)
+    });
+    assert!(none.is_none());
+    let went = held - cache.stats().blobs;
+    assert!(went > 2_000, "{went} of {held} went, in vain");
+    assert!(looks < 60, "{looks}");
+    audit(&cache);
+}
+
+#[test]
+fn a_large_value_with_more_names_than_can_share_it_is_written_once_and_the_others_are_outside() {
+    let cache = Cache::new(ROOMY);
+    let (reader, _) = worker(&cache, "x");
+    let value = blob(1, 100_000);
+    let key = |n: u64| format!("k{n}");
+    (0..300).for_each(|n| _ = put(&cache, &name("x", &key(n)), &value, n + 1, 0));
+    let found = (0..300).filter(|n| reader.get(key(*n).as_bytes()).is_ok()).count();
+    assert_eq!(found as u64, audit(&cache));
+    assert_eq!(found, 255, "the row that was written has no name of its own");
+    assert!((0..300).all(|n| cache.hit(name("x", &key(n)).as_bytes(), 0).is_some()), "the doors serve all");
+    let rows = cache.ledger.lock().shelves.all[&namespace("x")].arena.stats().rows;
+    assert_eq!(rows, 1);
+    // One that cannot be renewed in its place is not written either: it goes.
+    let ends = Entry { expires_at: dstore_shared::End::new(1), ..entry(&value, 1) };
+    let _ = cache.install_until(&name("x", &key(0)), (ends, Moment::MAX), &value, RegSeq(1_000), 0);
+    assert_eq!((get(&reader, &key(0)), found as u64 - 1), (Err(Miss::Absent), audit(&cache)));
 }
 
 #[test]
@@ -295,7 +334,11 @@ fn a_decayed_copy_in_shared_memory_is_not_led_to_again() {
     put(&cache, &name("x", "a"), &value.damaged(), 1, 0);
     assert_ne!(get(&reader, "a").unwrap(), value.bytes()[..], "as a defect of the memory leaves it");
     // The bytes come whole, and are not those that lie there.
-    put(&cache, &name("x", "b"), &value, 2, 0);
+    let gone = put(&cache, &name("x", "b"), &value, 2, 0);
+    assert_eq!(gone, [(name("x", "a"), RegSeq(1))], "what was bound to them is fetched anew");
+    assert!(cache.hit(name("x", "a").as_bytes(), 0).is_none());
+    let held = cache.hit(name("x", "b").as_bytes(), 0).unwrap().blob;
+    assert_eq!(held.bytes(), value.bytes(), "the doors serve what came");
     assert_eq!(get(&reader, "b"), Err(Miss::Absent));
     assert_eq!(get(&reader, "a"), Err(Miss::Absent));
     audit(&cache);

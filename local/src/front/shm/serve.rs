@@ -26,18 +26,48 @@ const HELLO_MAX: Duration = Duration::from_secs(5);
 const READING_MAX: Duration = Duration::from_secs(10);
 /// Questions for segments that one worker may ask: more than an arena has segments.
 const QUESTIONS_MAX: u32 = 1 << 16;
+/// What a guest that is not heard any more has said is thrown away, so many bytes at each sweep, in search of its end.
+const SCRAP_BYTES: usize = 4096;
 
 /// Somebody who connected.
 struct Guest {
-    /// `None`: it was sent away and may read on; its pins count until it has ended.
+    /// `None`: it was sent away, and its process tells when it has ended.
     stream: Option<Stream>,
     process: Option<PeerProcess>,
+    /// It was sent away and may read on: its pins count until it has ended. It is not heard.
+    is_dismissed: bool,
     came: Moment,
     frame: [u8; HELLO_BYTES],
     len: usize,
     /// Its namespace and its number there, once it is attached.
     worker: Option<(Namespace, u64)>,
     questions: u32,
+}
+
+impl Guest {
+    /// Sends it away. Whose process cannot be watched keeps its socket: that alone tells when it reads no more.
+    fn dismiss(&mut self) {
+        self.is_dismissed = true;
+        if self.process.is_some() {
+            self.stream = None;
+        }
+    }
+
+    /// Whether it is not to be waited for, or reads no more.
+    fn has_gone(&mut self, now: Moment) -> bool {
+        let is_late = self.worker.is_none() && now.since(self.came) > HELLO_MAX;
+        is_late
+            || self.process.as_ref().is_some_and(PeerProcess::has_ended)
+            || self.is_dismissed && self.has_closed()
+    }
+
+    fn has_closed(&mut self) -> bool {
+        let Some(stream) = &mut self.stream else { return false };
+        match stream.read(&mut [0; SCRAP_BYTES]) {
+            Ok(n) => n == 0,
+            Err(e) => !matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
+        }
+    }
 }
 
 /// What came of listening to somebody.
@@ -59,6 +89,8 @@ pub(super) struct Attendance {
     guests_max: usize,
     swept: Moment,
     shown: Arc<Shown>,
+    /// The poller tells nothing any more: everybody is looked at at each sweep.
+    is_blind: bool,
 }
 
 impl Attendance {
@@ -71,7 +103,7 @@ impl Attendance {
     ) -> io::Result<Self> {
         poller.add_acceptor(&mut acceptor, ACCEPTOR)?;
         let swept = core.sys.clock.now();
-        Ok(Self { core, poller, acceptor, guests: Slab::new(), guests_max, swept, shown })
+        Ok(Self { core, poller, acceptor, guests: Slab::new(), guests_max, swept, shown, is_blind: false })
     }
 
     pub(super) fn run(mut self) {
@@ -85,20 +117,29 @@ impl Attendance {
     fn serve(&mut self) {
         let mut ready = Vec::new();
         while !self.shown.is_stopped.load(Ordering::Acquire) {
-            let limit = if self.guests.is_empty() { IDLE } else { SWEEP };
-            match self.poller.wait(Some(limit)) {
-                Ok(told) => ready.extend(told.map(|event| event.token)),
-                Err(error) => {
-                    tracing::error!(%error, "the door to shared memory cannot wait for workers: closing it");
-                    return;
-                }
-            }
+            self.wait(&mut ready);
             // Also without being told: the process may have had no descriptor for one before.
             self.let_in();
             for token in ready.drain(..).filter(|token| *token != ACCEPTOR) {
                 self.turn_of(token);
             }
             self.sweep();
+        }
+    }
+
+    /// Waits for something to do. The door does not end with its poller: pins count until somebody has seen that nothing
+    /// is read by them.
+    fn wait(&mut self, ready: &mut Vec<usize>) {
+        let limit = if self.guests.is_empty() { IDLE } else { SWEEP };
+        match self.poller.wait(Some(limit)) {
+            Ok(told) => ready.extend(told.map(|event| event.token)),
+            Err(error) => {
+                if !std::mem::replace(&mut self.is_blind, true) {
+                    tracing::error!(%error, "the door to shared memory cannot wait for workers: it looks at each in turn");
+                }
+                std::thread::sleep(SWEEP);
+                ready.extend(self.guests.iter().map(|(token, _)| token));
+            }
         }
     }
 
@@ -124,6 +165,7 @@ impl Attendance {
             place.insert(Guest {
                 stream: Some(stream),
                 process,
+                is_dismissed: false,
                 came: now,
                 frame,
                 len,
@@ -147,7 +189,9 @@ impl Attendance {
     fn hear(&mut self, token: usize) -> Heard {
         loop {
             let Some(guest) = self.guests.get_mut(token) else { return Heard::All };
-            let Some(stream) = &mut guest.stream else { return Heard::All };
+            let Some(stream) = guest.stream.as_mut().filter(|_| !guest.is_dismissed) else {
+                return Heard::All;
+            };
             let wanted = if guest.worker.is_some() { MORE_BYTES } else { HELLO_BYTES };
             match stream.read(&mut guest.frame[guest.len..wanted]) {
                 Ok(0) => return Heard::End,
@@ -160,8 +204,12 @@ impl Attendance {
                 continue;
             }
             guest.len = 0;
-            let is_served = if guest.worker.is_some() { self.give_more(token) } else { self.welcome(token) };
-            if !is_served {
+            if guest.worker.is_none() {
+                if !self.welcome(token) {
+                    // It lacks what is sent last: nobody can read by what it has.
+                    return Heard::End;
+                }
+            } else if !self.give_more(token) {
                 return Heard::Nonsense;
             }
         }
@@ -204,10 +252,10 @@ impl Attendance {
             })
     }
 
-    /// A guest is sent away. One that was attached may still read: its pins count until its process has ended.
+    /// A guest is sent away. One that was attached may still read: its pins count until it has ended.
     fn dismiss(&mut self, token: usize) {
         match self.guests.get_mut(token) {
-            Some(guest) if guest.worker.is_some() => guest.stream = None,
+            Some(guest) if guest.worker.is_some() => guest.dismiss(),
             _ => self.see_off(token),
         }
     }
@@ -227,12 +275,8 @@ impl Attendance {
             return;
         }
         self.swept = now;
-        let is_gone = |guest: &Guest| {
-            let is_late = guest.worker.is_none() && now.since(guest.came) > HELLO_MAX;
-            is_late || guest.process.as_ref().is_some_and(PeerProcess::has_ended)
-        };
-        let gone: Vec<usize> =
-            self.guests.iter().filter(|(_, guest)| is_gone(guest)).map(|(token, _)| token).collect();
+        let gone = self.guests.iter_mut().filter_map(|(token, guest)| guest.has_gone(now).then_some(token));
+        let gone: Vec<usize> = gone.collect();
         gone.into_iter().for_each(|token| self.see_off(token));
         self.core.sweep_workers();
     }
@@ -256,5 +300,46 @@ fn verdict_of(why: &NotShelved) -> Verdict {
     match why {
         NotShelved::Arena(Error::Unsupported { .. } | Error::Config { .. }) => Verdict::Unsupported,
         NotShelved::TooMany | NotShelved::NoRoom | NotShelved::Arena(_) => Verdict::Exhausted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guest(stream: Stream, came: Moment) -> Guest {
+        let worker = Some((Namespace::default(), 1));
+        let (frame, len) = ([0; HELLO_BYTES], 0);
+        Guest {
+            stream: Some(stream),
+            process: None,
+            is_dismissed: false,
+            came,
+            frame,
+            len,
+            worker,
+            questions: 0,
+        }
+    }
+
+    #[test]
+    fn who_was_sent_away_and_whose_process_is_unknown_counts_until_it_closes_its_socket() {
+        let (ours, mut theirs) = Stream::pair().unwrap();
+        let mut guest = guest(ours, Moment::ZERO);
+        guest.dismiss();
+        let said = theirs.write(&[7; 3 * SCRAP_BYTES]).unwrap();
+        for _ in 0..said.div_ceil(SCRAP_BYTES) + 2 {
+            assert!(!guest.has_gone(Moment::MAX), "it may still read");
+        }
+        drop(theirs);
+        assert!(guest.has_gone(Moment::MAX));
+    }
+
+    #[test]
+    fn who_never_said_hello_is_waited_for_no_longer_than_its_time() {
+        let (ours, _theirs) = Stream::pair().unwrap();
+        let mut guest = Guest { worker: None, ..guest(ours, Moment::ZERO) };
+        assert!(!guest.has_gone(Moment::ZERO + HELLO_MAX));
+        assert!(guest.has_gone(Moment::ZERO + HELLO_MAX + SWEEP));
     }
 }
