@@ -33,6 +33,9 @@ const LEAST_PART: u64 = 16;
 const CLEARINGS_MAX: usize = 4;
 /// What a place in an arena is given beyond the bytes of key and value when room is made for them.
 const PLACE_SLACK: u64 = 64 << 10;
+/// Room is looked for again each time that one part in this many of what is needed has gone: each look takes one at all
+/// that workers have pinned.
+const GONE_PART: u64 = 4;
 /// Names of one blob that are led to a new home of its bytes; those of a blob with more stay with the old one.
 const MOVED_MAX: usize = 1024;
 /// Values of more bytes are copied without the lock.
@@ -375,6 +378,7 @@ impl Cache {
             }
         }
         let (mut from, mut clearings) = (ledger.discarded, 0);
+        let part = place.saturating_sub(PLACE_SLACK) / GONE_PART;
         loop {
             let limit = self.limit(ledger, name, extra);
             let arena = ledger.shelves.of(name)?;
@@ -385,13 +389,25 @@ impl Cache {
                 Err(_) => return None,
             }
             // Twice what is needed has gone, and elsewhere, or not in one piece: the cheapest piece goes as a whole.
-            if ledger.discarded - from > 2 * place || !self.evict(ledger, evicted) {
+            if ledger.discarded - from > 2 * place || !self.evict_bytes(ledger, part, evicted) {
                 if clearings == CLEARINGS_MAX || !self.clear(ledger, name, place, evicted) {
                     return None;
                 }
                 (from, clearings) = (ledger.discarded, clearings + 1);
             }
         }
+    }
+
+    /// Removes one blob, and others until so many bytes have gone. `false`: the cache is empty.
+    fn evict_bytes(&self, ledger: &mut Ledger, bytes: u64, evicted: &mut Evicted) -> bool {
+        let (from, mut went) = (ledger.discarded, false);
+        while self.evict(ledger, evicted) {
+            went = true;
+            if ledger.discarded - from >= bytes {
+                break;
+            }
+        }
+        went
     }
 
     /// Empties the piece of an arena that costs the least and in which `bytes` have room.

@@ -288,6 +288,24 @@ fn a_large_value_is_copied_before_the_lock_is_taken_and_never_under_it() {
 }
 
 #[test]
+fn room_for_a_large_value_is_looked_for_a_few_times_and_not_for_each_that_goes() {
+    let cache = Cache::new(ROOMY);
+    let (_reader, _) = worker(&cache, "x");
+    (0..5_000).for_each(|n| _ = put(&cache, &name("x", &format!("k{n}")), &blob(n, 100), n + 1, 0));
+    let (held, mut looks, mut evicted) = (cache.stats().blobs, 0, Evicted::new());
+    let place = 1_000_000 + PLACE_SLACK;
+    let none = cache.in_arena(&mut cache.ledger.lock(), &name("x", "large"), place, 0, &mut evicted, |_| {
+        looks += 1;
+        Err::<(), _>(Refusal::Full)
+    });
+    assert!(none.is_none());
+    let went = held - cache.stats().blobs;
+    assert!(went > 2_000, "{went} of {held} went, in vain");
+    assert!(looks < 60, "{looks}");
+    audit(&cache);
+}
+
+#[test]
 fn a_decayed_copy_in_shared_memory_is_not_led_to_again() {
     let cache = Cache::new(SMALL);
     let (reader, _) = worker(&cache, "x");
