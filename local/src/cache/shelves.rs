@@ -301,12 +301,17 @@ impl Cache {
     }
 
     /// Copies a large value to where a name is about to be held, without holding anybody up meanwhile: the installation that
-    /// follows then has nothing to copy. Gives the same blob there, and what had to go for it; nothing if it is small, there
-    /// already, or has no place.
+    /// follows then has nothing to copy, nor to compare. Gives the same blob there, and what had to go for it; nothing if it
+    /// is small or has no place.
     pub fn stage(&self, name: &Name, blob: &Blob) -> (Option<Blob>, Evicted) {
         let mut evicted = Evicted::new();
         if blob.size() <= COPIED_UNDER_LOCK || self.is_oversize(blobs::charge(blob)) {
             return (None, evicted);
+        }
+        let kept = self.ledger.lock().shelves.of(name).and_then(|arena| arena.keep(blob.id().as_bytes()));
+        if let Some(kept) = kept {
+            // Nothing if other bytes are there under this hash: the installation sees to that.
+            return (blob.moved(Bytes::from_owner(kept)), evicted);
         }
         let Some(draft) = self.draft(name, blob, &mut evicted) else { return (None, evicted) };
         let filled = draft.fill(blob.bytes());

@@ -281,7 +281,9 @@ fn a_large_value_is_copied_before_the_lock_is_taken_and_never_under_it() {
     assert!(put_unstaged("k", 2), "its bytes are there");
     shelve(&cache, "x");
     assert!(get(&reader, "outside").is_ok(), "so are those of whoever was outside");
-    assert!(cache.stage(&name("x", "k"), &value).0.is_none(), "there is nothing to do");
+    let again = cache.stage(&name("x", "k2"), &blob(1, 1_000_000)).0.unwrap();
+    assert_eq!(again.bytes().as_ptr(), staged.bytes().as_ptr(), "they are there: nothing is left to compare");
+    assert!(cache.stage(&name("x", "k"), &value.damaged()).0.is_none(), "others are there under that hash");
     assert!(cache.stage(&name("y", "k"), &blob(2, 1_000_000)).0.is_none(), "nobody attached to that one");
     assert!(cache.stage(&name("x", "small"), &blob(3, 1_000)).0.is_none());
     audit(&cache);
