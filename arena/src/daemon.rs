@@ -281,6 +281,21 @@ impl Arena {
         self.core.insert(key, (binding, &[]), bytes, evicted)
     }
 
+    /// As [`Arena::insert`] where nobody may be kept waiting: `Oversize` if more than `written_max` bytes had to be written,
+    /// since they are not held, or by a row that no further name can share.
+    ///
+    /// # Errors
+    /// As [`Arena::insert`].
+    pub fn insert_upto(
+        &mut self,
+        key: &[u8],
+        binding: &Binding,
+        (bytes, written_max): (&[u8], usize),
+        evicted: &mut Vec<Evicted>,
+    ) -> Result<(), Refusal> {
+        self.core.insert_upto(key, (binding, &[]), (bytes, written_max), evicted)
+    }
+
     /// As [`Arena::insert`], with a note that goes with the name: up to 255 bytes, of whatever meaning.
     ///
     /// # Errors

@@ -65,8 +65,19 @@ impl<M: Memory, D: Extend> Core<M, D> {
     pub(crate) fn insert(
         &mut self,
         key: &[u8],
-        (binding, note): (&Binding, &[u8]),
+        name: (&Binding, &[u8]),
         bytes: &[u8],
+        evicted: &mut Vec<Evicted>,
+    ) -> Result<(), Refusal> {
+        self.insert_upto(key, name, (bytes, usize::MAX), evicted)
+    }
+
+    /// As [`Core::insert`], and `Oversize` if more than `written_max` bytes were to be written for it.
+    pub(crate) fn insert_upto(
+        &mut self,
+        key: &[u8],
+        (binding, note): (&Binding, &[u8]),
+        (bytes, written_max): (&[u8], usize),
         evicted: &mut Vec<Evicted>,
     ) -> Result<(), Refusal> {
         self.check(key.len(), note.len(), bytes.len())?;
@@ -87,9 +98,11 @@ impl<M: Memory, D: Extend> Core<M, D> {
             Found::Beside => match self.alias(&name, evicted)? {
                 Some(unit) => unit,
                 // It needed the place of its own target: the bytes come anew.
-                None => self.write(&name, bytes, evicted)?,
+                None if bytes.len() <= written_max => self.write(&name, bytes, evicted)?,
+                None => return Err(Refusal::Oversize),
             },
-            Found::Nowhere => self.write(&name, bytes, evicted)?,
+            Found::Nowhere if bytes.len() <= written_max => self.write(&name, bytes, evicted)?,
+            Found::Nowhere => return Err(Refusal::Oversize),
         };
         let linked = self.bind(&name, unit);
         self.show();

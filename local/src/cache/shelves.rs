@@ -347,12 +347,14 @@ impl Cache {
         let (key, hash) = (bound.name.key(), blob.id());
         let arena = ledger.shelves.of(bound.name)?;
         if blob.size() > COPIED_UNDER_LOCK && arena.have(hash.as_bytes()).is_none() {
+            // Nor is anybody to leave for it.
             return None;
         }
         let place = blob.size() + key.as_bytes().len() as u64 + PLACE_SLACK;
         let binding = bound.binding();
         let insert = |arena: &mut Arena| {
-            arena.insert(key.as_bytes(), &binding, blob.bytes(), &mut Vec::new())?;
+            let bytes = (&blob.bytes()[..], COPIED_UNDER_LOCK as usize);
+            arena.insert_upto(key.as_bytes(), &binding, bytes, &mut Vec::new())?;
             Ok(arena.keep(hash.as_bytes()))
         };
         let kept = self.in_arena(ledger, bound.name, place, extra, evicted, insert)?;
@@ -477,7 +479,8 @@ impl Cache {
         let held = |held: &super::Held| (held.entry(), held.blob.clone(), held.until, held.reg_seq, held.era);
         let Some((entry, blob, until, reg_seq, era)) = self.names.view(name.as_bytes(), held) else { return };
         let binding = Bound { name, entry: &entry, until, reg_seq, era }.binding();
-        if arena.insert(key.as_bytes(), &binding, blob.bytes(), &mut Vec::new()).is_err() {
+        let bytes = (&blob.bytes()[..], COPIED_UNDER_LOCK as usize);
+        if arena.insert_upto(key.as_bytes(), &binding, bytes, &mut Vec::new()).is_err() {
             arena.remove(key.as_bytes());
         }
     }

@@ -308,6 +308,25 @@ fn room_for_a_large_value_is_looked_for_a_few_times_and_not_for_each_that_goes()
 }
 
 #[test]
+fn a_large_value_with_more_names_than_can_share_it_is_written_once_and_the_others_are_outside() {
+    let cache = Cache::new(ROOMY);
+    let (reader, _) = worker(&cache, "x");
+    let value = blob(1, 100_000);
+    let key = |n: u64| format!("k{n}");
+    (0..300).for_each(|n| _ = put(&cache, &name("x", &key(n)), &value, n + 1, 0));
+    let found = (0..300).filter(|n| reader.get(key(*n).as_bytes()).is_ok()).count();
+    assert_eq!(found as u64, audit(&cache));
+    assert_eq!(found, 255, "the row that was written has no name of its own");
+    assert!((0..300).all(|n| cache.hit(name("x", &key(n)).as_bytes(), 0).is_some()), "the doors serve all");
+    let rows = cache.ledger.lock().shelves.all[&namespace("x")].arena.stats().rows;
+    assert_eq!(rows, 1);
+    // One that cannot be renewed in its place is not written either: it goes.
+    let ends = Entry { expires_at: dstore_shared::End::new(1), ..entry(&value, 1) };
+    let _ = cache.install_until(&name("x", &key(0)), (ends, Moment::MAX), &value, RegSeq(1_000), 0);
+    assert_eq!((get(&reader, &key(0)), found as u64 - 1), (Err(Miss::Absent), audit(&cache)));
+}
+
+#[test]
 fn a_decayed_copy_in_shared_memory_is_not_led_to_again() {
     let cache = Cache::new(SMALL);
     let (reader, _) = worker(&cache, "x");
