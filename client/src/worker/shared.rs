@@ -198,12 +198,16 @@ impl Shared {
                 (None, e.message().to_owned())
             }
         };
-        let is_attached = attachment.is_some();
         // What was there before is given up without the lock: that unmaps it.
         let before = std::mem::replace(&mut *self.attachment.write(), attachment);
         drop(before);
+        self.wait_with_the_next(why_not);
+    }
+
+    /// No further attempt for a while; none has failed if there is no reason.
+    fn wait_with_the_next(&self, why_not: String) {
         let mut attempts = self.attempts.lock();
-        if is_attached {
+        if why_not.is_empty() {
             attempts.pause = PAUSE.0;
         }
         attempts.why_not = why_not;
@@ -230,14 +234,25 @@ impl Shared {
         }
     }
 
-    /// Maps the segments that are there by now. Several may ask at once: they are mapped once.
+    /// Maps the segments that are there by now, unless somebody is at it: nobody waits for another. If they cannot be had the
+    /// attachment is given up: each further call would wait for them, too.
     async fn map_more(&self) -> bool {
         let Some((reader, socket)) =
             self.attachment.read().as_ref().map(|one| (one.reader.clone(), one.socket.clone()))
         else {
             return false;
         };
-        self.sys.blocking.run(move || map_more(&reader, &socket).is_ok()).await
+        let asked = socket.clone();
+        match self.sys.blocking.run(move || map_more(&reader, &asked)).await {
+            Ok(is_mapped) => is_mapped,
+            Err(e) => {
+                let given_up = self.attachment.write().take_if(|one| Arc::ptr_eq(&one.socket, &socket));
+                if given_up.is_some() {
+                    self.wait_with_the_next(format!("the node did not give what it has added: {e}"));
+                }
+                false
+            }
+        }
     }
 }
 
@@ -283,14 +298,16 @@ fn attach(sys: &Sys, path: &std::path::Path, namespace: Namespace) -> Result<Att
     Ok(Attachment { reader, socket: Arc::new(Mutex::new(more)) })
 }
 
-fn map_more(reader: &Reader, socket: &Mutex<LocalSocket>) -> std::result::Result<(), dstore_arena::Error> {
-    let mut socket = socket.lock();
+/// Gives whether all is mapped; not if somebody else asks just now.
+fn map_more(reader: &Reader, socket: &Mutex<LocalSocket>) -> std::result::Result<bool, dstore_arena::Error> {
+    let Some(mut socket) = socket.try_lock() else { return Ok(false) };
     // Perhaps somebody else has, meanwhile.
     let (mapped, there) = reader.segments();
     if mapped >= there {
-        return Ok(());
+        return Ok(true);
     }
     let asked = socket.ask(&shm::more(mapped as u32), &mut []);
     asked.map_err(|source| dstore_arena::Error::System { what: "asking for segments", source })?;
-    reader.extend(mapped, pass::receive_segments(&*socket)?)
+    reader.extend(mapped, pass::receive_segments(&*socket)?)?;
+    Ok(true)
 }
