@@ -61,12 +61,15 @@ pub struct WorkerConfig {
 ///
 /// # Processes that fork
 /// The child of a process that made a worker gets nothing from its parent's shared memory, and no answer from its parent's
-/// connection: it makes a worker of its own. Values that the parent got have no bytes in the child.
+/// connection, but `Unavailable` at once: it makes a worker of its own. Values that the parent got have no bytes in the
+/// child.
 #[derive(Clone)]
 pub struct Worker {
     client: Client,
     namespace: Namespace,
     shared: Arc<Shared>,
+    /// Who made it: its connection is served by tasks of that process.
+    process: u32,
 }
 
 impl fmt::Debug for Worker {
@@ -82,7 +85,7 @@ impl Worker {
     pub async fn connect(sys: &Sys, address: &Address, config: WorkerConfig) -> Self {
         let client = Client::connect(sys, address, config.client);
         let shared = Shared::new(sys, config.namespace.clone(), config.attach, address, client.clone());
-        let worker = Self { client, namespace: config.namespace, shared };
+        let worker = Self { client, namespace: config.namespace, shared, process: std::process::id() };
         worker.shared.clone().attach().await;
         worker
     }
@@ -142,6 +145,7 @@ impl Worker {
         if let Some(all) = self.shared.get_all(keys) {
             return Ok(all.into_iter().map(Some).collect());
         }
+        self.is_of_this_process()?;
         self.shared.tend();
         let names = keys.iter().map(|key| self.name(key)).collect::<Result<Vec<_>>>()?;
         let found = self.client.get_many(&names).await?;
@@ -153,6 +157,7 @@ impl Worker {
     /// # Errors
     /// As [`Client::set`].
     pub async fn set(&self, key: &[u8], bytes: impl Into<Bytes>) -> Result<SetReply> {
+        self.is_of_this_process()?;
         self.client.set(&self.name(key)?, bytes).await
     }
 
@@ -161,6 +166,7 @@ impl Worker {
     /// # Errors
     /// As [`Client::delete`].
     pub async fn delete(&self, keys: &[&[u8]]) -> Result<DeleteReply> {
+        self.is_of_this_process()?;
         let names = keys.iter().map(|key| self.name(key)).collect::<Result<Vec<_>>>()?;
         self.client.delete(&names).await
     }
@@ -170,6 +176,7 @@ impl Worker {
     /// # Errors
     /// As [`Client::stat`].
     pub async fn stat(&self, key: &[u8]) -> Result<Option<Stat>> {
+        self.is_of_this_process()?;
         self.client.stat(&Target::Name(self.name(key)?)).await
     }
 
@@ -178,12 +185,24 @@ impl Worker {
         self.client.watch(query)
     }
 
+    /// Whether the tasks that serve the connection are here: a child does not have them, and would wait for ever.
+    ///
+    /// # Errors
+    /// `Unavailable` in a child of the process that made it.
+    fn is_of_this_process(&self) -> Result<()> {
+        if self.process == std::process::id() {
+            return Ok(());
+        }
+        Err(Error::unavailable("this worker was made by the process of which this is a child: connect anew"))
+    }
+
     /// Looks in shared memory, and once more after what can be mended at once was.
     async fn look(&self, key: &[u8]) -> Option<Value> {
         let miss = match self.shared.get(key) {
             Ok(value) => return Some(value),
             Err(miss) => miss,
         };
+        self.is_of_this_process().ok()?;
         if !self.shared.clone().mend(miss).await {
             return None;
         }
@@ -192,6 +211,7 @@ impl Worker {
 
     /// Asks the node. What is large is not taken from the socket if it is in shared memory by the time that it is answered.
     async fn ask(&self, key: &[u8], slice: Slice) -> Result<Option<Value>> {
+        self.is_of_this_process()?;
         let target = Target::Name(self.name(key)?);
         if slice == Slice::ALL {
             let found = self.client.get_stream(&target, slice).await?;

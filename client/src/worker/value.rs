@@ -58,6 +58,10 @@ impl Value {
     }
 
     /// The same, to be shared and cut without a copy.
+    ///
+    /// Unlike a value, what this gives does not know in which process it is: if the bytes lie in the node's memory it must
+    /// not be read in a child of the process that got it, where other bytes may be there as soon as the parent has dropped
+    /// its own. Copy what a child is to have.
     pub fn into_bytes(self) -> Bytes {
         match self.0 {
             Place::Here(bytes) => bytes,

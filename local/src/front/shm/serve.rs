@@ -74,6 +74,8 @@ impl Guest {
 enum Heard {
     /// There is no more for now.
     All,
+    /// It said something, and perhaps more: it is heard again when everybody else was.
+    More,
     /// It closed its socket.
     End,
     /// It cannot be served.
@@ -89,6 +91,8 @@ pub(super) struct Attendance {
     guests_max: usize,
     swept: Moment,
     shown: Arc<Shown>,
+    /// Who may have more to say, of which the poller told already.
+    talking: Vec<usize>,
     /// The poller tells nothing any more: everybody is looked at at each sweep.
     is_blind: bool,
 }
@@ -103,7 +107,17 @@ impl Attendance {
     ) -> io::Result<Self> {
         poller.add_acceptor(&mut acceptor, ACCEPTOR)?;
         let swept = core.sys.clock.now();
-        Ok(Self { core, poller, acceptor, guests: Slab::new(), guests_max, swept, shown, is_blind: false })
+        Ok(Self {
+            core,
+            poller,
+            acceptor,
+            guests: Slab::new(),
+            guests_max,
+            swept,
+            shown,
+            talking: Vec::new(),
+            is_blind: false,
+        })
     }
 
     pub(super) fn run(mut self) {
@@ -130,7 +144,11 @@ impl Attendance {
     /// Waits for something to do. The door does not end with its poller: pins count until somebody has seen that nothing
     /// is read by them.
     fn wait(&mut self, ready: &mut Vec<usize>) {
-        let limit = if self.guests.is_empty() { IDLE } else { SWEEP };
+        let limit = match (self.talking.is_empty(), self.guests.is_empty()) {
+            (false, _) => Duration::ZERO,
+            (true, true) => IDLE,
+            (true, false) => SWEEP,
+        };
         match self.poller.wait(Some(limit)) {
             Ok(told) => ready.extend(told.map(|event| event.token)),
             Err(error) => {
@@ -141,6 +159,9 @@ impl Attendance {
                 ready.extend(self.guests.iter().map(|(token, _)| token));
             }
         }
+        ready.append(&mut self.talking);
+        ready.sort_unstable();
+        ready.dedup();
     }
 
     fn let_in(&mut self) {
@@ -180,12 +201,13 @@ impl Attendance {
     fn turn_of(&mut self, token: usize) {
         match self.hear(token) {
             Heard::All => {}
+            Heard::More => self.talking.push(token),
             Heard::End => self.see_off(token),
             Heard::Nonsense => self.dismiss(token),
         }
     }
 
-    /// Reads what a guest says, and does it.
+    /// Reads what a guest says, one thing at a time, and does it.
     fn hear(&mut self, token: usize) -> Heard {
         loop {
             let Some(guest) = self.guests.get_mut(token) else { return Heard::All };
@@ -212,6 +234,7 @@ impl Attendance {
             } else if !self.give_more(token) {
                 return Heard::Nonsense;
             }
+            return Heard::More;
         }
     }
 
